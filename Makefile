@@ -1,0 +1,59 @@
+.DEFAULT_GOAL := help
+SHELL := /bin/sh
+PY := .venv/bin/python
+SOURCES := docs gateway shared svc-sop svc-llm svc-recommend svc-sem svc-training tests benchmarks examples
+PACKAGES := gateway/genba_gateway shared/genba_shared svc-sop/genba_sop svc-llm/genba_llm svc-recommend/genba_recommend svc-sem/genba_sem svc-training/genba_training
+PINS := pyproject.toml constraints.txt deploy/setup.sh
+
+help: ## list every target
+	@awk -F':.*## ' '/^[a-z][a-z-]*:.*## / {printf "  %-20s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.venv/.base: $(PINS)
+	@deploy/setup.sh base && touch $@
+.venv/.test: $(PINS)
+	@deploy/setup.sh test && touch .venv/.base $@
+.venv/.bench: $(PINS)
+	@deploy/setup.sh bench && touch .venv/.base $@
+
+setup: .venv/.base ## a virtual environment with the pins, enough to run Genba
+setup-test: .venv/.test ## the same, with what the tests need
+
+demo: .venv/.base ## start embedded mode, score a generated trainee video against its gold, write the report
+	@.venv/bin/genba demo
+up: .venv/.base ## run Genba on this machine: API and worker, no server to install
+	@.venv/bin/genba up
+
+test: .venv/.test ## every test that needs no server; with Postgres and Redis at hand, those too
+	@$(PY) -m pytest -q -n 2 --dist loadgroup tests
+distributed-test: .venv/.test ## the tests that need real Postgres and Redis
+	@$(PY) -m pytest -q -m distributed tests
+lint: .venv/.test ## ruff: rules and format
+	@.venv/bin/ruff check $(SOURCES) && .venv/bin/ruff format --check $(SOURCES)
+format: .venv/.test ## let ruff mend what it can
+	@.venv/bin/ruff check --fix $(SOURCES); .venv/bin/ruff format $(SOURCES)
+types: .venv/.test ## mypy --strict
+	@.venv/bin/mypy $(PACKAGES) tests benchmarks examples
+imports: .venv/.test ## who may import whom
+	@.venv/bin/lint-imports
+check: lint types imports test ## everything CI checks
+
+bench-alignment: .venv/.bench ## DTW, soft-DTW and skip alignment against their peers
+	@$(PY) benchmarks/sop_alignment.py
+bench-deviations: .venv/.base ## deviation types on at least 200 seeded videos
+	@$(PY) benchmarks/sop_deviations.py
+bench-speed: .venv/.base ## 60 s of 480p, decode to stored report
+	@$(PY) benchmarks/sop_speed.py
+bench-order: .venv/.base ## order and missing steps on CaptainCook4D's annotations
+	@$(PY) benchmarks/sop_order.py
+bench-gateway: .venv/.bench ## the gateway against nginx (needs nginx and wrk)
+	@$(PY) benchmarks/gateway.py
+
+docs: .venv/.test ## write docs/reference from the code
+	@$(PY) docs/generate.py
+
+lock: .venv/.test ## write constraints.txt anew
+	@deploy/lock.sh
+clean: ## remove the virtual environment and caches; data in .genba stays
+	@rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+
+.PHONY: docs help setup setup-test demo up test distributed-test lint format types imports check bench-alignment bench-deviations bench-speed bench-order bench-gateway lock clean

@@ -1,0 +1,47 @@
+#!/bin/sh
+# Puts Genba and what it needs into .venv. Usage: deploy/setup.sh base|test|bench|openclip
+# Honours pip's own configuration (index-url, find-links), so a closed network needs nothing but its mirror.
+set -eu
+cd "$(dirname "$0")/.."
+case "${1:-base}" in
+base) extras=sop,pdf ;;
+openclip) extras=sop,pdf,openclip ;;
+test) extras=sop,s3,openclip,test ;;
+bench) extras=sop,pdf,bench ;;
+*) echo "usage: deploy/setup.sh base|test|bench|openclip" >&2; exit 2 ;;
+esac
+python=${PYTHON:-$(command -v python3.11 || command -v python3 || true)}
+[ -n "$python" ] || { echo "genba: Python 3.11 or newer is needed (Debian: apt-get install python3 python3-venv)" >&2; exit 2; }
+"$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "genba: $python is older than Python 3.11; set PYTHON=" >&2; exit 2; }
+if [ ! -x .venv/bin/pip ]; then
+    "$python" -m venv .venv || { rm -rf .venv; echo "genba: no venv module (Debian: apt-get install python3-venv)" >&2; exit 2; }
+fi
+pip=.venv/bin/pip
+export PIP_DISABLE_PIP_VERSION_CHECK=1 UV_LINK_MODE=copy
+find_links=$($pip config get global.find-links 2>/dev/null || $pip config get :env:.find-links 2>/dev/null || true)
+index_url=$($pip config get global.index-url 2>/dev/null || true)
+[ -z "$find_links" ] || export UV_FIND_LINKS="$find_links"
+[ -z "$index_url" ] || export UV_DEFAULT_INDEX="$index_url"
+
+# uv resolves the pins in a second where pip takes half a minute; where a mirror has no uv, pip does the same job.
+if [ -x .venv/bin/uv ] || $pip install -q -c constraints.txt uv 2>/dev/null; then
+    install=".venv/bin/uv pip install -q --python .venv/bin/python"
+else
+    install="$pip install -q"
+fi
+case ",$extras," in
+*,openclip,*|*,bench,*)
+    if ! .venv/bin/python -c 'import torch' 2>/dev/null; then
+        backend=cpu
+        command -v nvidia-smi >/dev/null 2>&1 && nvidia-smi >/dev/null 2>&1 && backend=auto
+        # A CPU wheel in pip's find-links comes first; then PyTorch's own index for this backend; then whatever pip finds.
+        { [ $backend = cpu ] && [ -n "$find_links" ] && $pip install -q --no-deps --no-index -c constraints.txt torch 2>/dev/null; } ||
+            { [ -x .venv/bin/uv ] && $install -c constraints.txt --torch-backend $backend torch 2>/dev/null; } ||
+            $pip install -q -c constraints.txt torch
+    fi ;;
+esac
+$install -c constraints.txt -e ".[$extras]"
+if [ "$1" = bench ]; then # aeon's bound on numba is older than the numba it runs with
+    $install --no-deps aeon==1.6.0
+    $install deprecated
+fi

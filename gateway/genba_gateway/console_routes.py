@@ -1,0 +1,42 @@
+"""The console's files: one page for a person at a browser, over the same public API that any program uses.
+
+Static and from this package, because a closed network has no other place to load one from. Knows no data: the page asks for
+an API key and calls the API with it.
+"""
+
+from __future__ import annotations
+
+from importlib.resources import files
+
+from fastapi import APIRouter, Response
+
+from genba_shared.problems import NotFound
+
+_HEADERS = {
+    "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src data:; "
+    "media-src blob:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "referrer-policy": "no-referrer",
+    "cache-control": "no-cache",
+}
+_TYPES = {"console.js": "text/javascript", "texts.js": "text/javascript", "console.css": "text/css"}
+
+router = APIRouter(include_in_schema=False)
+
+
+@router.get("/console")
+def console() -> Response:
+    """The page."""
+    return _file("index.html", "text/html")
+
+
+@router.get("/console/{name}")
+def asset(name: str) -> Response:
+    """What the page loads."""
+    if name not in _TYPES:
+        raise NotFound(f"There is no {name} here.")
+    return _file(name, _TYPES[name])
+
+
+def _file(name: str, media_type: str) -> Response:
+    text = (files("genba_gateway") / "console" / name).read_bytes()
+    return Response(text, media_type=f"{media_type}; charset=utf-8", headers=_HEADERS)

@@ -1,0 +1,564 @@
+"""The client's side of the door: a uvicorn protocol class that parses strictly, answers in order and never waits for ever.
+
+uvicorn's own takes headers of any size for any time, answers a malformed request before the ones ahead of it, loses the body of
+a request that also offers an upgrade, lets trailers into the header list, and speaks of errors in plain text. This one does not.
+It knows ASGI and bytes; what is asked for, and by whom, is the application's business.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import sys
+from collections import deque
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any, cast
+from urllib.parse import unquote
+
+import httptools
+
+from genba_gateway.headers import WebSocketRefused, new_request_id
+from genba_gateway.settings import Settings
+from genba_shared.problems import (
+    BadRequest,
+    HeadersTooLarge,
+    Internal,
+    MethodNotAllowed,
+    Problem,
+    RequestTimeout,
+    render,
+)
+from genba_shared.telemetry import get_logger
+
+if TYPE_CHECKING:
+    from starlette.types import Message, Scope
+    from uvicorn.config import Config
+    from uvicorn.server import ServerState
+
+log = get_logger(__name__)
+
+_HIGH_WATER_BYTES = 64 * 1024
+_IDLE_AT_SHUTDOWN_S = 1.0
+_ABSOLUTE_FORM = re.compile(rb"https?://[^/?#]+", re.IGNORECASE)
+_NO_BODY = frozenset({204, 304})
+
+
+def _status_line(status: int) -> bytes:
+    try:
+        phrase = HTTPStatus(status).phrase
+    except ValueError:
+        phrase = ""
+    return f"HTTP/1.1 {status} {phrase}\r\n".encode()
+
+
+_STATUS_LINES = {status: _status_line(status) for status in range(200, 600)}
+
+
+class Listener(asyncio.Protocol):
+    """One client connection. ``listener_for`` makes the class with its limits."""
+
+    _date: tuple[object, bytes] = (None, b"")
+    max_headers = 100
+    max_header_bytes = 32768
+    header_s = 15.0
+    keep_alive_s = 75.0
+
+    def __init__(
+        self,
+        config: Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        if not config.loaded:
+            config.load()
+        self.app = config.loaded_app
+        self.loop = _loop or asyncio.get_running_loop()
+        self.state = server_state
+        self.root_path = config.root_path
+        self.app_state = app_state
+        self.parser: Any = httptools.HttpRequestParser(self)
+        self.transport: asyncio.Transport = None  # type: ignore[assignment]  # set when the connection is made
+        self.client: tuple[str, int] | None = None
+        self.server: tuple[str, int] | None = None
+        self.scheme = "http"
+        self._active: Cycle | None = None  # whose answer is next on the wire
+        self._receiving: Cycle | None = None  # whose body is being read
+        self._queued: deque[Cycle] = deque()
+        self._failure: Problem | None = None  # to be told once the answers ahead of it are out
+        self._is_stopping = False
+        self._is_reading_paused = False
+        self._drained: asyncio.Future[None] | None = None
+        self.is_write_paused = False
+        self._deadline_s = 0.0  # of the headers or of the idle connection; 0 while the application works
+        self._timer: asyncio.TimerHandle | None = None
+        self._url = b""
+        self._headers: list[tuple[bytes, bytes]] = []
+        self._is_in_headers = False
+        self._header_bytes = 0
+        self._upgraded_body_bytes = 0
+
+    # The transport's side.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.state.connections.add(self)  # type: ignore[arg-type]  # uvicorn lists its own classes
+        self.transport = cast("asyncio.Transport", transport)  # the server listens for streams only
+        self.client = _address(transport.get_extra_info("peername"))
+        self.server = _address(transport.get_extra_info("sockname"))
+        self.scheme = "https" if transport.get_extra_info("sslcontext") else "http"
+        self._set_deadline(self.header_s)
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - the transport's signature
+        self.state.connections.discard(self)
+        if self._timer is not None:
+            self._timer.cancel()
+        for cycle in (self._active, self._receiving, *self._queued):
+            if cycle is not None:
+                cycle.disconnect()
+        self.resume_writing()
+
+    def eof_received(self) -> bool:
+        return False
+
+    def pause_writing(self) -> None:
+        self.is_write_paused = True
+
+    def resume_writing(self) -> None:
+        self.is_write_paused = False
+        if self._drained is not None and not self._drained.done():
+            self._drained.set_result(None)
+
+    async def drain(self) -> None:
+        """Wait until the client takes more, or is gone."""
+        while self.is_write_paused and not self.transport.is_closing():
+            if self._drained is None or self._drained.done():
+                self._drained = self.loop.create_future()
+            await asyncio.shield(self._drained)
+
+    def data_received(self, data: bytes) -> None:
+        if self._failure is not None:
+            return
+        if self._upgraded_body_bytes:
+            data = self._take_upgraded_body(data)
+        while data:
+            try:
+                self.parser.feed_data(data)
+            except httptools.HttpParserUpgrade as upgrade:
+                data = self._take_upgraded_body(data[upgrade.args[0] :])
+                continue
+            except httptools.HttpParserError as error:
+                cause = error.__context__
+                self._fail(
+                    cause if isinstance(cause, Problem) else BadRequest(f"This is not valid HTTP/1.1: {_said(error)}.")
+                )
+                return
+            break
+        if self._is_in_headers:
+            self._header_bytes += len(data)
+            if self._header_bytes > self.max_header_bytes + 8192:  # the request line counts too
+                self._fail(HeadersTooLarge(f"More than the {self.max_header_bytes} bytes of header fields that pass."))
+
+    def _take_upgraded_body(self, data: bytes) -> bytes:
+        """The parser leaves an upgrade's body to others; since upgrades are ignored, it is still a body. Returns the rest."""
+        body, rest = data[: self._upgraded_body_bytes], data[self._upgraded_body_bytes :]
+        if body:
+            self._upgraded_body_bytes -= len(body)
+            self.on_body(body)
+            if not self._upgraded_body_bytes:
+                self.on_message_complete()
+        return rest
+
+    # The parser's side. An exception here ends the connection.
+
+    def on_message_begin(self) -> None:
+        self._url = b""
+        self._headers = []
+        self._header_bytes = 0
+        self._is_in_headers = True
+        if self._active is None:
+            self._set_deadline(self.header_s)
+
+    def on_url(self, url: bytes) -> None:
+        self._url += url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if not self._is_in_headers:
+            raise BadRequest("Trailers are not taken.")
+        if len(self._headers) >= self.max_headers:
+            raise HeadersTooLarge(f"More than the {self.max_headers} header fields that pass.")
+        self._headers.append((name.lower(), value))
+
+    def on_headers_complete(self) -> None:
+        self._is_in_headers = False
+        parser = self.parser
+        version: str = parser.get_http_version()
+        if version not in {"1.1", "1.0"}:
+            raise BadRequest(f"HTTP/{version} is not spoken on this port.")
+        method: str = parser.get_method().decode("ascii")
+        raw_path, query = _target(self._url)
+        expects_continue = False
+        for name, value in self._headers:
+            if name == b"expect":
+                expects_continue = value.lower() == b"100-continue" and version == "1.1"
+            elif name == b"transfer-encoding" and (version == "1.0" or value.lower() != b"chunked"):
+                raise BadRequest("The only Transfer-Encoding taken here is chunked, in HTTP/1.1.")
+        if parser.should_upgrade():
+            self._ignore_upgrade(method)
+        path = raw_path.decode("ascii")
+        scope: Scope = {
+            "type": "http",
+            "asgi": {"version": "3.0", "spec_version": "2.3"},
+            "http_version": version,
+            "method": method,
+            "scheme": self.scheme,
+            "path": unquote(path) if "%" in path else path,
+            "raw_path": raw_path,
+            "query_string": query,
+            "root_path": self.root_path,
+            "headers": self._headers,
+            "client": self.client,
+            "server": self.server,
+            "state": self.app_state,
+        }
+        keep_alive = version == "1.1" and parser.should_keep_alive() and not self._is_stopping
+        cycle = Cycle(self, scope, keep_alive=keep_alive, expects_continue=expects_continue)
+        self._receiving = cycle
+        if self._active is None:
+            self._start(cycle)
+        else:
+            self._queued.append(cycle)
+            self.pause_reading()
+
+    def _ignore_upgrade(self, method: str) -> None:
+        """An upgrade is an offer, which may be ignored (RFC 9110 §7.8): Java's client offers h2c with every first request."""
+        if method == "CONNECT":
+            raise MethodNotAllowed("This is not a proxy.")
+        length = b"0"
+        for name, value in self._headers:
+            if name == b"upgrade" and value.lower() == b"websocket":
+                raise WebSocketRefused("Use plain HTTP requests; long answers are streamed.")
+            if name == b"transfer-encoding":
+                raise BadRequest("A request that offers an upgrade must say its Content-Length.")
+            if name == b"content-length":
+                length = value
+        self._upgraded_body_bytes = int(length)
+
+    def on_body(self, body: bytes) -> None:
+        cycle = self._receiving
+        if cycle is not None:
+            cycle.feed(body)
+
+    def on_message_complete(self) -> None:
+        cycle = self._receiving
+        if cycle is not None and not self._upgraded_body_bytes:
+            self._receiving = None
+            cycle.end_of_body()
+
+    # The cycles' side.
+
+    def _start(self, cycle: Cycle) -> None:
+        self._active = cycle
+        self._deadline_s = 0.0
+        cycle.task = task = self.loop.create_task(cycle.run())
+        self.state.tasks.add(task)
+
+    def answered(self, cycle: Cycle) -> None:
+        """An answer is out: on to the next request, or to the end."""
+        self.state.total_requests += 1
+        self._active = None
+        if self.transport.is_closing():
+            return
+        if not cycle.keep_alive:
+            self.transport.close()
+        elif self._queued:
+            self._start(self._queued.popleft())
+        elif self._failure is not None:
+            self._tell(self._failure)
+        else:
+            self._set_deadline(self.keep_alive_s if not self._is_stopping else _IDLE_AT_SHUTDOWN_S)
+            self.resume_reading()
+
+    def pause_reading(self) -> None:
+        """Take no more from the client for now."""
+        if not self._is_reading_paused:
+            self._is_reading_paused = True
+            self.transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        """Take more again, unless requests wait already."""
+        if self._is_reading_paused and not self._queued and not self.transport.is_closing():
+            self._is_reading_paused = False
+            self.transport.resume_reading()
+
+    def shutdown(self) -> None:
+        """The server is stopping: end after the answer, or soon. An idle client may have a request on its way this very moment."""
+        self._is_stopping = True
+        if self._active is not None:
+            self._active.keep_alive = bool(self._queued)
+        else:
+            self._set_deadline(_IDLE_AT_SHUTDOWN_S)
+
+    def _fail(self, problem: Problem) -> None:
+        """What came cannot be understood, so nothing after it can be: answer what is owed, say why, and close."""
+        self._failure = problem
+        broken, self._receiving = self._receiving, None
+        if broken is not None:
+            broken.disconnect()
+            if broken in self._queued:
+                self._queued.remove(broken)
+        if self._active is None or (self._active is broken and not broken.has_started):
+            self._tell(problem)
+        elif self._active is broken:
+            self.transport.close()  # its answer is under way: breaking off is all that is left to say
+        else:
+            self.pause_reading()
+
+    def _tell(self, problem: Problem) -> None:
+        rendered = render(problem, request_id=new_request_id().decode("ascii"))
+        fields = [*rendered.headers, (b"connection", b"close"), *self.state.default_headers]
+        lines = b"".join(b"%b: %b\r\n" % field for field in fields)
+        self.transport.write(_STATUS_LINES[rendered.status] + lines + b"\r\n" + rendered.body)
+        self.transport.close()
+
+    # One timer for each connection, set anew only when it fires: most deadlines are met.
+
+    def date_line(self) -> bytes:
+        """The server's Date field, written out once for each second."""
+        current = self.state.default_headers
+        written = Listener._date
+        if written[0] is not current:
+            written = Listener._date = (current, b"".join(b"%b: %b\r\n" % pair for pair in current))
+        return written[1]
+
+    def _set_deadline(self, after_s: float) -> None:
+        self._deadline_s = self.loop.time() + after_s
+        if self._timer is None or (self._timer.when() > self._deadline_s):
+            if self._timer is not None:
+                self._timer.cancel()
+            self._timer = self.loop.call_at(self._deadline_s, self._on_timer)
+
+    def _on_timer(self) -> None:
+        self._timer = None
+        if self._deadline_s == 0.0 or self.transport.is_closing():
+            return
+        if self.loop.time() < self._deadline_s - 0.001:
+            self._timer = self.loop.call_at(self._deadline_s, self._on_timer)
+        elif self._is_in_headers:
+            self._fail(RequestTimeout(f"The headers did not come within {self.header_s:g} s."))
+        else:
+            self.transport.close()
+
+
+class Cycle:
+    """One request and its answer on a connection: the ASGI server's half of ``receive`` and ``send``."""
+
+    __slots__ = (
+        "_body",
+        "_connection",
+        "_ends_with_connection",
+        "_expects_continue",
+        "_head",
+        "_is_bodiless",
+        "_is_chunked",
+        "_is_end_delivered",
+        "_is_gone",
+        "_left_bytes",
+        "_more_body",
+        "_status",
+        "_waiter",
+        "has_started",
+        "is_complete",
+        "keep_alive",
+        "scope",
+        "task",
+    )
+
+    def __init__(self, connection: Listener, scope: Scope, *, keep_alive: bool, expects_continue: bool) -> None:
+        self._connection = connection
+        self.scope = scope
+        self.keep_alive = keep_alive
+        self.task: asyncio.Task[None] | None = None
+        self._expects_continue = expects_continue
+        self._body = bytearray()
+        self._more_body = True
+        self._is_end_delivered = False
+        self._is_gone = False
+        self._waiter: asyncio.Future[None] | None = None
+        self._is_bodiless = scope["method"] == "HEAD"
+        self._head: list[bytes] | None = None
+        self._status = 0
+        self._left_bytes = 0
+        self._is_chunked = False
+        self._ends_with_connection = False
+        self.has_started = False
+        self.is_complete = False
+
+    async def run(self) -> None:
+        """Run the application. An answer without its end closes the connection, so that nobody takes it for whole."""
+        connection = self._connection
+        try:
+            if not self._is_gone:
+                await connection.app(self.scope, self.receive, self.send)
+        except Exception:
+            log.exception("application_failed")
+        finally:
+            if self.task is not None:
+                connection.state.tasks.discard(self.task)
+            if not self.is_complete and not self._is_gone:
+                if self.has_started:
+                    connection.transport.abort()
+                else:
+                    connection._tell(Internal("This is our fault; the log says more."))  # noqa: SLF001 - its other half
+
+    # The connection's side.
+
+    def feed(self, body: bytes) -> None:
+        """Body bytes came."""
+        if self.is_complete or self._is_gone:
+            return
+        self._body += body
+        if len(self._body) > _HIGH_WATER_BYTES:
+            self._connection.pause_reading()
+        self._wake()
+
+    def end_of_body(self) -> None:
+        """The body is whole."""
+        self._more_body = False
+        self._wake()
+
+    def disconnect(self) -> None:
+        """The client is gone."""
+        self._is_gone = True
+        self._wake()
+
+    def _wake(self) -> None:
+        waiter = self._waiter
+        if waiter is not None:
+            self._waiter = None
+            if not waiter.done():
+                waiter.set_result(None)
+
+    # The application's side.
+
+    async def receive(self) -> Message:
+        """ASGI's receive: the body in pieces, then the client's leaving."""
+        if self._expects_continue and self._more_body and not self.has_started:
+            self._expects_continue = False
+            if not self._connection.transport.is_closing():
+                self._connection.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        while (
+            not (self._is_gone or self.is_complete) and not self._body and (self._more_body or self._is_end_delivered)
+        ):
+            self._connection.resume_reading()
+            self._waiter = waiter = self._connection.loop.create_future()
+            await waiter
+        if self._is_gone or self.is_complete:
+            return {"type": "http.disconnect"}
+        body = bytes(self._body)
+        self._body.clear()
+        self._is_end_delivered = not self._more_body
+        return {"type": "http.request", "body": body, "more_body": self._more_body}
+
+    async def send(self, message: Message) -> None:
+        """ASGI's send. The head waits for the first piece of the body, as the specification asks, and goes out with it."""
+        connection = self._connection
+        if connection.is_write_paused:
+            await connection.drain()
+        if self._is_gone:
+            return
+        if message["type"] == "http.response.start":
+            self._begin(message["status"], message["headers"])
+            return
+        body = message.get("body", b"")
+        more_body = message.get("more_body", False)
+        framed = self._frame(body, more_body=more_body)
+        if self._head is not None:
+            self._head.append(framed)
+            framed = b"".join(self._head)
+            self._head = None
+            self.has_started = True
+        if framed:
+            connection.transport.write(framed)
+        if not more_body:
+            self.is_complete = True
+            self._wake()
+            connection.answered(self)
+
+    def _frame(self, body: bytes, *, more_body: bool) -> bytes:
+        if self._is_chunked:
+            framed = b"%x\r\n%b\r\n" % (len(body), body) if body else b""
+            return framed if more_body else framed + b"0\r\n\r\n"
+        if self._is_bodiless:
+            return b""
+        self._left_bytes -= len(body)
+        if self._left_bytes < 0 or (self._left_bytes and not more_body and not self._ends_with_connection):
+            raise RuntimeError("The answer's body and its Content-Length differ.")
+        return body
+
+    def _begin(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
+        if self._head is not None or self.has_started:
+            raise RuntimeError("The answer has begun already.")
+        connection = self._connection
+        lines = [b"%b: %b\r\n" % pair for pair in headers]
+        has_length = has_close = False
+        for name, value in headers:
+            if name == b"content-length":
+                self._left_bytes = int(value)
+                has_length = True
+            elif name == b"connection" and value == b"close":
+                has_close = True
+        if has_close:
+            self.keep_alive = False
+        elif not self.keep_alive:
+            lines.append(b"connection: close\r\n")
+        self._is_bodiless = self._is_bodiless or status in _NO_BODY
+        if not has_length and not self._is_bodiless:
+            if self.scope["http_version"] == "1.1":
+                self._is_chunked = True
+                lines.append(b"transfer-encoding: chunked\r\n")
+            else:
+                self.keep_alive = False
+                self._left_bytes = sys.maxsize
+                self._ends_with_connection = True
+        block = b"".join(lines)
+        if block.count(b"\n") != len(lines) or block.count(b"\r") != len(lines) or b"\x00" in block:
+            raise RuntimeError("A header field of the answer has characters that fields cannot have.")
+        block += connection.date_line()
+        self._head = [_STATUS_LINES[status], block, b"\r\n"]
+
+
+def listener_for(settings: Settings) -> type[Listener]:
+    """The protocol class with the limits of ``settings``, for ``uvicorn.Config(http=…)``."""
+    return type(
+        "ConfiguredListener",
+        (Listener,),
+        {
+            "max_headers": settings.max_headers,
+            "max_header_bytes": settings.max_header_bytes,
+            "header_s": settings.timeouts.header_s,
+            "keep_alive_s": settings.timeouts.keep_alive_s,
+        },
+    )
+
+
+def _target(url: bytes) -> tuple[bytes, bytes]:
+    """Path and query of a request target in origin or absolute form, or ``*``. Raises: BadRequest."""
+    if not url.startswith(b"/"):
+        absolute = _ABSOLUTE_FORM.match(url)
+        if absolute is None and url != b"*":
+            raise BadRequest("The request target must be a path or a http url.")
+        url = url if absolute is None else url[absolute.end() :] or b"/"
+    if b"#" in url:
+        raise BadRequest("The request target must not have a fragment.")
+    path, _, query = url.partition(b"?")
+    if not url.isascii():
+        raise BadRequest("The request target must be ASCII; percent-encode the rest.")
+    return path, query
+
+
+def _address(info: Any) -> tuple[str, int] | None:
+    return (str(info[0]), int(info[1])) if isinstance(info, tuple) and len(info) >= 2 else None
+
+
+def _said(error: Exception) -> str:
+    return str(error).rstrip(".") or type(error).__name__

@@ -1,0 +1,1 @@
+"""What every Genba service stands on. Doors: ``service``, ``settings``, ``problems``, ``db``, ``jobs``."""

@@ -1,0 +1,192 @@
+"""Files by what is in them: a folder or an S3 bucket (fsspec) of content addresses such as ``ab/abcdef….mp4``.
+
+An artifact never changes, so a key that resolves is whole and right: it was written under another name, flushed, and
+renamed. Knows nothing of what the bytes mean or of who refers to them.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import io
+import os
+import re
+import secrets
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, BinaryIO, cast
+
+import fsspec
+
+from genba_shared.problems import NotFound, Problem, Unavailable
+
+_KEY = re.compile(r"([0-9a-f]{2})/(\1[0-9a-f]{62})((?:\.[a-z0-9]{1,16}){0,2})", re.ASCII)
+_SUFFIX = re.compile(r"(?:\.[a-z0-9]{1,16}){0,2}", re.ASCII)
+_CHUNK_BYTES = 1 << 20
+_ORPHAN_AFTER_S = 24 * 3600
+
+
+class Artifacts:
+    """A content-addressed store at ``url``: a folder, ``s3://bucket/prefix``, or anything else fsspec writes to.
+
+    ``cache`` holds copies of remote artifacts that somebody asked a path for; a folder of this machine's by default.
+    """
+
+    def __init__(self, url: str, *, cache: Path | None = None) -> None:
+        # Without the cache of listings: another process may have put or deleted what this one once listed.
+        self._fs, root = fsspec.core.url_to_fs(url, use_listings_cache=False)
+        self._root = root.rstrip("/")
+        self._is_local = "file" in _protocols(self._fs)
+        name = hashlib.sha256(url.encode()).hexdigest()[:16]
+        self._here = Path(self._root) if self._is_local else cache or _private_folder(f"genba-artifacts-{name}")
+        self._incoming = self._here / ".incoming"
+        self._forget_orphans()
+
+    def put(self, source: Path | bytes | BinaryIO, *, suffix: str = "") -> str:
+        """Store ``source`` and give its key; storing the same bytes again changes nothing.
+
+        Raises: ValueError if ``suffix`` is not like ``.mp4`` or ``.tar.gz``.
+        """
+        if _SUFFIX.fullmatch(suffix) is None:
+            raise ValueError(f"{suffix!r} is no suffix: use lower-case letters and digits, such as '.mp4'.")
+        with self._written_aside(source) as (aside, digest):
+            key = f"{digest[:2]}/{digest}{suffix}"
+            if not self.exists(key):
+                if not self._is_local:
+                    with self._reaching(key):
+                        # An object store shows an object only when its upload is complete: nothing to rename.
+                        self._fs.put_file(str(aside), self._path(key))
+                _rename_durably(aside, self._here / key)
+        return key
+
+    def open(self, key: str) -> BinaryIO:
+        """Raises: NotFound."""
+        with self._reaching(key):
+            return cast("BinaryIO", self._fs.open(self._path(key), "rb"))
+
+    def local_path(self, key: str) -> Path:
+        """A path on this machine; a remote artifact is fetched once, checked against its address and kept.
+
+        Treat the file as read-only: it is the artifact, not a copy of it. Raises: NotFound.
+        """
+        path = self._here / _checked(key)
+        if self._is_local or path.exists():
+            if not path.exists():
+                raise _not_found(key)
+            return path
+        with self.open(key) as remote, self._written_aside(remote) as (aside, digest):
+            if digest != path.name.split(".", 1)[0]:
+                raise OSError(f"Artifact {key} arrived damaged: its bytes hash to {digest}.")
+            _rename_durably(aside, path)
+        return path
+
+    def exists(self, key: str) -> bool:
+        if _KEY.fullmatch(key) is None:
+            return False
+        with self._reaching(key):  # not isfile(): that takes a store which does not answer for one without the file
+            try:
+                return bool(self._fs.info(self._path(key))["type"] == "file")
+            except FileNotFoundError:
+                return False
+
+    def size_bytes(self, key: str) -> int:
+        """Raises: NotFound."""
+        with self._reaching(key):
+            return int(self._fs.size(self._path(key)))
+
+    def delete(self, key: str) -> None:
+        """Forget an artifact; one that is not there is no error. Equal contents share a key: ask who else uses it."""
+        (self._here / _checked(key)).unlink(missing_ok=True)
+        if not self._is_local and self.exists(key):
+            with self._reaching(key):
+                self._fs.rm_file(self._path(key))
+
+    def _path(self, key: str) -> str:
+        return f"{self._root}/{_checked(key)}"
+
+    @contextmanager
+    def _reaching(self, key: str) -> Iterator[None]:
+        """What goes wrong between here and the store, as problems; a folder's failures are real errors."""
+        try:
+            yield
+        except FileNotFoundError as error:
+            raise _not_found(key) from error
+        except Exception as error:
+            if self._is_local or isinstance(error, Problem):
+                raise
+            raise Unavailable("The artifact store cannot be reached.", retry_after_s=5) from error
+
+    def _forget_orphans(self) -> None:
+        """Delete what processes left aside that died while writing."""
+        for aside in self._incoming.glob("*"):
+            with suppress(FileNotFoundError):  # another process is tidying too
+                if time.time() - aside.stat().st_mtime > _ORPHAN_AFTER_S:
+                    aside.unlink()
+
+    @contextmanager
+    def _written_aside(self, source: Path | bytes | BinaryIO) -> Iterator[tuple[Path, str]]:
+        """Copy ``source`` to a temporary name on the disk where it will stay; its path and sha256."""
+        self._incoming.mkdir(parents=True, exist_ok=True)
+        aside = self._incoming / secrets.token_hex(16)
+        digest = hashlib.sha256()
+        try:
+            with _opened(source) as reader, aside.open("xb") as writer:
+                while chunk := reader.read(_CHUNK_BYTES):
+                    digest.update(chunk)
+                    writer.write(chunk)
+                writer.flush()
+                os.fsync(writer.fileno())
+            yield aside, digest.hexdigest()
+        except OSError as error:
+            if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+                raise Unavailable("There is no space left for artifacts; ask the operator to make some.") from error
+            raise
+        finally:
+            aside.unlink(missing_ok=True)
+
+
+def _checked(key: str) -> str:
+    """``key`` if it is one of ours: it then holds no ``..``, no second slash and no surprise."""
+    if _KEY.fullmatch(key) is None:
+        raise _not_found(key)
+    return key
+
+
+def _not_found(key: str) -> NotFound:
+    return NotFound(f"There is no artifact {key[:100]!r}.")
+
+
+@contextmanager
+def _opened(source: Path | bytes | BinaryIO) -> Iterator[BinaryIO]:
+    if isinstance(source, Path):
+        with source.open("rb") as reader:
+            yield reader
+    else:
+        yield io.BytesIO(source) if isinstance(source, bytes) else source
+
+
+def _rename_durably(aside: Path, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside.replace(path)
+    for folder in (path.parent, path.parent.parent):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _private_folder(name: str) -> Path:
+    folder = Path(tempfile.gettempdir()) / f"{name}-{os.getuid()}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    if folder.stat().st_uid != os.getuid():
+        raise PermissionError(f"{folder} belongs to somebody else.")
+    return folder
+
+
+def _protocols(filesystem: Any) -> tuple[str, ...]:
+    protocol = filesystem.protocol
+    return (protocol,) if isinstance(protocol, str) else tuple(protocol)

@@ -1,0 +1,410 @@
+"""The job table and its transitions: the truth about all long work. A message on the broker is only a hint.
+
+    queued ──claim──► running ──finish──► succeeded
+      ▲  │               │ ├───fail, as asked───► failed          (a Problem: retrying cannot help)
+      │  │               │ ├───fail, last try───► dead            (dead letter)
+      │  └──cancel──┐    │ ├───cancelled────────► cancelled
+      │             └────┼─┼────────────────────► cancelled
+      └──fail, retry · release · lease ran out ──┘                requeue: failed, dead, cancelled → queued
+
+Every transition is one transaction whose first statement is one conditional UPDATE: who loses the race changes nothing.
+``attempt`` only grows and fences: a heartbeat or a finish that names another attempt finds no row. Times are the
+database's on Postgres and this machine's on SQLite. Knows no broker, no recipe's code and no HTTP.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import secrets
+import socket
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime, timedelta
+from typing import Any, Literal
+
+from pydantic import JsonValue
+from sqlalchemy import ColumnElement, and_, case, func, or_, select
+from sqlalchemy.orm import Session
+
+from genba_shared import idempotency
+from genba_shared.db import Database
+from genba_shared.idempotency import Answer, Submission
+from genba_shared.ids import new_id
+from genba_shared.job_rows import (
+    LEASE_FREE,
+    TERMINAL,
+    EventKind,
+    Job,
+    JobEvent,
+    JobEventRow,
+    JobHead,
+    JobRow,
+    NewEvent,
+    Status,
+    append,
+    change,
+    database_now,
+    job_of,
+    transition,
+)
+from genba_shared.principal import Clearance, Principal
+from genba_shared.problems import ClearanceTooLow, Conflict, Gone, NotFound, TooManyRequests
+
+__all__ = [
+    "TERMINAL",
+    "EventKind",
+    "Job",
+    "JobEvent",
+    "JobHead",
+    "Jobs",
+    "NewEvent",
+    "Status",
+    "backoff_s",
+    "process_name",
+]
+
+_BACKOFF_BASE_S, _BACKOFF_CAP_S = 2.0, 300.0
+_SWEEPER_WAITS_S = 10.0  # how long a wake-up that was sent right after the commit is given
+_QUOTA_RETRY_S = 10
+
+
+def backoff_s(failures: int) -> float:
+    """How long to wait before the next try: exponential, full jitter (Brooker 2015), capped at five minutes."""
+    return random.uniform(0.0, min(_BACKOFF_CAP_S, _BACKOFF_BASE_S * 2.0 ** min(failures, 32)))  # noqa: S311
+
+
+def process_name() -> str:
+    """Names this process in leases; unique even when a process id comes again."""
+    return f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
+
+
+class Jobs:
+    """The job table. Cheap to make; holds nothing but the database and, if given, how to wake a worker."""
+
+    def __init__(self, database: Database, *, wake: Callable[[str, str], object] | None = None) -> None:
+        """``wake(job_id, queue)`` is called after a commit and may fail; without one the sweeper's next round does it."""
+        self.database = database
+        self._wake = wake or (lambda _job_id, _queue: None)
+        self._sweeper_waits = timedelta(seconds=0.0 if wake is None else _SWEEPER_WAITS_S)
+
+    # ---- the submitter's side ----
+
+    def submit(
+        self,
+        recipe: str,
+        params: Mapping[str, Any],
+        *,
+        principal: Principal,
+        idempotency_key: str | None,
+        queue: str = "cpu",
+        max_attempts: int = 4,
+        clearance: Clearance | None = None,
+        compartments: Iterable[str] | None = None,
+        run_after: datetime | None = None,
+        traceparent: str | None = None,
+        max_active: int | None = None,
+    ) -> Job:
+        """Put a job into the table; the same key with the same payload gives the job that is there already.
+
+        Labels default to the submitter's own clearance and compartments. ``max_active`` bounds the submitter's jobs
+        that are not done. The key holds for 24 hours, per tenant and subject.
+
+        Raises: IdempotencyKeyReused; TooManyRequests; ClearanceTooLow for a label above the submitter's own.
+        """
+        labels = frozenset(principal.compartments if compartments is None else compartments)
+        label = principal.clearance if clearance is None else clearance
+        if not principal.may_see(label, labels):
+            raise ClearanceTooLow("A job cannot be labelled above its submitter.", clearance=label.label)
+        names: list[JsonValue] = [*sorted(labels)]
+        payload: JsonValue = {"params": dict(params), "clearance": label.label, "compartments": names}
+        with self.database.transaction() as session:
+            key = idempotency_key and Submission.of(
+                idempotency_key, principal=principal, operation=f"submit {recipe}", payload=payload
+            )
+            claim = idempotency.begin(session, key) if key else None
+            if claim and claim.answer:
+                return _replayed(session, claim.answer)
+            if max_active is not None:
+                _check_quota(session, principal, max_active)
+            now = database_now(session)
+            due = run_after or now
+            row = JobRow(
+                id=new_id("job"),
+                tenant=principal.tenant,
+                subject=principal.subject,
+                clearance=int(label),
+                compartments=_compartments_text(labels),
+                authority={"roles": list(principal.roles), "scopes": sorted(principal.scopes)},
+                recipe=recipe,
+                params=dict(params),
+                queue=queue,
+                traceparent=traceparent,
+                status="queued",
+                attempt=0,
+                failures=0,
+                max_attempts=max_attempts,
+                cancel_requested=False,
+                progress=0.0,
+                message="",
+                last_seq=1,
+                created_at=now,
+                run_after=due,
+                republish_at=due if run_after else due + self._sweeper_waits,
+                publish_count=0,
+            )
+            session.add(row)
+            session.flush()
+            append(session, row, now, [NewEvent("status", {"status": "queued"})])
+            if claim:
+                claim.finish(session, Answer(202, {"job_id": row.id}))
+            job = job_of(row)
+        if run_after is None:
+            self._wake(job.id, job.queue)
+        return job
+
+    def get(self, job_id: str, *, principal: Principal) -> Job:
+        """Raises: NotFound, also for a job that this principal may not see."""
+        with self.database.read() as session:
+            row = session.scalar(select(JobRow).where(JobRow.id == job_id, _visible(principal)))
+            if row is None:
+                raise NotFound(f"There is no job {job_id}.")
+            return job_of(row)
+
+    def list(
+        self,
+        *,
+        principal: Principal,
+        status: Status | None = None,
+        recipe: str | None = None,
+        queue: str | None = None,
+        before: str | None = None,
+        limit: int = 50,
+    ) -> Sequence[Job]:
+        """The newest jobs that this principal may see, newest first; ``before`` is the last id of the page before."""
+        query = select(JobRow).where(_visible(principal)).order_by(JobRow.id.desc()).limit(limit)
+        for column, value in ((JobRow.status, status), (JobRow.recipe, recipe), (JobRow.queue, queue)):
+            if value is not None:
+                query = query.where(column == value)
+        if before is not None:
+            query = query.where(JobRow.id < before)
+        with self.database.read() as session:
+            return [job_of(row) for row in session.scalars(query)]
+
+    def events(self, job_id: str, *, after: int = 0, limit: int = 500) -> tuple[Job | None, Sequence[JobEvent]]:
+        """The job as it stands and its events after ``after``. Whoever calls has checked that the job may be seen.
+
+        The job is read first: when it is done, its ``last_seq`` is the last event there will be.
+        """
+        query = select(JobEventRow).where(JobEventRow.job_id == job_id, JobEventRow.seq > after)
+        with self.database.read() as session:
+            row = session.get(JobRow, job_id)
+            job = None if row is None else job_of(row)
+            rows = session.scalars(query.order_by(JobEventRow.seq).limit(limit))
+            return job, [JobEvent(r.seq, r.attempt, r.kind, r.at, r.data) for r in rows]  # type: ignore[arg-type]
+
+    def heads(self, job_ids: Sequence[str]) -> dict[str, JobHead]:
+        """Where the sequences of these jobs end: one cheap look for everybody who follows one."""
+        query = select(JobRow.id, JobRow.last_seq, JobRow.status).where(JobRow.id.in_(job_ids))
+        with self.database.read() as session:
+            return {row.id: JobHead(row.last_seq, row.status in TERMINAL) for row in session.execute(query)}
+
+    def cancel(self, job_id: str, *, principal: Principal) -> Job:
+        """A queued job is cancelled at once; a running one is asked to stop and cannot publish any more.
+
+        Raises: NotFound; Conflict for a job that is over (cancelling a cancelled one is no conflict).
+        """
+        with self.database.transaction() as session:
+            now = database_now(session)
+            mine = (JobRow.id == job_id, _visible(principal))
+            row = transition(
+                session, now, NewEvent("status", {"status": "cancelled"}), *mine, JobRow.status == "queued",
+                status="cancelled", finished_at=now,
+            ) or transition(
+                session, now, NewEvent("status", {"status": "running", "cancel_requested": True}),
+                *mine, JobRow.status == "running", ~JobRow.cancel_requested, cancel_requested=True,
+            )  # fmt: skip
+            job = None if row is None else job_of(row)
+        if job is None:
+            job = self.get(job_id, principal=principal)
+            if job.status not in {"cancelled", "running"}:
+                raise Conflict(f"The job is over: {job.status}.", status_of_job=job.status)
+        elif job.status == "cancelled" and job.attempt > 0:
+            self._wake(job.id, job.queue)  # some worker may hold its checkpoint: a hint to delete it
+        return job
+
+    def requeue(self, job_id: str, *, principal: Principal) -> Job:
+        """Give a dead, failed or cancelled job a fresh set of attempts; it resumes from its checkpoint if one is left.
+
+        Raises: NotFound; Conflict for a job that is waiting, running or has succeeded.
+        """
+        with self.database.transaction() as session:
+            now = database_now(session)
+            row = transition(
+                session, now, NewEvent("status", {"status": "queued", "reason": "requeued"}),
+                JobRow.id == job_id, _visible(principal), JobRow.status.in_(("dead", "failed", "cancelled")),
+                status="queued", failures=0, cancel_requested=False, error=None, result=None, finished_at=None,
+                progress=0.0, message="", run_after=now, republish_at=now + self._sweeper_waits, publish_count=0,
+            )  # fmt: skip
+            job = None if row is None else job_of(row)
+        if job is None:
+            job = self.get(job_id, principal=principal)
+            raise Conflict(f"Only a dead, failed or cancelled job can be requeued; this one is {job.status}.")
+        self._wake(job.id, job.queue)
+        return job
+
+    # ---- the worker's side ----
+
+    def peek(self, job_id: str) -> Job | None:
+        """The job, whoever asks: for workers, which act for the platform."""
+        with self.database.read() as session:
+            row = session.get(JobRow, job_id)
+            return None if row is None else job_of(row)
+
+    def claim(self, job_id: str, *, owner: str, lease_s: float) -> Job | None:
+        """Take the job, or get None because somebody else has it, it is not due, or it is over.
+
+        A running job whose lease ran out can be taken too: that counts as a failure of the attempt before.
+        """
+        with self.database.transaction() as session:
+            now = database_now(session)
+            abandoned = and_(JobRow.status == "running", JobRow.lease_expires_at < now)
+            row = transition(
+                session, now, NewEvent("status", {"status": "running"}),
+                JobRow.id == job_id, ~JobRow.cancel_requested,
+                or_(
+                    and_(JobRow.status == "queued", JobRow.run_after <= now),
+                    and_(abandoned, JobRow.failures + 1 < JobRow.max_attempts),
+                ),
+                status="running", owner=owner, lease_expires_at=now + timedelta(seconds=lease_s),
+                attempt=JobRow.attempt + 1,
+                failures=case((JobRow.status == "running", JobRow.failures + 1), else_=JobRow.failures),
+                started_at=func.coalesce(JobRow.started_at, now),
+            )  # fmt: skip
+            return None if row is None else job_of(row)
+
+    def heartbeat(
+        self, claim: Job, events: Sequence[NewEvent] = (), *, lease_s: float
+    ) -> Literal["go_on", "cancel", "fenced"]:
+        """Extend the lease, carry events out (the last progress becomes the row's), bring back what to do."""
+        with self.database.transaction() as session:
+            now = database_now(session)
+            values: dict[str, Any] = {"lease_expires_at": now + timedelta(seconds=lease_s)}
+            for event in events:
+                if event.kind == "progress":
+                    values |= {"progress": event.data["fraction"], "message": event.data["message"]}
+            row = change(session, *_owned(claim), last_seq=JobRow.last_seq + len(events), **values)
+            if row is None:
+                return "fenced"
+            append(session, row, now, events)
+            return "cancel" if row.cancel_requested else "go_on"
+
+    def finish(
+        self,
+        claim: Job,
+        result: Mapping[str, Any],
+        *,
+        events: Sequence[NewEvent] = (),
+        publish: Callable[[Session], None] | None = None,
+    ) -> bool:
+        """Mark the job succeeded and make its effects visible, in one transaction. False: fenced off, or cancelled."""
+        with self.database.transaction() as session:
+            now = database_now(session)
+            row = transition(
+                session, now, [*events, NewEvent("status", {"status": "succeeded"})],
+                *_owned(claim), ~JobRow.cancel_requested,
+                status="succeeded", result=dict(result), error=None, progress=1.0, finished_at=now, **LEASE_FREE,
+            )  # fmt: skip
+            if row is None:
+                return False
+            if publish is not None:
+                publish(session)
+            return True
+
+    def fail(
+        self, claim: Job, error: Mapping[str, Any], *, retry: bool, events: Sequence[NewEvent] = ()
+    ) -> Status | None:
+        """The attempt failed: back to the queue with back-off, or ``failed`` (no retry), or ``dead`` (no tries left).
+
+        None: fenced off.
+        """
+        failures = claim.failures + 1
+        status: Status = "failed" if not retry else "dead" if failures >= claim.max_attempts else "queued"
+        with self.database.transaction() as session:
+            now = database_now(session)
+            due = now + timedelta(seconds=backoff_s(failures) if status == "queued" else 0.0)
+            said: dict[str, Any] = {"status": status, "error": dict(error)}
+            if status == "queued":
+                said["run_after"] = due.isoformat()
+            row = transition(
+                session, now, [*events, NewEvent("status", said)], *_owned(claim),
+                status=status, failures=failures, error=dict(error), run_after=due, republish_at=due, publish_count=0,
+                finished_at=now if status in TERMINAL else None, **LEASE_FREE,
+            )  # fmt: skip
+            return None if row is None else status
+
+    def stop(self, claim: Job, status: Literal["cancelled", "queued"], *, events: Sequence[NewEvent] = ()) -> bool:
+        """The attempt stopped without fault: it was cancelled, or its worker drains and gives the job back."""
+        with self.database.transaction() as session:
+            now = database_now(session)
+            row = transition(
+                session, now, [*events, NewEvent("status", {"status": status})], *_owned(claim),
+                status=status, run_after=now, republish_at=now, publish_count=0,
+                finished_at=now if status in TERMINAL else None, **LEASE_FREE,
+            )  # fmt: skip
+            return row is not None
+
+
+def _owned(claim: Job) -> tuple[ColumnElement[bool], ...]:
+    return (
+        JobRow.id == claim.id,
+        JobRow.status == "running",
+        JobRow.owner == claim.owner,
+        JobRow.attempt == claim.attempt,
+    )
+
+
+def _visible(principal: Principal) -> ColumnElement[bool]:
+    """Own jobs, or the tenant's for who may administer jobs; never above the caller's clearance and compartments.
+
+    Compartments are text like ",a,b,": taking out what the caller holds must leave nothing but the comma.
+    """
+    mine = JobRow.subject == principal.subject
+    left: ColumnElement[str] = JobRow.compartments.expression
+    for name in sorted(principal.compartments):
+        left = func.replace(left, f",{name},", ",")
+    return and_(
+        JobRow.tenant == principal.tenant,
+        JobRow.clearance <= int(principal.clearance),
+        left == ",",
+        *(() if principal.allows("jobs:admin") else (mine,)),
+    )
+
+
+def _compartments_text(names: Iterable[str]) -> str:
+    return "".join(f",{name}" for name in sorted(names)) + ","
+
+
+def _check_quota(session: Session, principal: Principal, max_active: int) -> None:
+    active = session.scalar(
+        select(func.count()).select_from(JobRow).where(
+            JobRow.tenant == principal.tenant,
+            JobRow.subject == principal.subject,
+            JobRow.status.in_(("queued", "running")),
+        )
+    )  # fmt: skip
+    if active is not None and active >= max_active:
+        raise TooManyRequests(
+            f"{active} of your jobs are waiting or running and {max_active} may: wait for one, or cancel one.",
+            active=active,
+            max_active=max_active,
+            retry_after_s=_QUOTA_RETRY_S,
+        )
+
+
+def _replayed(session: Session, answer: Answer) -> Job:
+    job_id = answer.body["job_id"] if isinstance(answer.body, dict) else None
+    row = session.get(JobRow, job_id)
+    if row is None:
+        raise Gone(f"This Idempotency-Key stands for the job {job_id}, which has been deleted. Use a new key.")
+    return replace(job_of(row), replayed=True)

@@ -1,0 +1,245 @@
+"""The contract between a domain that knows how to do long work and the runner that makes it durable.
+
+A domain writes ``def run(params, run) -> Result`` and lists it in ``RECIPES``; it gets a folder, a seed, a way to say
+how far it is and a way to be stopped. It knows nothing of queues, leases, workers or the job table, and this module
+does not either: whoever runs the recipe (a worker, or a shell through ``LocalReporter``) stands behind ``Reporter``.
+
+A recipe that raises a ``Problem`` below 500 says that the work cannot succeed as asked ("needs 200 likes, found 12"):
+the job fails with that document and is not tried again. Anything else that it raises is tried again, with back-off.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TextIO, TypeVar
+
+from pydantic import BaseModel, ConfigDict
+
+if TYPE_CHECKING:
+    from sqlalchemy.orm import Session
+
+    from genba_shared.artifacts import Artifacts
+    from genba_shared.db import Database
+    from genba_shared.principal import Principal
+    from genba_shared.settings import Platform
+
+QueueName = Literal["cpu", "gpu"]
+Level = Literal["info", "warning", "error"]
+_NAME = re.compile(r"[a-z][a-z0-9_]*\.[a-z][a-z0-9_]*\Z")
+_CHECKPOINT = re.compile(r"(\d{6})-(\d{8})\Z")
+
+
+class Params(BaseModel):
+    """What a submitter may set. Unknown fields are refused at submission, not ignored at three in the morning."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+P = TypeVar("P", bound=BaseModel)
+
+
+class Stopped(BaseException):
+    """The attempt has to end now; what it staged is thrown away. Recipes let it pass (``finally`` is fine).
+
+    Like ``asyncio.CancelledError`` no ``Exception``, so that a recipe's ``except Exception`` does not swallow it.
+    """
+
+
+class Cancelled(Stopped):
+    """Somebody cancelled the job."""
+
+
+class LeaseLost(Stopped):
+    """Another attempt owns the job now, or may soon: this one has no say any more."""
+
+
+class TimedOut(Stopped):
+    """The attempt ran longer than its recipe allows."""
+
+
+class Drained(Stopped):
+    """The worker is shutting down; the job goes back to the queue and resumes from its checkpoint."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """What an attempt hands over when it is done.
+
+    ``artifacts`` are files below ``run.workdir``: the runner stores them by content and records their keys.
+    ``publish`` runs inside the one transaction that also marks the job succeeded, and only if this attempt still owns
+    it: the place for the row or pointer that makes the work visible. Keep it to a few statements.
+    """
+
+    value: Mapping[str, Any] = field(default_factory=dict)
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    artifacts: Mapping[str, Path] = field(default_factory=dict)
+    publish: Callable[[Session], None] | None = None
+
+
+class Reporter(Protocol):
+    """Where a run's words go, and where the order to stop comes from."""
+
+    def metrics(self, step: int, values: Mapping[str, float]) -> None: ...
+    def progress(self, fraction: float, message: str) -> None: ...
+    def line(self, level: Level, message: str) -> None: ...
+    def stop_reason(self) -> Stopped | None: ...
+
+
+@dataclass(frozen=True)
+class Saved:
+    """A checkpoint as found: the state and the folder with whatever files were saved beside it."""
+
+    state: dict[str, Any]
+    folder: Path
+
+
+class Checkpoint:
+    """The newest durable state of a job; outlives attempts.
+
+    Every save is a new folder that appears by one rename, named attempt-sequence: a worker that dies while saving
+    leaves the one before, and a fenced attempt that writes late can never hide what its successor saved.
+    """
+
+    def __init__(self, folder: Path, *, attempt: int = 1, keep: int = 2) -> None:
+        self._folder = folder
+        self._attempt = attempt
+        self._keep = keep
+
+    def load(self) -> Saved | None:
+        """The newest state that can be read, or None for a fresh start."""
+        for _, folder in reversed(self._complete()):
+            try:
+                state = json.loads((folder / "state.json").read_text("utf-8"))
+            except (OSError, ValueError):
+                continue  # pruned by its owner, or torn by a power cut: the one before will do
+            return Saved(state, folder)
+        return None
+
+    def save(self, state: Mapping[str, Any], fill: Callable[[Path], None] | None = None) -> None:
+        """Make ``state`` (JSON) and the files that ``fill(folder)`` writes the newest checkpoint, or change nothing."""
+        mine = [sequence for (attempt, sequence), _ in self._complete() if attempt == self._attempt]
+        name = f"{self._attempt:06d}-{max(mine, default=0) + 1:08d}"
+        staging = self._folder / f".{name}.{os.getpid()}.tmp"
+        shutil.rmtree(staging, ignore_errors=True)
+        staging.mkdir(parents=True)
+        try:
+            if fill is not None:
+                fill(staging)
+            with (staging / "state.json").open("w", encoding="utf-8") as file:
+                json.dump(dict(state), file)
+                file.flush()
+                os.fsync(file.fileno())
+            staging.rename(self._folder / name)
+        except BaseException:
+            shutil.rmtree(staging, ignore_errors=True)
+            raise
+        self._prune()
+
+    def _complete(self) -> list[tuple[tuple[int, int], Path]]:
+        if not self._folder.is_dir():
+            return []
+        found = ((_CHECKPOINT.match(path.name), path) for path in self._folder.iterdir())
+        return sorted(((int(match[1]), int(match[2])), path) for match, path in found if match)
+
+    def _prune(self) -> None:
+        older = [path for (attempt, _), path in self._complete() if attempt <= self._attempt]
+        for path in older[: -self._keep]:
+            shutil.rmtree(path, ignore_errors=True)
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a recipe works with. ``workdir`` belongs to this attempt alone and is deleted when the attempt ends."""
+
+    job_id: str
+    attempt: int
+    seed: int
+    workdir: Path
+    checkpoint: Checkpoint
+    principal: Principal
+    platform: Platform
+    database: Database
+    artifacts: Artifacts
+    reporter: Reporter
+
+    def log(self, step: int, **metrics: float) -> None:
+        """Metrics at a step; they appear in the job's events."""
+        self.reporter.metrics(step, {name: float(value) for name, value in metrics.items()})
+
+    def progress(self, fraction: float, message: str = "") -> None:
+        """How far the work is, 0 to 1. Also a point at which the attempt can be stopped."""
+        self.reporter.progress(min(max(float(fraction), 0.0), 1.0), message)
+        self.raise_if_cancelled()
+
+    def note(self, message: str, *, level: Level = "info") -> None:
+        """A line for whoever watches the job. No user content, no personal data."""
+        self.reporter.line(level, message)
+
+    def raise_if_cancelled(self) -> None:
+        """Raise why the attempt has to stop, if it has to. Call it at least every few seconds."""
+        if reason := self.reporter.stop_reason():
+            raise reason
+
+
+@dataclass(frozen=True)
+class Recipe(Generic[P]):
+    """Named long work with validated parameters.
+
+    ``scope`` is what a submitter needs besides ``jobs:write``. ``time_limit_s`` bounds one attempt, ``max_attempts``
+    the attempts that fail or lose their worker before the job is a dead letter.
+    """
+
+    name: str
+    params: type[P]
+    run: Callable[[P, Run], Result]
+    summary: str = ""
+    queue: QueueName = "cpu"
+    scope: str | None = None
+    time_limit_s: float = 6 * 3600.0
+    max_attempts: int = 4
+
+    def __post_init__(self) -> None:
+        if not _NAME.match(self.name):
+            msg = f"Recipe name {self.name!r} must look like 'service.verb_noun'."
+            raise ValueError(msg)
+        if self.params.model_config.get("extra") != "forbid":
+            msg = f"Params of {self.name!r} must refuse unknown fields: derive from genba_shared.recipe.Params."
+            raise ValueError(msg)
+
+
+def seed_of(job_id: str) -> int:
+    """A seed that every attempt of a job shares, so that a resumed job ends where an undisturbed one does."""
+    return int.from_bytes(hashlib.sha256(job_id.encode()).digest()[:4], "big")
+
+
+class LocalReporter:
+    """Reports to a terminal, for recipes run from a shell without a queue; Ctrl-C is the way to stop."""
+
+    def __init__(self, stream: TextIO = sys.stderr) -> None:
+        self._stream = stream
+        self._started_s = time.monotonic()
+
+    def metrics(self, step: int, values: Mapping[str, float]) -> None:
+        self._write(f"step {step}  " + "  ".join(f"{name}={value:.6g}" for name, value in values.items()))
+
+    def progress(self, fraction: float, message: str) -> None:
+        self._write(f"{fraction:6.1%}  {message}")
+
+    def line(self, level: Level, message: str) -> None:
+        self._write(message if level == "info" else f"{level}: {message}")
+
+    def stop_reason(self) -> Stopped | None:
+        return None
+
+    def _write(self, text: str) -> None:
+        self._stream.write(f"[{time.monotonic() - self._started_s:8.1f} s] {text}\n")
+        self._stream.flush()

@@ -1,0 +1,202 @@
+"""What every service of Genba is, before it has a route: ``create_service``.
+
+Health, readiness and metrics; problems instead of tracebacks; a request id, one log line and one measurement per
+request; and nobody gets to ``/v1`` without a principal that the gateway signed. Knows no domain and no gateway.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+from collections.abc import Callable, Mapping
+from contextlib import AbstractAsyncContextManager
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.openapi.utils import get_openapi
+from prometheus_client.exposition import choose_encoder
+from pydantic import BaseModel
+from starlette.exceptions import HTTPException
+
+from genba_shared.edge import Edge, PrincipalCheck, RouteTable, answer_with_problem
+from genba_shared.problems import BY_STATUS, MEDIA_TYPE, Problem, Unavailable, field_name
+from genba_shared.settings import Platform
+from genba_shared.telemetry import Metrics, configure_logging, get_logger
+
+__all__ = [
+    "PROBLEM_SCHEMA",
+    "Health",
+    "Lifespan",
+    "Readiness",
+    "Ready",
+    "create_service",
+    "field_name",
+    "problem_responses",
+]
+
+__version__ = importlib.metadata.version("genba")
+
+_ALWAYS_DOCUMENTED = (400, 401, 403, 422, 500, 503)
+
+log = get_logger(__name__)
+
+Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
+
+
+class Health(BaseModel):
+    """The process is alive."""
+
+    status: str = "ok"
+    service: str
+    version: str
+
+
+class Ready(BaseModel):
+    """Every check passes."""
+
+    status: str = "ready"
+    checks: list[str]
+
+
+class Readiness:
+    """Whether this service should be sent work: named checks, each silent when well and else saying why not."""
+
+    def __init__(self) -> None:
+        self._checks: dict[str, Callable[[], str | None]] = {}
+        self._draining = False
+
+    def add(self, name: str, check: Callable[[], str | None]) -> None:
+        self._checks[name] = check
+
+    def drain(self) -> None:
+        """Say no from now on: the process finishes what it has and takes nothing new."""
+        self._draining = True
+
+    @property
+    def draining(self) -> bool:
+        """For answers that would otherwise go on for minutes: end them, their clients come back elsewhere."""
+        return self._draining
+
+    @property
+    def names(self) -> list[str]:
+        return list(self._checks)
+
+    def reasons(self) -> dict[str, str]:
+        """Why not ready, by check; empty when ready. A check that raises is a check that fails."""
+        found = {"process": "is shutting down"} if self._draining else {}
+        for name, check in list(self._checks.items()):
+            try:
+                reason = check()
+            except Exception as error:  # a broken check must not take the readiness answer down
+                log.warning("readiness_check_failed", check=name, error=type(error).__name__, exc_info=True)
+                reason = f"the check failed with {type(error).__name__}"
+            if reason:
+                found[name] = reason
+        return found
+
+
+def create_service(
+    name: str,
+    *,
+    title: str,
+    platform: Platform,
+    lifespan: Lifespan,
+    version: str = __version__,
+) -> FastAPI:
+    """A FastAPI application with all that the house expects; the caller adds routes with their full public path.
+
+    ``app.state`` then holds ``platform``, ``readiness`` (add checks) and ``metrics`` (make more of them).
+    """
+    configure_logging(level=platform.log_level, log_format=platform.log_format)
+    app = FastAPI(
+        title=title,
+        version=version,
+        lifespan=lifespan,
+        openapi_url="/openapi.json",  # for the gateway, which serves one document for all services
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+        responses=problem_responses(*_ALWAYS_DOCUMENTED),
+        generate_unique_id_function=lambda route: f"{name}_{route.name}",
+    )
+    app.state.platform = platform
+    app.state.readiness = Readiness()
+    app.state.metrics = Metrics(name)
+    app.state.routes = RouteTable(app)
+    for kind in (Problem, HTTPException, RequestValidationError):
+        app.add_exception_handler(kind, answer_with_problem)
+    _add_probes(app, name, version)
+    app.add_middleware(PrincipalCheck, secret=platform.load_principal_secret())
+    app.add_middleware(Edge, service=name, metrics=app.state.metrics, routes=app.state.routes)
+    app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]  # FastAPI's documented way to change it
+    return app
+
+
+def problem_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """For ``responses=`` of a route: the problems that it answers with."""
+    schema = {"$ref": "#/components/schemas/Problem"}
+    return {
+        status: {
+            "description": BY_STATUS[status].title if status in BY_STATUS else HTTPStatus(status).phrase,
+            "content": {MEDIA_TYPE: {"schema": schema}},
+        }
+        for status in statuses
+    }
+
+
+def _add_probes(app: FastAPI, name: str, version: str) -> None:
+    """The addresses for whoever runs the service. They are outside /v1: the gateway does not forward them."""
+
+    @app.get("/health", include_in_schema=False)
+    async def health() -> Health:  # async: it answers also while every worker thread is busy
+        return Health(service=name, version=version)
+
+    @app.get("/ready", include_in_schema=False)
+    def ready(request: Request) -> Ready:
+        readiness: Readiness = request.app.state.readiness
+        if reasons := readiness.reasons():
+            said = "; ".join(f"{check} {reason}" for check, reason in reasons.items())
+            raise Unavailable(f"Not ready: {said}.", reasons=dict(reasons))
+        return Ready(checks=readiness.names)
+
+    @app.get("/metrics", include_in_schema=False)
+    async def metrics(request: Request) -> Response:
+        encode, content_type = choose_encoder(request.headers.get("accept", ""))
+        return Response(encode(request.app.state.metrics.registry), media_type=content_type)
+
+
+def _openapi(app: FastAPI) -> dict[str, Any]:
+    if app.openapi_schema is None:
+        document = get_openapi(
+            title=app.title, version=app.version, routes=app.routes, separate_input_output_schemas=False
+        )
+        schemas = document.setdefault("components", {}).setdefault("schemas", {})
+        schemas["Problem"] = PROBLEM_SCHEMA
+        app.openapi_schema = document
+    return app.openapi_schema
+
+
+PROBLEM_SCHEMA: Mapping[str, Any] = {
+    "title": "Problem",
+    "description": "RFC 9457: what failed, and what to do about it. A kind of problem may have further members.",
+    "type": "object",
+    "required": ["type", "title", "status", "detail"],
+    "properties": {
+        "type": {"type": "string", "examples": ["urn:genba:problem:not-found"]},
+        "title": {"type": "string"},
+        "status": {"type": "integer", "minimum": 400, "maximum": 599},
+        "detail": {"type": "string"},
+        "instance": {"type": "string"},
+        "request_id": {"type": "string"},
+        "errors": {
+            "type": "array",
+            "items": {
+                "type": "object",
+                "required": ["field", "message"],
+                "properties": {"field": {"type": "string"}, "message": {"type": "string"}},
+            },
+        },
+    },
+    "additionalProperties": True,
+}

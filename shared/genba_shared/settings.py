@@ -1,0 +1,110 @@
+"""Where Genba keeps things and how its parts find each other. Read once at the edge and passed on; no module holds one.
+
+A service composes it, never inherits: a pydantic-settings subclass with its own prefix stops reading ``GENBA_…``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+_MIN_SECRET_BYTES = 32
+
+
+def _under_home(template: str) -> Any:
+    return lambda data: template.format(home=data.get("home", ""))  # absent only when `home` itself did not validate
+
+
+class Platform(BaseSettings):
+    """What every process of Genba needs to know of its surroundings. The defaults are embedded mode."""
+
+    model_config = SettingsConfigDict(env_prefix="GENBA_", frozen=True, extra="ignore")
+
+    home: Annotated[Path, AfterValidator(Path.absolute)] = Field(
+        default=Path(".genba"), description="Folder of embedded mode: database, artifacts, vectors, queue, secrets."
+    )
+    env: str = Field(
+        default="dev", pattern=r"^[a-z0-9]{1,16}$", description="Name of this installation; part of its API keys."
+    )
+    database_url: str = Field(
+        default_factory=_under_home("sqlite:///{home}/genba.db"),
+        repr=False,  # like every url below that may hold a password
+        description="SQLAlchemy url: sqlite:///… or postgresql+psycopg://…",
+    )
+    broker_url: str = Field(
+        default_factory=_under_home("filesystem://{home}/broker"),
+        repr=False,
+        description="Celery broker: filesystem://… or redis://…",
+    )
+    artifacts_url: str = Field(
+        default_factory=_under_home("{home}/artifacts"),
+        description="Folder or s3://bucket/prefix: uploads, bundles.",
+    )
+    qdrant_url: str | None = Field(
+        default=None, description="Qdrant server; without one, vectors live in the process, in <home>/vectors."
+    )
+    qdrant_api_key: SecretStr | None = Field(default=None, description="API key of the Qdrant server.")
+    redis_url: str | None = Field(
+        default=None,
+        repr=False,
+        description="Redis for rate limits shared between gateways; without one, each counts alone.",
+    )
+    principal_secret: SecretStr | None = Field(
+        default=None, description="Signs principals between gateway and services; at least 32 bytes. Prefer the file."
+    )
+    principal_secret_file: Path | None = Field(
+        default=None, description="File with that secret; without either, one is made in <home>/secrets (mode 0600)."
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="Least level logged.")
+    log_format: Literal["json", "console"] = Field(default="json", description="json for machines, console for people.")
+    max_upload_bytes: int = Field(
+        default=2 * 1024**3, gt=0, description="Largest body that an upload may have, in bytes."
+    )
+
+    def load_principal_secret(self) -> bytes:
+        """The key that gateway and services share: from the setting, its file, or made once under ``home``.
+
+        Raises: ValueError if it is shorter than 32 bytes; OSError if the named file cannot be read.
+        """
+        if self.principal_secret is not None:
+            secret = self.principal_secret.get_secret_value().encode()
+        elif self.principal_secret_file is not None:
+            secret = self.principal_secret_file.read_bytes().strip()
+        else:
+            secret = read_or_make_secret(self.home / "secrets" / "principal")
+        if len(secret) < _MIN_SECRET_BYTES:
+            raise ValueError(
+                f"The principal secret has {len(secret)} bytes and needs at least {_MIN_SECRET_BYTES}: "
+                "set GENBA_PRINCIPAL_SECRET or GENBA_PRINCIPAL_SECRET_FILE, e.g. from `openssl rand -hex 32`."
+            )
+        return secret
+
+
+def read_or_make_secret(path: Path) -> bytes:
+    """The secret in ``path``; made there, readable by its owner only, if nobody made one yet.
+
+    Processes that start together agree on one: it is written aside and linked into place, and a link never overwrites.
+    """
+    try:
+        return path.read_bytes().strip()
+    except FileNotFoundError:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.parent.chmod(0o700)
+    aside = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(secrets.token_hex(32).encode())
+            file.flush()
+            os.fsync(file.fileno())
+        with contextlib.suppress(FileExistsError):  # another process was first; its secret is the secret
+            os.link(aside, path)
+    finally:
+        aside.unlink()
+    return path.read_bytes().strip()

@@ -1,0 +1,288 @@
+"""Turn what was measured into named deviations with times and p-values.
+
+Every kind needs two things: an effect that matters (a limit that a trainer would name) and, with several golds, evidence
+that golds do not look like that among themselves: p-values from gold–gold nulls, false discoveries held to 10 % a video.
+Knows nothing of scores and verdicts.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+
+from genba_sop.evaluation import Deviation, DeviationKind
+from genba_sop.manner import manner
+from genba_sop.nulls import discoveries, tail_p
+from genba_sop.observation import SHORTEST_EXTRA_S, Observation, Rows, mean_over_golds, without
+from genba_sop.order import violations
+from genba_sop.performances import Performance, idling, lasting, performances
+from genba_sop.reference import Reference, relative_tempo
+from genba_sop.segmentation import EXTRA, Run, runs_of
+
+Floats = npt.NDArray[np.float64]
+
+FALSE_DISCOVERY_RATE = 0.1
+SKIPPED_SHARE = 0.5  # of a step's gold rows, from which on it counts as missing
+TEMPO_RATIO = 2.0  # with one gold: twice or half as long, in the run's own tempo
+TEMPO_LEAST = 1.6  # with several golds, whatever their spread
+TEMPO_Z = 3.0
+IDLE_S = 3.0
+LAST_HOLD_S = 4.0  # shorter stillness at the end of a slow step is its last hold
+TRANSITION_S = 1.75  # getting from a step to one out of turn may take so long without being an extra action
+NEAR_S = 1.5  # other deviations so near disturb what is measured of a step
+DOUBTFUL, ALONE = 2.5, 4.0  # times the usual limit for a step that is disturbed, and with one gold
+LAGGING = 1.25  # a step that takes so many times as long without its pauses is slow, and they are a part of that
+STILL_SHARE = 0.7  # of a run that no gold shows, from which on it is idling and not an extra action
+ACTION_Z, ITEM_Z = 2.2, 2.5  # in spreads between golds, above the run's own median step; together as an ellipse
+ITEM_SHARE = 1.0  # of the action, from which on the object is what differs
+AGAIN_SHARE = 0.4  # of the step's usual time, from which on a second performance is a repetition
+
+
+@dataclass(frozen=True)
+class Findings:
+    """The deviations, in time order, and what they stand on.
+
+    main: by step, its first performance of some length, None when missing.   performances: all, in time order.
+    """
+
+    deviations: tuple[Deviation, ...]
+    main: tuple[Performance | None, ...]
+    performances: tuple[Performance, ...]
+
+
+def find(reference: Reference, rows: Rows, seen: Observation) -> Findings:
+    """Find what differs from the golds."""
+    case = _Case(reference, rows, seen)
+    candidates = [
+        *case.missing(),
+        *case.order(),
+        *case.again(),
+        *case.extra(),
+        *case.idle(),
+        *case.tempo(),
+        *case.manner(),
+    ]
+    tested = 4 * len(reference.step_ids) + sum(c.step_id is None for c in candidates)
+    p_values = [c.p_value for c in candidates if c.p_value is not None]
+    kept = iter(discoveries(p_values, tests=tested, rate=FALSE_DISCOVERY_RATE))
+    chosen = [c for c in candidates if c.p_value is None or next(kept)]
+    slow = [c for c in chosen if c.kind == "too_slow"]
+    chosen = [c for c in chosen if not (c.kind == "idle" and any(_within(c, other) for other in slow))]
+    return Findings(tuple(sorted(chosen, key=lambda d: (d.start_s, d.kind))), case.main, case.performances)
+
+
+def _within(inner: Deviation, outer: Deviation) -> bool:
+    """Whether most of one deviation lies in the other: standing still in a step that is slow without that is a part of it."""
+    shared_s = min(inner.end_s, outer.end_s) - max(inner.start_s, outer.start_s)
+    length_s = inner.end_s - inner.start_s
+    return shared_s > 0.5 * length_s or (shared_s > -0.5 and length_s < LAST_HOLD_S)
+
+
+class _Case:
+    """One trainee's case: the candidates of every kind."""
+
+    def __init__(self, reference: Reference, rows: Rows, seen: Observation) -> None:
+        self.idle_rows = idling(rows, seen, reference.holds, reference.stillness)
+        seen = without(seen, rows, reference.golds, lasting(self.idle_rows, rows, IDLE_S))
+        self.reference, self.rows, self.seen = reference, rows, seen
+        self.steps = reference.procedure.steps
+        self.known = len(reference.golds) > 1
+        self.expected_s = np.exp(np.nanmean(np.log(reference.durations_s), axis=0))  # (S,)
+        self.skipped = np.nansum(seen.votes[:, None] * seen.skipped, axis=0)  # (S,)
+        self.performances = performances(rows, seen, reference.golds)
+
+    @cached_property
+    def main(self) -> tuple[Performance | None, ...]:
+        """By step the performance that counts: the first that takes at least ``AGAIN_SHARE`` of the longest."""
+        chosen: list[Performance | None] = []
+        for step in range(len(self.steps)):
+            own = [p for p in self.performances if p.step == step]
+            longest = max((p.length_s for p in own), default=0.0)
+            first = next((p for p in own if p.length_s >= AGAIN_SHARE * longest), None)
+            chosen.append(None if self.skipped[step] >= SKIPPED_SHARE else first)
+        return tuple(chosen)
+
+    def missing(self) -> Iterator[Deviation]:
+        """Steps of which the golds show mostly what the trainee does not."""
+        pool = np.nanmax(
+            np.where(np.isfinite(self.reference.skipped), self.reference.skipped, 0.0), axis=1, initial=0.0
+        )
+        for at, step in enumerate(self.steps):
+            if self.main[at] is None and not step.optional and np.isfinite(self.expected_s[at]):
+                share = float(self.skipped[at])
+                own = [p for p in self.performances if p.step == at]
+                when = own[0].start_s if own else self._place_of(at)
+                yield self._deviation(
+                    "missing", at, when, when, p=self._p(pool, share, 0.05), measure=share, expected=0.0
+                )
+
+    def _place_of(self, step: int) -> float:
+        """Where a missing step should have been: after the last earlier step, in the golds' order, that was done."""
+        ends = [p.end_s for p in self.main[:step] if p is not None]
+        return ends[-1] if ends else 0.0
+
+    def order(self) -> Iterator[Deviation]:
+        """Steps done before something that must come first, fewest possible."""
+        done = sorted((p for p in self.main if p is not None), key=lambda p: p.start_s)
+        for violation in violations(self.reference.procedure, [self.steps[p.step].id for p in done]):
+            performance = done[violation.index]
+            p = self._p(self.reference.extra_s, performance.length_s, 0.5)
+            yield self._of(performance, "moved", p=p, measure=performance.length_s, expected=0.0)
+
+    def again(self) -> Iterator[Deviation]:
+        """Steps done once more, in full or for the better part."""
+        for step, main in enumerate(self.main):
+            shown = self.reference.shown[step]
+            others = [
+                p for p in self.performances if p.step == step and p is not main and not self._idles(p.first, p.last)
+            ]
+            others = others if main is not None else []
+            least_s = max(AGAIN_SHARE * float(self.expected_s[step]), SHORTEST_EXTRA_S)
+            for performance in [p for p in others if p.length_s >= least_s][max(0, shown - 1) :]:
+                p = self._p(self.reference.extra_s, performance.length_s, 0.5)
+                yield self._of(performance, "repeated", p=p, measure=performance.length_s, expected=0.0)
+
+    def extra(self) -> Iterator[Deviation]:
+        """What no gold shows, for a second or more, while something moves."""
+        starts = {d.start_s for d in (*self.again(), *self.order())} | {d.end_s for d in (*self.again(), *self.order())}
+        for run in runs_of(self.seen.labels):
+            start_s, end_s = self._times(run)
+            if end_s - start_s < TRANSITION_S and {start_s, end_s} & starts:
+                continue
+            if run.label == EXTRA and end_s - start_s >= SHORTEST_EXTRA_S and not self._idles(run.first, run.last):
+                p = self._p(self.reference.extra_s, end_s - start_s, 0.5)
+                yield self._deviation("extra", None, start_s, end_s, p=p, measure=end_s - start_s, expected=0.0)
+
+    def _idles(self, first: int, last: int) -> bool:
+        return bool(self.idle_rows[first : last + 1].mean() >= STILL_SHARE)
+
+    def idle(self) -> Iterator[Deviation]:
+        """Stretches in which nothing moves where something does in the golds."""
+        for run in runs_of(self.idle_rows.astype(np.int64)):
+            start_s, end_s = self._times(run)
+            if run.label and end_s - start_s >= IDLE_S:
+                p = self._p(self.reference.idle_s, end_s - start_s, 0.5)
+                yield self._deviation("idle", None, start_s, end_s, p=p, measure=end_s - start_s, expected=0.0)
+
+    def tempo(self) -> Iterator[Deviation]:
+        """Steps that take much less or more time than the golds', in the run's own tempo, or outside the procedure's limits."""
+        active_s = np.array([np.nan if main is None else self._active_s(main) for main in self.main])
+        whole_s = np.array([np.nan if main is None else main.length_s for main in self.main])
+        lagging = relative_tempo(active_s, self.expected_s) > math.log(LAGGING)
+        tempo = relative_tempo(np.where(lagging, np.fmax(active_s, whole_s), active_s), self.expected_s)
+        null = self.reference.tempo_null if len(self.reference.golds) > 2 else None
+        for at, main in enumerate(self.main):
+            if main is None or not np.isfinite(tempo[at]):
+                continue
+            ratio = float(np.exp(tempo[at]))
+            if limit := self._beyond_limit(at, float(active_s[at])):
+                yield self._of(main, limit, p=None, measure=ratio, expected=1.0)
+                continue
+            p = None
+            if null is not None:
+                z = abs(float(null.z(tempo)[at]))
+                p = tail_p(np.sort(np.abs(null.pool)), z, least_scale=0.25)
+                if z < TEMPO_Z or abs(tempo[at]) < math.log(TEMPO_LEAST):
+                    continue
+            elif abs(tempo[at]) < math.log(TEMPO_RATIO):
+                continue
+            yield self._of(main, "too_fast" if tempo[at] < 0 else "too_slow", p=p, measure=ratio, expected=1.0)
+
+    def _beyond_limit(self, step: int, seconds: float) -> DeviationKind | None:
+        """The author's own limits in seconds, less a row's length on either side: a rule, not a matter of evidence."""
+        least_s, most_s = self.steps[step].min_s, self.steps[step].max_s
+        if least_s is not None and seconds < least_s - self.rows.frame_s:
+            return "too_fast"
+        if most_s is not None and seconds > most_s + self.rows.frame_s:
+            return "too_slow"
+        return None
+
+    def _active_s(self, performance: Performance) -> float:
+        """Seconds of a performance without idling and without what came between its parts."""
+        inside = (self.seen.labels == performance.step) & ~self.idle_rows
+        rows = slice(performance.first, performance.last + 1)
+        return max(float(np.diff(self.rows.edges)[rows][inside[rows]].sum()), self.rows.frame_s)
+
+    def manner(self) -> Iterator[Deviation]:
+        """Steps done in their place but not as the golds do them: with another object, or otherwise."""
+        done = np.array([main is not None for main in self.main])
+        measured = manner(
+            np.where(done, mean_over_golds(self.seen.residual, self.seen.votes), np.nan),
+            np.where(done[:, None], mean_over_golds(self.seen.local, self.seen.votes), np.nan),
+            self.reference.action_spread,
+            self.reference.item_spread,
+        )
+        explained = {d.step_id for d in (*self.order(), *self.tempo())}
+        for at, main in enumerate(self.main):
+            if main is None or self.steps[at].id in explained or not np.isfinite(measured.action[at]):
+                continue
+            item, action = max(0.0, float(measured.item[at])), max(0.0, float(measured.action[at]))
+            if math.hypot(item / ITEM_Z, action / ACTION_Z) < (
+                1.0 if self.known and not self._disturbed(main) else 2.0
+            ):
+                continue
+            kind: DeviationKind = "wrong_tool" if item >= ITEM_SHARE * action else "execution"
+            column, measure = (0, item) if kind == "wrong_tool" else (1, action)
+            p = self._p(self.reference.manner[:, column], measure, 0.25)
+            yield self._of(main, kind, p=p, measure=measure, expected=0.0)
+
+    @cached_property
+    def _borders_s(self) -> Floats:
+        """Where something begins or ends that is wrong and changes what is around it."""
+        wrong = (*self.missing(), *self.order(), *self.again(), *self.extra(), *self.idle(), *self.tempo())
+        return np.array([moment for deviation in wrong for moment in (deviation.start_s, deviation.end_s)])
+
+    def _disturbed(self, performance: Performance) -> bool:
+        """Whether something else that is wrong touches a performance: rows near it are mixed with what golds never show there."""
+        near = [np.abs(self._borders_s - at) <= NEAR_S for at in (performance.start_s, performance.end_s)]
+        return bool(np.any(near))
+
+    def _p(self, pool: Floats, value: float, least_scale: float) -> float | None:
+        return tail_p(np.sort(pool), value, least_scale=least_scale) if self.known and len(pool) else None
+
+    def _times(self, run: Run) -> tuple[float, float]:
+        return float(self.rows.edges[run.first]), float(self.rows.edges[run.last + 1])
+
+    def _of(
+        self, performance: Performance, kind: DeviationKind, *, p: float | None, measure: float, expected: float
+    ) -> Deviation:
+        start_s, end_s = performance.start_s, performance.end_s
+        return self._deviation(kind, performance.step, start_s, end_s, p=p, measure=measure, expected=expected)
+
+    def _deviation(
+        self,
+        kind: DeviationKind,
+        step: int | None,
+        start_s: float,
+        end_s: float,
+        *,
+        p: float | None,
+        measure: float,
+        expected: float,
+    ) -> Deviation:
+        gold_start_s, gold_end_s = self._in_gold(step)
+        return Deviation(
+            kind=kind,
+            step_id=None if step is None else self.steps[step].id,
+            start_s=start_s,
+            end_s=end_s,
+            gold_start_s=gold_start_s,
+            gold_end_s=gold_end_s,
+            severity="minor" if step is None else self.steps[step].severity,
+            p_value=p,
+            measure=measure,
+            expected=expected,
+        )
+
+    def _in_gold(self, step: int | None) -> tuple[float | None, float | None]:
+        """Where the reference gold, the one with the most weight, shows the step."""
+        gold = self.reference.golds[int(self.seen.votes.argmax())]
+        at = np.flatnonzero(gold.labels == step) if step is not None else np.zeros(0, np.int64)
+        if not at.size:
+            return None, None
+        return float(gold.rows.edges[at[0]]), float(gold.rows.edges[at[-1] + 1])

@@ -1,0 +1,498 @@
+"""What can be measured of one run against gold runs, before anything is judged.
+
+The golds vote on what the trainee does at each moment; per step it is measured how much of it was skipped, how far the
+matched frames are from the golds', and where in the picture. Costs are normalised within each pair of videos (0 is that
+pair's typical match, 1 a random pair of its frames), so another camera, operator or light moves the scale and not the answer.
+Knows nothing of thresholds for deviations, of p-values or of scores.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from genba_sop.alignment import dtw
+from genba_sop.decoding import ELSEWHERE, Chart, Penalties, follow
+from genba_sop.features import Features
+from genba_sop.procedure import Procedure
+from genba_sop.segmentation import EXTRA, Run, absorb_short, edges_s, runs_of
+
+Floats = npt.NDArray[np.float64]
+Singles = npt.NDArray[np.float32]
+Ints = npt.NDArray[np.int64]
+Mask = npt.NDArray[np.bool_]
+
+MAX_FRAMES = 2400  # ten minutes at 4 a second; longer videos are averaged down to it
+SHORTEST_RUN_S = 0.75  # a shorter stretch of one label is a slip of the vote
+SHORTEST_EXTRA_S = 1.0
+SPREADS = 6.0  # between quartiles of the path's cost, above its median: where "elsewhere" begins
+ELSEWHERE_LIMITS = (0.2, 0.6)
+BORDER_S = 0.5  # near its borders a step's rows are mixed with its neighbours'
+SAME_ACTION = 0.48  # normalised cost under which an extra run may be a step's action
+DISTINCT, LIKELIER_MISSING = 1.1, 1.4  # by so much cheaper than any other step's; in favour of a step not done yet
+REPLACED = (0.4, 2.5)  # an extra run this many times as long as what is left out in its very place stands for that
+DOMINANT = 0.6  # share of one step in what is left out
+
+
+@dataclass(frozen=True)
+class Rows:
+    """A video as the numerics use it, at most ``MAX_FRAMES`` rows.
+
+    values: (T, D) unit rows.   local, recent: (T, 48, L) the grid with its median over the video taken off, and that over
+    the last and next few steps: what was moved for good differs in the one, what is held for long in the other.
+    motion: (T,).   edges: (T + 1,) seconds, borders of the rows.
+    """
+
+    values: Singles
+    local: Singles
+    recent: Singles
+    motion: Singles
+    edges: Floats
+
+    @property
+    def frame_s(self) -> float:
+        """Seconds a row stands for, on average."""
+        return float(self.edges[-1] - self.edges[0]) / max(1, len(self.values))
+
+
+@dataclass(frozen=True)
+class GoldRun:
+    """A gold with the step (or ``BETWEEN``) of each row."""
+
+    rows: Rows
+    labels: Ints
+
+
+@dataclass(frozen=True)
+class Observation:
+    """One video against G golds and S steps.
+
+    votes: (G,) sum 1.   frames: (G, M) gold row at each trainee row, or ``ELSEWHERE``.
+    costs: (G, M) its normalised cost, or that of matching nothing.
+    labels: (M,) voted step, ``BETWEEN`` or ``EXTRA``.   skipped: (G, S) share of the gold's rows of the step not passed.
+    residual: (G, S) mean normalised cost of the step's rows, nan without any matched one.
+    local: (G, S, 48) mean distance of the local grids of the matched rows, nan without any.
+    distance: (G,) cost of the whole path by row, not normalised; the votes come from it.
+    contrast: (G,) typical best match divided by typical pair: 1 when nothing in the video resembles the gold.
+    """
+
+    votes: Floats
+    frames: Ints
+    costs: Floats
+    labels: Ints
+    skipped: Floats
+    residual: Floats
+    local: Floats
+    distance: Floats
+    contrast: Floats
+
+
+@dataclass(frozen=True)
+class Grid:
+    """How a procedure's local grids are prepared: (L,) spread of each channel, and the seconds that count as recent."""
+
+    spread: Floats
+    recent_s: float
+
+
+def rows_of(features: Features, grid: Grid) -> Rows:
+    """Prepare a video's features.
+
+    Raises: ValueError for a video without frames, or for nan or infinity.
+    """
+    count = len(features.times_s)
+    if not count:
+        raise ValueError("The video has no frames.")
+    if not (
+        np.isfinite(features.values).all() and np.isfinite(features.local).all() and np.isfinite(features.motion).all()
+    ):
+        raise ValueError("The features hold nan or infinity.")
+    edges = edges_s(features.times_s, features.duration_s)
+    values, local, motion = features.values, features.local, features.motion
+    if (pool := -(-count // MAX_FRAMES)) > 1:
+        starts = np.arange(0, count, pool)
+        sizes = np.diff(np.r_[starts, count]).astype(np.float32)
+        values = np.add.reduceat(values, starts, axis=0)
+        values = values / np.maximum(np.linalg.norm(values, axis=1, keepdims=True), 1e-9)
+        local = np.add.reduceat(local, starts, axis=0) / sizes[:, None, None]
+        motion = np.add.reduceat(motion, starts) / sizes
+        edges = np.r_[edges[starts], edges[-1]]
+    scaled = np.asarray(local / grid.spread, np.float32)
+    reach = max(2, round(grid.recent_s / 2 * len(values) / max(float(edges[-1] - edges[0]), 1e-6)))
+    return Rows(
+        np.ascontiguousarray(values, np.float32),
+        scaled - _thin_median(scaled),
+        scaled - _recent_median(scaled, reach),
+        np.ascontiguousarray(motion, np.float32),
+        edges,
+    )
+
+
+def _thin_median(rows: Singles) -> Singles:
+    """Median over time, of at most about 64 rows spread evenly."""
+    return np.asarray(np.median(rows[:: max(1, len(rows) // 64)], axis=0), np.float32)
+
+
+def _recent_median(rows: Singles, reach: int) -> Singles:
+    """(T, …) median over the rows up to ``reach`` away, found every ``reach`` / 2 rows and interpolated."""
+    centres = np.unique(np.minimum(np.arange(0, len(rows) + reach // 2, max(1, reach // 2)), len(rows) - 1))
+    stride = max(1, reach // 10)
+    medians = np.stack([np.median(rows[max(0, c - reach) : c + reach + 1 : stride], axis=0) for c in centres])
+    at = np.arange(len(rows))
+    low = np.clip(np.searchsorted(centres, at, side="right") - 1, 0, max(0, len(centres) - 2))
+    high = np.minimum(low + 1, len(centres) - 1)
+    share = ((at - centres[low]) / np.maximum(1, centres[high] - centres[low])).astype(np.float32)[:, None, None]
+    return np.asarray((1 - share) * medians[low] + share * medians[high], np.float32)
+
+
+def local_spread(golds: Sequence[Features]) -> Floats:
+    """(L,) how much each channel of the grid varies over time, so that colours weigh as much as edges do."""
+    spread = [np.sqrt(np.mean(np.square(g.local - np.median(g.local, axis=0)), axis=(0, 1))) for g in golds]
+    return np.asarray(np.maximum(np.mean(spread, axis=0), 1e-3), np.float64)
+
+
+def before(procedure: Procedure) -> Mask:
+    """(S, S) whether the row's step must be done before the column's, through any chain of ``after``."""
+    index = {step.id: at for at, step in enumerate(procedure.steps)}
+    closed = np.eye(len(index), dtype=np.bool_)
+    for step in procedure.steps:
+        for name in step.after:
+            closed[index[name], index[step.id]] = True
+    for k in range(len(index)):
+        closed |= closed[:, k : k + 1] & closed[k : k + 1, :]
+    np.fill_diagonal(closed, val=False)
+    return closed
+
+
+def penalties_at(frame_s: float) -> Penalties:
+    """The decoder's prices at a frame rate: those of a jump, a cut and a leave are worth a time, not a number of frames."""
+    rate = 0.25 / frame_s
+    base = Penalties()
+    return Penalties(
+        leave=base.leave * rate, jump=base.jump * rate, jump_free=base.jump_free * rate, cut=base.cut * rate
+    )
+
+
+def chart_of(golds: Sequence[GoldRun], order: Mask, penalties: Penalties) -> Chart:
+    """Lay the golds end to end for the decoder. Stretches between steps may be left out freely."""
+    owner: list[int] = []
+    label: list[int] = []
+    segment: list[int] = []
+    for g, gold in enumerate(golds):
+        for run in runs_of(gold.labels):
+            segment += [len(owner)] * (run.last - run.first + 1)
+            owner.append(g)
+            label.append(run.label)
+    jump, steps, held = np.full((len(owner),) * 2, np.inf), np.array(label), np.array(owner)
+    bound = (order | order.T)[steps[:, None], steps[None, :]] | (steps[:, None] == steps[None, :])
+    bound |= (steps[:, None] < 0) | (steps[None, :] < 0)
+    same = held[:, None] == held[None, :]
+    jump[same] = np.where(bound, penalties.jump, penalties.jump_free)[same]
+    enter, finish = np.full(len(owner), penalties.jump), np.full(len(owner), penalties.jump)
+    for k in range(len(owner)):
+        for onwards in (k + 1, k + 2):  # the next step, also across a stretch between steps
+            if onwards < len(owner) and held[onwards] == held[k] and (onwards == k + 1 or steps[k + 1] < 0):
+                jump[k, onwards] = 0.0
+        if k == 0 or held[k - 1] != held[k] or (steps[k - 1] < 0 and (k == 1 or held[k - 2] != held[k])):
+            enter[k] = 0.0
+        last = k + 1 == len(owner) or held[k + 1] != held[k]
+        if last or (steps[k + 1] < 0 and (k + 2 == len(owner) or held[k + 2] != held[k])):
+            finish[k] = 0.0
+    frames = np.repeat(np.arange(len(golds)), [len(gold.labels) for gold in golds])
+    return Chart(frames, np.array(segment), jump, enter, finish)
+
+
+@dataclass(frozen=True)
+class PairCost:
+    """Costs between a gold's rows and a trainee's, normalised within the pair.
+
+    cost: (N, M), 0 = typical best match, 1 = typical pair.   match, pair: the raw cosine costs behind 0 and 1.
+    elsewhere: the normalised cost from which on a row rather matches nothing.
+    """
+
+    cost: Floats
+    match: float
+    pair: float
+    elsewhere: float
+
+
+def pair_cost(gold: Rows, trainee: Rows) -> PairCost:
+    """Cosine costs, averaged over three along the diagonal.
+
+    What counts as no match follows from how much the cost varies along the warping path of this very pair: little where
+    features are clear, up to six tenths of the way to a typical pair where they are not.
+    """
+    raw = 1.0 - gold.values @ trainee.values.T
+    padded = np.pad(raw, 1, mode="edge")
+    smooth = (padded[:-2, :-2] + padded[1:-1, 1:-1] + padded[2:, 2:]) / 3
+    match, pair = float(np.median(smooth.min(axis=0))), float(np.median(smooth[::2, ::2]))
+    cost = (smooth - match).astype(np.float64) / max(pair - match, 1e-3)
+    low, middle = np.quantile(cost[tuple(dtw(cost).path.T)], [0.25, 0.5])
+    return PairCost(cost, match, pair, float(np.clip(middle + SPREADS * (middle - low), *ELSEWHERE_LIMITS)))
+
+
+def observe(trainee: Rows, golds: Sequence[GoldRun], *, order: Mask, chart: Chart | None = None) -> Observation:
+    """Follow the trainee through every gold, let them vote, and measure each step."""
+    penalties = penalties_at(trainee.frame_s)
+    between = [pair_cost(gold.rows, trainee) for gold in golds]
+    costs = [each.cost for each in between]
+    scale = np.array([each.elsewhere for each in between]) / penalties.elsewhere
+    scaled = np.concatenate([cost / s for cost, s in zip(costs, scale, strict=True)])
+    paths = follow(scaled, chart or chart_of(golds, order, penalties), penalties)
+    match, pair = np.array([each.match for each in between]), np.array([each.pair for each in between])
+    distance = match + np.array([path.total for path in paths]) * scale / len(trainee.values) * (pair - match)
+    votes = np.exp(-(distance - distance.min()) / max(0.1 * float(np.median(pair - match)), 1e-6))
+    votes /= votes.sum()
+    frames = np.stack([path.frame for path in paths])
+    at = np.arange(len(trainee.values))
+    path_costs = np.stack([cost[np.maximum(frame, 0), at] for cost, frame in zip(costs, frames, strict=True)])
+    path_costs = np.where(frames == ELSEWHERE, np.array([[each.elsewhere] for each in between]), path_costs)
+    labels = _vote(frames, golds, votes, steps=len(order))
+    labels = absorb_short(labels, shortest=max(1, round(SHORTEST_RUN_S / trainee.frame_s)))
+    for run, step, rows in replacing(labels, frames, golds, votes):
+        labels[run.first : run.last + 1] = step
+        for cost, frame, path_cost, inside in zip(costs, frames, path_costs, rows, strict=True):
+            _place(run, inside, cost, frame, path_cost)
+    for run, step in completing(labels, golds):
+        labels[run.first : run.last + 1] = step
+    for run, step in recognised(labels, costs, golds, votes, frame_s=trainee.frame_s):
+        labels[run.first : run.last + 1] = step
+        for cost, gold, frame, path_cost in zip(costs, golds, frames, path_costs, strict=True):
+            _place(run, gold.labels == step, cost, frame, path_cost)
+    skipped, residual, local = measured(trainee, golds, frames, path_costs, labels, steps=len(order))
+    contrast = match / pair
+    return Observation(votes, frames, path_costs, labels, skipped, residual, local, distance, contrast)
+
+
+def measured(
+    trainee: Rows, golds: Sequence[GoldRun], frames: Ints, costs: Floats, labels: Ints, *, steps: int
+) -> tuple[Floats, Floats, Floats]:
+    """``Observation.skipped``, ``residual`` and ``local`` for these labels."""
+    tables = [
+        _measure(trainee, gold, frame, cost, labels, steps=steps)
+        for gold, frame, cost in zip(golds, frames, costs, strict=True)
+    ]
+    skipped, residual, local = zip(*tables, strict=True)
+    return np.stack(skipped), np.stack(residual), np.stack(local)
+
+
+def without(seen: Observation, trainee: Rows, golds: Sequence[GoldRun], idle: Mask) -> Observation:
+    """The same observation with idling taken out of the steps that it was counted to."""
+    if not (idle & (seen.labels >= 0)).any():
+        return seen
+    labels = np.where(idle, EXTRA, seen.labels)
+    _, residual, local = measured(trainee, golds, seen.frames, seen.costs, labels, steps=seen.skipped.shape[1])
+    return replace(seen, labels=labels, residual=residual, local=local)
+
+
+def mean_over_golds(table: Floats, votes: Floats) -> Floats:
+    """(S, …) weighted mean over the golds of (G, S, …), leaving out those that are nan; nan where all are."""
+    known = np.isfinite(table)
+    weight = (votes.reshape(-1, *[1] * (table.ndim - 1)) * known).sum(axis=0)
+    total = (votes.reshape(-1, *[1] * (table.ndim - 1)) * np.where(known, table, 0.0)).sum(axis=0)
+    return np.where(weight > 0, total / np.where(weight > 0, weight, 1.0), np.nan)
+
+
+def _vote(frames: Ints, golds: Sequence[GoldRun], votes: Floats, *, steps: int) -> Ints:
+    """(M,) the label with the most weight at each trainee row."""
+    ballots = np.zeros((steps + 2, frames.shape[1]))
+    at = np.arange(frames.shape[1])
+    for gold, frame, vote in zip(golds, frames, votes, strict=True):
+        label = np.where(frame == ELSEWHERE, EXTRA, gold.labels[np.maximum(frame, 0)])
+        ballots[label + 2, at] += vote
+    return np.asarray(ballots.argmax(axis=0) - 2)
+
+
+def replacing(
+    labels: Ints, frames: Ints, golds: Sequence[GoldRun], votes: Floats
+) -> tuple[tuple[Run, int, tuple[Mask, ...]], ...]:
+    """The extra runs that stand in the place of a part of a step and take about its time: that step, done unlike any gold.
+
+    Returns: each run with its step and, for every gold, the rows of it that were left out there.
+    """
+    found = []
+    for run in runs_of(labels):
+        if run.label != EXTRA:
+            continue
+        gaps = [_left_out(run, frame, gold) for frame, gold in zip(frames, golds, strict=True)]
+        seconds: dict[int, float] = {}
+        for gap, gold, vote in zip(gaps, golds, votes, strict=True):
+            for step in np.unique(gold.labels[gap]):
+                share = vote * float(np.diff(gold.rows.edges)[gap & (gold.labels == step)].sum())
+                seconds[int(step)] = seconds.get(int(step), 0.0) + share
+        total = sum(seconds.values())
+        best = max(seconds, key=lambda step: seconds[step], default=-1)
+        length = run.last - run.first + 1
+        usual = total / golds[0].rows.frame_s
+        if best >= 0 and seconds[best] >= DOMINANT * total and REPLACED[0] * usual <= length <= REPLACED[1] * usual:
+            rows = tuple(gap & (gold.labels == best) for gap, gold in zip(gaps, golds, strict=True))
+            found.append((run, best, rows))
+    return tuple(found)
+
+
+def completing(labels: Ints, golds: Sequence[GoldRun]) -> tuple[tuple[Run, int], ...]:
+    """The extra runs that touch a step which is too short without them and of the usual length with them.
+
+    The length is measured in the run's own tempo. An extra run longer than what there is of the step stays extra.
+    """
+    usual = _usual_rows(golds)
+    runs = runs_of(labels)
+    lengths = np.array([run.last - run.first + 1 for run in runs], np.float64)
+    known = [lengths[k] / usual[run.label] for k, run in enumerate(runs) if run.label in usual]
+    if not known:
+        return ()
+    tempo = float(np.median(known))
+    found: dict[Run, int] = {}
+    for k, run in enumerate(runs):
+        if run.label not in usual:
+            continue
+        resumed = k + 2 < len(runs) and runs[k + 1].label == EXTRA and runs[k + 2].label == run.label
+        touching = [
+            n for n in (k - 1, k + 1, *([k + 3] if resumed else [])) if 0 <= n < len(runs) and runs[n].label == EXTRA
+        ]
+        alone = lengths[k] + (lengths[k + 2] if resumed else 0.0)
+        extra = float(sum(lengths[n] for n in touching))
+        off = [abs(float(np.log(rows / (usual[run.label] * tempo)))) for rows in (alone, alone + extra)]
+        if touching and extra <= alone and off[1] < off[0] - 0.05:
+            found |= {runs[n]: run.label for n in touching if runs[n] not in found}
+    return tuple(found.items())
+
+
+def _usual_rows(golds: Sequence[GoldRun]) -> dict[int, float]:
+    """Mean length in rows of a run of each step."""
+    lengths: dict[int, list[int]] = {}
+    for gold in golds:
+        for run in runs_of(gold.labels):
+            if run.label >= 0:
+                lengths.setdefault(run.label, []).append(run.last - run.first + 1)
+    return {step: float(np.mean(rows)) for step, rows in lengths.items()}
+
+
+def _left_out(run: Run, frame: Ints, gold: GoldRun) -> Mask:
+    """(N,) the gold's rows between where the path leaves it before the run and where it comes back after."""
+    gap = np.zeros(len(gold.labels), np.bool_)
+    earlier = np.flatnonzero(frame[: run.first] != ELSEWHERE)
+    later = np.flatnonzero(frame[run.last + 1 :] != ELSEWHERE)
+    first = frame[earlier[-1]] + 1 if earlier.size else 0
+    last = frame[run.last + 1 + later[0]] if later.size else len(gap)
+    gap[first:last] = True
+    return gap
+
+
+def recognised(
+    labels: Ints, costs: Sequence[Floats], golds: Sequence[GoldRun], votes: Floats, *, frame_s: float
+) -> tuple[tuple[Run, int], ...]:
+    """The extra runs of a second or more that are a step's whole action, each with that step."""
+    steps = sorted({int(step) for gold in golds for step in gold.labels if step >= 0})
+    found = []
+    done = {int(step) for step in np.unique(labels)}
+    for run in runs_of(labels):
+        length = run.last - run.first + 1
+        if run.label != EXTRA or length * frame_s < SHORTEST_EXTRA_S:
+            continue
+        price = np.array([_price(run, step, costs, golds, votes) for step in steps])
+        ease = np.array([1.0 if step in done else LIKELIER_MISSING for step in steps])
+        best = int((price / ease).argmin())
+        others = float(np.delete(price / ease, best).min(initial=np.inf))
+        if price[best] < SAME_ACTION * ease[best] and others >= DISTINCT * price[best] / ease[best]:
+            found.append((run, steps[best]))
+    return tuple(found)
+
+
+def _price(run: Run, step: int, costs: Sequence[Floats], golds: Sequence[GoldRun], votes: Floats) -> float:
+    """Mean cost on the warping path of the run through the whole step, averaged over the golds that show the step."""
+    columns = slice(run.first, run.last + 1)
+    shown = [
+        (cost, gold, vote) for cost, gold, vote in zip(costs, golds, votes, strict=True) if (gold.labels == step).any()
+    ]
+    total = 0.0
+    for cost, gold, vote in shown:
+        path = dtw(cost[gold.labels == step][:, columns])
+        total += float(vote) * path.total / len(path.path)
+    return total / float(sum(vote for _, _, vote in shown))
+
+
+def _place(run: Run, rows: Mask, cost: Floats, frame: Ints, path_cost: Floats) -> None:
+    """Match the run to the step's rows of one gold, in ``frame`` and ``path_cost``."""
+    if not rows.any():
+        return
+    at = np.flatnonzero(rows)
+    block = cost[at, run.first : run.last + 1]
+    for i, j in dtw(block).path:
+        frame[run.first + j] = at[i]
+        path_cost[run.first + j] = block[i, j]
+
+
+def _measure(
+    trainee: Rows, gold: GoldRun, frame: Ints, cost: Floats, labels: Ints, *, steps: int
+) -> tuple[Floats, Floats, Floats]:
+    """(S,) skipped share, (S,) residual and (S, 48) local residual of one gold."""
+    matched = np.flatnonzero((frame != ELSEWHERE) & (labels >= 0))
+    matched = matched[gold.labels[frame[matched]] == labels[matched]]
+    passed = _passed(gold, frame, matched)
+    size = np.bincount(gold.labels[gold.labels >= 0], minlength=steps).astype(np.float64)
+    seen = np.bincount(gold.labels[passed & (gold.labels >= 0)], minlength=steps)
+    skipped = np.where(size > 0, 1.0 - seen / np.maximum(size, 1), np.nan)
+    counted = _inner(labels, round(BORDER_S / trainee.frame_s)) & first_time(labels)
+    inner = matched[counted[matched]]
+    local = _mean_by(labels[inner], _cell_distances(trainee, inner, gold.rows, frame[inner]), steps)
+    nothing = np.flatnonzero(counted & (labels >= 0) & (frame == ELSEWHERE))
+    rows = np.r_[inner, nothing]
+    residual = _mean_by(labels[rows], cost[rows, None], steps)[:, 0]
+    return skipped, np.where(np.isfinite(local[:, 0]), residual, np.nan), local
+
+
+def _mean_by(step: Ints, values: npt.ArrayLike, steps: int) -> Floats:
+    """(S, K) mean of the rows of (n, K) that belong to each step; nan for a step without rows."""
+    table = np.asarray(values, np.float64)
+    total = np.zeros((steps, table.shape[1]))
+    np.add.at(total, step, table)
+    count = np.bincount(step, minlength=steps).astype(np.float64)
+    return np.asarray(np.where(count[:, None] > 0, total / np.maximum(count, 1)[:, None], np.nan))
+
+
+def _cell_distances(trainee: Rows, mine: Ints, gold: Rows, theirs: Ints) -> Singles:
+    """(n, 48) how far each cell is from the gold's, by the kinder of the two backgrounds."""
+    return np.minimum(
+        _distances(trainee.local[mine], gold.local[theirs]), _distances(trainee.recent[mine], gold.recent[theirs])
+    )
+
+
+def _distances(a: Singles, b: Singles) -> Singles:
+    """(n, 48) Euclidean distance of each cell."""
+    gap = a - b
+    return np.asarray(np.sqrt(np.einsum("tcl,tcl->tc", gap, gap)))
+
+
+def first_time(labels: Ints) -> Mask:
+    """(M,) rows of the first run of each label that is at least 0.4 times as long as its longest."""
+    first = np.zeros(len(labels), np.bool_)
+    runs = runs_of(labels)
+    for label in {run.label for run in runs}:
+        own = [run for run in runs if run.label == label]
+        longest = max(run.last - run.first + 1 for run in own)
+        run = next(run for run in own if run.last - run.first + 1 >= 0.4 * longest)
+        first[run.first : run.last + 1] = True
+    return first
+
+
+def _inner(labels: Ints, margin: int) -> Mask:
+    """(M,) rows at least ``margin`` rows away from a change of label, or in the middle half of a short run."""
+    inner = np.zeros(len(labels), np.bool_)
+    for run in runs_of(labels):
+        kept = min(margin, (run.last - run.first + 1) // 4)
+        inner[run.first + kept : run.last + 1 - kept] = True
+    return inner
+
+
+def _passed(gold: GoldRun, frame: Ints, matched: Ints) -> Mask:
+    """(N,) gold rows that are matched, or passed over between two matches as a quicker person does."""
+    passed = np.zeros(len(gold.labels), np.bool_)
+    passed[frame[matched]] = True
+    jumps = frame[matched[1:]] - frame[matched[:-1]]
+    for j in np.flatnonzero((jumps > 1) & (jumps <= Penalties().reach)):
+        passed[frame[matched[j]] : frame[matched[j + 1]]] = True
+    return passed

@@ -1,0 +1,378 @@
+"""A procedure's golds, prepared once: where each step lies in each gold and what golds look like against each other.
+
+Everything that depends only on the procedure and its golds is computed in ``fit`` and kept, as bytes without pickle.
+Knows nothing of trainees, thresholds or scores.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import zipfile
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from genba_sop.decoding import Chart
+from genba_sop.features import Features
+from genba_sop.manner import LEAST_CELL_SPREAD, LEAST_RESIDUAL_SPREAD, Spread, manner, spread_of
+from genba_sop.nulls import Null, fit_null
+from genba_sop.observation import (
+    GoldRun,
+    Grid,
+    Mask,
+    Observation,
+    Rows,
+    before,
+    chart_of,
+    local_spread,
+    mean_over_golds,
+    observe,
+    penalties_at,
+    rows_of,
+)
+from genba_sop.performances import Holds, holds_of, idling, stillness, stretches_s
+from genba_sop.procedure import Procedure, Span, Step, Text
+from genba_sop.segmentation import EXTRA, labels_of, propose, runs_of, spans_of
+
+Floats = npt.NDArray[np.float64]
+
+FORMAT = 1
+RECENT_STEPS = 2.5  # what lies so many mean step lengths back is no longer recent
+OUTLIER = 1.5  # a gold this many times as far from the others as they are among themselves
+
+
+@dataclass(frozen=True)
+class Gold:
+    """A gold run as registered: its features, and the steps' spans where somebody has marked them."""
+
+    features: Features
+    spans: tuple[Span, ...] = ()
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A procedure with its golds, ready to evaluate against.
+
+    golds: G runs with a step for each row.   local_scale: (L,) spread of the grid's channels;
+    recent_s: see ``Grid``.       durations_s: (G, S) seconds of each step, nan where a gold does not show it.
+    skipped, residual: (P, S) and local: (P, S, 48), as in ``Observation``, for the P = G·(G − 1) gold–gold comparisons.
+    tempo: (P, S) log of the step's share of the time in the one gold against the other.
+    distance: (P,), contrast: (P,).   extra_s: (n,) seconds of what one gold does and the others do not, by gold and step.
+    stillness: motion under which a gold is still, as a share of its busy level; idle_s: (n,)
+    lengths of what would count as idling in one gold against the others, by gold and step.
+    manner: (n, 2) item and action of every gold's steps against the other golds, see ``manner``.
+    warnings: what the author should look at, machine-readable: "gold_outlier:2", "step_not_shown:1:torque", "steps_proposed".
+    """
+
+    procedure: Procedure
+    encoder: str
+    golds: tuple[GoldRun, ...]
+    local_scale: Floats
+    durations_s: Floats
+    skipped: Floats
+    residual: Floats
+    local: Floats
+    tempo: Floats
+    distance: Floats
+    contrast: Floats
+    extra_s: Floats
+    manner: Floats
+    recent_s: float
+    stillness: float
+    idle_s: Floats
+    warnings: tuple[str, ...]
+
+    @cached_property
+    def step_ids(self) -> tuple[str, ...]:
+        """The ids of the S steps, in the procedure's order."""
+        return tuple(step.id for step in self.procedure.steps)
+
+    @cached_property
+    def order(self) -> Mask:
+        """(S, S) whether the row's step must come before the column's."""
+        return before(self.procedure)
+
+    @cached_property
+    def action_spread(self) -> Spread:
+        """Residuals of whole frames among golds."""
+        return spread_of(self.residual, least=LEAST_RESIDUAL_SPREAD)
+
+    @cached_property
+    def item_spread(self) -> Spread:
+        """Residuals of the grid's cells among golds."""
+        return spread_of(self.local, least=LEAST_CELL_SPREAD)
+
+    @cached_property
+    def tempo_null(self) -> Null | None:
+        """How the steps' durations differ between golds."""
+        return fit_null(self.tempo, least_spread=0.1)
+
+    @cached_property
+    def holds(self) -> tuple[Holds, ...]:
+        """Where the golds hold still."""
+        return tuple(holds_of(gold, self.stillness) for gold in self.golds)
+
+    @cached_property
+    def shown(self) -> tuple[int, ...]:
+        """How often the golds show each step, the most that one of them does."""
+        seen = [Counter(run.label for run in runs_of(gold.labels)) for gold in self.golds]
+        return tuple(max(count[step] for count in seen) for step in range(len(self.step_ids)))
+
+    @cached_property
+    def _charts(self) -> dict[float, Chart]:
+        return {}
+
+    def chart(self, frame_s: float) -> Chart:
+        """The golds laid out for the decoder, at a trainee's frame rate; kept, for rates hardly differ."""
+        rate = round(frame_s, 3)
+        if rate not in self._charts:
+            self._charts[rate] = chart_of(self.golds, self.order, penalties_at(rate))
+        return self._charts[rate]
+
+    def observe(self, trainee: Features) -> tuple[Rows, Observation]:
+        """Measure a trainee's video against the golds.
+
+        Raises: ValueError for features of another encoder, without frames or with nan.
+        """
+        if trainee.encoder != self.encoder:
+            raise ValueError(f"The golds' features are of {self.encoder}, the trainee's of {trainee.encoder}.")
+        rows = rows_of(trainee, Grid(self.local_scale, self.recent_s))
+        return rows, observe(rows, self.golds, order=self.order, chart=self.chart(rows.frame_s))
+
+    def spans(self, gold: int) -> tuple[Span, ...]:
+        """Where the steps lie in one gold, as annotated, transferred or proposed."""
+        run = self.golds[gold]
+        return spans_of(run.labels, self.step_ids, run.rows.edges)
+
+    def to_bytes(self) -> bytes:
+        """Everything, as an npz archive with a JSON header and no pickle."""
+        arrays: dict[str, npt.NDArray[Any]] = {name: getattr(self, name) for name in _TABLES}
+        for g, gold in enumerate(self.golds):
+            arrays |= {f"gold{g}_{name}": getattr(gold.rows, name) for name in _ROWS} | {f"gold{g}_labels": gold.labels}
+        header = {
+            "format": FORMAT,
+            "procedure": asdict(self.procedure),
+            "encoder": self.encoder,
+            "golds": len(self.golds),
+            "recent_s": self.recent_s,
+            "stillness": self.stillness,
+            "warnings": self.warnings,
+        }
+        arrays["header"] = np.frombuffer(json.dumps(header).encode(), np.uint8)
+        buffer = io.BytesIO()
+        np.savez(buffer, allow_pickle=False, **arrays)
+        return buffer.getvalue()
+
+    @staticmethod
+    def from_bytes(data: bytes) -> Reference:
+        """Read what ``to_bytes`` wrote.
+
+        Raises: ValueError for anything else, or for another format version.
+        """
+        arrays, header = _read(data)
+        if header.get("format") != FORMAT:
+            raise ValueError(f"The reference is of format {header.get('format')}; this version reads {FORMAT}.")
+        try:
+            golds = tuple(
+                GoldRun(Rows(*(arrays[f"gold{g}_{name}"] for name in _ROWS)), arrays[f"gold{g}_labels"])
+                for g in range(header["golds"])
+            )
+            return Reference(
+                procedure=_procedure(header["procedure"]),
+                encoder=header["encoder"],
+                golds=golds,
+                recent_s=header["recent_s"],
+                stillness=header["stillness"],
+                warnings=tuple(header["warnings"]),
+                **{name: arrays[name] for name in _TABLES},
+            )
+        except (KeyError, TypeError) as err:
+            raise ValueError("These bytes are not a reference: something is missing.") from err
+
+
+def _read(data: bytes) -> tuple[dict[str, npt.NDArray[Any]], dict[str, Any]]:
+    """The arrays and the header of ``Reference.to_bytes``."""
+    try:
+        with np.load(io.BytesIO(data), allow_pickle=False) as archive:
+            arrays = {name: archive[name] for name in archive.files}
+        return arrays, json.loads(arrays["header"].tobytes())
+    except (AttributeError, KeyError, OSError, TypeError, EOFError, ValueError, zipfile.BadZipFile) as err:
+        raise ValueError("These bytes are not a reference.") from err
+
+
+_TABLES = (
+    "local_scale",
+    "durations_s",
+    "skipped",
+    "residual",
+    "local",
+    "tempo",
+    "distance",
+    "contrast",
+    "extra_s",
+    "manner",
+    "idle_s",
+)
+_ROWS = ("values", "local", "recent", "motion", "edges")
+
+
+def fit(procedure: Procedure, golds: Sequence[Gold]) -> Reference:
+    """Prepare a procedure's golds.
+
+    Golds without spans get them from the golds that have some, by alignment; when no gold has any, the first is cut into
+    as many stretches as there are steps, by change points.
+
+    Raises: ValueError without golds or steps, for golds of different encoders, or for a span of an unknown step.
+    """
+    if not golds:
+        raise ValueError("A reference needs at least one gold.")
+    if not procedure.steps:
+        raise ValueError("The procedure has no steps.")
+    encoders = sorted({gold.features.encoder for gold in golds})
+    if len(encoders) > 1:
+        raise ValueError(f"The golds' features are of different encoders: {', '.join(encoders)}.")
+    length_s = float(np.mean([gold.features.duration_s for gold in golds]))
+    grid = Grid(local_spread([gold.features for gold in golds]), RECENT_STEPS * length_s / len(procedure.steps))
+    runs, warnings = _label(procedure, golds, grid)
+    share = float(np.median([stillness(run.rows) for run in runs]))
+    tables = _compare(runs, before(procedure), share)
+    return Reference(
+        procedure=procedure,
+        encoder=encoders[0],
+        golds=runs,
+        local_scale=grid.spread,
+        recent_s=grid.recent_s,
+        durations_s=_durations(runs, len(procedure.steps)),
+        stillness=share,
+        warnings=(*warnings, *_outliers(tables["distance"], len(runs)), *_not_shown(runs, procedure)),
+        **tables,
+    )
+
+
+def _label(procedure: Procedure, golds: Sequence[Gold], grid: Grid) -> tuple[tuple[GoldRun, ...], list[str]]:
+    """Every gold with its steps: as annotated, else transferred, else proposed for the first."""
+    step_ids = [step.id for step in procedure.steps]
+    spans = [gold.spans for gold in golds]
+    warnings = []
+    if not any(spans):
+        spans[0] = propose(golds[0].features, step_ids)
+        warnings.append("steps_proposed")
+    rows = [rows_of(gold.features, grid) for gold in golds]
+    known: dict[int, GoldRun] = {}
+    for g, marked in enumerate(spans):
+        if marked:
+            known[g] = GoldRun(rows[g], labels_of(marked, step_ids, (rows[g].edges[1:] + rows[g].edges[:-1]) / 2))
+    order = before(procedure)
+    teachers = tuple(known.values())
+    for g in range(len(golds)):
+        if g not in known:
+            labels = observe(rows[g], teachers, order=order).labels
+            known[g] = GoldRun(rows[g], np.where(labels == EXTRA, -1, labels))
+            warnings.append(f"steps_transferred:{g}")
+    return tuple(known[g] for g in range(len(golds))), warnings
+
+
+def _compare(runs: Sequence[GoldRun], order: Mask, share: float) -> dict[str, Floats]:
+    """Observe every gold against all the others."""
+    steps = len(order)
+    seen = [observe(run.rows, [*runs[:g], *runs[g + 1 :]], order=order) for g, run in enumerate(runs) if len(runs) > 1]
+    durations = _durations(runs, steps)
+    tempo = [
+        relative_tempo(durations[g], durations[other])
+        for g in range(len(runs))
+        for other in range(len(runs))
+        if other != g
+    ]
+    return {
+        "skipped": _stacked([o.skipped for o in seen], (0, steps)),
+        "residual": _stacked([o.residual for o in seen], (0, steps)),
+        "local": _stacked([o.local for o in seen], (0, steps, 48)),
+        "distance": _stacked([o.distance for o in seen], (0,)),
+        "contrast": _stacked([o.contrast for o in seen], (0,)),
+        "tempo": np.array(tempo).reshape(-1, steps),
+        "idle_s": _stacked([_idle(o, runs, g, share) for g, o in enumerate(seen)], (0,)),
+        "manner": _stacked([_manner_null(seen, g) for g in range(len(seen))], (0, 2)),
+        "extra_s": _stacked([_extra(o, run.rows, steps) for o, run in zip(seen, runs, strict=bool(seen))], (0,)),
+    }
+
+
+def _manner_null(seen: Sequence[Observation], gold: int) -> Floats:
+    """(≤ S, 2) item and action of one gold's steps, standardised by the comparisons of the other golds."""
+    others = [o for g, o in enumerate(seen) if g != gold]
+    own = seen[gold]
+    measured = manner(
+        mean_over_golds(own.residual, own.votes),
+        mean_over_golds(own.local, own.votes),
+        spread_of(np.concatenate([o.residual for o in others]), least=LEAST_RESIDUAL_SPREAD),
+        spread_of(np.concatenate([o.local for o in others]), least=LEAST_CELL_SPREAD),
+    )
+    table = np.stack([measured.item, measured.action], axis=1)
+    return table[np.isfinite(table).all(axis=1)]
+
+
+def _stacked(parts: Sequence[Floats], empty: tuple[int, ...]) -> Floats:
+    return np.concatenate(parts) if parts else np.zeros(empty)
+
+
+def _idle(seen: Observation, runs: Sequence[GoldRun], gold: int, share: float) -> Floats:
+    """Lengths of one gold's idling against the others, filled up with zeros to one value a step."""
+    holds = [holds_of(run, share) for run in (*runs[:gold], *runs[gold + 1 :])]
+    lengths = stretches_s(idling(runs[gold].rows, seen, holds, share), runs[gold].rows)
+    return np.asarray(np.r_[lengths, np.zeros(max(0, seen.skipped.shape[1] - len(lengths)))])
+
+
+def _extra(seen: Observation, rows: Rows, steps: int) -> Floats:
+    """Lengths of the extra runs of one gold against the others, filled up with zeros to one value a step."""
+    lengths = [rows.edges[run.last + 1] - rows.edges[run.first] for run in runs_of(seen.labels) if run.label == EXTRA]
+    return np.array(lengths + [0.0] * max(0, steps - len(lengths)))
+
+
+def _durations(runs: Sequence[GoldRun], steps: int) -> Floats:
+    table = np.stack([step_durations_s(run.labels, run.rows, steps) for run in runs])
+    return np.where(table > 0, table, np.nan)
+
+
+def step_durations_s(labels: npt.NDArray[np.int64], rows: Rows, steps: int) -> Floats:
+    """(S,) seconds in each step."""
+    inside = labels >= 0
+    return np.bincount(labels[inside], np.diff(rows.edges)[inside], steps).astype(np.float64)
+
+
+def relative_tempo(durations_s: Floats, expected_s: Floats) -> Floats:
+    """(S,) log ratio of durations, less the run's own median ratio: a person who is quick throughout is not too fast in every step."""
+    with np.errstate(divide="ignore"):
+        ratio = np.log(durations_s) - np.log(expected_s)
+    known = np.isfinite(ratio)
+    return np.where(known, ratio - np.median(ratio[known]) if known.any() else np.nan, np.nan)
+
+
+def _outliers(distance: Floats, golds: int) -> list[str]:
+    """Name golds that lie much further from the others than these from each other; needs three."""
+    if golds < 3:
+        return []
+    table = distance.reshape(golds, golds - 1)  # row = that gold as the trainee
+    own = np.median(table, axis=1)
+    return [f"gold_outlier:{g}" for g in range(golds) if own[g] > OUTLIER * np.median(np.delete(own, g))]
+
+
+def _not_shown(runs: Sequence[GoldRun], procedure: Procedure) -> list[str]:
+    return [
+        f"step_not_shown:{g}:{step.id}"
+        for g, run in enumerate(runs)
+        for at, step in enumerate(procedure.steps)
+        if not (run.labels == at).any()
+    ]
+
+
+def _procedure(record: dict[str, Any]) -> Procedure:
+    steps = tuple(
+        Step(**{**step, "name": Text(**step["name"]), "action": Text(**step["action"]), "after": tuple(step["after"])})
+        for step in record["steps"]
+    )
+    return Procedure(record["id"], record["version"], Text(**record["title"]), steps)

@@ -1,0 +1,231 @@
+"""``/v1/sop/videos``: ingest, look, erase."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Final
+
+from fastapi import APIRouter, Query, Request, Response, status
+from pydantic import FiniteFloat, TypeAdapter, ValidationError
+
+from genba_shared.audit import append_in
+from genba_shared.ids import new_id
+from genba_shared.jobs import Job
+from genba_shared.principal import Clearance, Principal, require
+from genba_shared.problems import Invalid, NotFound, PayloadTooLarge
+from genba_shared.service import problem_responses
+from genba_sop import store
+from genba_sop.authoring import fault
+from genba_sop.bundles import unpack_thumbnails
+from genba_sop.containers import SNIFFED_BYTES
+from genba_sop.ingest import Owner, artifact_key, suffix_of
+from genba_sop.schemas import ClearanceLabel, Erased, JobOut, Page, RecordId, VideoInfoOut, VideoOut
+from genba_sop.service import Here, Sop
+from genba_sop.tables import Video
+from genba_sop.upload import Upload, check, receive
+from genba_sop.video import VideoTooLong
+
+router = APIRouter(prefix="/v1/sop/videos", tags=["sop videos"])
+
+Reader = Annotated[Principal, require("sop:read")]
+Writer = Annotated[Principal, require("sop:write")]
+Limit = Annotated[int, Query(ge=1, le=200)]
+Cursor = Annotated[RecordId | None, Query(description="next_cursor of the page before")]
+
+_JOB_RESERVATION_S: Final = 7 * 24 * 3600.0
+_LABEL: Final = TypeAdapter[ClearanceLabel](ClearanceLabel)
+_DAYS: Final = TypeAdapter[int](Annotated[int, Query(ge=1, le=36500)])
+_FORM: Final = {
+    "type": "object",
+    "required": ["file"],
+    "properties": {
+        "file": {"type": "string", "format": "binary"},
+        "title": {"type": "string", "maxLength": 200},
+        "clearance": {"type": "string", "enum": [label.label for label in Clearance]},
+        "retention_days": {"type": "integer", "minimum": 1},
+    },
+}
+_BODY: Final[dict[str, Any]] = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "video/mp4": {"schema": {"type": "string", "format": "binary"}},
+            "application/octet-stream": {"schema": {"type": "string", "format": "binary"}},
+            "multipart/form-data": {"schema": _FORM},
+        },
+    }
+}
+
+
+@router.post(
+    "",
+    status_code=status.HTTP_201_CREATED,
+    openapi_extra=_BODY,
+    responses={
+        200: {"model": VideoOut, "description": "The same bytes were ingested before: their record."},
+        202: {"model": JobOut, "description": "Large or long: a job ingests it; the record will be at result_id."},
+        **problem_responses(408, 411, 413, 415, 429),
+    },
+)
+async def upload_video(
+    request: Request,
+    response: Response,
+    here: Here,
+    principal: Writer,
+    title: Annotated[str | None, Query(max_length=200)] = None,
+    clearance: Annotated[ClearanceLabel | None, Query()] = None,
+    retention_days: Annotated[int | None, Query(ge=1, le=36500)] = None,
+) -> VideoOut | JobOut:
+    """Ingest a video: a raw body, or a form with the field ``file``. Query parameters are for raw bodies."""
+    del title, clearance, retention_days  # validated here, read with the body: a form brings its own
+    check(request, cap_bytes=here.settings.body_cap_bytes)
+    with here.extracting.place():
+        async with receive(request, here.spool, cap_bytes=here.settings.body_cap_bytes) as upload:
+            owner = _owner(here, principal, upload)
+            answer = await here.extracting.run(lambda: _take(here, principal, upload, owner))
+    if isinstance(answer, Job):
+        response.status_code = status.HTTP_202_ACCEPTED
+        response.headers["Location"] = f"/v1/jobs/{answer.id}"
+        return job_out(answer, result_id=answer.params["video_id"])
+    video, known = answer
+    response.status_code = status.HTTP_200_OK if known else status.HTTP_201_CREATED
+    response.headers["Location"] = f"/v1/sop/videos/{video.id}"
+    return video_out(video, deduplicated=known)
+
+
+def _owner(here: Sop, principal: Principal, upload: Upload) -> Owner:
+    try:
+        label = _LABEL.validate_python(asked) if (asked := upload.fields.get("clearance")) else None
+        days = _DAYS.validate_python(given) if (given := upload.fields.get("retention_days")) else None
+    except ValidationError as err:
+        name = "retention_days" if upload.fields.get("clearance") in {None, *_labels()} else "clearance"
+        raise Invalid(f"{name}: {err.errors()[0]['msg']}", errors=[fault(name, err.errors()[0]["msg"])]) from err
+    clearance = store.label_for(principal, label)
+    return Owner(principal.tenant, int(clearance), principal.subject, days or here.settings.retention_days)
+
+
+def _labels() -> set[str]:
+    return {label.label for label in Clearance}
+
+
+def _take(here: Sop, principal: Principal, upload: Upload, owner: Owner) -> tuple[Video, bool] | Job:
+    """Known bytes are answered at once; small videos are ingested here; large and long ones by a job."""
+    received = upload.received
+    with here.database.read() as session:
+        known = store.same_video(
+            session,
+            tenant=owner.tenant,
+            clearance=owner.clearance,
+            sha256=received.sha256,
+            encoder=here.encoder.id,
+        )
+    if known is not None:
+        return known, True
+    if received.size_bytes > here.settings.job_above_bytes:
+        return _submit(here, principal, upload, owner)
+    try:
+        return here.ingest(received, owner)
+    except VideoTooLong:
+        if here.settings.job_above_s >= here.settings.max_video_s:
+            raise
+        return _submit(here, principal, upload, owner)
+
+
+def _submit(here: Sop, principal: Principal, upload: Upload, owner: Owner) -> Job:
+    """Store the bytes, promised for erasure in case that no job ever makes a record of them, and submit the job."""
+    received = upload.received
+    with received.path.open("rb") as file:
+        suffix = suffix_of(file.read(SNIFFED_BYTES))
+    key = artifact_key(received.sha256, suffix)
+    with here.database.transaction() as session:
+        store.promise_erasure(session, "artifact", key, after_s=_JOB_RESERVATION_S)
+    if here.artifacts.put(received.path, suffix=suffix) != key:
+        raise PayloadTooLarge("The upload changed while it was stored; send it again.")
+    params = {
+        "video_id": new_id("vid"),
+        "key": key,
+        "sha256": received.sha256,
+        "size_bytes": received.size_bytes,
+        "title": received.title,
+        "clearance": Clearance(owner.clearance).label,
+        "retention_days": owner.retention_days,
+    }
+    return here.jobs.submit(
+        "sop.ingest", params, principal=principal, idempotency_key=None, clearance=Clearance(owner.clearance)
+    )
+
+
+@router.get("", responses=problem_responses(404))
+def list_videos(here: Here, principal: Reader, limit: Limit = 50, cursor: Cursor = None) -> Page[VideoOut]:
+    """The videos that you may see, newest first."""
+    with here.database.read() as session:
+        rows, following = store.page(session, Video, principal, limit=limit, cursor=cursor)
+    return Page[VideoOut](items=[video_out(row) for row in rows], next_cursor=following)
+
+
+@router.get("/{video_id}", responses=problem_responses(404))
+def get_video(video_id: RecordId, here: Here, principal: Reader) -> VideoOut:
+    """One video."""
+    with here.database.read() as session:
+        return video_out(store.get(session, Video, video_id, principal))
+
+
+@router.get(
+    "/{video_id}/thumbnail",
+    response_class=Response,
+    responses={200: {"content": {"image/jpeg": {}}}, **problem_responses(404)},
+)
+def get_thumbnail(
+    video_id: RecordId,
+    here: Here,
+    principal: Reader,
+    at_s: Annotated[FiniteFloat, Query(ge=0, le=7200, description="seconds")] = 0.0,
+) -> Response:
+    """The kept picture nearest to a moment, as JPEG."""
+    with here.database.read() as session:
+        video = store.get(session, Video, video_id, principal)
+    with here.artifacts.open(video.thumbnails_key) as file:
+        jpeg = unpack_thumbnails(file).nearest(at_s)
+    if jpeg is None:
+        raise NotFound(f"Video {video_id} has no pictures.")
+    return Response(jpeg, media_type="image/jpeg", headers={"cache-control": "private, max-age=86400"})
+
+
+@router.delete("/{video_id}", responses=problem_responses(404, 409))
+def delete_video(video_id: RecordId, here: Here, principal: Writer) -> Erased:
+    """Erase a video: its record at once, then its bytes, features, pictures and vectors. 409 while it is a gold."""
+    with here.database.transaction() as session:
+        video = store.drop_video(session, principal, video_id)
+        append_in(session, "sop.video_erased", actor=principal.subject, subject=video_id)
+    here.background.submit(here.sweep)
+    keys = {video.video_key, video.features_key, video.thumbnails_key}
+    return Erased(id=video_id, artifacts=len(keys), vectors=video.clip_count)
+
+
+def video_out(video: Video, *, deduplicated: bool = False) -> VideoOut:
+    """A video as the wire shows it."""
+    return VideoOut(
+        id=video.id,
+        clearance=clearance_label(video.clearance),
+        created_at=video.created_at,
+        created_by=video.created_by,
+        title=video.title,
+        sha256=video.sha256,
+        size_bytes=video.size_bytes,
+        info=VideoInfoOut.model_validate(video.info),
+        encoder=video.encoder,
+        sampled_frames=video.sampled_frames,
+        timings_ms=video.timings_ms,
+        expires_at=video.expires_at,
+        indexed=video.indexed_in is not None,
+        deduplicated=deduplicated,
+    )
+
+
+def clearance_label(clearance: int) -> ClearanceLabel:
+    """The word for a stored label."""
+    return _LABEL.validate_python(Clearance(clearance).label)
+
+
+def job_out(job: Job, *, result_id: str | None = None) -> JobOut:
+    """A submitted job, as its submitter needs it."""
+    return JobOut(id=job.id, recipe=job.recipe, status=job.status, location=f"/v1/jobs/{job.id}", result_id=result_id)

@@ -1,0 +1,261 @@
+"""The jobs' API: submit, look, follow, cancel, requeue. Runs no job; its lifespan holds the sweeper that keeps the queue true."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from typing import Annotated, Any, BinaryIO
+
+import orjson
+from anyio import to_thread
+from fastapi import APIRouter, FastAPI, Header, Path, Query, Request, Response
+from starlette.responses import StreamingResponse
+
+from genba_shared.artifacts import Artifacts
+from genba_shared.db import Database
+from genba_shared.idempotency import IdempotencyKey
+from genba_shared.job_upkeep import Upkeep
+from genba_shared.jobs import Job, Jobs, Status, process_name
+from genba_shared.principal import Clearance, Principal, require
+from genba_shared.problems import Invalid, NotFound, PayloadTooLarge, ScopeMissing
+from genba_shared.queue import Wakeups, make_celery
+from genba_shared.recipe import Recipe
+from genba_shared.service import create_service, problem_responses
+from genba_training import recipes
+from genba_training.metrics import QueueCollector
+from genba_training.schemas import (
+    EVENT_SCHEMA,
+    JOB_ID,
+    RECIPE_NAME,
+    JobPage,
+    JobSubmission,
+    JobView,
+    RecipeList,
+    RecipeView,
+)
+from genba_training.settings import Settings
+from genba_training.streams import EventStreams
+from genba_training.sweeper import Sweeper
+
+JobId = Annotated[str, Path(pattern=JOB_ID, description="A job's id.")]
+Reader = Annotated[Principal, require("jobs:read")]
+Writer = Annotated[Principal, require("jobs:write")]
+
+_MAX_SEQ = 2**31 - 1
+_CHUNK_BYTES = 1 << 18
+
+
+def create_app(settings: Settings | None = None) -> FastAPI:
+    """svc-training: resources in the lifespan, routes below."""
+    settings = Settings() if settings is None else settings
+    platform = settings.platform
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        database = Database(platform.database_url)
+        database.upgrade()
+        upkeep = Upkeep(database)
+        wakeups = Wakeups(make_celery(platform))
+        jobs = Jobs(database, wake=wakeups.send)
+        streams = EventStreams(
+            jobs.heads,
+            lambda job_id, after: jobs.events(job_id, after=after),
+            poll_s=settings.event_poll_s,
+            max_streams=settings.max_event_streams,
+            max_stream_s=settings.event_stream_max_s,
+            draining=lambda: app.state.readiness.draining,
+        )
+        sweeper = Sweeper(
+            upkeep,
+            wakeups,
+            owner=process_name(),
+            every_s=settings.sweep_s,
+            keep_jobs=timedelta(days=settings.keep_jobs_days),
+        )
+        collector = QueueCollector(upkeep.figures)
+        app.state.metrics.registry.register(collector)
+        app.state.readiness.add("sweeper", sweeper.unwell)
+        app.state.jobs, app.state.streams, app.state.settings = jobs, streams, settings
+        app.state.artifacts = Artifacts(platform.artifacts_url)
+        app.state.recipes = recipes.load(settings.recipes)
+        sweeper.start()
+        try:
+            async with streams.polling():
+                yield
+        finally:
+            sweeper.stop()
+            app.state.metrics.registry.unregister(collector)
+            wakeups.close()
+            database.close()
+
+    app = create_service("training", title="Genba jobs", platform=platform, lifespan=lifespan)
+    app.include_router(router)
+    return app
+
+
+router = APIRouter(tags=["jobs"])
+
+
+@router.post(
+    "/v1/jobs", status_code=202, summary="Submit a job", responses=problem_responses(400, 403, 409, 410, 413, 422, 429)
+)
+def submit_job(
+    submission: JobSubmission, key: IdempotencyKey, principal: Writer, request: Request, response: Response
+) -> JobView:
+    """Validate the parameters, put the job into the table and wake a worker. It is safe to repeat with the same key."""
+    recipe = _recipe(request, submission.recipe, principal)
+    settings: Settings = request.app.state.settings
+    _check_storable(submission.params, max_bytes=settings.max_params_bytes)
+    params = recipes.validate(recipe, submission.params)
+    trace = request.scope["state"].get("trace")
+    job = _jobs(request).submit(
+        recipe.name,
+        params.model_dump(mode="json"),
+        principal=principal,
+        idempotency_key=key,
+        queue=recipe.queue,
+        max_attempts=recipe.max_attempts,
+        clearance=Clearance.parse(submission.clearance) if submission.clearance else None,
+        traceparent=None if trace is None else trace.header,
+        max_active=settings.max_active_jobs,
+    )
+    response.headers["Location"] = f"/v1/jobs/{job.id}"
+    if job.replayed:
+        response.headers["Idempotency-Replayed"] = "true"
+    return JobView.of(job)
+
+
+@router.get("/v1/jobs", summary="List jobs", responses=problem_responses(403))
+def list_jobs(
+    principal: Reader,
+    request: Request,
+    status: Annotated[Status | None, Query(description="`dead` are the dead letters.")] = None,
+    recipe: Annotated[str | None, Query(pattern=RECIPE_NAME)] = None,
+    queue: Annotated[str | None, Query(pattern="^[a-z]{1,16}$")] = None,
+    before: Annotated[str | None, Query(pattern=JOB_ID, description="`next_before` of the page before.")] = None,
+    limit: Annotated[int, Query(ge=1, le=200)] = 50,
+) -> JobPage:
+    """Your jobs, newest first; all of the tenant's for who may administer jobs."""
+    found = _jobs(request).list(
+        principal=principal, status=status, recipe=recipe, queue=queue, before=before, limit=limit + 1
+    )
+    more = len(found) > limit
+    page = found[:limit]
+    return JobPage(jobs=[JobView.of(job) for job in page], next_before=page[-1].id if more else None)
+
+
+@router.get("/v1/jobs/{job_id}", summary="A job", responses=problem_responses(403, 404))
+def get_job(job_id: JobId, principal: Reader, request: Request) -> JobView:
+    return JobView.of(_jobs(request).get(job_id, principal=principal))
+
+
+@router.get(
+    "/v1/jobs/{job_id}/events",
+    summary="Follow a job",
+    response_class=StreamingResponse,
+    responses={
+        200: {"content": {"text/event-stream": {"schema": EVENT_SCHEMA}}, "description": "Events as they come."},
+        204: {"description": "The job is done and every event was seen: do not reconnect."},
+        **problem_responses(403, 404, 503),
+    },
+)
+async def follow_job(
+    job_id: JobId,
+    principal: Reader,
+    request: Request,
+    last_event_id: Annotated[int, Header(ge=0, le=_MAX_SEQ, description="Continue after this event.")] = 0,
+) -> Response:
+    """Server-sent events `status`, `progress`, `metrics` and `line`, from the first or after `Last-Event-ID`.
+
+    The stream closes with `end` when the job is done, and after some minutes without it: reconnect then.
+    """
+    streams: EventStreams = request.app.state.streams
+    job: Job = await to_thread.run_sync(lambda: _jobs(request).get(job_id, principal=principal))
+    if job.done and last_event_id >= job.last_seq:
+        return Response(status_code=204)
+    streams.check_room()
+    return StreamingResponse(
+        streams.stream(job_id, last_event_id),
+        media_type="text/event-stream",
+        headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
+    )
+
+
+@router.get(
+    "/v1/jobs/{job_id}/artifacts/{name}",
+    summary="A file that a job made",
+    response_class=StreamingResponse,
+    responses={
+        200: {"content": {"application/octet-stream": {}}, "description": "The file."},
+        **problem_responses(403, 404),
+    },
+)
+def get_artifact(
+    job_id: JobId,
+    name: Annotated[str, Path(pattern=r"^[A-Za-z0-9_.-]{1,100}$", description="A name in result.artifacts.")],
+    principal: Reader,
+    request: Request,
+) -> Response:
+    job = _jobs(request).get(job_id, principal=principal)
+    key = (job.result or {}).get("artifacts", {}).get(name)
+    if key is None:
+        raise NotFound(f"The job has no artifact {name!r}.")
+    artifacts: Artifacts = request.app.state.artifacts
+    return StreamingResponse(
+        _chunks(artifacts.open(key)),
+        media_type="application/octet-stream",
+        headers={"Content-Length": str(artifacts.size_bytes(key)), "ETag": f'"{key}"'},
+    )
+
+
+@router.post(
+    "/v1/jobs/{job_id}/cancel", status_code=202, summary="Cancel a job", responses=problem_responses(403, 404, 409)
+)
+def cancel_job(job_id: JobId, principal: Writer, request: Request) -> JobView:
+    """A waiting job is cancelled at once. A running one is told to stop and can no longer publish anything."""
+    return JobView.of(_jobs(request).cancel(job_id, principal=principal))
+
+
+@router.post(
+    "/v1/jobs/{job_id}/requeue", status_code=202, summary="Requeue a job", responses=problem_responses(403, 404, 409)
+)
+def requeue_job(job_id: JobId, principal: Writer, request: Request) -> JobView:
+    """Give a dead, failed or cancelled job a fresh set of attempts."""
+    return JobView.of(_jobs(request).requeue(job_id, principal=principal))
+
+
+@router.get("/v1/recipes", summary="List recipes", tags=["recipes"], responses=problem_responses(403))
+def list_recipes(principal: Reader, request: Request) -> RecipeList:  # noqa: ARG001 - the scope is the point
+    """What can be submitted, with the JSON Schema of its parameters."""
+    return RecipeList(recipes=[RecipeView.of(recipe) for recipe in request.app.state.recipes])
+
+
+def _chunks(file: BinaryIO) -> Iterator[bytes]:
+    with file:
+        while chunk := file.read(_CHUNK_BYTES):
+            yield chunk
+
+
+def _jobs(request: Request) -> Jobs:
+    jobs: Jobs = request.app.state.jobs
+    return jobs
+
+
+def _recipe(request: Request, name: str, principal: Principal) -> Recipe[Any]:
+    recipe: Recipe[Any] = request.app.state.recipes.get(name)
+    if recipe.scope is not None and not principal.allows(recipe.scope):
+        raise ScopeMissing(f"The recipe {name} needs the scope {recipe.scope}.", scope=recipe.scope)
+    return recipe
+
+
+def _check_storable(params: dict[str, Any], *, max_bytes: int) -> None:
+    """Refuse what a database would choke on later: NUL and lone surrogates in texts, integers beyond 64 bits."""
+    try:
+        text = orjson.dumps(params)
+    except TypeError as error:
+        raise Invalid("The params are no plain JSON.", errors=[{"field": "params", "message": str(error)}]) from error
+    if b"\\u0000" in text:
+        raise Invalid("NUL has no place in params.", errors=[{"field": "params", "message": "holds a NUL character"}])
+    if len(text) > max_bytes:
+        raise PayloadTooLarge(f"The params have {len(text)} bytes and may have {max_bytes}.", max_bytes=max_bytes)

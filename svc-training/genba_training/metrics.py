@@ -1,0 +1,50 @@
+"""What operators watch of the queues, read from the job table when somebody scrapes. Counts nothing itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
+
+from genba_shared.job_upkeep import QueueFigures
+from genba_shared.queue import QUEUES
+from genba_shared.telemetry import get_logger
+
+_DOCUMENTATION = {
+    "queued_jobs": "Jobs that wait for a worker.",
+    "oldest_queued_age_seconds": "How long the job that is due longest has waited.",
+    "running_jobs": "Jobs that a worker holds.",
+    "dead_jobs": "Dead letters: jobs out of attempts, waiting for a person.",
+    "attempts": "Attempts of all jobs in the table.",
+}
+
+log = get_logger(__name__)
+
+
+class QueueCollector(Collector):
+    """``genba_training_…{queue}``. A database that is away leaves the figures out; the rest of the scrape stands."""
+
+    def __init__(self, read: Callable[[], Sequence[QueueFigures]]) -> None:
+        self._read = read
+
+    def describe(self) -> Iterable[GaugeMetricFamily]:
+        return [_family(name) for name in _DOCUMENTATION]
+
+    def collect(self) -> Iterable[GaugeMetricFamily]:
+        try:
+            found = {figures.queue: figures for figures in self._read()}
+        except Exception as error:  # noqa: BLE001 - whatever the database's driver raises
+            log.warning("queue_figures_failed", error=type(error).__name__)
+            return []
+        families = {name: _family(name) for name in _DOCUMENTATION}
+        for queue in sorted({*QUEUES, *found}):
+            figures = found.get(queue, QueueFigures(queue, 0, 0.0, 0, 0, 0))
+            values = (figures.depth, figures.oldest_age_s, figures.running, figures.dead, figures.attempts)
+            for name, value in zip(_DOCUMENTATION, values, strict=True):
+                families[name].add_metric([queue], value)
+        return families.values()
+
+
+def _family(name: str) -> GaugeMetricFamily:
+    return GaugeMetricFamily(f"genba_training_{name}", _DOCUMENTATION[name], labels=["queue"])

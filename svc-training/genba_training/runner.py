@@ -1,0 +1,214 @@
+"""Run one job for one message: claim it, give its recipe what it needs, and settle the row, exactly once.
+
+Everything that an attempt writes lies in its own folder until the transaction that also marks the job succeeded; an
+attempt that lost its lease writes nothing that anybody reads. Knows no broker and no domain.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, NoReturn
+
+import structlog
+from pydantic import JsonValue
+
+from genba_shared.artifacts import Artifacts
+from genba_shared.jobs import Job, Jobs, Status
+from genba_shared.problems import Problem
+from genba_shared.recipe import (
+    Cancelled,
+    Checkpoint,
+    Drained,
+    LeaseLost,
+    Recipe,
+    Result,
+    Run,
+    Stopped,
+    TimedOut,
+    seed_of,
+)
+from genba_shared.telemetry import get_logger
+from genba_training.attempt import Heartbeat, NoWatchdog, Watchdog, json_safe
+from genba_training.recipes import Recipes, validate
+from genba_training.settings import Settings
+
+Outcome = Status | Literal["lost", "not_ours"]
+_MAX_DETAIL_CHARS = 2000
+
+log = get_logger(__name__)
+
+
+def end_process() -> NoReturn:
+    """End this process at once: for a recipe that was told to stop and does not."""
+    os._exit(70)
+
+
+@dataclass(frozen=True)
+class Runner:
+    """Runs jobs in this thread. ``owner`` names this process for leases; ``draining`` says that it should end."""
+
+    jobs: Jobs
+    recipes: Recipes
+    artifacts: Artifacts
+    settings: Settings
+    owner: str
+    draining: Callable[[], bool] = lambda: False
+    end: Callable[[], None] = end_process
+    watchdog: Watchdog = field(default_factory=NoWatchdog)
+
+    def run(self, job_id: str) -> Outcome:
+        """Do what a wake-up asks for. A job that is taken, not due or over costs one statement."""
+        if self.draining():
+            return "not_ours"
+        job = self.jobs.claim(job_id, owner=self.owner, lease_s=self.settings.lease_s)
+        if job is None:
+            _clean_up(self.jobs, self._folder(job_id))
+            return "not_ours"
+        log.info("attempt_started", job=job.id, recipe=job.recipe, attempt=job.attempt)
+        recipe = self.recipes.by_name.get(job.recipe)
+        with structlog.contextvars.bound_contextvars(**_log_fields(job)):
+            outcome = self._refuse(job) if recipe is None else self._attempt(job, recipe)
+        log.info("attempt_ended", job=job.id, recipe=job.recipe, attempt=job.attempt, outcome=outcome)
+        if outcome in {"succeeded", "failed", "cancelled"}:
+            shutil.rmtree(self._folder(job.id), ignore_errors=True)
+        return outcome
+
+    # ---- one attempt ----
+
+    def _refuse(self, job: Job) -> Outcome:
+        """Another worker may have the recipe, so the job is tried again."""
+        why = "; ".join(f"{source}: {reason}" for source, reason in self.recipes.broken.items())
+        error = LookupError(f"This worker has no recipe {job.recipe}. {why}".rstrip())
+        return self.jobs.fail(job, _document(error), retry=True) or "lost"
+
+    def _attempt(self, job: Job, recipe: Recipe[Any]) -> Outcome:
+        workdir = self._folder(job.id) / f"attempt-{job.attempt:06d}"
+        with Heartbeat(
+            self.jobs,
+            job,
+            lease_s=self.settings.lease_s,
+            every_s=self.settings.heartbeat_s,
+            stop_grace_s=self.settings.stop_grace_s,
+            drain_wait_s=self.settings.drain_wait_s,
+            time_limit_s=recipe.time_limit_s,
+            draining=self.draining,
+            watchdog=self.watchdog,
+            too_late=lambda reason: self._end_now(job, heartbeat, reason),
+        ) as heartbeat:
+            try:
+                self._sweep_folder(job)
+                workdir.mkdir(parents=True)
+                result = self._do(job, recipe, workdir, heartbeat)
+                return self._finish(job, heartbeat, result)
+            except (Exception, Stopped) as error:  # noqa: BLE001 - every ending of a recipe is settled in the row
+                return self._settle(job, heartbeat, error)
+            finally:
+                shutil.rmtree(workdir, ignore_errors=True)
+
+    def _do(self, job: Job, recipe: Recipe[Any], workdir: Path, heartbeat: Heartbeat) -> Result:
+        params = validate(recipe, job.params)
+        run = Run(
+            job_id=job.id,
+            attempt=job.attempt,
+            seed=seed_of(job.id),
+            workdir=workdir,
+            checkpoint=Checkpoint(self._folder(job.id) / "checkpoints", attempt=job.attempt),
+            principal=job.principal,
+            platform=self.settings.platform,
+            database=self.jobs.database,
+            artifacts=self.artifacts,
+            reporter=heartbeat,
+        )
+        return recipe.run(params, run)
+
+    def _finish(self, job: Job, heartbeat: Heartbeat, result: Result) -> Outcome:
+        keys = {name: self._store(path) for name, path in result.artifacts.items()}
+        document = json_safe({"value": result.value, "metrics": result.metrics, "artifacts": keys})
+        events = heartbeat.take_events()
+        try:
+            if self.jobs.finish(job, document, events=events, publish=result.publish):
+                return "succeeded"
+        except Exception:
+            heartbeat.put_back(events)
+            raise
+        # Not ours any more, or cancelled at the last moment: nothing was published, the row is settled by who owns it.
+        return "cancelled" if self.jobs.stop(job, "cancelled") else "lost"
+
+    def _store(self, path: Path) -> str:
+        """Stored by content: an attempt that stores and then loses its lease leaves at most bytes nobody points to."""
+        return self.artifacts.put(path, suffix="".join(path.suffixes[-2:]).lower())
+
+    # ---- endings ----
+
+    def _settle(self, job: Job, heartbeat: Heartbeat, error: Exception | Stopped) -> Outcome:
+        events = heartbeat.take_events()
+        match error:
+            case LeaseLost():
+                return "lost"
+            case Cancelled():
+                return "cancelled" if self.jobs.stop(job, "cancelled", events=events) else "lost"
+            case Drained():
+                return "queued" if self.jobs.stop(job, "queued", events=events) else "lost"
+            case Problem() if error.status < 500:
+                document, retry = _document(error), False
+            case _:
+                if not isinstance(error, TimedOut | Problem):
+                    log.warning("attempt_failed", job=job.id, recipe=job.recipe, attempt=job.attempt, exc_info=error)
+                document, retry = _document(error), True
+        return self.jobs.fail(job, json_safe(document), retry=retry, events=events) or "lost"
+
+    def _end_now(self, job: Job, heartbeat: Heartbeat, reason: Stopped) -> None:
+        """The recipe does not stop. Settle the row for it and end the process; a pool starts a fresh one."""
+        outcome = self._settle(job, heartbeat, reason)
+        log.warning("attempt_ended_by_force", job=job.id, recipe=job.recipe, reason=type(reason).__name__)
+        gone = self._folder(job.id) if outcome == "cancelled" else self._folder(job.id) / f"attempt-{job.attempt:06d}"
+        shutil.rmtree(gone, ignore_errors=True)
+        self.end()
+
+    # ---- folders ----
+
+    def _folder(self, job_id: str) -> Path:
+        return self.settings.jobs_dir / job_id
+
+    def _sweep_folder(self, job: Job) -> None:
+        """Throw away what attempts that died left behind; this attempt holds the lease."""
+        for stale in self._folder(job.id).glob("attempt-*"):
+            shutil.rmtree(stale, ignore_errors=True)
+        for stale in self._folder(job.id).glob("checkpoints/.*.tmp"):
+            shutil.rmtree(stale, ignore_errors=True)
+
+
+def prune(jobs: Jobs, jobs_dir: Path) -> None:
+    """Delete the folders of jobs that are over and will not be resumed; for a worker's start."""
+    if jobs_dir.is_dir():
+        for folder in jobs_dir.glob("job_*"):
+            _clean_up(jobs, folder)
+
+
+def _clean_up(jobs: Jobs, folder: Path) -> None:
+    """A dead letter keeps its checkpoints, because it may be requeued; who else is over needs none."""
+    if folder.is_dir():
+        job = jobs.peek(folder.name)
+        if job is None or (job.done and job.status != "dead"):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _log_fields(job: Job) -> dict[str, str]:
+    """What every line that the work logs carries, so that a request's trace goes on in its job."""
+    return {"job": job.id} | ({} if job.traceparent is None else {"traceparent": job.traceparent})
+
+
+def _document(error: BaseException) -> dict[str, JsonValue]:
+    if isinstance(error, Problem):
+        return error.document()
+    kind = "attempt-timed-out" if isinstance(error, TimedOut) else "attempt-failed"
+    return {
+        "type": f"urn:genba:problem:{kind}",
+        "title": "The attempt ran too long." if isinstance(error, TimedOut) else "The attempt failed.",
+        "status": 500,
+        "detail": f"{type(error).__name__}: {error}"[:_MAX_DETAIL_CHARS],
+    }

@@ -1,0 +1,143 @@
+"""The Celery worker: ``python -m genba_training.worker --queues cpu``. Takes wake-ups and gives each to a child process.
+
+On SIGTERM it takes nothing new; a job in hand may finish within ``drain_wait_s``, or else goes back to the queue and
+resumes from its checkpoint elsewhere. Knows no recipe.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import threading
+import time
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import psutil
+from celery import signals
+from celery.exceptions import SecurityWarning
+
+from genba_shared.db import Database
+from genba_shared.jobs import Jobs, process_name
+from genba_shared.queue import QUEUES, make_celery
+from genba_shared.settings import Platform
+from genba_shared.telemetry import get_logger
+from genba_training import tasks
+from genba_training.runner import prune
+from genba_training.settings import Settings
+
+_BEAT_S = 2.0
+_BEAT_STALE_S = 30.0
+
+log = get_logger(__name__)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Work until SIGTERM; leaves the process by SystemExit."""
+    settings = Settings()
+    options = _parser(settings).parse_args(argv)
+    tasks.log_as_the_platform_does()
+    warnings.simplefilter("ignore", SecurityWarning)  # of root running pickles: we take JSON only
+    _prepare(settings)
+    sys.exit(_work(settings, queues=options.queues, concurrency=options.concurrency))
+
+
+def is_ready(platform: Platform) -> bool:
+    """Whether a worker of this home has said lately that it takes jobs; for a supervisor or a probe on the same host."""
+    return any(_is_fresh(file) for file in _run_dir(platform).glob("worker-*.ready"))
+
+
+def _is_fresh(file: Path) -> bool:
+    try:
+        return time.time() - file.stat().st_mtime < _BEAT_STALE_S and psutil.pid_exists(int(file.stem.split("-")[1]))
+    except (FileNotFoundError, ValueError):
+        return False
+
+
+def _parser(settings: Settings) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="genba-worker", description="Run jobs of the given queues.")
+    parser.add_argument(
+        "--queues", type=_queues, default=["cpu"], help=f"comma-separated: {', '.join(QUEUES)} (default: cpu)"
+    )
+    parser.add_argument(
+        "--concurrency", type=int, default=settings.concurrency, help="jobs at a time (default: %(default)s)"
+    )
+    return parser
+
+
+def _queues(text: str) -> list[str]:
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    if not names or (unknown := set(names) - set(QUEUES)):
+        found = ", ".join(sorted(unknown)) if names else "nothing"
+        raise argparse.ArgumentTypeError(f"{found}: there are the queues {', '.join(QUEUES)}")
+    return names
+
+
+def _prepare(settings: Settings) -> None:
+    database = Database(settings.platform.database_url)
+    try:
+        database.upgrade()
+        prune(Jobs(database), settings.jobs_dir)
+    finally:
+        database.close()
+
+
+def _work(settings: Settings, *, queues: list[str], concurrency: int) -> int:
+    run_dir = _run_dir(settings.platform)
+    run_dir.mkdir(parents=True, exist_ok=True)
+    drain_file = run_dir / f"worker-{os.getpid()}.drain"
+    ready_file = run_dir / f"worker-{os.getpid()}.ready"
+    for left in run_dir.glob("worker-*"):
+        if not _is_fresh(left):
+            left.unlink(missing_ok=True)
+    os.environ[tasks.DRAIN_FILE_VARIABLE] = str(drain_file)
+    over = threading.Event()
+
+    def drain(**_: Any) -> None:
+        drain_file.touch()
+        over.set()
+        ready_file.unlink(missing_ok=True)
+
+    def say_ready(**_: Any) -> None:
+        threading.Thread(target=_keep_touching, args=(ready_file, over), name="worker-ready", daemon=True).start()
+        log.info("worker_ready", queues=queues, concurrency=concurrency)
+
+    signals.worker_shutting_down.connect(drain, weak=False)
+    signals.worker_ready.connect(say_ready, weak=False)
+    celery = make_celery(settings.platform, include=[tasks.__name__])
+    worker = celery.Worker(
+        hostname=f"genba@{process_name()}",
+        queues=queues,
+        concurrency=concurrency,
+        max_tasks_per_child=1 if "gpu" in queues else None,  # a fresh process gives the GPU's memory back for certain
+        optimization="fair",
+        quiet=True,
+        loglevel="WARNING",  # Celery's own lines; the platform's logging is set by tasks.log_as_the_platform_does
+        without_gossip=True,
+        without_mingle=True,
+        without_heartbeat=True,
+    )
+    try:
+        worker.start()
+    finally:
+        over.set()
+        for file in (drain_file, ready_file):
+            file.unlink(missing_ok=True)
+    return int(worker.exitcode or 0)
+
+
+def _keep_touching(file: Path, over: threading.Event) -> None:
+    file.touch()
+    while not over.wait(_BEAT_S):
+        file.touch()
+
+
+def _run_dir(platform: Platform) -> Path:
+    return platform.home / "run"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,178 @@
+"""The console, in a real Chromium, over a real embedded API: a person signs in, registers, uploads, scores, reads, in both languages."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+import yaml
+from playwright.sync_api import Page, sync_playwright
+
+from genba_sop.data import generate
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+pytestmark = [
+    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine (Debian: apt-get install chromium)"),
+    pytest.mark.xdist_group("browser"),
+]
+FLAGS = ["--no-sandbox", "--disable-quic", "--disable-background-networking"]
+
+
+@pytest.fixture(scope="module")
+def films(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("films")
+    generate("oil_change", folder, golds=1, size=(320, 240), fps=15.0)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def genba(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]]:
+    """Embedded mode as ``genba up`` starts it: its url and the admin key of the first start."""
+    home = tmp_path_factory.mktemp("home")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    argv = [sys.executable, "-m", "genba_gateway", "up", "--home", str(home), "--port", str(port)]
+    with (home / "log").open("w") as log, subprocess.Popen(argv, stdout=log, stderr=log) as process:
+        url = f"http://127.0.0.1:{port}"
+        try:
+            _wait_until_ready(url, process, home / "log")
+            yield url, (home / "admin.key").read_text().strip()
+        finally:
+            process.send_signal(signal.SIGTERM)
+            process.wait()
+
+
+def _wait_until_ready(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
+    for _ in range(600):
+        if process.poll() is not None:
+            break
+        try:
+            if httpx.get(f"{url}/ready", trust_env=False).status_code == 200:
+                return
+        except httpx.TransportError:
+            pass
+        time.sleep(0.1)
+    pytest.fail(f"genba up did not become ready:\n{log.read_text()[-3000:]}")
+
+
+@pytest.fixture
+def page(genba: tuple[str, str]) -> Iterator[Page]:
+    with sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        page = browser.new_page(locale="en-US")
+        errors: list[str] = []
+        page.on("pageerror", lambda error: errors.append(str(error)))
+        page.goto(f"{genba[0]}/console")
+        yield page
+        browser.close()
+        assert errors == []
+
+
+def sign_in(page: Page, key: str) -> None:
+    page.fill("#sign-in input", key)
+    page.click("#sign-in button")
+    page.wait_for_selector("nav button")
+
+
+def definition(films: Path) -> str:
+    document = yaml.safe_load((films / "steps.yaml").read_text())
+    document.pop("golds")
+    return json.dumps(document)
+
+
+@pytest.mark.filterwarnings("default")
+def test_a_person_scores_a_video_and_reads_the_deviations_in_both_languages(
+    page: Page, genba: tuple[str, str], films: Path
+) -> None:
+    sign_in(page, genba[1])
+    page.click("nav button[data-tab=procedures]")
+    page.fill("#new-procedure textarea", definition(films))
+    page.click("#new-procedure button")
+    page.wait_for_selector("tbody input[type=file]")
+    page.set_input_files("tbody input[type=file]", films / "gold_1.mp4")
+    page.wait_for_selector("tbody tr td:nth-child(4):has-text('1')", timeout=60_000)
+    page.click("nav button[data-tab=score]")
+    page.wait_for_selector("#score select option", state="attached")
+    page.set_input_files("#score input[type=file]", films / "trainee.mp4")
+    page.click("#score button")
+    page.wait_for_selector("#result .verdict", timeout=60_000)
+    assert "Fail" in page.inner_text("#result .verdict")
+    assert "Missing" in page.inner_text("#result")
+    page.click("#language")
+    page.click("nav button[data-tab=evaluations]")
+    page.click("tbody button")
+    page.wait_for_selector("#result .verdict")
+    assert "不合格" in page.inner_text("#result .verdict")
+    assert "抜け" in page.inner_text("#result")
+
+
+@pytest.mark.filterwarnings("default")
+def test_bad_input_is_shown_with_the_field_and_loses_nothing(page: Page, genba: tuple[str, str]) -> None:
+    sign_in(page, genba[1])
+    page.click("nav button[data-tab=procedures]")
+    wrong = json.dumps({"title": {"en": "x"}, "steps": [{"id": "a", "after": ["b"]}, {"id": "b", "after": ["a"]}]})
+    page.fill("#new-procedure textarea", wrong)
+    page.click("#new-procedure button")
+    page.wait_for_selector("#message.bad")
+    assert "steps[" in page.inner_text("#message")
+    assert page.input_value("#new-procedure textarea") == wrong
+
+
+@pytest.mark.filterwarnings("default")
+def test_a_wrong_key_stays_at_the_door(page: Page) -> None:
+    page.fill("#sign-in input", "gnb_dev_wrong")
+    page.click("#sign-in button")
+    page.wait_for_selector("#message.bad")
+    assert page.is_visible("#sign-in")
+
+
+@pytest.mark.filterwarnings("default")
+def test_an_admin_makes_and_revokes_a_key(page: Page, genba: tuple[str, str]) -> None:
+    sign_in(page, genba[1])
+    page.click("nav button[data-tab=keys]")
+    page.fill("#new-key input", "line 3")
+    page.click("#new-key button")
+    page.wait_for_selector("#made-key code")
+    made = page.inner_text("#made-key code")
+    headers = {"authorization": f"Bearer {made}"}
+    answer = httpx.get(f"{genba[0]}/v1/whoami", headers=headers, trust_env=False)
+    assert answer.json().get("roles") == ["viewer"], answer.text
+    page.click("tr:has-text('line 3') button")
+    page.wait_for_selector("tr:has-text('line 3') td:has-text('Revoked')")
+    assert httpx.get(f"{genba[0]}/v1/whoami", headers=headers, trust_env=False).status_code == 401
+
+
+@pytest.mark.filterwarnings("default")
+def test_every_tab_opens_without_a_complaint_and_shows_a_job_that_ran(page: Page, genba: tuple[str, str]) -> None:
+    headers = {"authorization": f"Bearer {genba[1]}", "idempotency-key": "console-audit"}
+    job = {"recipe": "platform.verify_audit", "params": {}}
+    httpx.post(f"{genba[0]}/v1/jobs", json=job, headers=headers, trust_env=False).raise_for_status()
+    sign_in(page, genba[1])
+    for tab in ("score", "procedures", "evaluations", "keys", "system", "jobs"):
+        page.click(f"nav button[data-tab={tab}]")
+        page.wait_for_selector(f"nav button[data-tab={tab}][aria-selected=true]")
+        page.wait_for_load_state("networkidle")
+        assert page.is_hidden("#message"), page.inner_text("#message")
+    page.wait_for_selector("tr:has-text('platform.verify_audit') td:has-text('Done')", timeout=60_000)
+
+
+def test_both_languages_have_the_same_texts() -> None:
+    if (node := shutil.which("node")) is None:
+        pytest.skip("no Node on this machine")
+    texts = Path(__file__).parents[2] / "gateway/genba_gateway/console/texts.js"
+    script = f"import({json.dumps(texts.as_uri())}).then(({{TEXTS}}) => console.log(JSON.stringify(TEXTS)))"
+    quiet = {**os.environ, "NODE_NO_WARNINGS": "1"}
+    made = json.loads(subprocess.run([node, "-e", script], capture_output=True, check=True, env=quiet).stdout)
+    assert set(made["en"]) == set(made["ja"])
+    assert all(made[language][name] for language in made for name in made[language])

@@ -1,0 +1,237 @@
+"""The command as a person meets it: real processes, their exit codes, what they print and what they leave behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import socket
+import stat
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from tests.e2e.clips import film
+
+from genba_gateway import embedded
+from genba_shared.settings import Platform
+
+pytestmark = pytest.mark.xdist_group("cli")
+
+HEAVY = ("torch", "av", "cv2", "numba", "numpy", "fastapi", "sqlalchemy", "celery", "uvicorn", "httpx")
+KEY = re.compile(r"gnb_dev_[0-9a-z]{12}_[0-9A-Za-z]{49}")
+
+
+@dataclass(frozen=True)
+class Said:
+    """How a command ended."""
+
+    code: int
+    out: str
+    err: str
+
+
+def genba(*arguments: str | Path, home: Path | None = None) -> Said:
+    """Run the command in a process of its own, wide enough that no line is broken."""
+    env = {**os.environ, "COLUMNS": "300", "NO_COLOR": "1"} | ({"GENBA_HOME": str(home)} if home else {})
+    argv: Sequence[str] = [sys.executable, "-m", "genba_gateway", *map(str, arguments)]
+    ended = subprocess.run(argv, capture_output=True, text=True, timeout=240, env=env, check=False)
+    assert "Traceback" not in ended.stdout + ended.stderr
+    return Said(ended.returncode, ended.stdout, ended.stderr)
+
+
+def refusal(said: Said) -> str:
+    """The one line that says why not."""
+    lines = [line for line in said.err.splitlines() if line]
+    assert len(lines) == 1, said.err
+    assert lines[0].startswith("genba: ")
+    return lines[0]
+
+
+# --- the command itself ---------------------------------------------------------------------------------------------
+
+
+def test_help_imports_nothing_heavy() -> None:
+    script = (
+        "import sys\n"
+        "from genba_gateway.cli import main\n"
+        "sys.argv = ['genba', '--help']\n"
+        "try:\n    main()\n"
+        "except SystemExit as ended:\n    assert not ended.code\n"
+        f"print('imported:', *[name for name in {HEAVY!r} if name in sys.modules])\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=True)
+    assert ended.stdout.splitlines()[-1].split() == ["imported:"]
+    assert "Score files offline" in ended.stdout
+    assert "revoke and rotate API keys" in ended.stdout
+
+
+def test_a_command_that_does_not_exist_is_an_error() -> None:
+    said = genba("nonsense")
+    assert said.code == 2
+    assert "No such command 'nonsense'" in said.err
+
+
+def test_a_service_that_does_not_exist_is_named_with_those_that_do(tmp_path: Path) -> None:
+    said = genba("run", "nonsense", home=tmp_path)
+    assert said.code == 2
+    assert refusal(said) == "genba: There is no service 'nonsense'; there are embedded, gateway, sop, training, worker."
+
+
+def test_a_database_that_does_not_answer_is_said_without_its_password(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GENBA_DATABASE_URL", "postgresql+psycopg://genba:hunter2@127.0.0.1:1/genba")
+    said = genba("keys", "list", home=tmp_path)
+    assert said.code == 2
+    assert "does not answer" in refusal(said)
+    assert "hunter2" not in said.err
+
+
+# --- up -------------------------------------------------------------------------------------------------------------
+
+
+def test_up_says_that_its_port_is_taken(tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        said = genba("up", "--home", tmp_path / "home", "--port", str(port))
+    assert said.code == 2
+    assert refusal(said) == f"genba: 127.0.0.1:{port} is in use; choose another with --port."
+    assert not (tmp_path / "home" / "admin.key").exists()
+
+
+def test_up_refuses_a_home_that_is_in_use(tmp_path: Path) -> None:
+    with embedded.only_one(tmp_path / "home"):
+        said = genba("up", "--home", tmp_path / "home", "--port", "1")
+    assert said.code == 2
+    assert refusal(said).startswith(f"genba: Genba already runs on {tmp_path / 'home'}; stop it first")
+
+
+def test_the_first_start_makes_one_admin_key_that_only_its_owner_can_read(tmp_path: Path) -> None:
+    platform = Platform(home=tmp_path / "home")
+    made = embedded.first_admin_key(platform)
+    assert made is not None
+    assert stat.S_IMODE(made.stat().st_mode) == 0o600
+    assert KEY.fullmatch(made.read_text().strip())
+    assert embedded.first_admin_key(platform) is None
+
+
+# --- keys -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_key_is_made_listed_rotated_and_revoked(tmp_path: Path) -> None:
+    made = genba("keys", "create", "line 3 tablet", "--role", "operator", "--expires-days", "30", home=tmp_path)
+    assert made.code == 0
+    key_id, plaintext = made.out.splitlines()[:2]
+    assert KEY.fullmatch(plaintext)
+
+    file = tmp_path / "successor.key"
+    rotated = genba("keys", "rotate", key_id, "--overlap-hours", "1", "--file", file, home=tmp_path)
+    assert rotated.code == 0
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    successor = file.read_text().strip()
+    assert KEY.fullmatch(successor)
+    assert successor not in rotated.out
+
+    new_id = successor.split("_")[2]
+    assert genba("keys", "revoke", new_id, home=tmp_path).code == 0
+    listed = genba("keys", "list", home=tmp_path)
+    states = {row.split("│")[1].strip(): row.split("│")[-2].strip() for row in listed.out.splitlines() if "│" in row}
+    assert states == {key_id: "rotated", new_id: "revoked"}
+    assert plaintext.split("_")[3] not in listed.out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (("create", "x", "--role", "king"), "role"),
+        (("rotate", "zzzzzzzzzzzz"), "zzzzzzzzzzzz"),
+    ],
+)
+def test_what_keys_cannot_do_is_said_in_one_line(tmp_path: Path, arguments: tuple[str, ...], named: str) -> None:
+    said = genba("keys", *arguments, home=tmp_path)
+    assert said.code == 2
+    assert named in refusal(said)
+
+
+# --- sop ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def filmed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A gold run, a trainee's run with planted deviations, the steps and the truth: as the command films them."""
+    folder = tmp_path_factory.mktemp("filmed")
+    said = genba("sop", "demo-videos", "--out", folder, "--kind", "ppe", "--golds", "1", "--seed", "3")
+    assert said.code == 0
+    return folder
+
+
+def test_demo_videos_are_files_with_their_truth(filmed: Path) -> None:
+    assert {path.name for path in filmed.iterdir()} == {"gold_1.mp4", "trainee.mp4", "steps.yaml", "truth.json"}
+    truth = json.loads((filmed / "truth.json").read_text())
+    assert {each["kind"] for each in truth["trainee"]["truth"]} >= {"missing"}
+
+
+def test_a_run_with_planted_deviations_does_not_pass_and_they_are_found(filmed: Path, tmp_path: Path) -> None:
+    report = tmp_path / "report.html"
+    said = genba(
+        "sop", "score", "--gold", filmed / "gold_1.mp4", "--trainee", filmed / "trainee.mp4",
+        "--steps", filmed / "steps.yaml", "--json", "--report", report,
+    )  # fmt: skip
+    assert said.code == 1
+    evaluation = json.loads(said.out)
+    assert evaluation["verdict"] == "fail"
+    planted = json.loads((filmed / "truth.json").read_text())["trainee"]["truth"]
+    found = {each["step_id"] for each in evaluation["deviations"] if each["kind"] == "missing"}
+    assert {each["step_id"] for each in planted if each["kind"] == "missing"} <= found
+    assert report.read_text(encoding="utf-8").startswith("<!doctype html>")
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A gold run of two seconds and its steps."""
+    folder = tmp_path_factory.mktemp("small")
+    steps = folder / "steps.yaml"
+    steps.write_text(
+        "title: {en: Blocks, ja: 積み木}\nsteps: [{id: red}, {id: blue, critical: true}]\n", encoding="utf-8"
+    )
+    return film(folder / "gold.mp4", seconds=2, seed=1), steps
+
+
+def test_a_run_that_is_the_gold_run_passes(small: tuple[Path, Path]) -> None:
+    gold, steps = small
+    said = genba("sop", "score", "--gold", gold, "--trainee", gold, "--steps", steps, "--lang", "ja")
+    assert said.code == 0
+    assert "合格" in said.out
+
+
+def test_bad_files_are_said_in_one_line(small: tuple[Path, Path], tmp_path: Path) -> None:
+    gold, steps = small
+    text = tmp_path / "text.mp4"
+    text.write_text("This is no video.")
+    broken = tmp_path / "broken.yaml"
+    broken.write_text("title: {en: [")
+    contradicting = tmp_path / "contradicting.yaml"
+    contradicting.write_text("title: {en: T}\nsteps: [{id: a, after: [b]}, {id: b, min_s: 9, max_s: 1}]\n")
+    for trainee, steps_file, said in (
+        (tmp_path / "absent.mp4", steps, "There is no such file"),
+        (text, steps, "text.mp4"),
+        (gold, broken, "broken.yaml is not readable as YAML at line 1"),
+    ):
+        refused = genba("sop", "score", "--gold", gold, "--trainee", trainee, "--steps", steps_file)
+        assert refused.code == 2
+        assert said in refusal(refused)
+    refused = genba("sop", "score", "--gold", gold, "--trainee", gold, "--steps", contradicting)
+    assert refused.code == 2
+    assert "steps[1]" in refused.err
+
+
+def test_a_server_that_is_not_there_is_exit_code_three() -> None:
+    said = genba("sop", "videos", "list", "--url", "http://127.0.0.1:1")
+    assert said.code == 3
+    assert "does not answer" in refusal(said)

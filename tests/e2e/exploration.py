@@ -1,0 +1,286 @@
+"""Explore the whole documented API with schemathesis, in this process, over real records. Says what it found; asserts nothing.
+
+The embedded application is asked through its ASGI door as an admin. Ids that schemathesis makes up are mostly replaced by
+ids of records that exist, because an API that only ever answers 404 has not been tested.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+import schemathesis
+from hypothesis import strategies as st
+from schemathesis.config import SchemathesisConfig
+from schemathesis.engine import events, from_schema
+from schemathesis.generation.meta import TestPhase
+from schemathesis.python import asgi
+from tests.e2e.clips import film
+
+from genba_gateway import embedded
+from genba_shared.artifacts import Artifacts
+from genba_shared.db import Database
+from genba_shared.jobs import Jobs
+from genba_shared.settings import Platform
+
+SEED = 20261121
+EXAMPLES_PER_OPERATION = 12  # fuzzed, beside the boundary cases that schemathesis derives from the schemas
+ARTIFACT = "answer.txt"
+STREAM_ENDS_AFTER_S = 0.05
+
+# An address that is also the template of another one: GET /v1/sop/evaluations/batch is GET …/{evaluation_id}, and a 422.
+SHARED_ADDRESSES = ("POST /v1/sop/evaluations/batch",)
+
+
+@dataclass
+class Found:
+    """What an exploration saw."""
+
+    cases: int = 0
+    failures: dict[tuple[str, str, str], str] = field(
+        default_factory=dict
+    )  # (operation, check, title) → how to repeat it
+    errors: list[str] = field(default_factory=list)
+    statuses: dict[str, Counter[int]] = field(default_factory=dict)
+
+    @property
+    def operations(self) -> frozenset[str]:
+        return frozenset(self.statuses)
+
+    def report(self) -> str:
+        """Every failure once, with the request that shows it."""
+        told = [f"{' · '.join(key)}\n    {how}" for key, how in sorted(self.failures.items())]
+        return "\n".join([*told, *self.errors]) or "nothing"
+
+
+@dataclass
+class Records:
+    """Ids of records that exist, by the prefix or the parameter by which they are asked for."""
+
+    ids: dict[str, list[str]]
+    spares: dict[str, Iterator[str]]
+    finished_job: str
+    videos: tuple[bytes, ...]
+
+    def one(self, kind: str, salt: str) -> str | None:
+        """An id of a record, seven times out of eight; always the same for the same salt."""
+        digest = hashlib.sha256(salt.encode()).digest()
+        ids = self.ids.get(kind, [])
+        return ids[digest[1] % len(ids)] if ids and digest[0] % 8 else None
+
+    def spare(self, kind: str, asked: str) -> str:
+        """A record that nothing else needs, to be deleted; when there is none left, ``asked`` unless it is needed."""
+        spare = next(self.spares.get(kind, iter(())), None)
+        return spare or (asked[:-8] + "0" * 8 if asked in self.ids.get(kind, []) else asked)
+
+
+def explore(platform: Platform, folder: Path) -> Found:
+    """Run every phase of schemathesis over the embedded application on ``platform``. ``folder``: where clips may lie."""
+    with _application(platform) as (application, key), asgi.get_client(application) as client:
+        try:
+            client.headers["authorization"] = f"Bearer {key}"
+            records = _make_records(client, platform, folder)
+            return _run(application, key, records)
+        finally:
+            asgi.shutdown_lifespans()
+
+
+@contextmanager
+def _application(platform: Platform) -> Iterator[tuple[Any, str]]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GENBA_GATEWAY_RATE_PER_MINUTE", "1000000")
+        patch.setenv("GENBA_GATEWAY_RATE_BURST", "1000000")
+        patch.setenv("GENBA_GATEWAY_FAILURES_PER_MINUTE", "1000000")
+        patch.setenv("GENBA_GATEWAY_RESILIENCE__QUEUE_S", "60")  # a slow machine is no reason to be turned away
+        patch.setenv("GENBA_TRAINING_EVENT_STREAM_MAX_S", str(STREAM_ENDS_AFTER_S))
+        patch.setenv("GENBA_TRAINING_EVENT_POLL_S", str(STREAM_ENDS_AFTER_S))
+        key_file = embedded.first_admin_key(platform)
+        assert key_file is not None
+        yield embedded.create_app(platform), key_file.read_text().strip()
+
+
+def _make_records(client: Any, platform: Platform, folder: Path) -> Records:
+    """A procedure with a gold, evaluations, jobs in several states, keys; spares of whatever can be deleted."""
+    clips = [film(folder / f"clip_{n}.mp4", seconds=2.0 + n / 4, seed=n).read_bytes() for n in range(4)]
+    spans = [{"id": "red", "start_s": 0, "end_s": 1}, {"id": "blue", "start_s": 1, "end_s": 2}]
+    numbers = itertools.count()
+
+    def post(path: str, body: Any) -> Any:
+        answer = client.post(path, json=body, headers={"idempotency-key": f"seed-{next(numbers)}"})
+        assert answer.ok, answer.text
+        return answer.json()
+
+    def upload(clip: bytes) -> str:
+        answer = client.post("/v1/sop/videos", data=clip, headers={"content-type": "video/mp4"})
+        assert answer.ok, answer.text
+        return str(answer.json()["id"])
+
+    def procedure() -> str:
+        steps = [{"id": "red", "name": {"en": "Red", "ja": "赤"}}, {"id": "blue", "critical": True}]
+        document = {"title": {"en": "Blocks"}, "steps": steps, "golds": [{"video": videos[0], "steps": spans}]}
+        return str(post("/v1/sop/procedures", document)["id"])
+
+    def attach(procedure_id: str, video_id: str) -> str:
+        body = {"video_id": video_id, "steps": spans}
+        return str(post(f"/v1/sop/procedures/{procedure_id}/golds", body)["id"])
+
+    videos = [upload(clip) for clip in clips]
+    main_procedure = procedure()
+    doomed_procedures = [procedure() for _ in range(3)]
+    evaluations = [
+        post("/v1/sop/evaluations", {"procedure_id": main_procedure, "video_id": video, "operator": "op-1"})["id"]
+        for video in videos[:2]
+    ]
+    doomed_golds = [attach(main_procedure, video) for video in videos[1:3]]
+    jobs = [post("/v1/jobs", {"recipe": "platform.verify_audit"})["id"] for _ in range(6)]
+    for job in jobs[:2]:
+        post(f"/v1/jobs/{job}/cancel", None)
+    done = _finish(platform, jobs.pop())
+    keys = [post("/v1/keys", {"name": f"seed {n}"})["id"] for n in range(12)]
+    return Records(
+        ids={
+            "video_id": videos[:2],
+            "procedure_id": [main_procedure],
+            "evaluation_id": evaluations,
+            "job_id": [*jobs, done],
+            "key_id": keys[:4],
+        },
+        spares={
+            "video_id": iter(videos[3:]),
+            "procedure_id": iter(doomed_procedures),
+            "gold_id": iter(doomed_golds),
+            "key_id": iter(keys[4:]),
+        },
+        finished_job=done,
+        videos=tuple(clips),
+    )
+
+
+def _finish(platform: Platform, job_id: str) -> str:
+    """Do a job as a worker would, and leave a file."""
+    database = Database(platform.database_url)
+    try:
+        jobs = Jobs(database)
+        claim = jobs.claim(job_id, owner="exploration", lease_s=60)
+        key = Artifacts(platform.artifacts_url).put(b"42")
+        assert claim is not None
+        assert jobs.finish(claim, {"value": None, "metrics": {}, "artifacts": {ARTIFACT: key}})
+        return job_id
+    finally:
+        database.close()
+
+
+def _run(application: Any, key: str, records: Records) -> Found:
+    videos = st.sampled_from(records.videos) | st.binary(max_size=512)
+    for kind in ("video/mp4", "application/octet-stream"):
+        schemathesis.openapi.media_type(kind, videos)
+    schema = schemathesis.openapi.from_asgi("/v1/openapi.json", application, config=_config(key))
+    found = Found()
+    with _before_every_call(lambda case: _aim(case, records)):
+        for event in from_schema(schema).execute():
+            if isinstance(event, events.ScenarioFinished):
+                _note(event, found)
+            elif isinstance(event, events.NonFatalError | events.FatalError):
+                found.errors.append(f"{getattr(event, 'label', '')}: {getattr(event, 'value', None) or event}")
+    return found
+
+
+@contextmanager
+def _before_every_call(aim: Callable[[Any], None]) -> Iterator[None]:
+    """Schemathesis takes this hook for the whole process only, so it is taken back in the end."""
+
+    def before_call(context: Any, case: Any, kwargs: Any) -> None:
+        aim(case)
+
+    schemathesis.hook(before_call)
+    try:
+        yield
+    finally:
+        schemathesis.hooks.unregister(before_call)
+
+
+def _config(key: str) -> SchemathesisConfig:
+    shared = {"unsupported_method": {"enabled": False}, "allow_header_conformance": {"enabled": False}}
+    operations = [{"include-name": name, "checks": shared} for name in SHARED_ADDRESSES]
+    return SchemathesisConfig.from_dict(
+        {
+            "seed": SEED,
+            "continue-on-failure": True,
+            "cache": {"enabled": False},
+            "headers": {"Authorization": f"Bearer {key}"},
+            "generation": {
+                "max-examples": EXAMPLES_PER_OPERATION,
+                "mode": "all",
+                "database": "none",
+                "no-shrink": True,
+            },
+            # Rules between fields (steps that contradict each other, bytes that are no video) are beyond JSON Schema, and a
+            # link may lead to a record that is gone: a valid document may rightly be a 4xx, as long as that is documented.
+            "checks": {"positive_data_acceptance": {"enabled": False}},
+            "operations": operations,
+        }
+    )
+
+
+def _aim(case: Any, records: Records) -> None:
+    """Point a case at records that exist, where it names some that might. Following links, schemathesis has its own."""
+    if case.meta is not None and case.meta.phase.name is TestPhase.STATEFUL:
+        return
+    salt = json.dumps([case.path_parameters, case.query, repr(case.body)], sort_keys=True, default=repr)
+    parameters = case.path_parameters or {}
+    ends_something = case.method == "DELETE" or case.path.endswith("/rotate")
+    for name, value in list(parameters.items()):
+        if _may_be_an_id(value):
+            is_target = ends_something and f"{{{name}}}" in case.path.removesuffix("/rotate").rsplit("/", 1)[1]
+            parameters[name] = records.spare(name, value) if is_target else records.one(name, salt) or value
+    if case.path.endswith("/artifacts/{name}") and parameters.get("job_id") in records.ids["job_id"]:
+        parameters.update(job_id=records.finished_job, name=ARTIFACT)
+    for place in (case.query, case.body):
+        _aim_within(place, records, salt)
+
+
+def _aim_within(node: Any, records: Records, salt: str) -> None:
+    if isinstance(node, list):
+        for item in node:
+            _aim_within(item, records, salt)
+    elif isinstance(node, dict):
+        for name, value in node.items():
+            if _may_be_an_id(value) and name in records.ids:
+                node[name] = records.one(name, salt) or value
+            else:
+                _aim_within(value, records, salt)
+
+
+def _may_be_an_id(value: object) -> bool:
+    """Of the right form, so that putting another in its place turns no bad case into a good one."""
+    return isinstance(value, str) and re.fullmatch(r"[a-z]{2,8}_[0-9a-z]{1,30}|[0-9a-z]{12}", value) is not None
+
+
+def _note(event: events.ScenarioFinished, found: Found) -> None:
+    recorder = event.recorder
+    for case_id, interaction in recorder.interactions.items():
+        node = recorder.cases.get(case_id)
+        if node is None or interaction.response is None:
+            continue
+        found.cases += 1
+        label = node.value.operation.label
+        found.statuses.setdefault(label, Counter())[interaction.response.status_code] += 1
+    for case_id, checks in recorder.checks.items():
+        for check in checks:
+            if check.failure_info is None:
+                continue
+            failure = check.failure_info.failure
+            key = (recorder.cases[case_id].value.operation.label, check.name, failure.title)
+            answer = recorder.interactions[case_id].response
+            said = f"{answer.status_code}: {answer.text[:500]}" if answer is not None else "no answer"
+            told = f"{failure.message}\n{check.failure_info.code_sample}\n{said}"
+            found.failures.setdefault(key, told[:1500].replace("\n", "\n    "))

@@ -1,0 +1,176 @@
+"""``genba sop``: offline scoring, demo videos, and the commands that speak to a running service over real HTTP."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import uvicorn
+import yaml
+from typer.testing import CliRunner, Result
+
+from genba_shared.principal import PRINCIPAL_HEADER
+from genba_sop import data
+from genba_sop.app import create_app
+from genba_sop.cli import app, explain
+from genba_sop.settings import Settings
+
+Films = Any  # of conftest, which tests cannot import
+Headers = Callable[..., dict[str, str]]
+STEPS = ("open", "fill", "close", "wipe")
+
+
+def genba(*arguments: str | Path) -> Result:
+    return CliRunner().invoke(app, [str(argument) for argument in arguments], env={"COLUMNS": "200"})
+
+
+@pytest.fixture
+def steps_file(films: Films, tmp_path: Path) -> Path:
+    """Beside copies of the golds that it names."""
+    golds = []
+    for path in films.golds:
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+        spans = [{"id": step, "start_s": 4.0 * k, "end_s": 4.0 * (k + 1)} for k, step in enumerate(STEPS)]
+        golds.append({"video": path.name, "steps": spans})
+    steps = [{"id": step, "name": {"en": step.title(), "ja": "手順"}, "critical": step == "close"} for step in STEPS]
+    path = tmp_path / "steps.yaml"
+    path.write_text(yaml.safe_dump({"title": "Refill", "steps": steps, "golds": golds}), encoding="utf-8")
+    return path
+
+
+def test_a_failed_run_exits_1_and_names_what_is_missing_and_when(
+    films: Films, steps_file: Path, tmp_path: Path
+) -> None:
+    page = tmp_path / "report.html"
+    done = genba("score", "--trainee", films.skipped, "--steps", steps_file, "--report", page)
+    assert done.exit_code == 1, done.output
+    assert "Critical step missing: Close" in done.output
+    assert "0:08" in done.output
+    assert "reference" in done.output  # what each stage took
+    assert page.read_text(encoding="utf-8").count("data:image/jpeg;base64,") >= 2
+
+
+def test_a_good_run_exits_0(films: Films, steps_file: Path) -> None:
+    golds = [argument for path in films.golds for argument in ("--gold", path)]
+    done = genba("score", *golds, "--trainee", films.good, "--steps", steps_file, "--lang", "ja")
+    assert done.exit_code == 0, done.output
+    assert "合格" in done.output
+
+
+def test_json_is_the_same_record_that_the_service_stores(films: Films, steps_file: Path) -> None:
+    done = genba("score", "--trainee", films.skipped, "--steps", steps_file, "--json")
+    record = json.loads(done.stdout)
+    assert record["verdict"] == "fail"
+    assert {"interval", "deviations", "trace", "golds", "timings_ms", "encoder", "model_version"} <= set(record)
+    assert [gold["video_id"] for gold in record["golds"]] == [path.name for path in films.golds]
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"trainee": "nowhere.mp4"}, "nowhere.mp4"),
+        ({"trainee": "text.mp4"}, "text.mp4"),
+        ({"steps": "broken.yaml"}, "steps[0].after"),
+        ({"steps": "bare.yaml"}, "--gold"),
+    ],
+)
+def test_bad_input_exits_2_with_one_line(
+    films: Films, steps_file: Path, tmp_path: Path, change: dict[str, str], said: str
+) -> None:
+    (tmp_path / "text.mp4").write_text("this is no video" * 300)
+    (tmp_path / "broken.yaml").write_text("title: t\nsteps: [{id: a, after: [b]}]")
+    (tmp_path / "bare.yaml").write_text("title: t\nsteps: [{id: a}]")
+    paths = {"trainee": films.good, "steps": steps_file} | {k: tmp_path / v for k, v in change.items()}
+    done = genba("score", "--trainee", paths["trainee"], "--steps", paths["steps"])
+    assert done.exit_code == 2
+    assert said in done.output
+    assert "Traceback" not in done.output
+
+
+def test_golds_without_marked_steps_are_scored_on_proposals_and_it_is_said(
+    films: Films, steps_file: Path, tmp_path: Path
+) -> None:
+    document = yaml.safe_load(steps_file.read_text(encoding="utf-8"))
+    del document["golds"]
+    (tmp_path / "unmarked.yaml").write_text(yaml.safe_dump(document), encoding="utf-8")
+    done = genba("score", "--gold", films.golds[0], "--trainee", films.good, "--steps", tmp_path / "unmarked.yaml")
+    assert "proposed by change points" in done.output
+
+
+@pytest.mark.parametrize(
+    "warning", ["steps_proposed", "steps_transferred:1", "gold_outlier:2", "step_not_shown:0:close"]
+)
+def test_every_warning_of_a_reference_is_a_sentence(warning: str) -> None:
+    assert explain(warning) != warning
+    assert explain(warning).endswith(".") or explain(warning).endswith("?")
+
+
+def test_demo_videos_writes_what_score_reads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: dict[str, Any] = {}
+
+    def generate(kind: str, out: Path, **options: Any) -> Any:
+        asked.update(kind=kind, out=out, **options)
+        options["progress"](1.0, "gold_1.mp4")
+        paths = type("Made", (), {"path": out / "trainee.mp4"})
+        return type("Set", (), {"steps_path": out / "steps.yaml", "golds": (paths,), "trainee": paths})
+
+    monkeypatch.setattr(data, "generate", generate)
+    done = genba("demo-videos", "--out", tmp_path, "--kind", "ppe", "--seed", "3", "--golds", "4")
+    assert done.exit_code == 0, done.output
+    assert (asked["kind"], asked["seed"], asked["golds"]) == ("ppe", 3, 4)
+    assert genba("demo-videos", "--out", tmp_path, "--kind", "soup").exit_code == 2
+
+
+@pytest.fixture
+def server(settings: Settings, signed: Headers) -> Iterator[str]:
+    """The service on a real socket, behind what stands for the gateway: it signs every request as an engineer's."""
+    service = create_app(settings)
+
+    async def gateway(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "http":
+            principal = signed("engineer")[PRINCIPAL_HEADER].encode()
+            scope = {**scope, "headers": [*scope["headers"], (PRINCIPAL_HEADER.encode(), principal)]}
+        await service(scope, receive, send)
+
+    config = uvicorn.Config(gateway, host="127.0.0.1", port=0, log_level="error", ws="none")
+    running = uvicorn.Server(config)
+    thread = threading.Thread(target=running.run)
+    thread.start()
+    while not running.started:
+        assert thread.is_alive(), "the server did not start"
+        thread.join(0.01)
+    yield f"http://127.0.0.1:{running.servers[0].sockets[0].getsockname()[1]}"
+    running.should_exit = True
+    thread.join()
+
+
+def test_register_upload_evaluate_and_report_over_http(
+    server: str, films: Films, steps_file: Path, tmp_path: Path
+) -> None:
+    at = ("--url", server, "--key", "unused")
+    procedure = genba("procedures", "create", steps_file, *at).stdout.strip()
+    assert procedure.startswith("proc_")
+    assert "Refill" in genba("procedures", "list", *at).output
+    assert json.loads(genba("procedures", "show", procedure, *at).stdout)["version"] == 1
+    done = genba("evaluate", "--procedure", procedure, "--video", films.skipped, "--operator", "op-1", *at)
+    assert done.exit_code == 1, done.output
+    evaluation = done.stdout.strip().splitlines()[-1]
+    for form in ("html", "json", "csv", "pdf"):
+        assert genba("report", evaluation, "--out", tmp_path / f"r.{form}", *at).exit_code == 0
+    assert (tmp_path / "r.pdf").read_bytes().startswith(b"%PDF")
+    assert genba("report", evaluation, "--out", tmp_path / "r.doc", *at).exit_code == 2
+    video = genba("videos", "upload", films.good, *at).stdout.strip()
+    assert video in genba("videos", "list", *at).output
+    assert json.loads(genba("videos", "delete", video, *at).stdout)["artifacts"] == 3
+    gone = genba("videos", "delete", video, *at)
+    assert (gone.exit_code, "404" in gone.output) == (3, True)
+
+
+def test_a_server_that_is_not_there_is_one_line_and_exit_3() -> None:
+    done = genba("procedures", "list", "--url", "http://127.0.0.1:9", "--key", "k")
+    assert done.exit_code == 3
+    assert "does not answer" in done.output

@@ -1,0 +1,156 @@
+"""The decoder against exhaustive search, p-values against their definition, false discoveries against their rate, labels."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+from scipy.stats import false_discovery_control
+
+from genba_sop.decoding import ELSEWHERE, Chart, Penalties, follow
+from genba_sop.nulls import discoveries, fit_null, tail_p
+from genba_sop.procedure import Span
+from genba_sop.segmentation import BETWEEN, Run, absorb_short, edges_s, labels_of, runs_of, spans_of
+
+INF = float("inf")
+
+
+def chart(segments: list[int], *, jump: float) -> Chart:
+    """One gold whose frames lie in these segments."""
+    count = max(segments) + 1
+    jumps = np.full((count, count), jump)
+    jumps[np.arange(count - 1), np.arange(1, count)] = 0.0
+    enter, finish = np.full(count, jump), np.full(count, jump)
+    enter[0] = finish[-1] = 0.0
+    return Chart(np.zeros(len(segments), np.int64), np.array(segments), jumps, enter, finish)
+
+
+def price(states: tuple[tuple[int, bool], ...], cost: np.ndarray, one: Chart, p: Penalties) -> float:
+    """What a sequence of (gold frame, matched) costs, by the definition of the moves."""
+    segment = one.segment.tolist()
+    first = {s: segment.index(s) for s in segment}
+    last = {s: len(segment) - 1 - segment[::-1].index(s) for s in segment}
+
+    def late(i: int) -> float:
+        return float(p.cut * (i - first[segment[i]]) / max(last[segment[i]] - first[segment[i]], 1))
+
+    def early(i: int) -> float:
+        return float(p.cut * (last[segment[i]] - i) / max(last[segment[i]] - first[segment[i]], 1))
+
+    i, matched = states[0]
+    total = one.enter[segment[i]] + late(i) + (cost[i, 0] if matched else p.leave + p.elsewhere)
+    for j, ((before, was), (i, matched)) in enumerate(itertools.pairwise(states), 1):
+        if not matched:
+            if i != before:
+                return INF
+            total += p.elsewhere + (p.leave if was else 0.0)
+            continue
+        ways = [early(before) + one.jump[segment[before], segment[i]] + late(i)]
+        if was and i == before:
+            ways.append(p.hold)
+        if was and 1 <= i - before <= p.reach:
+            ways.append(p.hurry * (i - before - 1))
+        if not was and i - before in {0, 1}:
+            ways.append(0.0)
+        total += min(ways) + cost[i, j]
+    return float(total + one.finish[segment[states[-1][0]]] + early(states[-1][0]))
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_the_decoder_finds_the_cheapest_of_all_paths(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    one = chart([0, 0, 1, 2], jump=0.7)
+    cost = rng.uniform(0, 1.5, (4, 4))
+    penalties = Penalties(leave=0.3, elsewhere=0.5, jump=0.7, cut=0.4)
+    states = [(i, matched) for i in range(4) for matched in (True, False)]
+    best = min(price(path, cost, one, penalties) for path in itertools.product(states, repeat=4))
+    (found,) = follow(cost, one, penalties)
+    assert found.total == pytest.approx(best, abs=1e-12)
+
+
+def test_golds_side_by_side_are_followed_as_each_alone() -> None:
+    rng = np.random.default_rng(7)
+    first, second = rng.random((6, 9)), rng.random((5, 9))
+    one, two = chart([0, 0, 1, 1, 2, 2], jump=2.0), chart([0, 1, 1, 2, 2], jump=2.0)
+    jumps = np.full((6, 6), INF)
+    jumps[:3, :3], jumps[3:, 3:] = one.jump, two.jump
+    both = Chart(
+        np.repeat([0, 1], [6, 5]),
+        np.r_[one.segment, two.segment + 3],
+        jumps,
+        np.r_[one.enter, two.enter],
+        np.r_[one.finish, two.finish],
+    )
+    together = follow(np.concatenate([first, second]), both, Penalties())
+    for joint, (cost, alone) in zip(together, [(first, one), (second, two)], strict=True):
+        (single,) = follow(cost, alone, Penalties())
+        assert joint.total == pytest.approx(single.total)
+        assert joint.frame.tolist() == single.frame.tolist()
+
+
+def test_frames_that_match_nothing_are_left_out_and_the_place_is_kept() -> None:
+    cost = np.full((6, 10), 2.0)
+    for i, j in [(0, 0), (1, 1), (2, 2), (3, 7), (4, 8), (5, 9)]:
+        cost[i, j] = 0.0
+    (found,) = follow(cost, chart([0, 0, 0, 1, 1, 1], jump=4.0), Penalties())
+    assert found.frame.tolist() == [0, 1, 2, *[ELSEWHERE] * 4, 3, 4, 5]
+
+
+def test_inside_the_pool_the_p_value_is_a_share_with_add_one_smoothing() -> None:
+    pool = np.arange(1.0, 100.0)
+    assert tail_p(pool, 50.0, least_scale=0.1) == pytest.approx(51 / 100)
+    assert tail_p(pool, 99.0, least_scale=0.1) == pytest.approx(2 / 100)
+
+
+def test_beyond_the_pool_the_p_value_goes_on_falling() -> None:
+    pool = np.random.default_rng(1).exponential(size=200)
+    values = [tail_p(pool, pool.max() + beyond, least_scale=0.1) for beyond in (0.5, 4.0, 8.0)]
+    assert values[0] > values[1] > values[2] > 0
+    assert values[1] == pytest.approx(
+        values[2] * np.exp(4 / np.mean(pool[pool > np.quantile(pool, 0.75)] - np.quantile(pool, 0.75)))
+    )
+
+
+def test_p_values_of_the_null_are_small_about_as_often_as_they_say() -> None:
+    rng = np.random.default_rng(2)
+    null = fit_null(rng.normal(size=(20, 10)), least_spread=0.01)
+    assert null is not None
+    fresh = [null.p(float(z)) for z in null.z(rng.normal(size=(300, 10))).ravel()]
+    for level in (0.01, 0.05, 0.2):
+        assert np.mean(np.array(fresh) <= level) <= 2.5 * level
+
+
+def test_a_null_needs_two_comparisons() -> None:
+    assert fit_null(np.zeros((0, 4)), least_spread=0.1) is None
+    assert fit_null(np.ones((1, 4)), least_spread=0.1) is None
+
+
+def test_rejections_are_those_of_benjamini_and_hochberg() -> None:
+    rng = np.random.default_rng(3)
+    for _ in range(50):
+        p = np.r_[rng.uniform(size=12), rng.uniform(0, 0.01, size=4)]
+        expected = false_discovery_control(p, method="bh") <= 0.1
+        assert discoveries(p.tolist(), tests=len(p), rate=0.1) == tuple(bool(e) for e in expected)
+
+
+def test_hypotheses_that_were_no_candidates_count_as_tests() -> None:
+    assert discoveries([0.02], tests=1, rate=0.1) == (True,)
+    assert discoveries([0.02], tests=10, rate=0.1) == (False,)
+    assert discoveries([], tests=10, rate=0.1) == ()
+
+
+def test_labels_and_spans_are_each_others_inverse() -> None:
+    times = np.arange(20) / 4
+    edges = edges_s(times, 5.0)
+    spans = (Span("a", 0.0, 1.125), Span("b", 2.125, 5.0))
+    labels = labels_of(spans, ["a", "b"], (edges[1:] + edges[:-1]) / 2)
+    assert [run.label for run in runs_of(labels)] == [0, BETWEEN, 1]
+    assert spans_of(labels, ["a", "b"], edges) == spans
+
+
+def test_short_runs_go_to_their_longer_neighbour() -> None:
+    labels = np.array([0] * 6 + [1] * 2 + [2] * 4)
+    assert absorb_short(labels, shortest=3).tolist() == [0] * 8 + [2] * 4
+    assert runs_of(np.zeros(3)) == (Run(0, 0, 2),)
+    assert runs_of([]) == ()
