@@ -195,7 +195,8 @@ class Recipe(Generic[P]):
     """Named long work with validated parameters.
 
     ``scope`` is what a submitter needs besides ``jobs:write``. ``time_limit_s`` bounds one attempt, ``max_attempts``
-    the attempts that fail or lose their worker before the job is a dead letter.
+    the attempts that fail or lose their worker before the job is a dead letter, ``max_running`` how many of its jobs
+    run at the same time, over all workers; the others wait.
     """
 
     name: str
@@ -206,6 +207,7 @@ class Recipe(Generic[P]):
     scope: str | None = None
     time_limit_s: float = 6 * 3600.0
     max_attempts: int = 4
+    max_running: int | None = None
 
     def __post_init__(self) -> None:
         if not _NAME.match(self.name):
@@ -213,6 +215,9 @@ class Recipe(Generic[P]):
             raise ValueError(msg)
         if self.params.model_config.get("extra") != "forbid":
             msg = f"Params of {self.name!r} must refuse unknown fields: derive from genba_shared.recipe.Params."
+            raise ValueError(msg)
+        if self.max_running is not None and self.max_running < 1:
+            msg = f"max_running of {self.name!r} is {self.max_running}: none of its jobs would ever run."
             raise ValueError(msg)
 
 

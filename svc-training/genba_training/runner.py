@@ -64,7 +64,8 @@ class Runner:
         """Do what a wake-up asks for. A job that is taken, not due or over costs one statement."""
         if self.draining():
             return "not_ours"
-        job = self.jobs.claim(job_id, owner=self.owner, lease_s=self.settings.lease_s)
+        limits = self.recipes.limits
+        job = self.jobs.claim(job_id, owner=self.owner, lease_s=self.settings.lease_s, limits=limits)
         if job is None:
             _clean_up(self.jobs, self._folder(job_id))
             return "not_ours"
