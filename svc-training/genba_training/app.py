@@ -23,7 +23,7 @@ from genba_shared.queue import Wakeups, make_celery
 from genba_shared.recipe import Recipe
 from genba_shared.service import create_service, problem_responses
 from genba_training import recipes
-from genba_training.metrics import QueueCollector
+from genba_training.metrics import QueueCollector, SweeperCollector
 from genba_training.schemas import (
     EVENT_SCHEMA,
     JOB_ID,
@@ -73,8 +73,9 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             every_s=settings.sweep_s,
             keep_jobs=timedelta(days=settings.keep_jobs_days),
         )
-        collector = QueueCollector(upkeep.figures)
-        app.state.metrics.registry.register(collector)
+        collectors = (QueueCollector(upkeep.figures), SweeperCollector(sweeper))
+        for collector in collectors:
+            app.state.metrics.registry.register(collector)
         app.state.readiness.add("sweeper", sweeper.unwell)
         app.state.jobs, app.state.streams, app.state.settings = jobs, streams, settings
         app.state.artifacts = Artifacts(platform.artifacts_url)
@@ -85,7 +86,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
                 yield
         finally:
             sweeper.stop()
-            app.state.metrics.registry.unregister(collector)
+            for collector in collectors:
+                app.state.metrics.registry.unregister(collector)
             wakeups.close()
             database.close()
 
