@@ -53,7 +53,7 @@ def up(home: Home = None, host: Host = "127.0.0.1", port: Port = 8080) -> None:
 
 @app.command()
 def run(
-    service: Annotated[str, typer.Argument(help="gateway, sop, training or worker.")],
+    service: Annotated[str, typer.Argument(help="gateway, worker, embedded, or a service such as sop or training.")],
     host: Host = "127.0.0.1",
     port: Port = 8080,
     queues: Annotated[str, typer.Option(help="Queues that a worker takes from, comma-separated.")] = "cpu",

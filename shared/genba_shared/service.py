@@ -7,7 +7,7 @@ request; and nobody gets to ``/v1`` without a principal that the gateway signed.
 from __future__ import annotations
 
 import importlib.metadata
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager
 from http import HTTPStatus
 from typing import Any
@@ -15,7 +15,9 @@ from typing import Any
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.openapi.utils import get_openapi
+from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.exposition import choose_encoder
+from prometheus_client.registry import Collector
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
@@ -65,6 +67,7 @@ class Readiness:
     def __init__(self) -> None:
         self._checks: dict[str, Callable[[], str | None]] = {}
         self._draining = False
+        self.passed: Mapping[str, bool] = {}  # by check, as of the last time that somebody asked
 
     def add(self, name: str, check: Callable[[], str | None]) -> None:
         self._checks[name] = check
@@ -85,7 +88,8 @@ class Readiness:
     def reasons(self) -> dict[str, str]:
         """Why not ready, by check; empty when ready. A check that raises is a check that fails."""
         found = {"process": "is shutting down"} if self._draining else {}
-        for name, check in list(self._checks.items()):
+        checks = list(self._checks.items())
+        for name, check in checks:
             try:
                 reason = check()
             except Exception as error:  # a broken check must not take the readiness answer down
@@ -93,7 +97,23 @@ class Readiness:
                 reason = f"the check failed with {type(error).__name__}"
             if reason:
                 found[name] = reason
+        self.passed = {name: name not in found for name, _ in checks}
         return found
+
+
+class ReadinessCollector(Collector):
+    """``genba_<service>_ready{check}``. Asks nothing itself: the gateway asks every two seconds, and a check may be slow."""
+
+    def __init__(self, prefix: str, readiness: Readiness) -> None:
+        self._prefix, self._readiness = prefix, readiness
+
+    def collect(self) -> Iterable[GaugeMetricFamily]:
+        family = GaugeMetricFamily(
+            f"{self._prefix}_ready", "1 while a check passes, as of the last time /ready was asked.", labels=["check"]
+        )
+        for name, passed in self._readiness.passed.items():
+            family.add_metric([name], float(passed))
+        return [family]
 
 
 def create_service(
@@ -123,6 +143,7 @@ def create_service(
     app.state.platform = platform
     app.state.readiness = Readiness()
     app.state.metrics = Metrics(name)
+    app.state.metrics.registry.register(ReadinessCollector(app.state.metrics.prefix, app.state.readiness))
     app.state.routes = RouteTable(app)
     for kind in (Problem, HTTPException, RequestValidationError):
         app.add_exception_handler(kind, answer_with_problem)

@@ -21,7 +21,7 @@ from genba_shared.problems import NotFound
 from genba_shared.queue import Wakeups, make_celery
 from genba_shared.service import create_service, problem_responses
 from genba_training import recipes, routes_schedules
-from genba_training.metrics import QueueCollector
+from genba_training.metrics import QueueCollector, SweeperCollector
 from genba_training.schedules import Schedules
 from genba_training.schemas import (
     EVENT_SCHEMA,
@@ -76,8 +76,9 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             limits=known.limits,
             fire_due=lambda: schedules.fire_due(known, max_active=settings.max_active_jobs),
         )
-        collector = QueueCollector(upkeep.figures, schedules.figures)
-        app.state.metrics.registry.register(collector)
+        collectors = (QueueCollector(upkeep.figures, schedules.figures), SweeperCollector(sweeper))
+        for collector in collectors:
+            app.state.metrics.registry.register(collector)
         app.state.readiness.add("sweeper", sweeper.unwell)
         app.state.jobs, app.state.streams, app.state.settings = jobs, streams, settings
         app.state.artifacts = Artifacts(platform.artifacts_url)
@@ -88,7 +89,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
                 yield
         finally:
             sweeper.stop()
-            app.state.metrics.registry.unregister(collector)
+            for collector in collectors:
+                app.state.metrics.registry.unregister(collector)
             wakeups.close()
             database.close()
 

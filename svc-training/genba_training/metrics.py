@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 
-from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from genba_shared.job_upkeep import QueueFigures
 from genba_shared.queue import QUEUES
 from genba_shared.telemetry import get_logger
 from genba_training.schedules import ScheduleFigures
+from genba_training.sweeper import Sweeper
 
 _DOCUMENTATION = {
     "queued_jobs": "Jobs that wait for a worker.",
@@ -51,6 +52,22 @@ class QueueCollector(Collector):
             for name, value in zip(_DOCUMENTATION, values, strict=True):
                 families[name].add_metric([queue], value)
         return [*families.values(), *_schedule_families(schedules)]
+
+
+class SweeperCollector(Collector):
+    """Whether somebody keeps the queue true, and how often a worker fell silent."""
+
+    def __init__(self, sweeper: Sweeper) -> None:
+        self._sweeper = sweeper
+
+    def collect(self) -> Iterable[Metric]:
+        leads = GaugeMetricFamily("genba_training_sweeper_leads", "1 in the process whose sweeper keeps the queue.")
+        leads.add_metric([], float(self._sweeper.leads))
+        expired = CounterMetricFamily(
+            "genba_training_leases_expired", "Running jobs whose worker fell silent, found by this process."
+        )
+        expired.add_metric([], self._sweeper.expired_leases)
+        return (leads, expired)
 
 
 def _family(name: str) -> GaugeMetricFamily:

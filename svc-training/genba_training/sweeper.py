@@ -58,6 +58,7 @@ class Sweeper:
         self._leads_until_s = 0.0
         self._empty_checked_s = self._housekept_s = float("-inf")
         self._swept_s = time.monotonic()
+        self.expired_leases = 0  # found by this process
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._sweep_until_over, name="job-sweeper", daemon=True)
 
@@ -68,10 +69,16 @@ class Sweeper:
         """End the thread and let another process lead at once."""
         self._over.set()
         self._thread.join()
+        self._leads_until_s = 0.0
         try:
             self._upkeep.resign(DUTY, owner=self._owner)
         except Exception as error:  # noqa: BLE001 - the database may be gone already; the lease runs out by itself
             log.warning("sweeper_resign_failed", error=type(error).__name__)
+
+    @property
+    def leads(self) -> bool:
+        """Whether this process keeps the queue; among all of an installation one should."""
+        return time.monotonic() < self._leads_until_s
 
     def unwell(self) -> str | None:
         """For readiness: why jobs may not be moving."""
@@ -86,6 +93,7 @@ class Sweeper:
             self._leads_until_s = now_s + LEAD_LEASE_S if leads else 0.0
         if now_s < self._leads_until_s:
             for job in self._upkeep.expire_leases():
+                self.expired_leases += 1
                 log.warning("lease_expired", job=job.id, recipe=job.recipe, attempt=job.attempt, now=job.status)
             self._fire_due()
             self._send(self._upkeep.unpublished(limit=_BATCH, limits=self._limits))
