@@ -6,7 +6,7 @@ cd "$(dirname "$0")/.."
 case "${1:-base}" in
 base) extras=sop,pdf ;;
 openclip) extras=sop,pdf,openclip ;;
-test) extras=sop,s3,openclip,test ;;
+test) extras=sop,s3,openclip,recommend,test ;;
 bench) extras=sop,pdf,bench ;;
 *) echo "usage: deploy/setup.sh base|test|bench|openclip" >&2; exit 2 ;;
 esac
@@ -30,7 +30,7 @@ else
     install="$pip install -q"
 fi
 case ",$extras," in
-*,openclip,*|*,bench,*)
+*,openclip,*|*,recommend,*|*,bench,*)
     if ! .venv/bin/python -c 'import torch' 2>/dev/null; then
         backend=cpu
         command -v nvidia-smi >/dev/null 2>&1 && nvidia-smi >/dev/null 2>&1 && backend=auto
