@@ -299,9 +299,12 @@ class Jobs:
         result: Mapping[str, Any],
         *,
         events: Sequence[NewEvent] = (),
-        publish: Callable[[Session], None] | None = None,
+        publish: Callable[[Session], Mapping[str, Any] | None] | None = None,
     ) -> bool:
-        """Mark the job succeeded and make its effects visible, in one transaction. False: fenced off, or cancelled."""
+        """Mark the job succeeded and make its effects visible, in one transaction. False: fenced off, or cancelled.
+
+        What ``publish`` returns joins the result: what only this transaction could know.
+        """
         with self.database.transaction() as session:
             now = database_now(session)
             row = transition(
@@ -311,8 +314,8 @@ class Jobs:
             )  # fmt: skip
             if row is None:
                 return False
-            if publish is not None:
-                publish(session)
+            if publish is not None and (more := publish(session)):
+                row.result = {**result, **more}
             return True
 
     def fail(

@@ -18,7 +18,7 @@ from fastapi.openapi.utils import get_openapi
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 
 from genba_shared.edge import Edge, PrincipalCheck, RouteTable, answer_with_problem
@@ -28,6 +28,7 @@ from genba_shared.telemetry import Metrics, configure_logging, get_logger
 
 __all__ = [
     "PROBLEM_SCHEMA",
+    "Degraded",
     "Health",
     "Lifespan",
     "Readiness",
@@ -55,14 +56,24 @@ class Health(BaseModel):
 
 
 class Ready(BaseModel):
-    """Every check passes."""
+    """No check keeps this service from working; ``degraded`` says, by check, what works less well than it should."""
 
     status: str = "ready"
     checks: list[str]
+    degraded: dict[str, str] = Field(default_factory=dict)
+
+
+class Degraded(str):
+    """A check's reason that is to be seen at /ready but does not take the service out: it works on without."""
+
+    __slots__ = ()
 
 
 class Readiness:
-    """Whether this service should be sent work: named checks, each silent when well and else saying why not."""
+    """Whether this service should be sent work: named checks, each silent when well and else saying why not.
+
+    A check that answers ``Degraded`` is shown and does not stop the work.
+    """
 
     def __init__(self) -> None:
         self._checks: dict[str, Callable[[], str | None]] = {}
@@ -87,6 +98,10 @@ class Readiness:
 
     def reasons(self) -> dict[str, str]:
         """Why not ready, by check; empty when ready. A check that raises is a check that fails."""
+        return {name: said for name, said in self.said().items() if not isinstance(said, Degraded)}
+
+    def said(self) -> dict[str, str]:
+        """What every check says that is not silent; those that are only ``Degraded`` too."""
         found = {"process": "is shutting down"} if self._draining else {}
         checks = list(self._checks.items())
         for name, check in checks:
@@ -176,10 +191,12 @@ def _add_probes(app: FastAPI, name: str, version: str) -> None:
     @app.get("/ready", include_in_schema=False)
     def ready(request: Request) -> Ready:
         readiness: Readiness = request.app.state.readiness
-        if reasons := readiness.reasons():
-            said = "; ".join(f"{check} {reason}" for check, reason in reasons.items())
-            raise Unavailable(f"Not ready: {said}.", reasons=dict(reasons))
-        return Ready(checks=readiness.names)
+        said = readiness.said()
+        degraded = {check: reason for check, reason in said.items() if isinstance(reason, Degraded)}
+        if reasons := {check: reason for check, reason in said.items() if check not in degraded}:
+            why = "; ".join(f"{check} {reason}" for check, reason in reasons.items())
+            raise Unavailable(f"Not ready: {why}.", reasons=dict(reasons))
+        return Ready(checks=readiness.names, degraded=degraded)
 
     @app.get("/metrics", include_in_schema=False)
     async def metrics(request: Request) -> Response:

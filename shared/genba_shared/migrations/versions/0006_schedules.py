@@ -8,7 +8,7 @@ from alembic import op
 from genba_shared import db
 
 revision = "0006_schedules"
-down_revision = "0004_sop"
+down_revision = "0005_registry"
 branch_labels = None
 depends_on = None
 
