@@ -105,7 +105,7 @@ def platform(platform: Platform) -> Platform:
 
 def test_a_service_says_that_it_is_alive_and_ready(client: TestClient) -> None:
     assert client.get("/health").json()["service"] == "sop"
-    assert client.get("/ready").json() == {"status": "ready", "checks": []}
+    assert client.get("/ready").json() == {"status": "ready", "checks": [], "degraded": {}}
 
 
 def test_readiness_names_every_check_that_fails_even_one_that_raises(app: FastAPI, client: TestClient) -> None:
