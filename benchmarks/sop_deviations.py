@@ -110,7 +110,10 @@ class Corpus:
     def sample(self, kind: str, plan: Plan, name: str) -> Sample:
         """Render and describe one run, or read it from the cache."""
         made = f"{kind}_{name}_{source_hash('data*.py')}"
-        seen = self.folder / f"{made}_{source_hash('motion_hog.py', 'decoder.py', 'encoders.py', 'video.py')}.npz"
+        seen = (
+            self.folder
+            / f"{made}_{source_hash('motion_hog.py', 'scene.py', 'decoder.py', 'encoders.py', 'video.py')}.npz"
+        )
         video, truth = self.folder / f"{made}.mp4", self.folder / f"{made}.json"
         if not truth.exists():
             variant = data.variant(kind, video, seed=plan.seed, plan=plan.planted, conditions=plan.conditions)
@@ -130,6 +133,7 @@ class Corpus:
             arrays["local"],
             arrays["motion"],
             float(arrays["duration_s"]),
+            arrays["pictures"],
         )
         planted = tuple(Truth(**item) for item in document["truth"])
         return Sample(kind, planted, tuple(Span(**span) for span in document["spans"]), features)

@@ -50,6 +50,7 @@ def pack_features(features: Features) -> bytes:
         local=features.local,
         motion=features.motion,
         duration_s=np.array(features.duration_s),
+        pictures=features.pictures,
     )
     return buffer.getvalue()
 
@@ -64,6 +65,7 @@ def unpack_features(file: BinaryIO) -> Features:
             local=data["local"],
             motion=data["motion"],
             duration_s=float(data["duration_s"]),
+            pictures=data["pictures"],
         )
 
 

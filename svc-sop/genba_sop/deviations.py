@@ -11,20 +11,26 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TypedDict
 
 import numpy as np
 import numpy.typing as npt
 
 from genba_sop.evaluation import Deviation, DeviationKind
-from genba_sop.manner import manner
+from genba_sop.evidence import Told
+from genba_sop.features import Features
+from genba_sop.gold_scene import filmstrip
+from genba_sop.manner import Manner, manner
 from genba_sop.nulls import discoveries, tail_p
 from genba_sop.observation import SHORTEST_EXTRA_S, Observation, Rows, mean_over_golds, without
 from genba_sop.order import violations
 from genba_sop.performances import Performance, idling, lasting, performances
 from genba_sop.reference import Reference, relative_tempo
+from genba_sop.scene import Filmstrip
 from genba_sop.segmentation import EXTRA, Run, runs_of
 
 Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
 
 FALSE_DISCOVERY_RATE = 0.1
 SKIPPED_SHARE = 0.5  # of a step's gold rows, from which on it counts as missing
@@ -55,9 +61,9 @@ class Findings:
     performances: tuple[Performance, ...]
 
 
-def find(reference: Reference, rows: Rows, seen: Observation) -> Findings:
+def find(reference: Reference, rows: Rows, seen: Observation, strip: Filmstrip) -> Findings:
     """Find what differs from the golds."""
-    case = _Case(reference, rows, seen)
+    case = _Case(reference, rows, seen, strip)
     candidates = [
         *case.missing(),
         *case.order(),
@@ -76,6 +82,22 @@ def find(reference: Reference, rows: Rows, seen: Observation) -> Findings:
     return Findings(tuple(sorted(chosen, key=lambda d: (d.start_s, d.kind))), case.main, case.performances)
 
 
+def numbers_of(reference: Reference, trainee: Features) -> dict[str, Floats]:
+    """What ``evidence`` weighs, (13,) by step that was done in its order and tempo; for learning the weights.
+
+    Raises: ValueError for golds or a trainee that do not show one place.
+    """
+    rows, seen = reference.observe(trainee)
+    case = _Case(reference, rows, seen, filmstrip(trainee, rows))
+    given = None if reference.scene is None else reference.scene.numbers(**case.shown())
+    if given is None:
+        raise ValueError("The videos do not show one place.")
+    explained = {d.step_id for d in (*case.order(), *case.tempo())}
+    return {
+        step.id: row for step, row, done in zip(case.steps, *given, strict=True) if done and step.id not in explained
+    }
+
+
 def _within(inner: Deviation, outer: Deviation) -> bool:
     """Whether most of one deviation lies in the other: standing still in a step that is slow without that is a part of it."""
     shared_s = min(inner.end_s, outer.end_s) - max(inner.start_s, outer.start_s)
@@ -83,13 +105,20 @@ def _within(inner: Deviation, outer: Deviation) -> bool:
     return shared_s > 0.5 * length_s or (shared_s > -0.5 and length_s < LAST_HOLD_S)
 
 
+class _Shown(TypedDict):
+    strip: Filmstrip
+    rows: list[Ints]
+    action: Floats
+    item: Floats
+
+
 class _Case:
     """One trainee's case: the candidates of every kind."""
 
-    def __init__(self, reference: Reference, rows: Rows, seen: Observation) -> None:
+    def __init__(self, reference: Reference, rows: Rows, seen: Observation, strip: Filmstrip) -> None:
         self.idle_rows = idling(rows, seen, reference.holds, reference.stillness)
         seen = without(seen, rows, reference.golds, lasting(self.idle_rows, rows, IDLE_S))
-        self.reference, self.rows, self.seen = reference, rows, seen
+        self.reference, self.rows, self.seen, self.strip = reference, rows, seen, strip
         self.steps = reference.procedure.steps
         self.known = len(reference.golds) > 1
         self.expected_s = np.exp(np.nanmean(np.log(reference.durations_s), axis=0))  # (S,)
@@ -210,14 +239,11 @@ class _Case:
 
     def manner(self) -> Iterator[Deviation]:
         """Steps done in their place but not as the golds do them: with another object, or otherwise."""
-        done = np.array([main is not None for main in self.main])
-        measured = manner(
-            np.where(done, mean_over_golds(self.seen.residual, self.seen.votes), np.nan),
-            np.where(done[:, None], mean_over_golds(self.seen.local, self.seen.votes), np.nan),
-            self.reference.action_spread,
-            self.reference.item_spread,
-        )
+        measured = self._measured
         explained = {d.step_id for d in (*self.order(), *self.tempo())}
+        if (scene := self.reference.scene) is not None and (heard := scene.ask(**self.shown())) is not None:
+            yield from self._told(heard, scene.pool, explained)
+            return
         for at, main in enumerate(self.main):
             if main is None or self.steps[at].id in explained or not np.isfinite(measured.action[at]):
                 continue
@@ -230,6 +256,34 @@ class _Case:
             column, measure = (0, item) if kind == "wrong_tool" else (1, action)
             p = self._p(self.reference.manner[:, column], measure, 0.25)
             yield self._of(main, kind, p=p, measure=measure, expected=0.0)
+
+    @cached_property
+    def _measured(self) -> Manner:
+        done = np.array([main is not None for main in self.main])
+        return manner(
+            np.where(done, mean_over_golds(self.seen.residual, self.seen.votes), np.nan),
+            np.where(done[:, None], mean_over_golds(self.seen.local, self.seen.votes), np.nan),
+            self.reference.action_spread,
+            self.reference.item_spread,
+        )
+
+    def shown(self) -> _Shown:
+        """What the golds' pictures are asked about."""
+        rows = []
+        for at, main in enumerate(self.main):
+            own = np.arange(main.first, main.last + 1) if main is not None else np.zeros(0, np.int64)
+            rows.append(own[self.seen.labels[own] == at])
+        return {"strip": self.strip, "rows": rows, "action": self._measured.action, "item": self._measured.item}
+
+    def _told(self, heard: Told, pool: Floats, explained: set[str | None]) -> Iterator[Deviation]:
+        """Steps whose pictures say that another object or another manner is likelier than neither."""
+        for at, main in enumerate(self.main):
+            item, action = float(heard.item[at]), float(heard.action[at])
+            odds = float(np.logaddexp(item, action))
+            if main is None or self.steps[at].id in explained or odds < 0:
+                continue
+            p = tail_p(pool, max(item, action), least_scale=1.0)
+            yield self._of(main, "wrong_tool" if item >= action else "execution", p=p, measure=odds, expected=0.0)
 
     @cached_property
     def _borders_s(self) -> Floats:

@@ -13,6 +13,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from genba_sop.scene import PICTURE_S, Album
+
 Array = npt.NDArray[np.float32]
 Pixels = npt.NDArray[np.uint8]
 
@@ -101,6 +103,9 @@ class MotionHog:
     motion: list[float] = field(default_factory=list)
     _before: Pixels | None = None
 
+    def __post_init__(self) -> None:
+        self.album = Album(max(1, round(PICTURE_S * self.sample_fps)))
+
     def add(self, rgb: Pixels, *, scale: float = 1.0) -> None:
         """Take the next frame, (120, 160, 3); ``scale`` corrects the flow for a step longer or shorter than usual."""
         gray = cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY)
@@ -114,6 +119,7 @@ class MotionHog:
         self.hog.append(hog.ravel())
         self.local.append(local_grid(hog, rgb))
         self.motion.append(mean)
+        self.album.add(rgb)
         self._before = half
 
     def repeat(self) -> None:
@@ -122,6 +128,7 @@ class MotionHog:
         self.hog.append(self.hog[-1])
         self.local.append(self.local[-1])
         self.motion.append(0.0)
+        self.album.repeat()
 
     def values(self) -> Array:
         """(T, D) float32 rows of unit length, normalised over the video."""

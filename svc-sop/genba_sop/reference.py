@@ -20,6 +20,7 @@ import numpy.typing as npt
 
 from genba_sop.decoding import Chart
 from genba_sop.features import Features
+from genba_sop.gold_scene import GoldScene, filmstrip, fit_scene, rows_by_step
 from genba_sop.manner import LEAST_CELL_SPREAD, LEAST_RESIDUAL_SPREAD, Spread, manner, spread_of
 from genba_sop.nulls import Null, fit_null
 from genba_sop.observation import (
@@ -42,7 +43,7 @@ from genba_sop.segmentation import EXTRA, labels_of, propose, runs_of, spans_of
 
 Floats = npt.NDArray[np.float64]
 
-FORMAT = 1
+FORMAT = 2
 RECENT_STEPS = 2.5  # what lies so many mean step lengths back is no longer recent
 OUTLIER = 1.5  # a gold this many times as far from the others as they are among themselves
 
@@ -67,6 +68,7 @@ class Reference:
     stillness: motion under which a gold is still, as a share of its busy level; idle_s: (n,)
     lengths of what would count as idling in one gold against the others, by gold and step.
     manner: (n, 2) item and action of every gold's steps against the other golds, see ``manner``.
+    scene: the golds' pictures, None where they do not show one place.
     warnings: what the author should look at, machine-readable: "gold_outlier:2", "step_not_shown:1:torque", "steps_proposed".
     """
 
@@ -87,6 +89,7 @@ class Reference:
     stillness: float
     idle_s: Floats
     warnings: tuple[str, ...]
+    scene: GoldScene | None = None
 
     @cached_property
     def step_ids(self) -> tuple[str, ...]:
@@ -164,6 +167,8 @@ class Reference:
             "stillness": self.stillness,
             "warnings": self.warnings,
         }
+        if self.scene is not None:
+            arrays |= self.scene.to_arrays()
         arrays["header"] = np.frombuffer(json.dumps(header).encode(), np.uint8)
         buffer = io.BytesIO()
         np.savez(buffer, allow_pickle=False, **arrays)
@@ -190,6 +195,7 @@ class Reference:
                 recent_s=header["recent_s"],
                 stillness=header["stillness"],
                 warnings=tuple(header["warnings"]),
+                scene=GoldScene.from_arrays(arrays),
                 **{name: arrays[name] for name in _TABLES},
             )
         except (KeyError, TypeError) as err:
@@ -241,7 +247,13 @@ def fit(procedure: Procedure, golds: Sequence[Gold]) -> Reference:
     grid = Grid(local_spread([gold.features for gold in golds]), RECENT_STEPS * length_s / len(procedure.steps))
     runs, warnings = _label(procedure, golds, grid)
     share = float(np.median([stillness(run.rows) for run in runs]))
-    tables = _compare(runs, before(procedure), share)
+    seen = _against_each_other(runs, before(procedure))
+    tables = _compare(runs, seen, steps=len(procedure.steps), share=share)
+    scene = fit_scene(
+        [filmstrip(gold.features, run.rows) for gold, run in zip(golds, runs, strict=True)],
+        [rows_by_step(run.labels, len(procedure.steps)) for run in runs],
+        [_manner_against(seen, g) for g in range(len(seen))],
+    )
     return Reference(
         procedure=procedure,
         encoder=encoders[0],
@@ -250,6 +262,7 @@ def fit(procedure: Procedure, golds: Sequence[Gold]) -> Reference:
         recent_s=grid.recent_s,
         durations_s=_durations(runs, len(procedure.steps)),
         stillness=share,
+        scene=scene,
         warnings=(*warnings, *_outliers(tables["distance"], len(runs)), *_not_shown(runs, procedure)),
         **tables,
     )
@@ -278,10 +291,13 @@ def _label(procedure: Procedure, golds: Sequence[Gold], grid: Grid) -> tuple[tup
     return tuple(known[g] for g in range(len(golds))), warnings
 
 
-def _compare(runs: Sequence[GoldRun], order: Mask, share: float) -> dict[str, Floats]:
-    """Observe every gold against all the others."""
-    steps = len(order)
-    seen = [observe(run.rows, [*runs[:g], *runs[g + 1 :]], order=order) for g, run in enumerate(runs) if len(runs) > 1]
+def _against_each_other(runs: Sequence[GoldRun], order: Mask) -> list[Observation]:
+    """Observe every gold against all the others; nothing with one gold."""
+    return [observe(run.rows, [*runs[:g], *runs[g + 1 :]], order=order) for g, run in enumerate(runs) if len(runs) > 1]
+
+
+def _compare(runs: Sequence[GoldRun], seen: Sequence[Observation], *, steps: int, share: float) -> dict[str, Floats]:
+    """What the golds show of each other, by ``Reference``'s names."""
     durations = _durations(runs, steps)
     tempo = [
         relative_tempo(durations[g], durations[other])
@@ -302,8 +318,8 @@ def _compare(runs: Sequence[GoldRun], order: Mask, share: float) -> dict[str, Fl
     }
 
 
-def _manner_null(seen: Sequence[Observation], gold: int) -> Floats:
-    """(≤ S, 2) item and action of one gold's steps, standardised by the comparisons of the other golds."""
+def _manner_against(seen: Sequence[Observation], gold: int) -> Floats:
+    """(S, 2) item and action of one gold's steps, standardised by the comparisons of the other golds; nan where not done."""
     others = [o for g, o in enumerate(seen) if g != gold]
     own = seen[gold]
     measured = manner(
@@ -312,7 +328,12 @@ def _manner_null(seen: Sequence[Observation], gold: int) -> Floats:
         spread_of(np.concatenate([o.residual for o in others]), least=LEAST_RESIDUAL_SPREAD),
         spread_of(np.concatenate([o.local for o in others]), least=LEAST_CELL_SPREAD),
     )
-    table = np.stack([measured.item, measured.action], axis=1)
+    return np.stack([measured.item, measured.action], axis=1)
+
+
+def _manner_null(seen: Sequence[Observation], gold: int) -> Floats:
+    """(≤ S, 2) the rows of ``_manner_against`` that are known."""
+    table = _manner_against(seen, gold)
     return table[np.isfinite(table).all(axis=1)]
 
 

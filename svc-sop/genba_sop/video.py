@@ -121,6 +121,7 @@ class _Describing:
             local=np.stack(self.descriptors.local),
             motion=np.asarray(self.descriptors.motion, np.float32),
             duration_s=duration_s,
+            pictures=self.descriptors.album.stacked(),
         )
 
 

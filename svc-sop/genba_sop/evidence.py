@@ -1,0 +1,218 @@
+"""How a step's pictures differ from the golds', as a few numbers, and what these say: as always, other object, other manner.
+
+A difference counts only as far as it is the step's own: what differs in the whole run, in the step before or in the step
+after is the operator, the light or the camera, and what stays different from a step on belongs to that step. The numbers
+are relative to what golds show against each other, so they mean the same in every procedure; how they weigh was learnt on
+generated runs of two procedures (``benchmarks/sop_manner.py``).
+Knows nothing of alignment, p-values and scores: maps of steps in, numbers out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from genba_sop.scene import StepMaps
+
+Floats = npt.NDArray[np.float64]
+Singles = npt.NDArray[np.float32]
+Mask = npt.NDArray[np.bool_]
+
+NAMES = (
+    "median_40", "mean_5", "mean_40", "lasting", "covers", "covers_most", "uncovered", "uncovered_most",
+    "moves", "unmoved", "action", "item",
+)  # fmt: skip
+LEAST_GOLDS = 3
+_LEAST = np.array([1, 1, 1, 1, 1, 0.05, 1, 0.05, 0.3, 0.3, 0.5, 0.5])  # a number's unit where golds show none of it
+_COLOUR_FLOOR = 3.0  # CIE 1976; golds differ by so much at least
+_USUAL_NOISE = 0.35  # median over pixels and steps of what golds show; a noisier run is measured by its own
+_TOLERANCE_PX = 2  # so far off may an arm be
+_SHARE_FLOOR = 0.04  # of the step's time
+_MOST_LASTING, _LEAST_COST = 6.0, 4.0
+
+# Rows: NAMES and a constant; columns: log-odds of another object and of another manner, against neither.
+WEIGHTS: Floats = np.array([
+    (-1.48, 1.61),  # median_40
+    (0.74, -1.19),  # mean_5
+    (-1.09, -0.74),  # mean_40
+    (2.47, 1.24),  # lasting
+    (0.53, -0.20),  # covers
+    (2.30, 0.38),  # covers_most
+    (0.66, 2.17),  # uncovered
+    (0.84, -0.58),  # uncovered_most
+    (-0.04, 0.23),  # moves
+    (1.06, 1.66),  # unmoved
+    (0.58, 2.38),  # action
+    (2.74, 1.52),  # item
+    (-9.47, -9.83),  # constant
+])  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Told:
+    """(S,) log-odds that a step was done with another object, and in another manner, against neither; -inf where not seen."""
+
+    item: Floats
+    action: Floats
+
+
+@dataclass(frozen=True)
+class Usual:
+    """What golds show in each step. mean, median: (S, 60, 80, 3) colour, and their spreads.   most, least: (S, 60, 80) share of
+    the time that a pixel is covered near it in any gold, and in every gold; and likewise moving.   known: (S,) by two golds or more.
+    """
+
+    mean: Singles
+    mean_spread: Singles
+    median: Singles
+    median_spread: Singles
+    most_covered: Singles
+    least_covered: Singles
+    most_moving: Singles
+    least_moving: Singles
+    known: Mask
+
+
+def usual_of(golds: Sequence[StepMaps]) -> Usual:
+    """What these golds show; a step needs two of them."""
+    shape = golds[0].covered.shape
+    maps: dict[str, Singles] = {}
+    for name in ("mean", "median"):
+        maps[name], maps[f"{name}_spread"] = np.zeros((*shape, 3), np.float32), np.ones((*shape, 3), np.float32)
+    for name in ("covered", "moving"):
+        maps[f"most_{name}"], maps[f"least_{name}"] = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
+    known = np.sum([gold.done for gold in golds], axis=0) >= 2
+    for step in np.flatnonzero(known):
+        shown = [gold for gold in golds if gold.done[step]]
+        for name in ("mean", "median"):
+            colour = np.stack([_smooth(getattr(gold, name)[step]) for gold in shown])
+            maps[name][step] = colour.mean(axis=0)
+            maps[f"{name}_spread"][step] = cv2.GaussianBlur(colour.std(axis=0, ddof=1), (0, 0), 1.0)
+        for name in ("covered", "moving"):
+            share = np.stack([getattr(gold, name)[step] for gold in shown])
+            maps[f"most_{name}"][step], maps[f"least_{name}"][step] = _widened(share.max(axis=0)), share.min(axis=0)
+    return Usual(**maps, known=known)
+
+
+def measure(mine: StepMaps, usual: Usual, sequence: Sequence[int]) -> Floats:
+    """(S, 10) how each step differs from the golds' in the picture; 0 for a step that was not seen, or by fewer than two golds.
+
+    Args:
+        sequence: the steps in the order in which this run shows them.
+
+    """
+    table = np.zeros((len(mine.done), 10))
+    at = [step for step in sequence if mine.done[step] and usual.known[step]]
+    if not at:
+        return table
+    seen = mine.seen[..., None]
+    median = _standardised(mine.median[at], usual.median[at], usual.median_spread[at], seen)
+    mean = _own(_standardised(mine.mean[at], usual.mean[at], usual.mean_spread[at], seen))
+    table[at, 0] = [_top(picture, 40) for picture in _own(median)]
+    table[at, 1], table[at, 2] = [_top(picture, 5) for picture in mean], [_top(picture, 40) for picture in mean]
+    table[at, 3] = [_top(_smooth(picture), 5) for picture in _lasting(median)]
+    more, less = _shares(mine.covered[at], usual.most_covered[at], usual.least_covered[at], mine.seen)
+    table[at, 4], table[at, 5] = more.sum(axis=(1, 2)), _most(more)
+    table[at, 6], table[at, 7] = less.sum(axis=(1, 2)), _most(less)
+    more, less = _shares(mine.moving[at], usual.most_moving[at], usual.least_moving[at], mine.seen)
+    table[at, 8], table[at, 9] = more.sum(axis=(1, 2)), less.sum(axis=(1, 2))
+    return table
+
+
+def scale_of(tables: Sequence[Floats]) -> Floats:
+    """(12,) what is usual among golds, from ``measure`` of each against the others; the last two are units as they are."""
+    usual = np.zeros(len(NAMES))
+    usual[:10] = np.quantile(np.concatenate(tables), 0.75, axis=0)
+    return np.asarray(usual + _LEAST)
+
+
+def numbers(table: Floats, action: Floats, item: Floats, scale: Floats) -> Floats:
+    """(S, 13) log ratios to what is usual, and a constant 1.
+
+    Args:    table: (S, 10) of ``measure``.   action, item: (S,) of ``manner``, nan where a step was not done.   scale: (12,).
+    """
+    whole = np.column_stack([table, np.nan_to_num(action), np.nan_to_num(item)])
+    return np.column_stack([np.log((np.maximum(whole, 0) + _LEAST) / scale), np.ones(len(whole))])
+
+
+def told(given: Floats, seen: Mask) -> Told:
+    """What the numbers say of each step."""
+    odds = np.where(seen[:, None], given @ WEIGHTS, -np.inf)
+    return Told(odds[:, 0], odds[:, 1])
+
+
+def _standardised(mine: Singles, usual: Singles, spread: Singles, seen: Mask) -> Singles:
+    """(n, 60, 80, 3) colour of each step less the golds' mean, by their spread."""
+    colour = np.stack([_smooth(picture) for picture in mine])
+    return np.asarray((colour - usual) / (spread + _COLOUR_FLOOR) * seen, np.float32)
+
+
+def _smooth(picture: Singles) -> Singles:
+    return np.asarray(cv2.GaussianBlur(picture, (0, 0), 0.7), np.float32)
+
+
+def _own(rows: Singles) -> Singles:
+    """(n, 60, 80) length of what is the step's own: the least of the differences to the run, the step before and the one after."""
+    length = np.linalg.norm(rows - np.median(rows, axis=0), axis=-1)
+    if len(rows) > 1:
+        steps = np.linalg.norm(rows[1:] - rows[:-1], axis=-1)
+        length[1:] = np.minimum(length[1:], steps)
+        length[:-1] = np.minimum(length[:-1], steps)
+    return np.asarray(length / max(1.0, float(np.median(length)) / _USUAL_NOISE), np.float32)
+
+
+def _lasting(rows: Singles) -> Singles:
+    """(n, 60, 80) by how much the picture differs from this step on, from how it differed before; at the step that explains most."""
+    found = np.zeros(rows.shape[:3], np.float32)
+    whole = _cost(rows, np.median(rows, axis=0))
+    y, x = np.nonzero(whole > _LEAST_COST)  # a few pixels; elsewhere nothing changes
+    if len(rows) < 5 or not len(y):
+        return found
+    few, steps = rows[:, y, x], range(2, len(rows) - 2)
+    before = {s: np.median(few[:s], axis=0) for s in steps}
+    after = {s: np.median(few[s + 1 :], axis=0) for s in steps}
+    cost = np.stack([_cost(few[:s], before[s]) + _cost(few[s + 1 :], after[s]) for s in steps])
+    best = cost.argmin(axis=0)
+    for n, s in enumerate(steps):
+        step = np.minimum(np.linalg.norm(after[s] - before[s], axis=-1), np.maximum(whole[y, x] - cost[n], 0))
+        found[s, y, x] = np.where(best == n, step, 0)
+    return found
+
+
+def _cost(rows: Singles, level: Singles) -> Singles:
+    """How far the rows are from a level in each pixel, each by at most ``_MOST_LASTING``."""
+    return np.asarray(np.minimum(np.linalg.norm(rows - level, axis=-1), _MOST_LASTING).sum(axis=0), np.float32)
+
+
+def _shares(mine: Singles, most: Singles, least: Singles, seen: Mask) -> tuple[Singles, Singles]:
+    """(n, 60, 80) twice: share of the time by which a pixel is covered more than near it in any gold, and less than in every gold."""
+    widened = np.stack([_widened(share) for share in mine])
+    return (
+        _own_share((mine - most - _SHARE_FLOOR).clip(0) * seen),
+        _own_share((least - widened - _SHARE_FLOOR).clip(0) * seen),
+    )
+
+
+def _own_share(rows: Singles) -> Singles:
+    """What is the step's own of a share, as in ``_own``."""
+    own = (rows - np.median(rows, axis=0)).clip(0)
+    own[1:] = np.minimum(own[1:], (rows[1:] - rows[:-1]).clip(0))
+    own[:-1] = np.minimum(own[:-1], (rows[:-1] - rows[1:]).clip(0))
+    return np.asarray(own, np.float32)
+
+
+def _widened(picture: Singles) -> Singles:
+    size = 2 * _TOLERANCE_PX + 1
+    return np.asarray(cv2.dilate(picture, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (size, size))), np.float32)
+
+
+def _top(picture: Singles, count: int) -> float:
+    return float(np.partition(picture.ravel(), -count)[-count:].mean())
+
+
+def _most(rows: Singles) -> list[float]:
+    return [float(cv2.GaussianBlur(row, (0, 0), 1.5).max()) for row in rows]

@@ -1,0 +1,249 @@
+"""What a step looks like in the picture, small enough to keep and laid over the golds' picture.
+
+Every video is kept as 60×80 pictures of half a second each. A trainee's are laid over the golds' by their medians, which
+show the place without the people: an affine map (Evangelidis & Psarakis 2008) and, for the light, a gain and an offset of
+each channel. For each step there are then four maps: how it looks on average and in the median, where something covers the
+place, and where something moves. Knows nothing of what is right or wrong.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+Singles = npt.NDArray[np.float32]
+Bytes = npt.NDArray[np.uint8]
+Ints = npt.NDArray[np.int64]
+Mask = npt.NDArray[np.bool_]
+
+HEIGHT, WIDTH, CHANNELS = 60, 80, 4
+MAX_PICTURES = 2400
+PICTURE_S = 0.5
+LEAST_CORRELATION = 0.6  # of two places laid over each other; below, they are not the same place
+_BACKGROUND_PICTURES = 32
+_STEP_PICTURES = 24  # of a step that lasts long
+_UNPACK = np.array([100 / 255, 1, 1], np.float32)  # OpenCV packs L* into a byte
+_COVERED = (
+    5.0,
+    8.0,
+)  # CIE 1976 colour difference from the place, from which on something covers it, and over how much more
+_MOVED = (6.0, 8.0)
+_BORDER_PICTURES = 1  # near its borders a step's pictures are mixed with its neighbours'
+
+
+@dataclass(frozen=True)
+class Place:
+    """A video's place: (60, 80, 3) float32 CIE L*a*b*, the median over time."""
+
+    lab: Singles
+
+
+@dataclass(frozen=True)
+class Filmstrip:
+    """A video's pictures, (P, 60, 80, 4) uint8 as ``Album`` keeps them, and which of them stands for each row, (M,)."""
+
+    pictures: Bytes
+    picture_of: Ints
+
+
+@dataclass(frozen=True)
+class View:
+    """How one place is laid over another: (2, 3) affine map from the other's pixels to this one's, (3,) gain and offset."""
+
+    matrix: Singles
+    gain: Singles
+    offset: Singles
+    correlation: float
+
+    @property
+    def fits(self) -> bool:
+        """Whether the two are the same place."""
+        return self.correlation >= LEAST_CORRELATION
+
+    def seen(self) -> Mask:
+        """(60, 80) pixels of the other place that this video shows."""
+        return self.laid_over(np.ones((HEIGHT, WIDTH), np.float32), outside=0.0) > 0.99
+
+    def laid_over(self, picture: Singles, *, outside: float | None = None) -> Singles:
+        """(60, 80, …) a map of this video in the other's pixels; what is not shown is the nearest, or ``outside``."""
+        border = cv2.BORDER_REPLICATE if outside is None else cv2.BORDER_CONSTANT
+        return np.asarray(
+            cv2.warpAffine(
+                picture,
+                self.matrix,
+                (WIDTH, HEIGHT),
+                flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
+                borderMode=border,
+                borderValue=outside or 0.0,
+            ),
+            np.float32,
+        )
+
+
+@dataclass(frozen=True)
+class StepMaps:
+    """S steps in the golds' pixels. mean, median: (S, 60, 80, 3) L*a*b*.   covered, moving: (S, 60, 80) share of the step's time.
+    done: (S,) whether the step was seen at all; its maps are 0 otherwise.   seen: (60, 80) pixels that the video shows.
+    """
+
+    mean: Singles
+    median: Singles
+    covered: Singles
+    moving: Singles
+    done: Mask
+    seen: Mask
+
+
+@dataclass
+class Album:
+    """A growing video's pictures: mean L*a*b* as OpenCV packs it, and how much of the time each pixel moves (255 = all of it).
+
+    A picture is of ``frames`` frames; of a video that would fill more than ``MAX_PICTURES``, each is of twice as many, and so on.
+    """
+
+    frames: int
+    pictures: list[Bytes] = field(default_factory=list)
+    _sum: Singles = field(default_factory=lambda: np.zeros((HEIGHT, WIDTH, CHANNELS), np.float32))
+    _count: int = 0
+    _last: Singles | None = None
+    _now: Singles = field(default_factory=lambda: np.zeros((HEIGHT, WIDTH, CHANNELS), np.float32))
+
+    def add(self, rgb: Bytes) -> None:
+        """Take the next frame, at least 60×80."""
+        small = cv2.resize(rgb, (WIDTH, HEIGHT), interpolation=cv2.INTER_AREA)
+        packed = cv2.cvtColor(small, cv2.COLOR_RGB2Lab).astype(np.float32)
+        self._now[..., :3] = packed
+        self._now[..., 3] = 0 if self._last is None else 255 * _moved(packed - self._last)
+        self._last = packed
+        self._take()
+
+    def repeat(self) -> None:
+        """The last frame is still on the screen."""
+        self._now[..., 3] = 0
+        self._take()
+
+    def _take(self) -> None:
+        self._sum += self._now
+        self._count += 1
+        if self._count == self.frames:
+            self._close()
+
+    def _close(self) -> None:
+        self.pictures.append((self._sum / self._count + 0.5).astype(np.uint8))
+        self._sum[:], self._count = 0, 0
+        if len(self.pictures) > MAX_PICTURES:
+            pairs = zip(self.pictures[0::2], self.pictures[1::2], strict=False)
+            self.pictures, self.frames = [cv2.addWeighted(a, 0.5, b, 0.5, 0) for a, b in pairs], 2 * self.frames
+
+    def stacked(self) -> Bytes:
+        """(P, 60, 80, 4) all pictures; call it once, at the end."""
+        if self._count:
+            self._close()
+        return np.stack(self.pictures) if self.pictures else np.zeros((0, HEIGHT, WIDTH, CHANNELS), np.uint8)
+
+
+def _moved(difference: Singles) -> Singles:
+    """(60, 80) how clearly a packed colour changed, 0 to 1."""
+    difference = difference * _UNPACK
+    distance = np.sqrt(np.einsum("hwc,hwc->hw", difference, difference))
+    return np.asarray(np.clip((distance - _MOVED[0]) / _MOVED[1], 0, 1), np.float32)
+
+
+def unpacked(pictures: Bytes) -> Singles:
+    """(…, 3) float32 CIE L*a*b* of pictures."""
+    return pictures[..., :3] * _UNPACK - np.array([0, 128, 128], np.float32)
+
+
+def place_of(pictures: Bytes) -> Place:
+    """The place without the people, of (P, 60, 80, 4) pictures, P ≥ 1."""
+    return Place(unpacked(_median(pictures[:: -(-len(pictures) // _BACKGROUND_PICTURES)])))
+
+
+def _median(pictures: Bytes) -> Bytes:
+    """(60, 80, 4) the upper median of n pictures, by odd–even transposition: whole pictures at once, 20 times as fast as sorting pixels."""
+    rows = list(pictures)
+    for turn in range(len(rows)):
+        for low in range(turn % 2, len(rows) - 1, 2):
+            rows[low], rows[low + 1] = np.minimum(rows[low], rows[low + 1]), np.maximum(rows[low], rows[low + 1])
+    return np.asarray(rows[len(rows) // 2], np.uint8)
+
+
+def lay_over(mine: Place, theirs: Place) -> View:
+    """Find how a place lies over another one; ``View.fits`` says whether it does at all."""
+    matrix = np.eye(2, 3, dtype=np.float32)
+    criteria = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 60, 1e-4)
+    correlation = 0.0
+    with suppress(cv2.error):  # it does not converge on places that have nothing in common
+        correlation, matrix = cv2.findTransformECC(
+            _outline(theirs), _outline(mine), matrix, cv2.MOTION_AFFINE, criteria, None, 5
+        )
+    view = View(np.asarray(matrix, np.float32), np.ones(3, np.float32), np.zeros(3, np.float32), float(correlation))
+    if not view.fits:
+        return view
+    gain, offset = _light(view.laid_over(mine.lab), theirs.lab, view.seen())
+    return View(view.matrix, gain, offset, view.correlation)
+
+
+def _outline(place: Place) -> Singles:
+    light = cv2.GaussianBlur(place.lab[..., 0], (0, 0), 0.8)
+    return np.asarray((light - light.mean()) / (light.std() + 1e-6), np.float32)
+
+
+def _light(mine: Singles, theirs: Singles, where: Mask) -> tuple[Singles, Singles]:
+    """(3,) gain and (3,) offset of each channel, by least squares that leave out what fits badly."""
+    lines = []
+    for channel in range(3):
+        x, y = mine[..., channel][where].astype(np.float64), theirs[..., channel][where].astype(np.float64)
+        kept = np.ones(len(x), np.bool_)
+        for _ in range(4):
+            if np.ptp(x[kept]) < 1e-3:
+                gain, offset = 1.0, float(np.median(y - x))
+                break
+            gain, offset = np.polyfit(x[kept], y[kept], 1)
+            error = np.abs(y - gain * x - offset)
+            kept = error < 2 * np.median(error) + 1e-3
+        lines.append((gain, offset))
+    table = np.asarray(lines, np.float32)
+    return table[:, 0], table[:, 1]
+
+
+def step_maps(strip: Filmstrip, rows: Sequence[Ints], place: Place, view: View) -> StepMaps:
+    """The maps of every step.
+
+    Args:
+        rows: for each step the rows in which it is done, in order, perhaps none.   place, view: of this video.
+
+    """
+    packed_place = np.zeros((HEIGHT, WIDTH, CHANNELS), np.float32)
+    packed_place[..., :3] = (place.lab + np.array([0, 128, 128], np.float32)) / _UNPACK
+    shape = (len(rows), HEIGHT, WIDTH)
+    mean, median = np.zeros((*shape, 3), np.float32), np.zeros((*shape, 3), np.float32)
+    covered, moving, done = np.zeros(shape, np.float32), np.zeros(shape, np.float32), np.zeros(len(rows), np.bool_)
+    for step, own in enumerate(rows):
+        chosen = np.unique(strip.picture_of[own])
+        border = min(_BORDER_PICTURES, len(chosen) // 4)
+        chosen = chosen[border : len(chosen) - border]
+        if len(chosen) < 2:
+            continue
+        pictures = strip.pictures[chosen[:: -(-len(chosen) // _STEP_PICTURES)]]  # (n, 60, 80, 4)
+        average = pictures.mean(axis=0, dtype=np.float32)
+        mean[step] = view.laid_over(unpacked(average) * view.gain + view.offset)
+        median[step] = view.laid_over(unpacked(_median(pictures)) * view.gain + view.offset)
+        covered[step] = view.laid_over(_covered(pictures, packed_place, view.gain))
+        moving[step] = view.laid_over(average[..., 3] / 255)
+        done[step] = True
+    return StepMaps(mean, median, covered, moving, done, view.seen())
+
+
+def _covered(pictures: Bytes, place: Singles, gain: Singles) -> Singles:
+    """(60, 80) mean over time of how clearly something covers the place; both packed, (n, 60, 80, 4) and (60, 80, 4)."""
+    weight = np.zeros(CHANNELS, np.float32)
+    weight[:3] = np.square(_UNPACK * gain)
+    difference = pictures - place
+    distance = np.sqrt(np.square(difference, out=difference) @ weight)
+    return np.asarray(np.clip((distance - _COVERED[0]) / _COVERED[1], 0, 1).mean(axis=0), np.float32)

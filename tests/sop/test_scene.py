@@ -1,0 +1,181 @@
+"""Pictures laid over each other, and what they say of a step, on invented places."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from genba_sop import evidence
+from genba_sop.gold_scene import GoldScene, fit_scene, in_order, rows_by_step
+from genba_sop.scene import HEIGHT, WIDTH, Album, Filmstrip, StepMaps, lay_over, place_of, step_maps
+
+STEPS, ROWS = 7, 24  # rows a step
+HANDS = [(10 + 6 * step, 12 + 8 * step) for step in range(STEPS)]  # where each step's work is
+Bytes = npt.NDArray[np.uint8]
+
+
+def texture(seed: int) -> Bytes:
+    """A bench with things on it, (120, 160, 3)."""
+    rng = np.random.default_rng(seed)
+    ground = cv2.GaussianBlur(rng.uniform(60, 200, (120, 160, 3)).astype(np.float32), (0, 0), 2)
+    for _ in range(14):
+        x, y = int(rng.integers(0, 140)), int(rng.integers(0, 100))
+        colour = rng.uniform(0, 255, 3).tolist()
+        cv2.rectangle(ground, (x, y), (x + int(rng.integers(8, 26)), y + int(rng.integers(8, 26))), colour, -1)
+    return np.asarray(np.clip(ground, 0, 255), np.uint8)
+
+
+def seen_by(rgb: Bytes, *, pan: tuple[float, float] = (0, 0), zoom: float = 1.0, light: float = 1.0) -> Bytes:
+    """The same from another stand and in another light."""
+    matrix = np.array([[zoom, 0.0, pan[0]], [0.0, zoom, pan[1]]], np.float32)
+    moved = cv2.warpAffine(rgb, matrix, (160, 120), borderMode=cv2.BORDER_REPLICATE)
+    return np.asarray(np.clip(moved.astype(np.float32) * light, 0, 255), np.uint8)
+
+
+def picture(*frames: Bytes) -> Bytes:
+    """These frames as an album keeps them, (P, 60, 80, 4)."""
+    album = Album(frames=1)
+    for frame in frames:
+        album.add(frame)
+    return album.stacked()
+
+
+def film(seed: int, *, odd: int | None = None, lasting: bool = False, **stand: float) -> Filmstrip:
+    """A run: a hand works in another place in each step. In step ``odd`` a tool lies where none should, perhaps for good."""
+    rng, bench = np.random.default_rng((9, seed)), texture(0)
+    frames = []
+    for row in range(STEPS * ROWS):
+        step, frame = row // ROWS, bench.copy()
+        y, x = (2 * c + int(rng.integers(-3, 4)) for c in HANDS[step])
+        cv2.circle(frame, (x, y), 9, (40, 60 + 20 * seed, 200), -1)
+        if odd is not None and (step == odd or (lasting and step > odd)):
+            cv2.rectangle(frame, (120, 10), (150, 22), (250, 40, 40), -1)
+        noisy = frame.astype(np.float32) + rng.normal(0, 3, frame.shape)
+        frames.append(seen_by(np.asarray(np.clip(noisy, 0, 255), np.uint8), **stand))  # type: ignore[arg-type]
+    return Filmstrip(picture(*frames), np.arange(len(frames), dtype=np.int64))
+
+
+def rows() -> list[npt.NDArray[np.int64]]:
+    return rows_by_step(np.repeat(np.arange(STEPS), ROWS), STEPS)
+
+
+def maps(strip: Filmstrip, onto: Filmstrip) -> StepMaps:
+    own = place_of(strip.pictures)
+    return step_maps(strip, rows(), own, lay_over(own, place_of(onto.pictures)))
+
+
+@pytest.fixture(scope="module")
+def golds() -> list[Filmstrip]:
+    return [film(1), film(2, zoom=1.03), film(3, light=0.9)]
+
+
+def test_a_place_is_found_again_from_another_stand_and_in_another_light() -> None:
+    bench = texture(0)
+    there = place_of(picture(bench))
+    here = place_of(picture(seen_by(bench, pan=(7, -5), zoom=1.05, light=0.8)))
+    view = lay_over(here, there)
+    assert view.fits
+    laid = view.laid_over(here.lab) * view.gain + view.offset
+    off = np.linalg.norm(laid - there.lab, axis=-1)[view.seen()]
+    as_it_was = np.linalg.norm(here.lab - there.lab, axis=-1)
+    assert np.median(off) < 3
+    assert np.median(off) < 0.3 * np.median(as_it_was)
+
+
+def test_two_places_that_have_nothing_in_common_do_not_fit() -> None:
+    assert not lay_over(place_of(picture(texture(1))), place_of(picture(texture(2)))).fits
+
+
+def test_a_video_without_any_contrast_fits_nowhere() -> None:
+    grey = np.full((120, 160, 3), 128, np.uint8)
+    assert not lay_over(place_of(picture(grey)), place_of(picture(texture(2)))).fits
+
+
+def test_the_maps_show_where_a_step_is_done(golds: list[Filmstrip]) -> None:
+    found = maps(golds[1], golds[0])
+    assert found.done.all()
+    for step, (y, x) in enumerate(HANDS):
+        top = np.unravel_index(int(found.covered[step].argmax()), (HEIGHT, WIDTH))
+        assert np.hypot(top[0] - y, top[1] - x) < 6
+
+
+def test_an_object_where_no_gold_has_one_counts_to_its_step(golds: list[Filmstrip]) -> None:
+    theirs = evidence.usual_of([maps(gold, golds[0]) for gold in golds])
+    usual = evidence.measure(maps(film(4), golds[0]), theirs, range(STEPS))
+    odd = evidence.measure(maps(film(4, odd=3), golds[0]), theirs, range(STEPS))
+    covers = evidence.NAMES.index("covers")
+    assert odd[:, covers].argmax() == 3
+    assert odd[3, covers] > 5 * max(1.0, float(usual[:, covers].max()))
+
+
+def test_what_stays_different_belongs_to_the_step_it_began_with(golds: list[Filmstrip]) -> None:
+    theirs = evidence.usual_of([maps(gold, golds[0]) for gold in golds])
+    table = evidence.measure(maps(film(5, odd=3, lasting=True), golds[0]), theirs, range(STEPS))
+    lasting = table[:, evidence.NAMES.index("lasting")]
+    assert lasting.argmax() in {2, 3}
+    assert np.sort(lasting)[-1] > 3 * np.sort(lasting)[-3]
+
+
+def test_a_step_that_was_not_seen_says_nothing(golds: list[Filmstrip]) -> None:
+    found = maps(golds[1], golds[0])
+    done = found.done.copy()
+    done[2] = False
+    table = evidence.measure(
+        replace(found, done=done), evidence.usual_of([maps(gold, golds[0]) for gold in golds]), range(STEPS)
+    )
+    assert not table[2].any()
+    told = evidence.told(np.ones((STEPS, len(evidence.NAMES) + 1)), done)
+    assert told.item[2] == told.action[2] == -np.inf
+
+
+def test_the_golds_pictures_come_back_from_their_arrays(golds: list[Filmstrip]) -> None:
+    manners = [np.zeros((STEPS, 2)) for _ in golds]
+    scene = fit_scene(golds, [rows() for _ in golds], manners)
+    assert scene is not None
+    again = GoldScene.from_arrays(scene.to_arrays())
+    assert again is not None
+    asked = {"action": np.zeros(STEPS), "item": np.zeros(STEPS)}
+    first, second = (s.ask(film(6, odd=4), rows(), **asked) for s in (scene, again))
+    assert first is not None
+    assert second is not None
+    np.testing.assert_allclose(first.item, second.item, atol=0.2)
+    assert GoldScene.from_arrays({}) is None
+
+
+def test_golds_of_different_places_are_not_compared(golds: list[Filmstrip]) -> None:
+    elsewhere = Filmstrip(picture(*[texture(8)] * (STEPS * ROWS)), golds[0].picture_of)
+    manners = [np.zeros((STEPS, 2)) for _ in range(3)]
+    assert fit_scene([golds[0], golds[1], elsewhere], [rows()] * 3, manners) is None
+    scene = fit_scene([*golds], [rows()] * 3, manners)
+    assert scene is not None
+    assert scene.ask(elsewhere, rows(), action=np.zeros(STEPS), item=np.zeros(STEPS)) is None
+
+
+def test_the_steps_are_told_in_the_order_in_which_they_were_done() -> None:
+    assert in_order(rows_by_step(np.array([2, 2, 0, 0, 1]), 4)) == [2, 0, 1]
+
+
+def test_an_album_averages_and_says_what_moves() -> None:
+    dark, light = np.zeros((120, 160, 3), np.uint8), np.full((120, 160, 3), 255, np.uint8)
+    album = Album(frames=2)
+    for frame in (dark, dark, light):
+        album.add(frame)
+    album.repeat()
+    still, changed = album.stacked()
+    assert (still[..., 0].max(), still[..., 3].max()) == (0, 0)
+    assert changed[..., 0].min() == 255
+    assert set(np.unique(changed[..., 3])) <= {127, 128}
+
+
+def test_a_long_video_fills_no_more_pictures_than_an_album_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("genba_sop.scene.MAX_PICTURES", 10)
+    album = Album(frames=1)
+    for row in range(37):
+        album.add(np.full((120, 160, 3), 6 * row, np.uint8))
+    kept = album.stacked()
+    assert len(kept) <= 10
+    assert (np.diff(kept[:, 0, 0, 0].astype(int)) > 0).all()
