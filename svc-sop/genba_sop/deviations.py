@@ -8,6 +8,7 @@ Knows nothing of scores and verdicts.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,20 +20,22 @@ import numpy.typing as npt
 from genba_sop.evaluation import Deviation, DeviationKind
 from genba_sop.evidence import Told
 from genba_sop.features import Features
-from genba_sop.gold_scene import filmstrip
+from genba_sop.gold_scene import Laid
 from genba_sop.manner import Manner, manner
 from genba_sop.nulls import discoveries, tail_p
-from genba_sop.observation import SHORTEST_EXTRA_S, Observation, Rows, mean_over_golds, without
+from genba_sop.observation import SHORTEST_EXTRA_S, Observation, Rows, mean_over_golds, relabelled, without
 from genba_sop.order import violations
 from genba_sop.performances import Performance, idling, lasting, performances
 from genba_sop.reference import Reference, relative_tempo
-from genba_sop.scene import Filmstrip
 from genba_sop.segmentation import EXTRA, Run, runs_of
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
 FALSE_DISCOVERY_RATE = 0.1
+LOOK_S = 1.5  # too little is seen of less
+STRANGE = 1.5  # times what may be a step: that is none
+CLEARLY = 1.6  # times as far is the step that it was taken for
 SKIPPED_SHARE = 0.5  # of a step's gold rows, from which on it counts as missing
 TEMPO_RATIO = 2.0  # with one gold: twice or half as long, in the run's own tempo
 TEMPO_LEAST = 1.6  # with several golds, whatever their spread
@@ -61,9 +64,9 @@ class Findings:
     performances: tuple[Performance, ...]
 
 
-def find(reference: Reference, rows: Rows, seen: Observation, strip: Filmstrip) -> Findings:
+def find(reference: Reference, rows: Rows, seen: Observation, laid: Laid | None) -> Findings:
     """Find what differs from the golds."""
-    case = _Case(reference, rows, seen, strip)
+    case = _Case(reference, rows, seen, laid)
     candidates = [
         *case.missing(),
         *case.order(),
@@ -88,10 +91,11 @@ def numbers_of(reference: Reference, trainee: Features) -> dict[str, Floats]:
     Raises: ValueError for golds or a trainee that do not show one place.
     """
     rows, seen = reference.observe(trainee)
-    case = _Case(reference, rows, seen, filmstrip(trainee, rows))
-    given = None if reference.scene is None else reference.scene.numbers(**case.shown())
-    if given is None:
+    laid = reference.lay(trainee, rows)
+    if laid is None:
         raise ValueError("The videos do not show one place.")
+    case = _Case(reference, rows, seen, laid)
+    given = laid.numbers(**case.shown())
     explained = {d.step_id for d in (*case.order(), *case.tempo())}
     return {
         step.id: row for step, row, done in zip(case.steps, *given, strict=True) if done and step.id not in explained
@@ -105,8 +109,36 @@ def _within(inner: Deviation, outer: Deviation) -> bool:
     return shared_s > 0.5 * length_s or (shared_s > -0.5 and length_s < LAST_HOLD_S)
 
 
+def _looked_again(reference: Reference, rows: Rows, seen: Observation, laid: Laid) -> Observation:
+    """Ask the pictures about what is doubtful: stretches in no step, steps done twice, and every stretch while a step is missing.
+
+    What looks like another step is that step; what looks like none is extra, unless it is all there is of its step.
+    """
+    done = performances(rows, seen, reference.golds)
+    often = Counter(p.step for p in done)
+    steps_missing = len(often) < len(reference.step_ids)
+    doubtful = [(Run(p.step, p.first, p.last), p.length_s) for p in done if steps_missing or often[p.step] > 1]
+    doubtful += [
+        (run, float(rows.edges[run.last + 1] - rows.edges[run.first]))
+        for run in runs_of(seen.labels)
+        if run.label == EXTRA
+    ]
+    doubtful = [(run, length_s) for run, length_s in doubtful if length_s >= LOOK_S]
+    if not doubtful:
+        return seen
+    table = laid.unlike([np.arange(run.first, run.last + 1) for run, _ in doubtful])
+    changes = []
+    for (run, _), off in zip(doubtful, table, strict=True):
+        best = int(off.argmin())
+        if off[best] <= laid.scene.alike and (run.label < 0 or off[run.label] >= CLEARLY * off[best]):
+            changes.append((run, best))
+        elif run.label >= 0 and often[run.label] > 1 and STRANGE * laid.scene.alike < off[best] < np.inf:
+            changes.append((run, EXTRA))
+            often[run.label] -= 1
+    return relabelled(seen, rows, reference.golds, changes) if changes else seen
+
+
 class _Shown(TypedDict):
-    strip: Filmstrip
     rows: list[Ints]
     action: Floats
     item: Floats
@@ -115,10 +147,11 @@ class _Shown(TypedDict):
 class _Case:
     """One trainee's case: the candidates of every kind."""
 
-    def __init__(self, reference: Reference, rows: Rows, seen: Observation, strip: Filmstrip) -> None:
+    def __init__(self, reference: Reference, rows: Rows, seen: Observation, laid: Laid | None) -> None:
+        seen = seen if laid is None else _looked_again(reference, rows, seen, laid)
         self.idle_rows = idling(rows, seen, reference.holds, reference.stillness)
         seen = without(seen, rows, reference.golds, lasting(self.idle_rows, rows, IDLE_S))
-        self.reference, self.rows, self.seen, self.strip = reference, rows, seen, strip
+        self.reference, self.rows, self.seen, self.laid = reference, rows, seen, laid
         self.steps = reference.procedure.steps
         self.known = len(reference.golds) > 1
         self.expected_s = np.exp(np.nanmean(np.log(reference.durations_s), axis=0))  # (S,)
@@ -241,8 +274,8 @@ class _Case:
         """Steps done in their place but not as the golds do them: with another object, or otherwise."""
         measured = self._measured
         explained = {d.step_id for d in (*self.order(), *self.tempo())}
-        if (scene := self.reference.scene) is not None and (heard := scene.ask(**self.shown())) is not None:
-            yield from self._told(heard, scene.pool, explained)
+        if self.laid is not None:
+            yield from self._told(self.laid.ask(**self.shown()), self.laid.scene.pool, explained)
             return
         for at, main in enumerate(self.main):
             if main is None or self.steps[at].id in explained or not np.isfinite(measured.action[at]):
@@ -273,7 +306,7 @@ class _Case:
         for at, main in enumerate(self.main):
             own = np.arange(main.first, main.last + 1) if main is not None else np.zeros(0, np.int64)
             rows.append(own[self.seen.labels[own] == at])
-        return {"strip": self.strip, "rows": rows, "action": self._measured.action, "item": self._measured.item}
+        return {"rows": rows, "action": self._measured.action, "item": self._measured.item}
 
     def _told(self, heard: Told, pool: Floats, explained: set[str | None]) -> Iterator[Deviation]:
         """Steps whose pictures say that another object or another manner is likelier than neither."""

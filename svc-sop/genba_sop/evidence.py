@@ -123,6 +123,27 @@ def measure(mine: StepMaps, usual: Usual, sequence: Sequence[int]) -> Floats:
     return table
 
 
+def unlike(mine: StepMaps, usual: Usual) -> Floats:
+    """(n, S) how far each of n stretches is from what golds show in each step, as a share of what is covered and moves; inf where
+    unknown.
+
+    On the tuning runs a step is nearest to itself 997 times of 1000, and when it is done well nearer than .057 in 99 of 100; the
+    nearest step to an extra action is .084 away or more.
+    """
+    table = np.full((len(mine.done), len(usual.known)), np.inf)
+    least = (mine.seen * (usual.least_covered + usual.least_moving)).sum(axis=(1, 2))
+    for n in np.flatnonzero(mine.done):
+        off = np.zeros_like(usual.most_covered)
+        for name in ("covered", "moving"):
+            own = getattr(mine, name)[n]
+            off += (own - getattr(usual, f"most_{name}") - _SHARE_FLOOR).clip(0)
+            off += (getattr(usual, f"least_{name}") - _widened(own) - _SHARE_FLOOR).clip(0)
+        activity = float((mine.seen * (mine.covered[n] + mine.moving[n])).sum())
+        share = (off * mine.seen).sum(axis=(1, 2)) / np.maximum(least + activity, 1.0)
+        table[n] = np.where(usual.known, share, np.inf)
+    return table
+
+
 def scale_of(tables: Sequence[Floats]) -> Floats:
     """(12,) what is usual among golds, from ``measure`` of each against the others; the last two are units as they are."""
     usual = np.zeros(len(NAMES))

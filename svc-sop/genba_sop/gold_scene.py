@@ -14,14 +14,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from genba_sop.evidence import LEAST_GOLDS, Told, Usual, measure, numbers, scale_of, told, usual_of
+from genba_sop.evidence import LEAST_GOLDS, Told, Usual, measure, numbers, scale_of, told, unlike, usual_of
 from genba_sop.features import Features
 from genba_sop.observation import Rows
-from genba_sop.scene import Filmstrip, Place, StepMaps, lay_over, place_of, step_maps
+from genba_sop.scene import Filmstrip, Place, View, lay_over, place_of, step_maps
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
+
+_ALIKE = 0.07  # see ``unlike``: between a step done badly and something else
 
 
 def filmstrip(features: Features, rows: Rows) -> Filmstrip:
@@ -44,35 +46,28 @@ def in_order(rows: Sequence[Ints]) -> list[int]:
 class GoldScene:
     """place: the golds' common place.   usual: what they show of each step.   scale: what is usual among them, see ``scale_of``.
     pool: (n,) sorted, the greater of the log-odds of each gold's steps against the other golds.
+    alike: what is nearer than this to a step may be that step, see ``unlike``.
     """
 
     place: Place
     usual: Usual
     scale: Floats
     pool: Floats
+    alike: float
 
-    def numbers(
-        self, strip: Filmstrip, rows: Sequence[Ints], *, action: Floats, item: Floats
-    ) -> tuple[Floats, Mask] | None:
-        """(S, 13) of ``evidence.numbers`` and (S,) which steps were seen; None when a run does not show the golds' place.
-
-        Args:
-            rows: for each step the rows of the performance that counts.   action, item: (S,) of ``manner``.
-
-        """
-        maps = _maps(strip, rows, self.place)
-        if maps is None:
-            return None
-        return numbers(measure(maps, self.usual, in_order(rows)), action, item, self.scale), maps.done
-
-    def ask(self, strip: Filmstrip, rows: Sequence[Ints], *, action: Floats, item: Floats) -> Told | None:
-        """What a run's pictures say of its steps; as ``numbers``."""
-        given = self.numbers(strip, rows, action=action, item=item)
-        return None if given is None else told(*given)
+    def lay(self, strip: Filmstrip) -> Laid | None:
+        """Lay a run's pictures over the golds'; None when they do not show the same place."""
+        laid = _laid(strip, self.place)
+        return None if laid is None else Laid(self, *laid)
 
     def to_arrays(self) -> dict[str, npt.NDArray[Any]]:
         """Everything, maps in half precision."""
-        arrays: dict[str, npt.NDArray[Any]] = {"place": self.place.lab, "scale": self.scale, "pool": self.pool}
+        arrays: dict[str, npt.NDArray[Any]] = {
+            "place": self.place.lab,
+            "scale": self.scale,
+            "pool": self.pool,
+            "alike": np.array(self.alike),
+        }
         for field in fields(Usual):
             array = getattr(self.usual, field.name)
             arrays[field.name] = array.astype(np.float16) if array.dtype == np.float32 else array
@@ -85,7 +80,13 @@ class GoldScene:
             return None
         stored = {field.name: arrays[f"scene_{field.name}"] for field in fields(Usual)}
         maps: dict[str, Any] = {k: v.astype(np.float32) if v.dtype == np.float16 else v for k, v in stored.items()}
-        return GoldScene(Place(arrays["scene_place"]), Usual(**maps), arrays["scene_scale"], arrays["scene_pool"])
+        return GoldScene(
+            Place(arrays["scene_place"]),
+            Usual(**maps),
+            arrays["scene_scale"],
+            arrays["scene_pool"],
+            float(arrays["scene_alike"]),
+        )
 
 
 def fit_scene(
@@ -100,25 +101,55 @@ def fit_scene(
     if len(strips) < LEAST_GOLDS or not all(len(strip.pictures) for strip in strips):
         return None
     place = place_of(strips[0].pictures)
-    laid = [_maps(strip, own, place) for strip, own in zip(strips, rows, strict=True)]
-    known = [(maps, g) for g, maps in enumerate(laid) if maps is not None]
+    laid = [_laid(strip, place) for strip in strips]
+    known = [(step_maps(each[0], rows[g], *each[1:]), g) for g, each in enumerate(laid) if each is not None]
     if len(known) < LEAST_GOLDS:
         return None
-    tables = [
-        measure(maps, usual_of([other for other, _ in known if other is not maps]), in_order(rows[g]))
-        for maps, g in known
-    ]
+    pool, tables, off = [], [], [0.0]
+    for maps, g in known:
+        others = usual_of([other for other, _ in known if other is not maps])
+        tables.append(measure(maps, others, in_order(rows[g])))
+        own = np.diagonal(unlike(maps, others))
+        off.append(float(own[np.isfinite(own)].max(initial=0.0)))
     scale = scale_of(tables)
-    pool = []
     for (maps, g), table in zip(known, tables, strict=True):
         heard = told(numbers(table, manners[g][:, 1], manners[g][:, 0], scale), maps.done)
         pool.append(np.maximum(heard.item, heard.action)[maps.done])
-    return GoldScene(place, usual_of([maps for maps, _ in known]), scale, np.sort(np.concatenate(pool)))
+    alike = max(_ALIKE, 1.5 * max(off))
+    return GoldScene(place, usual_of([maps for maps, _ in known]), scale, np.sort(np.concatenate(pool)), alike)
 
 
-def _maps(strip: Filmstrip, rows: Sequence[Ints], place: Place) -> StepMaps | None:
+@dataclass(frozen=True)
+class Laid:
+    """A run's pictures laid over the golds'."""
+
+    scene: GoldScene
+    strip: Filmstrip
+    place: Place
+    view: View
+
+    def unlike(self, stretches: Sequence[Ints]) -> Floats:
+        """(n, S) of ``evidence.unlike`` for stretches of rows."""
+        return unlike(step_maps(self.strip, stretches, self.place, self.view), self.scene.usual)
+
+    def numbers(self, rows: Sequence[Ints], *, action: Floats, item: Floats) -> tuple[Floats, Mask]:
+        """(S, 13) of ``evidence.numbers`` and (S,) which steps were seen.
+
+        Args:
+            rows: for each step the rows of the performance that counts.   action, item: (S,) of ``manner``.
+
+        """
+        maps = step_maps(self.strip, rows, self.place, self.view)
+        return numbers(measure(maps, self.scene.usual, in_order(rows)), action, item, self.scene.scale), maps.done
+
+    def ask(self, rows: Sequence[Ints], *, action: Floats, item: Floats) -> Told:
+        """What the pictures say of each step; as ``numbers``."""
+        return told(*self.numbers(rows, action=action, item=item))
+
+
+def _laid(strip: Filmstrip, place: Place) -> tuple[Filmstrip, Place, View] | None:
     if not len(strip.pictures):
         return None
     own = place_of(strip.pictures)
     view = lay_over(own, place)
-    return step_maps(strip, rows, own, view) if view.fits else None
+    return (strip, own, view) if view.fits else None

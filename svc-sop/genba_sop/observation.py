@@ -267,6 +267,25 @@ def observe(trainee: Rows, golds: Sequence[GoldRun], *, order: Mask, chart: Char
     return Observation(votes, frames, path_costs, labels, skipped, residual, local, distance, contrast)
 
 
+def relabelled(
+    seen: Observation, trainee: Rows, golds: Sequence[GoldRun], changes: Sequence[tuple[Run, int]]
+) -> Observation:
+    """The same observation with other labels in these runs, matched to the golds anew there."""
+    labels, frames, path_costs = seen.labels.copy(), seen.frames.copy(), seen.costs.copy()
+    between = [pair_cost(gold.rows, trainee) for gold in golds]
+    for run, step in changes:
+        inside = slice(run.first, run.last + 1)
+        labels[inside] = step
+        for pair, gold, frame, path_cost in zip(between, golds, frames, path_costs, strict=True):
+            frame[inside], path_cost[inside] = ELSEWHERE, pair.elsewhere
+            if step >= 0:
+                _place(run, gold.labels == step, pair.cost, frame, path_cost)
+    skipped, residual, local = measured(trainee, golds, frames, path_costs, labels, steps=seen.skipped.shape[1])
+    return replace(
+        seen, frames=frames, costs=path_costs, labels=labels, skipped=skipped, residual=residual, local=local
+    )
+
+
 def measured(
     trainee: Rows, golds: Sequence[GoldRun], frames: Ints, costs: Floats, labels: Ints, *, steps: int
 ) -> tuple[Floats, Floats, Floats]:

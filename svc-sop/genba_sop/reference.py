@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from genba_sop.decoding import Chart
 from genba_sop.features import Features
-from genba_sop.gold_scene import GoldScene, filmstrip, fit_scene, rows_by_step
+from genba_sop.gold_scene import GoldScene, Laid, filmstrip, fit_scene, rows_by_step
 from genba_sop.manner import LEAST_CELL_SPREAD, LEAST_RESIDUAL_SPREAD, Spread, manner, spread_of
 from genba_sop.nulls import Null, fit_null
 from genba_sop.observation import (
@@ -147,6 +147,10 @@ class Reference:
             raise ValueError(f"The golds' features are of {self.encoder}, the trainee's of {trainee.encoder}.")
         rows = rows_of(trainee, Grid(self.local_scale, self.recent_s))
         return rows, observe(rows, self.golds, order=self.order, chart=self.chart(rows.frame_s))
+
+    def lay(self, trainee: Features, rows: Rows) -> Laid | None:
+        """Lay a trainee's pictures over the golds'; None without pictures of one place."""
+        return None if self.scene is None else self.scene.lay(filmstrip(trainee, rows))
 
     def spans(self, gold: int) -> tuple[Span, ...]:
         """Where the steps lie in one gold, as annotated, transferred or proposed."""

@@ -18,7 +18,6 @@ from genba_sop.decoding import ELSEWHERE
 from genba_sop.deviations import Findings, find
 from genba_sop.evaluation import Deviation, DeviationKind, Evaluation, StepResult, StepStatus, Trace, Verdict
 from genba_sop.features import Features
-from genba_sop.gold_scene import filmstrip
 from genba_sop.observation import Observation
 from genba_sop.procedure import Span, Step
 from genba_sop.reference import Reference
@@ -48,7 +47,7 @@ def evaluate(reference: Reference, trainee: Features, *, policy: Policy | None =
     """
     policy = policy or Policy()
     rows, seen = reference.observe(trainee)
-    findings = find(reference, rows, seen, filmstrip(trainee, rows))
+    findings = find(reference, rows, seen, reference.lay(trainee, rows))
     steps = tuple(_step_result(reference, findings, seen, at) for at in range(len(reference.step_ids)))
     computed = _score(reference, findings.deviations, steps, policy)
     calibration = policy.calibration

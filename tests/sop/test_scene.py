@@ -139,9 +139,8 @@ def test_the_golds_pictures_come_back_from_their_arrays(golds: list[Filmstrip]) 
     again = GoldScene.from_arrays(scene.to_arrays())
     assert again is not None
     asked = {"action": np.zeros(STEPS), "item": np.zeros(STEPS)}
-    first, second = (s.ask(film(6, odd=4), rows(), **asked) for s in (scene, again))
-    assert first is not None
-    assert second is not None
+    laid = [s.lay(film(6, odd=4)) for s in (scene, again)]
+    first, second = (each.ask(rows(), **asked) for each in laid if each is not None)
     np.testing.assert_allclose(first.item, second.item, atol=0.2)
     assert GoldScene.from_arrays({}) is None
 
@@ -152,7 +151,7 @@ def test_golds_of_different_places_are_not_compared(golds: list[Filmstrip]) -> N
     assert fit_scene([golds[0], golds[1], elsewhere], [rows()] * 3, manners) is None
     scene = fit_scene([*golds], [rows()] * 3, manners)
     assert scene is not None
-    assert scene.ask(elsewhere, rows(), action=np.zeros(STEPS), item=np.zeros(STEPS)) is None
+    assert scene.lay(elsewhere) is None
 
 
 def test_the_steps_are_told_in_the_order_in_which_they_were_done() -> None:
@@ -179,3 +178,13 @@ def test_a_long_video_fills_no_more_pictures_than_an_album_has(monkeypatch: pyte
     kept = album.stacked()
     assert len(kept) <= 10
     assert (np.diff(kept[:, 0, 0, 0].astype(int)) > 0).all()
+
+
+def test_every_stretch_is_most_like_its_own_step_and_a_strange_one_like_none(golds: list[Filmstrip]) -> None:
+    usual = evidence.usual_of([maps(gold, golds[0]) for gold in golds])
+    off = evidence.unlike(maps(film(7, light=1.1), golds[0]), usual)
+    assert (off.argmin(axis=1) == np.arange(STEPS)).all()
+    strange = film(7)
+    middle = Filmstrip(strange.pictures[:, :, ::-1], strange.picture_of)  # hands where no step has them
+    laid = maps(middle, middle)
+    assert evidence.unlike(laid, usual).min() > off.diagonal().max()
