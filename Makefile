@@ -1,7 +1,7 @@
 .DEFAULT_GOAL := help
 SHELL := /bin/sh
 PY := .venv/bin/python
-SOURCES := docs gateway shared svc-sop svc-llm svc-recommend svc-sem svc-training tests benchmarks examples
+SOURCES := deploy docs gateway shared svc-sop svc-llm svc-recommend svc-sem svc-training tests benchmarks examples
 PACKAGES := gateway/genba_gateway shared/genba_shared svc-sop/genba_sop svc-llm/genba_llm svc-recommend/genba_recommend svc-sem/genba_sem svc-training/genba_training
 PINS := pyproject.toml constraints.txt deploy/setup.sh
 
@@ -32,7 +32,7 @@ lint: .venv/.test ## ruff: rules and format
 format: .venv/.test ## let ruff mend what it can
 	@.venv/bin/ruff check --fix $(SOURCES); .venv/bin/ruff format $(SOURCES)
 types: .venv/.test ## mypy --strict
-	@.venv/bin/mypy $(PACKAGES) tests benchmarks examples
+	@.venv/bin/mypy $(PACKAGES) deploy tests benchmarks examples
 imports: .venv/.test ## who may import whom
 	@.venv/bin/lint-imports
 check: lint types imports test ## everything CI checks
@@ -50,10 +50,12 @@ bench-gateway: .venv/.bench ## the gateway against nginx (needs nginx and wrk)
 
 docs: .venv/.test ## write docs/reference from the code
 	@$(PY) docs/generate.py
+dashboards: .venv/.test ## write deploy/grafana/dashboards from the code
+	@$(PY) -m deploy.grafana.build
 
 lock: .venv/.test ## write constraints.txt anew
 	@deploy/lock.sh
 clean: ## remove the virtual environment and caches; data in .genba stays
 	@rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
-.PHONY: docs help setup setup-test demo up test distributed-test lint format types imports check bench-alignment bench-deviations bench-speed bench-order bench-gateway lock clean
+.PHONY: dashboards docs help setup setup-test demo up test distributed-test lint format types imports check bench-alignment bench-deviations bench-speed bench-order bench-gateway lock clean
