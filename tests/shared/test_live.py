@@ -190,6 +190,21 @@ def test_a_first_version_that_does_not_load_keeps_the_service_from_being_ready(
     assert (serving(toy), toy.unwell()) == (("mended", 2), None)
 
 
+def test_a_process_that_starts_on_a_champion_that_does_not_load_serves_the_one_before(
+    register: Callable[..., Version], live: Lives
+) -> None:
+    for says in ("one", "two", "broken"):
+        register(says)
+    toy = live()
+    assert toy.refresh() is True
+    assert serving(toy) == ("two", 2)
+    assert isinstance(toy.unwell(), Degraded)
+    assert toy.refresh() is False
+    register("mended")
+    toy.refresh()
+    assert (serving(toy), toy.unwell()) == (("mended", 4), None)
+
+
 def test_a_version_that_does_not_survive_its_warm_up_is_not_served(
     register: Callable[..., Version], live: Lives
 ) -> None:
@@ -206,8 +221,10 @@ def test_a_version_that_does_not_survive_its_warm_up_is_not_served(
 
 
 def test_what_failed_is_not_tried_at_every_look_but_a_new_promotion_is(
-    register: Callable[..., Version], registry: Registry, live: Lives
+    register: Callable[..., Version], registry: Registry, live: Lives, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("genba_shared.live._RETRY_FIRST_S", 3600.0)
+    monkeypatch.setattr("genba_shared.live._RETRY_CAP_S", 3600.0)
     tried: list[int] = []
 
     def load(folder: Path, version: Version) -> str:
@@ -357,7 +374,7 @@ def test_readiness_shows_what_is_degraded_and_takes_out_only_what_cannot_serve(
         answer = client.get("/ready")
         assert answer.status_code == 200
         assert "version 1 serves" in answer.json()["degraded"]["model"]
-        toy._loaded = None  # as after a restart
+        toy._loaded = None  # as if the one before did not load either
         assert client.get("/ready").status_code == 503
 
 
