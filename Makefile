@@ -1,5 +1,6 @@
 .DEFAULT_GOAL := help
 SHELL := /bin/sh
+unexport PYTHONDONTWRITEBYTECODE # images like to set it; then every start compiles what it imports, 3 s instead of 1
 PY := .venv/bin/python
 SOURCES := deploy docs gateway shared svc-sop svc-llm svc-recommend svc-sem svc-training tests benchmarks examples
 PACKAGES := gateway/genba_gateway shared/genba_shared svc-sop/genba_sop svc-llm/genba_llm svc-recommend/genba_recommend svc-sem/genba_sem svc-training/genba_training

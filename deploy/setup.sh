@@ -45,3 +45,5 @@ if [ "$1" = bench ]; then # aeon's bound on numba is older than the numba it run
     $install --no-deps aeon==1.6.0
     $install deprecated
 fi
+# Compile once what a server imports: where PYTHONDONTWRITEBYTECODE is set, every start would do it anew.
+env -u PYTHONDONTWRITEBYTECODE .venv/bin/python -c 'import genba_gateway.embedded, genba_sop.app, genba_sop.cli, genba_sop.offline, genba_training.worker'

@@ -27,6 +27,7 @@ from schemathesis.python import asgi
 from tests.e2e.clips import film
 
 from genba_gateway import embedded
+from genba_gateway.home import first_admin_key
 from genba_shared.artifacts import Artifacts
 from genba_shared.db import Database
 from genba_shared.jobs import Jobs
@@ -103,7 +104,7 @@ def _application(platform: Platform) -> Iterator[tuple[Any, str]]:
         patch.setenv("GENBA_GATEWAY_RESILIENCE__QUEUE_S", "60")  # a slow machine is no reason to be turned away
         patch.setenv("GENBA_TRAINING_EVENT_STREAM_MAX_S", str(STREAM_ENDS_AFTER_S))
         patch.setenv("GENBA_TRAINING_EVENT_POLL_S", str(STREAM_ENDS_AFTER_S))
-        key_file = embedded.first_admin_key(platform)
+        key_file = first_admin_key(platform)
         assert key_file is not None
         yield embedded.create_app(platform), key_file.read_text().strip()
 
