@@ -3,7 +3,7 @@ SHELL := /bin/sh
 PY := .venv/bin/python
 SOURCES := docs gateway shared svc-sop svc-llm svc-recommend svc-sem svc-training tests benchmarks examples
 PACKAGES := gateway/genba_gateway shared/genba_shared svc-sop/genba_sop svc-llm/genba_llm svc-recommend/genba_recommend svc-sem/genba_sem svc-training/genba_training
-PINS := pyproject.toml constraints.txt deploy/setup.sh
+PINS := pyproject.toml constraints.txt deploy/setup.sh tests/recommend/tfjs/package-lock.json
 
 help: ## list every target
 	@awk -F':.*## ' '/^[a-z][a-z-]*:.*## / {printf "  %-20s %s\n", $$1, $$2}' $(MAKEFILE_LIST)

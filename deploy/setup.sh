@@ -45,3 +45,6 @@ if [ "$1" = bench ]; then # aeon's bound on numba is older than the numba it run
     $install --no-deps aeon==1.6.0
     $install deprecated
 fi
+if [ "$1" = test ] && command -v npm >/dev/null; then # TensorFlow.js, for the tests of the export; without npm they are skipped
+    npm ci --silent --prefix tests/recommend/tfjs || echo "genba: npm could not install TensorFlow.js; its tests are skipped" >&2
+fi
