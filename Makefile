@@ -27,6 +27,8 @@ test: .venv/.test ## every test that needs no server; with Postgres and Redis at
 	@$(PY) -m pytest -q -n 2 --dist loadgroup tests
 distributed-test: .venv/.test ## the tests that need real Postgres and Redis
 	@$(PY) -m pytest -q -m distributed tests
+savedmodel-test: .venv/.test ## the TensorFlow export against torch; installs TensorFlow (1.3 GB) first
+	@deploy/setup.sh tensorflow && $(PY) -m pytest -q tests/recommend/test_export_savedmodel.py
 lint: .venv/.test ## ruff: rules and format
 	@.venv/bin/ruff check $(SOURCES) && .venv/bin/ruff format --check $(SOURCES)
 format: .venv/.test ## let ruff mend what it can
@@ -56,4 +58,4 @@ lock: .venv/.test ## write constraints.txt anew
 clean: ## remove the virtual environment and caches; data in .genba stays
 	@rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
-.PHONY: docs help setup setup-test demo up test distributed-test lint format types imports check bench-alignment bench-deviations bench-speed bench-order bench-gateway lock clean
+.PHONY: docs help setup setup-test demo up test distributed-test savedmodel-test lint format types imports check bench-alignment bench-deviations bench-speed bench-order bench-gateway lock clean

@@ -19,9 +19,9 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from genba_recommend.features import Encoders, ItemFeatures
+from genba_recommend.features import Encoders
 
-__all__ = ("Quantised", "user_tower_inputs", "write")
+__all__ = ("Listed", "Quantised", "user_tower_inputs", "write")
 
 Float32s = npt.NDArray[np.float32]
 Weights = Mapping[str, Float32s]
@@ -30,28 +30,36 @@ SHARD_BYTES = 4 << 20  # what TensorFlow.js's own converter cuts; browsers fetch
 Json = dict[str, Any]
 
 
+@dataclass(frozen=True)
+class Listed:
+    """The N items that a browser can know and rank."""
+
+    ids: Sequence[str]
+    genre: npt.NDArray[np.int32]  # (N, Lg), as the encoders number them
+    maker: npt.NDArray[np.int32]  # (N, 1)
+    vectors: Float32s  # (N, D)
+    prior: Float32s | None = None  # (N,), added to dot product over temperature
+
+    def __post_init__(self) -> None:
+        """Raises: ValueError when these do not belong together."""
+        lengths = {len(self.ids), len(self.genre), len(self.maker), len(self.vectors)}
+        if len(lengths | ({len(self.prior)} if self.prior is not None else set())) != 1:
+            message = f"{len(self.ids)} ids and {len(self.vectors)} vectors, features or priors do not belong together"
+            raise ValueError(message)
+
+
 def write(
     weights: Weights,
     encoders: Encoders,
-    items: ItemFeatures,
+    items: Listed,
     out: Path,
     *,
-    ids: Sequence[str],
-    vectors: Float32s,
     temperature: float,
-    prior: Float32s | None = None,
     tables: Quantised = "float32",
 ) -> list[Path]:
-    """Write the model and what a browser needs beside it into ``out``; returns the files.
-
-    Args: items: features of N items.   ids: their N ids.   vectors: (N, D).   prior: (N,), added to scores when ranking.
-    Raises: ValueError when these do not belong together.
-    """
-    if not len(ids) == len(items) == len(vectors):
-        message = f"{len(ids)} ids, {len(items)} items and {len(vectors)} vectors do not belong together"
-        raise ValueError(message)
+    """Write the model and what a browser needs beside it into ``out``; returns the files."""
     out.mkdir(parents=True, exist_ok=True)
-    model = _user_tower(weights, vectors)
+    model = _user_tower(weights, items.vectors)
     specs, data = _packed(model.weights, tables)
     shards = [data[at : at + SHARD_BYTES] for at in range(0, len(data), SHARD_BYTES)]
     paths = [f"group1-shard{n}of{len(shards)}.bin" for n in range(1, len(shards) + 1)]
@@ -63,11 +71,11 @@ def write(
         "weightsManifest": [{"paths": paths, "weights": specs}],
     }
     catalogue = {
-        "ids": [*ids],
+        "ids": [*items.ids],
         "genre": [[int(n) for n in row if n] for row in items.genre],
         "maker": [[int(n) for n in row if n] for row in items.maker],
         "temperature": temperature,
-        "prior": None if prior is None else [round(float(x), 6) for x in prior],
+        "prior": None if items.prior is None else [round(float(x), 6) for x in items.prior],
     }
     for path, shard in zip(paths, shards, strict=True):
         (out / path).write_bytes(shard)

@@ -19,7 +19,7 @@ import pytest
 from playwright.sync_api import sync_playwright
 from tests.recommend.tower_world import Towers, towers
 
-from genba_recommend.export_tfjs import Quantised, user_tower_inputs, write
+from genba_recommend.export_tfjs import Listed, Quantised, user_tower_inputs, write
 from genba_recommend.two_tower import Pooling
 
 HERE = Path(__file__).parent / "tfjs"
@@ -48,17 +48,8 @@ def export(world: Towers, out: Path, *, tables: Quantised = "float32") -> npt.ND
     """Write the export; returns the prior that it has."""
     prior = np.linspace(0, 2, len(world.vectors)).astype(np.float32)
     ids = [item.item_id for item in world.dataset.catalogue.items]
-    written = write(
-        world.weights,
-        world.encoders,
-        world.items,
-        out,
-        ids=ids,
-        vectors=world.vectors,
-        temperature=0.07,
-        prior=prior,
-        tables=tables,
-    )
+    items = Listed(ids, world.items.genre, world.items.maker, world.vectors, prior)
+    written = write(world.weights, world.encoders, items, out, temperature=0.07, tables=tables)
     assert all(path.is_file() for path in written)
     return prior
 
@@ -181,7 +172,7 @@ def test_a_chromium_page_opens_the_model_by_its_address_and_agrees(site: tuple[s
     assert len(answer["list"]) == 3
 
 
-def test_parts_that_do_not_belong_together_are_refused(tmp_path: Path) -> None:
+def test_parts_that_do_not_belong_together_are_refused() -> None:
     world = towers()
     with pytest.raises(ValueError, match="belong together"):
-        write(world.weights, world.encoders, world.items, tmp_path, ids=["v1"], vectors=world.vectors, temperature=0.07)
+        Listed(["v1"], world.items.genre, world.items.maker, world.vectors)
