@@ -22,9 +22,11 @@ from genba_gateway.embedded import SERVICES, create_app, migrate
 from genba_gateway.routes import ROUTES
 from genba_shared.principal import ROLES
 from genba_shared.problems import Problem
+from genba_shared.queue import QUEUES
 from genba_shared.settings import Platform
 from genba_sop import settings as sop_settings
 from genba_training import settings as training_settings
+from genba_training.worker_status import WorkerStatus
 
 REFERENCE = Path(__file__).parent / "reference"
 WRITTEN_BY = "<!-- Written by docs/generate.py (`make docs`); do not edit. -->\n\n"
@@ -139,9 +141,10 @@ def api_page(apps: Mapping[str, Any]) -> str:
 
 
 async def metrics_page(gateway: Gateway) -> str:
-    """Every metric that /metrics of embedded mode may show; a service in a process of its own shows its own."""
+    """Every metric that /metrics of embedded mode or of a worker may show; a service in a process of its own shows its own."""
     async with gateway.running():
         families = list(gateway.control.state.metrics.registry.collect())
+    families += WorkerStatus(QUEUES, 1, busy=lambda: 0).registry.collect()
     rows = (
         (f"`{family.name}{'_total' if family.type == 'counter' else ''}`", family.type, family.documentation)
         for family in sorted(families, key=lambda family: family.name)

@@ -80,7 +80,8 @@ class Gateway:
             for name, urls in settings.upstreams.items()
             if name not in mounts
         ]
-        self.metrics = RequestMetrics(self.admission, lambda: self.proxies)
+        self._unready: dict[str, str | None] = {}
+        self.metrics = RequestMetrics(self.admission, lambda: self.proxies, unready=self._unready)
         self.control = create_control(
             platform,
             keys=self.keys,
@@ -104,7 +105,6 @@ class Gateway:
             access_log=self.access_log,
             secret=platform.load_principal_secret(),
         )
-        self._unready: dict[str, str | None] = {}
         _gather_metrics(self.control.state.metrics.registry, self.metrics, mounts)
         for name in self.services:
             if name != CONTROL:

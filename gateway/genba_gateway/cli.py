@@ -53,7 +53,7 @@ def up(home: Home = None, host: Host = "127.0.0.1", port: Port = 8080) -> None:
 
 @app.command()
 def run(
-    service: Annotated[str, typer.Argument(help="gateway, sop, training or worker.")],
+    service: Annotated[str, typer.Argument(help="gateway, worker, embedded, or a service such as sop or training.")],
     host: Host = "127.0.0.1",
     port: Port = 8080,
     queues: Annotated[str, typer.Option(help="Queues that a worker takes from, comma-separated.")] = "cpu",
@@ -95,6 +95,7 @@ def main() -> None:
 
 
 def _others() -> Iterator[EntryPoint]:
+    yield EntryPoint("jobs", "genba_gateway.jobs_cli:app", "genba.commands")
     yield EntryPoint("keys", "genba_gateway.keys_cli:keys", "genba.commands")
     yield from sorted(entry_points(group="genba.commands"), key=lambda entry: entry.name)
 

@@ -13,6 +13,7 @@ import signal
 import socket
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
@@ -124,11 +125,10 @@ def run_service(service: str, *, host: str, port: int, queues: str) -> None:
     platform = platform_at(None)
     configure_logging(level=platform.log_level, log_format=platform.log_format)
     starts: dict[str, Callable[[], None]] = {
-        "worker": lambda: _run_worker(queues),
+        **{name: partial(_serve_service, name, platform, host, port) for name in SERVICES},
+        "worker": lambda: _run_worker(queues, host),
         "gateway": lambda: serve(_gateway(platform), host=host, port=port),
         "embedded": lambda: serve(create_app(platform), host=host, port=port),
-        "sop": lambda: _serve_service("sop", platform, host, port),
-        "training": lambda: _serve_service("training", platform, host, port),
     }
     if service not in starts:
         raise Failed(f"There is no service {service!r}; there are {', '.join(sorted(starts))}.")
@@ -177,10 +177,10 @@ def _serve_service(name: str, platform: Platform, host: str, port: int) -> None:
     )
 
 
-def _run_worker(queues: str) -> None:
+def _run_worker(queues: str, host: str) -> None:
     from genba_training import worker
 
-    worker.main(["--queues", queues])
+    worker.main(["--queues", queues, "--host", host])
 
 
 async def _supervise(platform: Platform, *, host: str, port: int, on_ready: Callable[[], None]) -> None:

@@ -33,10 +33,17 @@ class RequestSeries:
 class RequestMetrics(Collector):
     """Rate, errors and duration per route; what was turned away, and why; what the proxies did."""
 
-    def __init__(self, admission: Admission, proxies: Callable[[], Iterable[ReverseProxy]]) -> None:
+    def __init__(
+        self,
+        admission: Admission,
+        proxies: Callable[[], Iterable[ReverseProxy]],
+        *,
+        unready: Mapping[str, str | None],
+    ) -> None:
         self._series: dict[tuple[str, str, int], RequestSeries] = {}
         self._admission = admission
         self._proxies = proxies
+        self._unready = unready  # why a service is not ready, by its name; the gateway keeps it up to date
         self.refused_credentials = 0
         self.limited = 0
 
@@ -89,6 +96,11 @@ class RequestMetrics(Collector):
         yield _counter("genba_gateway_shed", "Requests turned away to shed load.", admission.shed, label="reason")
 
     def _upstreams(self) -> Iterable[Metric]:
+        ready = GaugeMetricFamily(
+            "genba_gateway_service_ready", "1 while a service says that it is ready.", labels=["service"]
+        )
+        for service, reason in self._unready.items():
+            ready.add_metric([service], float(reason is None))
         attempts = CounterMetricFamily(
             "genba_gateway_upstream_attempts", "Attempts at services, by outcome.", labels=["service", "outcome"]
         )
@@ -111,7 +123,7 @@ class RequestMetrics(Collector):
                 in_flight.add_metric(labels, address.in_flight)
                 ejected.add_metric(labels, float(address.is_ejected))
                 connections.add_metric(labels, address.pool.open_connections)
-        yield from (attempts, retries, in_flight, ejected, connections)
+        yield from (ready, attempts, retries, in_flight, ejected, connections)
 
 
 def _counter(name: str, documentation: str, values: Mapping[str, float], *, label: str | None = None) -> Metric:

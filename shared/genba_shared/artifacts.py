@@ -37,6 +37,7 @@ class Artifacts:
 
     def __init__(self, url: str, *, cache: Path | None = None) -> None:
         # Without the cache of listings: another process may have put or deleted what this one once listed.
+        self._url = url.rstrip("/")
         self._fs, root = fsspec.core.url_to_fs(url, use_listings_cache=False)
         self._root = root.rstrip("/")
         self._is_local = "file" in _protocols(self._fs)
@@ -44,6 +45,10 @@ class Artifacts:
         self._here = Path(self._root) if self._is_local else cache or _private_folder(f"genba-artifacts-{name}")
         self._incoming = self._here / ".incoming"
         self._forget_orphans()
+
+    def below(self, name: str) -> Artifacts:
+        """A store of its own in this one: what is in it shares no key with what is outside, so its owner may delete."""
+        return Artifacts(f"{self._url}/{name}", cache=None if self._is_local else self._here / name)
 
     def put(self, source: Path | bytes | BinaryIO, *, suffix: str = "") -> str:
         """Store ``source`` and give its key; storing the same bytes again changes nothing.

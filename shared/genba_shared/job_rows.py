@@ -2,42 +2,106 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
-from sqlalchemy import CheckConstraint, ColumnElement, ForeignKey, Index, String, Text, func, insert, select, update
+from sqlalchemy import (
+    CheckConstraint,
+    ColumnElement,
+    ForeignKey,
+    Index,
+    String,
+    Text,
+    and_,
+    func,
+    insert,
+    select,
+    update,
+)
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from genba_shared.db import Base, Json, UtcDateTime
+from genba_shared.ids import new_id
 from genba_shared.principal import Clearance, Principal
 
 Status = Literal["queued", "running", "succeeded", "failed", "cancelled", "dead"]
 EventKind = Literal["status", "progress", "metrics", "line"]
 TERMINAL: frozenset[str] = frozenset({"succeeded", "failed", "cancelled", "dead"})
 LEASE_FREE: dict[str, Any] = {"owner": None, "lease_expires_at": None}
+NO_LIMITS: Mapping[str, int] = MappingProxyType({})  # how many jobs of a recipe may run at a time
 
 
-class JobRow(Base):
+class Owned:
+    """Whose a row is, with the authority of the moment in which it was made, and who may see it."""
+
+    tenant: Mapped[str]
+    subject: Mapped[str]
+    clearance: Mapped[int]
+    compartments: Mapped[str] = mapped_column(Text)  # ",a,b,": so that SQL can test for a subset
+    authority: Mapped[dict[str, Any]] = mapped_column(Json)  # roles and scopes
+
+    @property
+    def principal(self) -> Principal:
+        return Principal(
+            subject=self.subject,
+            roles=tuple(self.authority["roles"]),
+            scopes=frozenset(self.authority["scopes"]),
+            clearance=Clearance(self.clearance),
+            compartments=frozenset(filter(None, self.compartments.split(","))),
+            tenant=self.tenant,
+        )
+
+    @staticmethod
+    def columns(
+        principal: Principal, *, clearance: Clearance | None = None, compartments: Iterable[str] | None = None
+    ) -> dict[str, Any]:
+        """The values of these columns; the label defaults to the principal's own."""
+        labels = principal.compartments if compartments is None else compartments
+        return {
+            "tenant": principal.tenant,
+            "subject": principal.subject,
+            "clearance": int(principal.clearance if clearance is None else clearance),
+            "compartments": "".join(f",{name}" for name in sorted(labels)) + ",",
+            "authority": {"roles": list(principal.roles), "scopes": sorted(principal.scopes)},
+        }
+
+
+def visible(rows: type[Owned], principal: Principal) -> ColumnElement[bool]:
+    """Own rows, or the tenant's for who may administer jobs; never above the caller's clearance and compartments.
+
+    Compartments are text like ",a,b,": taking out what the caller holds must leave nothing but the comma.
+    """
+    left: ColumnElement[str] = rows.compartments.expression
+    for name in sorted(principal.compartments):
+        left = func.replace(left, f",{name},", ",")
+    return and_(
+        rows.tenant == principal.tenant,
+        rows.clearance <= int(principal.clearance),
+        left == ",",
+        *(() if principal.allows("jobs:admin") else (rows.subject == principal.subject,)),
+    )
+
+
+class JobRow(Owned, Base):
     __tablename__ = "jobs"
     __table_args__ = (
         CheckConstraint("status IN ('queued', 'running', 'succeeded', 'failed', 'cancelled', 'dead')", name="status"),
         Index("ix_jobs_status_republish_at", "status", "republish_at"),
         Index("ix_jobs_status_lease_expires_at", "status", "lease_expires_at"),
         Index("ix_jobs_tenant_id", "tenant", "id"),
+        Index("ix_jobs_schedule_id_due_at", "schedule_id", "due_at", unique=True),
     )
 
     id: Mapped[str] = mapped_column(String(40), primary_key=True)
-    tenant: Mapped[str]
-    subject: Mapped[str]
-    clearance: Mapped[int]
-    compartments: Mapped[str] = mapped_column(Text)  # ",a,b,": so that SQL can test for a subset
-    authority: Mapped[dict[str, Any]] = mapped_column(Json)  # roles and scopes at submission
     recipe: Mapped[str]
     params: Mapped[dict[str, Any]] = mapped_column(Json)
     queue: Mapped[str] = mapped_column(String(32))
     traceparent: Mapped[str | None] = mapped_column(String(64))
+    schedule_id: Mapped[str | None] = mapped_column(String(40))  # which schedule made it, and for which moment:
+    due_at: Mapped[datetime | None]  # at most one job for each
 
     status: Mapped[str] = mapped_column(String(16))
     attempt: Mapped[int]  # the fence: grows with every claim
@@ -109,12 +173,31 @@ class Job:
     owner: str | None
     lease_expires_at: datetime | None
     traceparent: str | None
+    schedule_id: str | None
+    due_at: datetime | None
     principal: Principal = field(repr=False)  # who submitted it, with the authority of that moment
     replayed: bool = False  # this answer to a submission repeats an earlier one
 
     @property
     def done(self) -> bool:
         return self.status in TERMINAL
+
+
+@dataclass(frozen=True)
+class NewJob:
+    """What is to be put into the table; its label defaults to its owner's own clearance and compartments."""
+
+    recipe: str
+    params: Mapping[str, Any]
+    principal: Principal
+    queue: str = "cpu"
+    max_attempts: int = 4
+    clearance: Clearance | None = None
+    compartments: Iterable[str] | None = None
+    run_after: datetime | None = None
+    traceparent: str | None = None
+    schedule_id: str | None = None
+    due_at: datetime | None = None
 
 
 @dataclass(frozen=True)
@@ -147,6 +230,37 @@ def database_now(session: Session) -> datetime:
     if session.get_bind().dialect.name == "postgresql":
         return session.scalars(select(func.clock_timestamp(type_=UtcDateTime))).one()
     return datetime.now(UTC)
+
+
+def put(session: Session, new: NewJob, now: datetime, *, sweeper_waits: timedelta = timedelta()) -> Job:
+    """Insert a queued job with its first event. The sweeper sends its message unless that happens before it looks."""
+    due = new.run_after or now
+    row = JobRow(
+        id=new_id("job"),
+        **Owned.columns(new.principal, clearance=new.clearance, compartments=new.compartments),
+        recipe=new.recipe,
+        params=dict(new.params),
+        queue=new.queue,
+        traceparent=new.traceparent,
+        schedule_id=new.schedule_id,
+        due_at=new.due_at,
+        status="queued",
+        attempt=0,
+        failures=0,
+        max_attempts=new.max_attempts,
+        cancel_requested=False,
+        progress=0.0,
+        message="",
+        last_seq=1,
+        created_at=now,
+        run_after=due,
+        republish_at=due if new.run_after else due + sweeper_waits,
+        publish_count=0,
+    )
+    session.add(row)
+    session.flush()
+    append(session, row, now, [NewEvent("status", {"status": "queued"})])
+    return job_of(row)
 
 
 def change(session: Session, *where: ColumnElement[bool], **values: Any) -> JobRow | None:
@@ -203,12 +317,7 @@ def job_of(row: JobRow) -> Job:
         owner=row.owner,
         lease_expires_at=row.lease_expires_at,
         traceparent=row.traceparent,
-        principal=Principal(
-            subject=row.subject,
-            roles=tuple(row.authority["roles"]),
-            scopes=frozenset(row.authority["scopes"]),
-            clearance=Clearance(row.clearance),
-            compartments=frozenset(filter(None, row.compartments.split(","))),
-            tenant=row.tenant,
-        ),
+        schedule_id=row.schedule_id,
+        due_at=row.due_at,
+        principal=row.principal,
     )

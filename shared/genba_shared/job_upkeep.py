@@ -6,16 +6,17 @@ which jobs need a message and is told which were sent.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import timedelta
 from typing import Any, NamedTuple
 
-from sqlalchemy import and_, case, delete, func, or_, select, update
+from sqlalchemy import and_, case, delete, func, not_, or_, select, true, update
 from sqlalchemy.exc import IntegrityError
 
 from genba_shared.db import Database
 from genba_shared.job_rows import (
     LEASE_FREE,
+    NO_LIMITS,
     TERMINAL,
     Job,
     JobEventRow,
@@ -104,14 +105,26 @@ class Upkeep:
                     swept.append(row)
             return [job_of(row) for row in swept]
 
-    def unpublished(self, *, limit: int = 200, every: bool = False) -> list[tuple[str, str]]:
-        """(id, queue) of due jobs whose message is missing or overdue; ``every`` ignores when they were last sent."""
+    def unpublished(
+        self, *, limit: int = 200, every: bool = False, limits: Mapping[str, int] = NO_LIMITS
+    ) -> list[tuple[str, str]]:
+        """(id, queue) of due jobs whose message is missing or overdue; ``every`` ignores when they were last sent.
+
+        Of a recipe that may run ``limits`` times at once only as many are given as there is room for: more messages
+        would only be taken by workers that may not claim.
+        """
         with self.database.read() as session:
             now = database_now(session)
-            query = select(JobRow.id, JobRow.queue).where(JobRow.status == "queued", JobRow.run_after <= now)
-            if not every:
-                query = query.where(JobRow.republish_at <= now)
-            return [(row.id, row.queue) for row in session.execute(query.order_by(JobRow.id).limit(limit))]
+            due = and_(JobRow.status == "queued", JobRow.run_after <= now)
+            missing = true() if every else JobRow.republish_at <= now
+            query = select(JobRow.id, JobRow.queue).where(due, missing).order_by(JobRow.id)
+            found = list(session.execute(query.where(JobRow.recipe.not_in(tuple(limits))).limit(limit)))
+            for recipe, most in limits.items():
+                taken = or_(JobRow.status == "running", and_(due, not_(missing)))
+                room = most - session.scalars(select(func.count()).where(JobRow.recipe == recipe, taken)).one()
+                if room > 0:
+                    found += session.execute(query.where(JobRow.recipe == recipe).limit(min(room, limit)))
+            return [(row.id, row.queue) for row in found]
 
     def published(self, job_ids: Iterable[str]) -> None:
         """Note that messages went out, so that the next ones wait: 10 s, 20 s, … five minutes."""

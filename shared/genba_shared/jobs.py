@@ -24,15 +24,15 @@ from datetime import datetime, timedelta
 from typing import Any, Literal
 
 from pydantic import JsonValue
-from sqlalchemy import ColumnElement, and_, case, func, or_, select
-from sqlalchemy.orm import Session
+from sqlalchemy import ColumnElement, and_, case, func, or_, select, true
+from sqlalchemy.orm import Session, aliased
 
 from genba_shared import idempotency
-from genba_shared.db import Database
+from genba_shared.db import Database, take_turns
 from genba_shared.idempotency import Answer, Submission
-from genba_shared.ids import new_id
 from genba_shared.job_rows import (
     LEASE_FREE,
+    NO_LIMITS,
     TERMINAL,
     EventKind,
     Job,
@@ -41,12 +41,15 @@ from genba_shared.job_rows import (
     JobHead,
     JobRow,
     NewEvent,
+    NewJob,
     Status,
     append,
     change,
     database_now,
     job_of,
+    put,
     transition,
+    visible,
 )
 from genba_shared.principal import Clearance, Principal
 from genba_shared.problems import ClearanceTooLow, Conflict, Gone, NotFound, TooManyRequests
@@ -61,6 +64,7 @@ __all__ = [
     "NewEvent",
     "Status",
     "backoff_s",
+    "check_quota",
     "process_name",
 ]
 
@@ -126,39 +130,21 @@ class Jobs:
             if claim and claim.answer:
                 return _replayed(session, claim.answer)
             if max_active is not None:
-                _check_quota(session, principal, max_active)
-            now = database_now(session)
-            due = run_after or now
-            row = JobRow(
-                id=new_id("job"),
-                tenant=principal.tenant,
-                subject=principal.subject,
-                clearance=int(label),
-                compartments=_compartments_text(labels),
-                authority={"roles": list(principal.roles), "scopes": sorted(principal.scopes)},
-                recipe=recipe,
-                params=dict(params),
+                check_quota(session, principal, max_active)
+            new = NewJob(
+                recipe,
+                params,
+                principal,
                 queue=queue,
-                traceparent=traceparent,
-                status="queued",
-                attempt=0,
-                failures=0,
                 max_attempts=max_attempts,
-                cancel_requested=False,
-                progress=0.0,
-                message="",
-                last_seq=1,
-                created_at=now,
-                run_after=due,
-                republish_at=due if run_after else due + self._sweeper_waits,
-                publish_count=0,
+                clearance=label,
+                compartments=labels,
+                run_after=run_after,
+                traceparent=traceparent,
             )
-            session.add(row)
-            session.flush()
-            append(session, row, now, [NewEvent("status", {"status": "queued"})])
+            job = put(session, new, database_now(session), sweeper_waits=self._sweeper_waits)
             if claim:
-                claim.finish(session, Answer(202, {"job_id": row.id}))
-            job = job_of(row)
+                claim.finish(session, Answer(202, {"job_id": job.id}))
         if run_after is None:
             self._wake(job.id, job.queue)
         return job
@@ -166,7 +152,7 @@ class Jobs:
     def get(self, job_id: str, *, principal: Principal) -> Job:
         """Raises: NotFound, also for a job that this principal may not see."""
         with self.database.read() as session:
-            row = session.scalar(select(JobRow).where(JobRow.id == job_id, _visible(principal)))
+            row = session.scalar(select(JobRow).where(JobRow.id == job_id, visible(JobRow, principal)))
             if row is None:
                 raise NotFound(f"There is no job {job_id}.")
             return job_of(row)
@@ -178,14 +164,16 @@ class Jobs:
         status: Status | None = None,
         recipe: str | None = None,
         queue: str | None = None,
+        schedule_id: str | None = None,
         before: str | None = None,
         limit: int = 50,
     ) -> Sequence[Job]:
         """The newest jobs that this principal may see, newest first; ``before`` is the last id of the page before."""
-        query = select(JobRow).where(_visible(principal)).order_by(JobRow.id.desc()).limit(limit)
-        for column, value in ((JobRow.status, status), (JobRow.recipe, recipe), (JobRow.queue, queue)):
+        query = select(JobRow).where(visible(JobRow, principal)).order_by(JobRow.id.desc()).limit(limit)
+        asked = {"status": status, "recipe": recipe, "queue": queue, "schedule_id": schedule_id}
+        for column, value in asked.items():
             if value is not None:
-                query = query.where(column == value)
+                query = query.where(getattr(JobRow, column) == value)
         if before is not None:
             query = query.where(JobRow.id < before)
         with self.database.read() as session:
@@ -216,7 +204,7 @@ class Jobs:
         """
         with self.database.transaction() as session:
             now = database_now(session)
-            mine = (JobRow.id == job_id, _visible(principal))
+            mine = (JobRow.id == job_id, visible(JobRow, principal))
             row = transition(
                 session, now, NewEvent("status", {"status": "cancelled"}), *mine, JobRow.status == "queued",
                 status="cancelled", finished_at=now,
@@ -242,7 +230,7 @@ class Jobs:
             now = database_now(session)
             row = transition(
                 session, now, NewEvent("status", {"status": "queued", "reason": "requeued"}),
-                JobRow.id == job_id, _visible(principal), JobRow.status.in_(("dead", "failed", "cancelled")),
+                JobRow.id == job_id, visible(JobRow, principal), JobRow.status.in_(("dead", "failed", "cancelled")),
                 status="queued", failures=0, cancel_requested=False, error=None, result=None, finished_at=None,
                 progress=0.0, message="", run_after=now, republish_at=now + self._sweeper_waits, publish_count=0,
             )  # fmt: skip
@@ -261,17 +249,20 @@ class Jobs:
             row = session.get(JobRow, job_id)
             return None if row is None else job_of(row)
 
-    def claim(self, job_id: str, *, owner: str, lease_s: float) -> Job | None:
+    def claim(self, job_id: str, *, owner: str, lease_s: float, limits: Mapping[str, int] = NO_LIMITS) -> Job | None:
         """Take the job, or get None because somebody else has it, it is not due, or it is over.
 
         A running job whose lease ran out can be taken too: that counts as a failure of the attempt before.
+        ``limits`` says of which recipes only so many jobs may run at a time; a job above waits on, and the sweeper
+        sends its message when there is room.
         """
         with self.database.transaction() as session:
+            room, limited = _room(session, job_id, limits)
             now = database_now(session)
             abandoned = and_(JobRow.status == "running", JobRow.lease_expires_at < now)
             row = transition(
                 session, now, NewEvent("status", {"status": "running"}),
-                JobRow.id == job_id, ~JobRow.cancel_requested,
+                JobRow.id == job_id, ~JobRow.cancel_requested, room,
                 or_(
                     and_(JobRow.status == "queued", JobRow.run_after <= now),
                     and_(abandoned, JobRow.failures + 1 < JobRow.max_attempts),
@@ -281,6 +272,9 @@ class Jobs:
                 failures=case((JobRow.status == "running", JobRow.failures + 1), else_=JobRow.failures),
                 started_at=func.coalesce(JobRow.started_at, now),
             )  # fmt: skip
+            if row is None and limited:
+                waiting = (JobRow.id == job_id, JobRow.status == "queued", JobRow.run_after <= now)
+                change(session, *waiting, republish_at=now, publish_count=0)
             return None if row is None else job_of(row)
 
     def heartbeat(
@@ -305,9 +299,12 @@ class Jobs:
         result: Mapping[str, Any],
         *,
         events: Sequence[NewEvent] = (),
-        publish: Callable[[Session], None] | None = None,
+        publish: Callable[[Session], Mapping[str, Any] | None] | None = None,
     ) -> bool:
-        """Mark the job succeeded and make its effects visible, in one transaction. False: fenced off, or cancelled."""
+        """Mark the job succeeded and make its effects visible, in one transaction. False: fenced off, or cancelled.
+
+        What ``publish`` returns joins the result: what only this transaction could know.
+        """
         with self.database.transaction() as session:
             now = database_now(session)
             row = transition(
@@ -317,8 +314,8 @@ class Jobs:
             )  # fmt: skip
             if row is None:
                 return False
-            if publish is not None:
-                publish(session)
+            if publish is not None and (more := publish(session)):
+                row.result = {**result, **more}
             return True
 
     def fail(
@@ -355,6 +352,20 @@ class Jobs:
             return row is not None
 
 
+def _room(session: Session, job_id: str, limits: Mapping[str, int]) -> tuple[ColumnElement[bool], bool]:
+    """The condition that the job's recipe may run once more, and whether there is one.
+
+    Claims of a limited recipe take turns: two that count at the same moment would both find the last place free.
+    """
+    recipe = session.scalar(select(JobRow.recipe).where(JobRow.id == job_id)) if limits else None
+    if recipe is None or recipe not in limits:
+        return true(), False
+    take_turns(session, f"claims of {recipe}")
+    other = aliased(JobRow)
+    others = select(func.count()).where(other.recipe == recipe, other.status == "running", other.id != job_id)
+    return others.scalar_subquery() < limits[recipe], True
+
+
 def _owned(claim: Job) -> tuple[ColumnElement[bool], ...]:
     return (
         JobRow.id == claim.id,
@@ -364,28 +375,9 @@ def _owned(claim: Job) -> tuple[ColumnElement[bool], ...]:
     )
 
 
-def _visible(principal: Principal) -> ColumnElement[bool]:
-    """Own jobs, or the tenant's for who may administer jobs; never above the caller's clearance and compartments.
-
-    Compartments are text like ",a,b,": taking out what the caller holds must leave nothing but the comma.
-    """
-    mine = JobRow.subject == principal.subject
-    left: ColumnElement[str] = JobRow.compartments.expression
-    for name in sorted(principal.compartments):
-        left = func.replace(left, f",{name},", ",")
-    return and_(
-        JobRow.tenant == principal.tenant,
-        JobRow.clearance <= int(principal.clearance),
-        left == ",",
-        *(() if principal.allows("jobs:admin") else (mine,)),
-    )
-
-
-def _compartments_text(names: Iterable[str]) -> str:
-    return "".join(f",{name}" for name in sorted(names)) + ","
-
-
-def _check_quota(session: Session, principal: Principal, max_active: int) -> None:
+def check_quota(session: Session, principal: Principal, max_active: int) -> None:
+    """Raises: TooManyRequests. Submitters take turns, so that two at the same moment cannot both take the last place."""
+    take_turns(session, f"jobs of {principal.tenant} {principal.subject}")
     active = session.scalar(
         select(func.count()).select_from(JobRow).where(
             JobRow.tenant == principal.tenant,

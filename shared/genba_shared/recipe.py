@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 QueueName = Literal["cpu", "gpu"]
 Level = Literal["info", "warning", "error"]
+MODEL_NAME = r"^[a-z][a-z0-9_]{0,59}\.[a-z][a-z0-9_]{0,59}$"
 _NAME = re.compile(r"[a-z][a-z0-9_]*\.[a-z][a-z0-9_]*\Z")
 _CHECKPOINT = re.compile(r"(\d{6})-(\d{8})\Z")
 
@@ -71,18 +72,67 @@ class Drained(Stopped):
 
 
 @dataclass(frozen=True)
+class Gate:
+    """What a version's ``metric`` must reach before it may become champion; every bound that is given must hold.
+
+    ``not_below_champion_by`` compares with the champion on the same data: at 0.01 a version may be worse by a hundredth.
+    """
+
+    metric: str
+    at_least: float | None = None
+    at_most: float | None = None
+    not_below_champion_by: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.at_least is None and self.at_most is None and self.not_below_champion_by is None:
+            raise ValueError(f"The gate on {self.metric!r} has no bound.")
+
+
+@dataclass(frozen=True)
+class Champion:
+    """The version that serves now, its bundle in a folder of this attempt: to be evaluated on the same data."""
+
+    number: int
+    folder: Path
+
+
+@dataclass(frozen=True)
+class Registration:
+    """A trained model as a recipe hands it over, to become a version of ``model``.
+
+    ``bundle`` is a folder below ``run.workdir`` with ``bundle.json`` (config, preprocessing, metrics, data hash, code
+    commit) and weights as safetensors or ONNX, never pickles. ``champion_metrics`` are the champion's on the same data;
+    None if ``run.champion(model)`` gave none.
+    """
+
+    model: str
+    bundle: Path
+    metrics: Mapping[str, float]
+    data_hash: str
+    gates: tuple[Gate, ...] = ()
+    champion_metrics: Mapping[str, float] | None = None
+    promote: Literal["when_gates_pass", "never"] = "when_gates_pass"
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(MODEL_NAME, self.model):
+            raise ValueError(f"Model name {self.model!r} must look like 'recommend.two_tower'.")
+
+
+@dataclass(frozen=True)
 class Result:
     """What an attempt hands over when it is done.
 
     ``artifacts`` are files below ``run.workdir``: the runner stores them by content and records their keys.
-    ``publish`` runs inside the one transaction that also marks the job succeeded, and only if this attempt still owns
-    it: the place for the row or pointer that makes the work visible. Keep it to a few statements.
+    ``register`` becomes a version of a model, and its champion if the gates pass, in the one transaction that also marks
+    the job succeeded. ``publish`` runs inside it too, and only if this attempt still owns the job: the place for the row
+    or pointer that makes the work visible. Keep it to a few statements.
     """
 
     value: Mapping[str, Any] = field(default_factory=dict)
     metrics: Mapping[str, float] = field(default_factory=dict)
     artifacts: Mapping[str, Path] = field(default_factory=dict)
     publish: Callable[[Session], None] | None = None
+    register: Registration | None = None
 
 
 class Reporter(Protocol):
@@ -170,6 +220,21 @@ class Run:
     database: Database
     artifacts: Artifacts
     reporter: Reporter
+    compared: dict[str, Champion | None] = field(default_factory=dict)  # what champion() answered, by model
+
+    def champion(self, model: str) -> Champion | None:
+        """The version of ``model`` that serves now, fetched into ``workdir``; None if there is none.
+
+        The first answer stands for the whole attempt, and a version that was compared with it is promoted only if it is
+        still the champion when the job finishes.
+        """
+        from genba_shared.registry import Registry  # it stands on this module
+
+        if model not in self.compared:
+            registry = Registry(self.database, self.artifacts)
+            version, folder = registry.current(model), self.workdir / "champions"
+            self.compared[model] = Champion(version.number, registry.fetch(version, folder)) if version else None
+        return self.compared[model]
 
     def log(self, step: int, **metrics: float) -> None:
         """Metrics at a step; they appear in the job's events."""
@@ -195,7 +260,8 @@ class Recipe(Generic[P]):
     """Named long work with validated parameters.
 
     ``scope`` is what a submitter needs besides ``jobs:write``. ``time_limit_s`` bounds one attempt, ``max_attempts``
-    the attempts that fail or lose their worker before the job is a dead letter.
+    the attempts that fail or lose their worker before the job is a dead letter, ``max_running`` how many of its jobs
+    run at the same time, over all workers; the others wait.
     """
 
     name: str
@@ -206,6 +272,7 @@ class Recipe(Generic[P]):
     scope: str | None = None
     time_limit_s: float = 6 * 3600.0
     max_attempts: int = 4
+    max_running: int | None = None
 
     def __post_init__(self) -> None:
         if not _NAME.match(self.name):
@@ -213,6 +280,9 @@ class Recipe(Generic[P]):
             raise ValueError(msg)
         if self.params.model_config.get("extra") != "forbid":
             msg = f"Params of {self.name!r} must refuse unknown fields: derive from genba_shared.recipe.Params."
+            raise ValueError(msg)
+        if self.max_running is not None and self.max_running < 1:
+            msg = f"max_running of {self.name!r} is {self.max_running}: none of its jobs would ever run."
             raise ValueError(msg)
 
 

@@ -7,7 +7,7 @@ request; and nobody gets to ``/v1`` without a principal that the gateway signed.
 from __future__ import annotations
 
 import importlib.metadata
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager
 from http import HTTPStatus
 from typing import Any
@@ -15,8 +15,10 @@ from typing import Any
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.openapi.utils import get_openapi
+from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.exposition import choose_encoder
-from pydantic import BaseModel
+from prometheus_client.registry import Collector
+from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 
 from genba_shared.edge import Edge, PrincipalCheck, RouteTable, answer_with_problem
@@ -26,6 +28,7 @@ from genba_shared.telemetry import Metrics, configure_logging, get_logger
 
 __all__ = [
     "PROBLEM_SCHEMA",
+    "Degraded",
     "Health",
     "Lifespan",
     "Readiness",
@@ -53,18 +56,29 @@ class Health(BaseModel):
 
 
 class Ready(BaseModel):
-    """Every check passes."""
+    """No check keeps this service from working; ``degraded`` says, by check, what works less well than it should."""
 
     status: str = "ready"
     checks: list[str]
+    degraded: dict[str, str] = Field(default_factory=dict)
+
+
+class Degraded(str):
+    """A check's reason that is to be seen at /ready but does not take the service out: it works on without."""
+
+    __slots__ = ()
 
 
 class Readiness:
-    """Whether this service should be sent work: named checks, each silent when well and else saying why not."""
+    """Whether this service should be sent work: named checks, each silent when well and else saying why not.
+
+    A check that answers ``Degraded`` is shown and does not stop the work.
+    """
 
     def __init__(self) -> None:
         self._checks: dict[str, Callable[[], str | None]] = {}
         self._draining = False
+        self.passed: Mapping[str, bool] = {}  # by check, as of the last time that somebody asked
 
     def add(self, name: str, check: Callable[[], str | None]) -> None:
         self._checks[name] = check
@@ -84,8 +98,13 @@ class Readiness:
 
     def reasons(self) -> dict[str, str]:
         """Why not ready, by check; empty when ready. A check that raises is a check that fails."""
+        return {name: said for name, said in self.said().items() if not isinstance(said, Degraded)}
+
+    def said(self) -> dict[str, str]:
+        """What every check says that is not silent; those that are only ``Degraded`` too."""
         found = {"process": "is shutting down"} if self._draining else {}
-        for name, check in list(self._checks.items()):
+        checks = list(self._checks.items())
+        for name, check in checks:
             try:
                 reason = check()
             except Exception as error:  # a broken check must not take the readiness answer down
@@ -93,7 +112,23 @@ class Readiness:
                 reason = f"the check failed with {type(error).__name__}"
             if reason:
                 found[name] = reason
+        self.passed = {name: name not in found for name, _ in checks}
         return found
+
+
+class ReadinessCollector(Collector):
+    """``genba_<service>_ready{check}``. Asks nothing itself: the gateway asks every two seconds, and a check may be slow."""
+
+    def __init__(self, prefix: str, readiness: Readiness) -> None:
+        self._prefix, self._readiness = prefix, readiness
+
+    def collect(self) -> Iterable[GaugeMetricFamily]:
+        family = GaugeMetricFamily(
+            f"{self._prefix}_ready", "1 while a check passes, as of the last time /ready was asked.", labels=["check"]
+        )
+        for name, passed in self._readiness.passed.items():
+            family.add_metric([name], float(passed))
+        return [family]
 
 
 def create_service(
@@ -123,6 +158,7 @@ def create_service(
     app.state.platform = platform
     app.state.readiness = Readiness()
     app.state.metrics = Metrics(name)
+    app.state.metrics.registry.register(ReadinessCollector(app.state.metrics.prefix, app.state.readiness))
     app.state.routes = RouteTable(app)
     for kind in (Problem, HTTPException, RequestValidationError):
         app.add_exception_handler(kind, answer_with_problem)
@@ -155,10 +191,12 @@ def _add_probes(app: FastAPI, name: str, version: str) -> None:
     @app.get("/ready", include_in_schema=False)
     def ready(request: Request) -> Ready:
         readiness: Readiness = request.app.state.readiness
-        if reasons := readiness.reasons():
-            said = "; ".join(f"{check} {reason}" for check, reason in reasons.items())
-            raise Unavailable(f"Not ready: {said}.", reasons=dict(reasons))
-        return Ready(checks=readiness.names)
+        said = readiness.said()
+        degraded = {check: reason for check, reason in said.items() if isinstance(reason, Degraded)}
+        if reasons := {check: reason for check, reason in said.items() if check not in degraded}:
+            why = "; ".join(f"{check} {reason}" for check, reason in reasons.items())
+            raise Unavailable(f"Not ready: {why}.", reasons=dict(reasons))
+        return Ready(checks=readiness.names, degraded=degraded)
 
     @app.get("/metrics", include_in_schema=False)
     async def metrics(request: Request) -> Response:

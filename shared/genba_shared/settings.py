@@ -10,8 +10,9 @@ import os
 import secrets
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import quote
 
-from pydantic import AfterValidator, Field, SecretStr
+from pydantic import AfterValidator, Field, SecretStr, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 _MIN_SECRET_BYTES = 32
@@ -24,13 +25,24 @@ def _under_home(template: str) -> Any:
 class Platform(BaseSettings):
     """What every process of Genba needs to know of its surroundings. The defaults are embedded mode."""
 
-    model_config = SettingsConfigDict(env_prefix="GENBA_", frozen=True, extra="ignore")
+    model_config = SettingsConfigDict(
+        env_prefix="GENBA_",
+        frozen=True,
+        extra="ignore",
+        hide_input_in_errors=True,  # a url may hold a password
+    )
 
     home: Annotated[Path, AfterValidator(Path.absolute)] = Field(
         default=Path(".genba"), description="Folder of embedded mode: database, artifacts, vectors, queue, secrets."
     )
     env: str = Field(
         default="dev", pattern=r"^[a-z0-9]{1,16}$", description="Name of this installation; part of its API keys."
+    )
+    database_password_file: Path | None = Field(
+        default=None, description="File with the database's password, for a GENBA_DATABASE_URL that holds none."
+    )
+    redis_password_file: Path | None = Field(
+        default=None, description="File with Redis's password, for urls of broker and limits that hold none."
     )
     database_url: str = Field(
         default_factory=_under_home("sqlite:///{home}/genba.db"),
@@ -50,6 +62,7 @@ class Platform(BaseSettings):
         default=None, description="Qdrant server; without one, vectors live in the process, in <home>/vectors."
     )
     qdrant_api_key: SecretStr | None = Field(default=None, description="API key of the Qdrant server.")
+    qdrant_api_key_file: Path | None = Field(default=None, description="File with that key.")
     redis_url: str | None = Field(
         default=None,
         repr=False,
@@ -66,6 +79,23 @@ class Platform(BaseSettings):
     max_upload_bytes: int = Field(
         default=2 * 1024**3, gt=0, description="Largest body that an upload may have, in bytes."
     )
+
+    @field_validator("database_url")
+    @classmethod
+    def _with_database_password(cls, url: str, info: ValidationInfo) -> str:
+        return with_password(url, info.data.get("database_password_file"))
+
+    @field_validator("broker_url", "redis_url")
+    @classmethod
+    def _with_redis_password(cls, url: str | None, info: ValidationInfo) -> str | None:
+        is_redis = url is not None and url.startswith(("redis://", "rediss://"))
+        return with_password(url, info.data.get("redis_password_file")) if url and is_redis else url
+
+    def load_qdrant_api_key(self) -> str | None:
+        """From the setting or its file. Raises: OSError if the named file cannot be read."""
+        if self.qdrant_api_key is not None:
+            return self.qdrant_api_key.get_secret_value()
+        return None if self.qdrant_api_key_file is None else self.qdrant_api_key_file.read_text().strip()
 
     def load_principal_secret(self) -> bytes:
         """The key that gateway and services share: from the setting, its file, or made once under ``home``.
@@ -84,6 +114,25 @@ class Platform(BaseSettings):
                 "set GENBA_PRINCIPAL_SECRET or GENBA_PRINCIPAL_SECRET_FILE, e.g. from `openssl rand -hex 32`."
             )
         return secret
+
+
+def with_password(url: str, file: Path | None) -> str:
+    """``url`` with the password in ``file`` put where it belongs; container platforms hand out secrets as files.
+
+    Raises: ValueError if the url names a password already or the file cannot be read.
+    """
+    if file is None:
+        return url
+    scheme, _, rest = url.partition("://")
+    authority, slash, path = rest.partition("/")
+    user, _, host = authority.rpartition("@")
+    if ":" in user:
+        raise ValueError(f"holds a password, and {file} is to bring one: take it out of the url.")
+    try:
+        password = file.read_text(encoding="utf-8").strip()
+    except OSError as error:
+        raise ValueError(f"needs the password in {file}, which cannot be read: {error.strerror}.") from error
+    return f"{scheme}://{user}:{quote(password, safe='')}@{host}{slash}{path}"
 
 
 def read_or_make_secret(path: Path) -> bytes:

@@ -127,8 +127,7 @@ def open_vectors(platform: Platform) -> Vectors:
     if platform.qdrant_url is not None:
         from genba_shared.vectors_server import ServerVectors
 
-        key = platform.qdrant_api_key
-        return ServerVectors.connect(platform.qdrant_url, api_key=key.get_secret_value() if key else None)
+        return ServerVectors.connect(platform.qdrant_url, api_key=platform.load_qdrant_api_key())
     from genba_shared.vectors_edge import EdgeVectors
 
     return EdgeVectors(platform.home / "vectors")

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
-from typing import Annotated, Any, BinaryIO
+from typing import Annotated, BinaryIO
 
-import orjson
 from anyio import to_thread
 from fastapi import APIRouter, FastAPI, Header, Path, Query, Request, Response
 from starlette.responses import StreamingResponse
@@ -18,16 +17,17 @@ from genba_shared.idempotency import IdempotencyKey
 from genba_shared.job_upkeep import Upkeep
 from genba_shared.jobs import Job, Jobs, Status, process_name
 from genba_shared.principal import Clearance, Principal, require
-from genba_shared.problems import Invalid, NotFound, PayloadTooLarge, ScopeMissing
+from genba_shared.problems import NotFound
 from genba_shared.queue import Wakeups, make_celery
-from genba_shared.recipe import Recipe
 from genba_shared.service import create_service, problem_responses
-from genba_training import recipes
-from genba_training.metrics import QueueCollector
+from genba_training import recipes, routes_schedules
+from genba_training.metrics import QueueCollector, SweeperCollector
+from genba_training.schedules import Schedules
 from genba_training.schemas import (
     EVENT_SCHEMA,
     JOB_ID,
     RECIPE_NAME,
+    SCHEDULE_ID,
     JobPage,
     JobSubmission,
     JobView,
@@ -66,31 +66,37 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             max_stream_s=settings.event_stream_max_s,
             draining=lambda: app.state.readiness.draining,
         )
+        known, schedules = recipes.load(settings.recipes), Schedules(database)
         sweeper = Sweeper(
             upkeep,
             wakeups,
             owner=process_name(),
             every_s=settings.sweep_s,
             keep_jobs=timedelta(days=settings.keep_jobs_days),
+            limits=known.limits,
+            fire_due=lambda: schedules.fire_due(known, max_active=settings.max_active_jobs),
         )
-        collector = QueueCollector(upkeep.figures)
-        app.state.metrics.registry.register(collector)
+        collectors = (QueueCollector(upkeep.figures, schedules.figures), SweeperCollector(sweeper))
+        for collector in collectors:
+            app.state.metrics.registry.register(collector)
         app.state.readiness.add("sweeper", sweeper.unwell)
         app.state.jobs, app.state.streams, app.state.settings = jobs, streams, settings
         app.state.artifacts = Artifacts(platform.artifacts_url)
-        app.state.recipes = recipes.load(settings.recipes)
+        app.state.recipes, app.state.schedules = known, schedules
         sweeper.start()
         try:
             async with streams.polling():
                 yield
         finally:
             sweeper.stop()
-            app.state.metrics.registry.unregister(collector)
+            for collector in collectors:
+                app.state.metrics.registry.unregister(collector)
             wakeups.close()
             database.close()
 
     app = create_service("training", title="Genba jobs", platform=platform, lifespan=lifespan)
     app.include_router(router)
+    app.include_router(routes_schedules.router)
     return app
 
 
@@ -104,14 +110,15 @@ def submit_job(
     submission: JobSubmission, key: IdempotencyKey, principal: Writer, request: Request, response: Response
 ) -> JobView:
     """Validate the parameters, put the job into the table and wake a worker. It is safe to repeat with the same key."""
-    recipe = _recipe(request, submission.recipe, principal)
     settings: Settings = request.app.state.settings
-    _check_storable(submission.params, max_bytes=settings.max_params_bytes)
-    params = recipes.validate(recipe, submission.params)
+    known: recipes.Recipes = request.app.state.recipes
+    recipe, params = known.accept(
+        submission.recipe, submission.params, principal=principal, max_bytes=settings.max_params_bytes
+    )
     trace = request.scope["state"].get("trace")
     job = _jobs(request).submit(
         recipe.name,
-        params.model_dump(mode="json"),
+        params,
         principal=principal,
         idempotency_key=key,
         queue=recipe.queue,
@@ -133,12 +140,19 @@ def list_jobs(
     status: Annotated[Status | None, Query(description="`dead` are the dead letters.")] = None,
     recipe: Annotated[str | None, Query(pattern=RECIPE_NAME)] = None,
     queue: Annotated[str | None, Query(pattern="^[a-z]{1,16}$")] = None,
+    schedule: Annotated[str | None, Query(pattern=SCHEDULE_ID, description="Jobs that this schedule made.")] = None,
     before: Annotated[str | None, Query(pattern=JOB_ID, description="`next_before` of the page before.")] = None,
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
 ) -> JobPage:
     """Your jobs, newest first; all of the tenant's for who may administer jobs."""
     found = _jobs(request).list(
-        principal=principal, status=status, recipe=recipe, queue=queue, before=before, limit=limit + 1
+        principal=principal,
+        status=status,
+        recipe=recipe,
+        queue=queue,
+        schedule_id=schedule,
+        before=before,
+        limit=limit + 1,
     )
     more = len(found) > limit
     page = found[:limit]
@@ -240,22 +254,3 @@ def _chunks(file: BinaryIO) -> Iterator[bytes]:
 def _jobs(request: Request) -> Jobs:
     jobs: Jobs = request.app.state.jobs
     return jobs
-
-
-def _recipe(request: Request, name: str, principal: Principal) -> Recipe[Any]:
-    recipe: Recipe[Any] = request.app.state.recipes.get(name)
-    if recipe.scope is not None and not principal.allows(recipe.scope):
-        raise ScopeMissing(f"The recipe {name} needs the scope {recipe.scope}.", scope=recipe.scope)
-    return recipe
-
-
-def _check_storable(params: dict[str, Any], *, max_bytes: int) -> None:
-    """Refuse what a database would choke on later: NUL and lone surrogates in texts, integers beyond 64 bits."""
-    try:
-        text = orjson.dumps(params)
-    except TypeError as error:
-        raise Invalid("The params are no plain JSON.", errors=[{"field": "params", "message": str(error)}]) from error
-    if b"\\u0000" in text:
-        raise Invalid("NUL has no place in params.", errors=[{"field": "params", "message": "holds a NUL character"}])
-    if len(text) > max_bytes:
-        raise PayloadTooLarge(f"The params have {len(text)} bytes and may have {max_bytes}.", max_bytes=max_bytes)

@@ -68,6 +68,7 @@ RECIPES: dict[str, Recipe[Any]] = {
             summary="Delete finished jobs and their events.",
             scope="jobs:admin",
             time_limit_s=3600.0,
+            max_running=1,
         ),
     )
 }

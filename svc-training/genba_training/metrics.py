@@ -1,15 +1,17 @@
-"""What operators watch of the queues, read from the job table when somebody scrapes. Counts nothing itself."""
+"""What operators watch of queues and schedules, read from their tables when somebody scrapes. Counts nothing itself."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 
-from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from genba_shared.job_upkeep import QueueFigures
 from genba_shared.queue import QUEUES
 from genba_shared.telemetry import get_logger
+from genba_training.schedules import ScheduleFigures
+from genba_training.sweeper import Sweeper
 
 _DOCUMENTATION = {
     "queued_jobs": "Jobs that wait for a worker.",
@@ -19,21 +21,27 @@ _DOCUMENTATION = {
     "attempts": "Attempts of all jobs in the table.",
 }
 
+_SCHEDULES = "Schedules: enabled, disabled, and failing, which made no job at their last due time."
+_OVERDUE = "How late the schedule that is due longest is; more than some seconds when no process sweeps."
+
 log = get_logger(__name__)
 
 
 class QueueCollector(Collector):
-    """``genba_training_…{queue}``. A database that is away leaves the figures out; the rest of the scrape stands."""
+    """``genba_training_…``. A database that is away leaves the figures out; the rest of the scrape stands."""
 
-    def __init__(self, read: Callable[[], Sequence[QueueFigures]]) -> None:
-        self._read = read
+    def __init__(
+        self, read: Callable[[], Sequence[QueueFigures]], read_schedules: Callable[[], ScheduleFigures]
+    ) -> None:
+        self._read, self._read_schedules = read, read_schedules
 
     def describe(self) -> Iterable[GaugeMetricFamily]:
-        return [_family(name) for name in _DOCUMENTATION]
+        return [*(_family(name) for name in _DOCUMENTATION), *_schedule_families(ScheduleFigures())]
 
     def collect(self) -> Iterable[GaugeMetricFamily]:
         try:
             found = {figures.queue: figures for figures in self._read()}
+            schedules = self._read_schedules()
         except Exception as error:  # noqa: BLE001 - whatever the database's driver raises
             log.warning("queue_figures_failed", error=type(error).__name__)
             return []
@@ -43,8 +51,31 @@ class QueueCollector(Collector):
             values = (figures.depth, figures.oldest_age_s, figures.running, figures.dead, figures.attempts)
             for name, value in zip(_DOCUMENTATION, values, strict=True):
                 families[name].add_metric([queue], value)
-        return families.values()
+        return [*families.values(), *_schedule_families(schedules)]
+
+
+class SweeperCollector(Collector):
+    """Whether somebody keeps the queue true, and how often a worker fell silent."""
+
+    def __init__(self, sweeper: Sweeper) -> None:
+        self._sweeper = sweeper
+
+    def collect(self) -> Iterable[Metric]:
+        leads = GaugeMetricFamily("genba_training_sweeper_leads", "1 in the process whose sweeper keeps the queue.")
+        leads.add_metric([], float(self._sweeper.leads))
+        expired = CounterMetricFamily(
+            "genba_training_leases_expired", "Running jobs whose worker fell silent, found by this process."
+        )
+        expired.add_metric([], self._sweeper.expired_leases)
+        return (leads, expired)
 
 
 def _family(name: str) -> GaugeMetricFamily:
     return GaugeMetricFamily(f"genba_training_{name}", _DOCUMENTATION[name], labels=["queue"])
+
+
+def _schedule_families(figures: ScheduleFigures) -> list[GaugeMetricFamily]:
+    schedules = GaugeMetricFamily("genba_training_schedules", _SCHEDULES, labels=["state"])
+    for state in ("enabled", "disabled", "failing"):
+        schedules.add_metric([state], getattr(figures, state))
+    return [schedules, GaugeMetricFamily("genba_training_schedule_overdue_seconds", _OVERDUE, value=figures.overdue_s)]

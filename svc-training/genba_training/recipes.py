@@ -1,4 +1,7 @@
-"""Find recipes by name in the modules that settings list. Imports domains by name only, so that none is a dependency."""
+"""Find recipes by name in the modules that settings list, and check what somebody asks of them.
+
+Imports domains by name only, so that none is a dependency.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +11,11 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
+import orjson
 from pydantic import JsonValue, ValidationError
 
-from genba_shared.problems import Invalid
+from genba_shared.principal import Principal
+from genba_shared.problems import Invalid, PayloadTooLarge, ScopeMissing
 from genba_shared.recipe import P, Recipe
 from genba_shared.service import field_name
 from genba_shared.telemetry import get_logger
@@ -36,6 +41,26 @@ class Recipes:
             message = f"there is no recipe {name!r}; there are: {known}"
             raise Invalid(f"There is no recipe {name!r}.", errors=[{"field": "recipe", "message": message}])
         return recipe
+
+    @property
+    def limits(self) -> Mapping[str, int]:
+        """How many jobs of a recipe may run at a time, for those that say so."""
+        return {name: recipe.max_running for name, recipe in self.by_name.items() if recipe.max_running is not None}
+
+    def accept(
+        self, name: str, params: Mapping[str, Any], *, principal: Principal, max_bytes: int | None = None
+    ) -> tuple[Recipe[Any], dict[str, Any]]:
+        """The recipe and the parameters as they are stored, once both are what ``principal`` may ask for.
+
+        Raises: Invalid with the schema's words; ScopeMissing; PayloadTooLarge.
+        """
+        recipe = self.get(name)
+        if recipe.scope is not None and not principal.allows(recipe.scope):
+            raise ScopeMissing(f"The recipe {name} needs the scope {recipe.scope}.", scope=recipe.scope)
+        if max_bytes is not None:
+            _check_storable(params, max_bytes=max_bytes)
+        accepted: dict[str, Any] = validate(recipe, params).model_dump(mode="json")
+        return recipe, accepted
 
 
 def load(sources: Iterable[str]) -> Recipes:
@@ -88,3 +113,15 @@ def validate(recipe: Recipe[P], params: Mapping[str, Any]) -> P:
             for found in error.errors(include_url=False)
         ]
         raise Invalid(f"The parameters do not fit the recipe {recipe.name}.", errors=errors) from error
+
+
+def _check_storable(params: Mapping[str, Any], *, max_bytes: int) -> None:
+    """Refuse what a database would choke on later: NUL and lone surrogates in texts, integers beyond 64 bits."""
+    try:
+        text = orjson.dumps(params)
+    except TypeError as error:
+        raise Invalid("The params are no plain JSON.", errors=[{"field": "params", "message": str(error)}]) from error
+    if b"\\u0000" in text:
+        raise Invalid("NUL has no place in params.", errors=[{"field": "params", "message": "holds a NUL character"}])
+    if len(text) > max_bytes:
+        raise PayloadTooLarge(f"The params have {len(text)} bytes and may have {max_bytes}.", max_bytes=max_bytes)

@@ -31,8 +31,10 @@ from genba_shared.recipe import (
     TimedOut,
     seed_of,
 )
+from genba_shared.registry import Registry
 from genba_shared.telemetry import get_logger
 from genba_training.attempt import Heartbeat, NoWatchdog, Watchdog, json_safe
+from genba_training.publishing import Publishing
 from genba_training.recipes import Recipes, validate
 from genba_training.settings import Settings
 
@@ -64,7 +66,8 @@ class Runner:
         """Do what a wake-up asks for. A job that is taken, not due or over costs one statement."""
         if self.draining():
             return "not_ours"
-        job = self.jobs.claim(job_id, owner=self.owner, lease_s=self.settings.lease_s)
+        limits = self.recipes.limits
+        job = self.jobs.claim(job_id, owner=self.owner, lease_s=self.settings.lease_s, limits=limits)
         if job is None:
             _clean_up(self.jobs, self._folder(job_id))
             return "not_ours"
@@ -76,6 +79,10 @@ class Runner:
         if outcome in {"succeeded", "failed", "cancelled"}:
             shutil.rmtree(self._folder(job.id), ignore_errors=True)
         return outcome
+
+    @property
+    def registry(self) -> Registry:
+        return Registry(self.jobs.database, self.artifacts)
 
     # ---- one attempt ----
 
@@ -102,16 +109,16 @@ class Runner:
             try:
                 self._sweep_folder(job)
                 workdir.mkdir(parents=True)
-                result = self._do(job, recipe, workdir, heartbeat)
-                return self._finish(job, heartbeat, result)
+                run = self._run(job, workdir, heartbeat)
+                result = recipe.run(validate(recipe, job.params), run)
+                return self._finish(job, heartbeat, run, result)
             except (Exception, Stopped) as error:  # noqa: BLE001 - every ending of a recipe is settled in the row
                 return self._settle(job, heartbeat, error)
             finally:
                 shutil.rmtree(workdir, ignore_errors=True)
 
-    def _do(self, job: Job, recipe: Recipe[Any], workdir: Path, heartbeat: Heartbeat) -> Result:
-        params = validate(recipe, job.params)
-        run = Run(
+    def _run(self, job: Job, workdir: Path, heartbeat: Heartbeat) -> Run:
+        return Run(
             job_id=job.id,
             attempt=job.attempt,
             seed=seed_of(job.id),
@@ -123,14 +130,15 @@ class Runner:
             artifacts=self.artifacts,
             reporter=heartbeat,
         )
-        return recipe.run(params, run)
 
-    def _finish(self, job: Job, heartbeat: Heartbeat, result: Result) -> Outcome:
+    def _finish(self, job: Job, heartbeat: Heartbeat, run: Run, result: Result) -> Outcome:
         keys = {name: self._store(path) for name, path in result.artifacts.items()}
         document = json_safe({"value": result.value, "metrics": result.metrics, "artifacts": keys})
+        publish = Publishing.prepare(self.registry, run, result)
         events = heartbeat.take_events()
         try:
-            if self.jobs.finish(job, document, events=events, publish=result.publish):
+            if self.jobs.finish(job, document, events=events, publish=publish):
+                publish.say()
                 return "succeeded"
         except Exception:
             heartbeat.put_back(events)

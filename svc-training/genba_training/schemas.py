@@ -1,18 +1,21 @@
-"""Jobs and recipes as they look at the wire. Converts once, in one direction; decides nothing."""
+"""Jobs, recipes and schedules as they look at the wire. Converts once, in one direction; decides nothing."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from genba_shared.jobs import Job, Status
 from genba_shared.recipe import Recipe
+from genba_training.cron import MAX_CHARS
+from genba_training.schedules import MAX_NAME_CHARS, Overlap, Schedule
 
 Label = Literal["public", "internal", "confidential", "secret"]
 JOB_ID = r"^job_[0-9a-z]{26}$"
+SCHEDULE_ID = r"^sch_[0-9a-z]{26}$"
 RECIPE_NAME = r"^[a-z][a-z0-9_]{0,59}\.[a-z][a-z0-9_]{0,59}$"
 
 
@@ -60,6 +63,8 @@ class JobView(BaseModel):
     error: dict[str, Any] | None = Field(description="The newest failure, as a problem document.")
     subject: str
     clearance: Label
+    schedule_id: str | None = Field(description="The schedule that made it.")
+    due_at: datetime | None = Field(description="The moment for which the schedule made it.")
     created_at: datetime
     run_after: datetime
     started_at: datetime | None
@@ -78,6 +83,79 @@ class JobPage(BaseModel):
     next_before: str | None = Field(description="Give it as `before` for the next page; null on the last one.")
 
 
+_NAME = Field(min_length=1, max_length=MAX_NAME_CHARS, pattern=r"^[^\x00-\x1f\x7f]+$", examples=["nightly"])
+_CRON = Field(min_length=9, max_length=MAX_CHARS, description="Five fields of cron.", examples=["30 2 * * MON-FRI"])
+_ZONE = Field(max_length=64, description="An IANA time zone, in which the fields are read.", examples=["Asia/Tokyo"])
+_OVERLAP = Field(description="While the job of the due time before is not over: skip this one, or allow both.")
+
+
+class ScheduleSubmission(BaseModel):
+    """What to run, and when. It runs with the authority that its maker has now."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: Annotated[str, _NAME]
+    recipe: str = Field(pattern=RECIPE_NAME, examples=["platform.verify_audit"])
+    params: dict[str, Any] = Field(default_factory=dict, description="As the recipe's params_schema says.")
+    cron: Annotated[str, _CRON]
+    time_zone: Annotated[str, _ZONE] = "UTC"
+    overlap: Annotated[Overlap, _OVERLAP] = "skip"
+    enabled: bool = True
+    clearance: Label | None = Field(default=None, description="Label of the schedule and its jobs; your own if absent.")
+
+
+class ScheduleChange(BaseModel):
+    """What to change; what is absent or null stays."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: Annotated[str, _NAME] | None = None
+    params: dict[str, Any] | None = None
+    cron: Annotated[str, _CRON] | None = None
+    time_zone: Annotated[str, _ZONE] | None = None
+    overlap: Annotated[Overlap, _OVERLAP] | None = None
+    enabled: bool | None = None
+
+
+class ScheduleView(BaseModel):
+    """A schedule as it stands."""
+
+    id: str
+    name: str
+    recipe: str
+    params: dict[str, Any]
+    cron: str
+    time_zone: str
+    overlap: Overlap
+    enabled: bool
+    next_run_at: datetime | None = Field(description="The next due time; null while it is switched off.")
+    last_run_at: datetime | None = Field(description="The due time that was seen to last.")
+    last_job_id: str | None
+    last_error: dict[str, Any] | None = Field(description="Why the last due time made no job, as a problem document.")
+    subject: str
+    clearance: Label
+    created_at: datetime
+    updated_at: datetime
+
+    @classmethod
+    def of(cls, schedule: Schedule) -> Self:
+        apart = {"cron", "time_zone", "subject", "clearance"}
+        return cls(
+            **{name: getattr(schedule, name) for name in cls.model_fields if name not in apart},
+            cron=schedule.when.expression,
+            time_zone=schedule.when.time_zone,
+            subject=schedule.principal.subject,
+            clearance=schedule.principal.clearance.label,
+        )
+
+
+class SchedulePage(BaseModel):
+    """Schedules, newest first."""
+
+    schedules: list[ScheduleView]
+    next_before: str | None = Field(description="Give it as `before` for the next page; null on the last one.")
+
+
 class RecipeView(BaseModel):
     """A recipe and what it takes."""
 
@@ -87,6 +165,7 @@ class RecipeView(BaseModel):
     scope: str | None = Field(description="What a submitter needs besides jobs:write.")
     time_limit_s: float
     max_attempts: int
+    max_running: int | None = Field(description="How many of its jobs run at the same time; the others wait.")
     params_schema: dict[str, Any] = Field(description="JSON Schema 2020-12 of the params.")
 
     @classmethod
@@ -98,6 +177,7 @@ class RecipeView(BaseModel):
             scope=recipe.scope,
             time_limit_s=recipe.time_limit_s,
             max_attempts=recipe.max_attempts,
+            max_running=recipe.max_running,
             params_schema=recipe.params.model_json_schema(),
         )
 

@@ -32,6 +32,12 @@ class Settings(BaseSettings):
         "Share it between worker hosts, or a job that moves to another host starts afresh.",
     )
     concurrency: int = Field(default=1, ge=1, le=64, description="Jobs that one worker runs at the same time.")
+    operations_port: int | None = Field(
+        default=None,
+        ge=1,
+        le=65535,
+        description="A worker serves /health, /ready and /metrics there; without it, nothing listens.",
+    )
     lease_s: float = Field(default=30.0, gt=0, description="Silence after which a worker is taken for dead.")
     heartbeat_s: float = Field(
         default=2.0, gt=0, description="How often a running job reports, and learns that it should stop."

@@ -1,17 +1,20 @@
-"""The thread that keeps the queue true: it ends leases that ran out and sends the wake-ups that got lost.
+"""The thread that keeps the queue true: it ends leases that ran out, sends the wake-ups that got lost, and fires schedules.
 
 Outbox and reaper in one. It runs in every API process and works in the one that leads; a process that dies loses the
-lead with its lease. Decides nothing itself: the table's transitions are ``Upkeep``'s, sending is ``Wakeups``'.
+lead with its lease. Decides nothing itself: the table's transitions are ``Upkeep``'s, sending is ``Wakeups``', due
+times are ``Schedules``'.
 """
 
 from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable, Mapping
 from datetime import timedelta
 from typing import Protocol
 
 from genba_shared.idempotency import Idempotency
+from genba_shared.job_rows import NO_LIMITS
 from genba_shared.job_upkeep import Upkeep
 from genba_shared.queue import QUEUES
 from genba_shared.telemetry import get_logger
@@ -33,14 +36,29 @@ class Sender(Protocol):
 
 
 class Sweeper:
-    """Sweeps every ``every_s`` while it leads."""
+    """Sweeps every ``every_s`` while it leads.
 
-    def __init__(self, upkeep: Upkeep, sender: Sender, *, owner: str, every_s: float, keep_jobs: timedelta) -> None:
+    ``limits`` are the recipes of which only so many jobs run at a time; ``fire_due`` makes the jobs of due schedules.
+    """
+
+    def __init__(
+        self,
+        upkeep: Upkeep,
+        sender: Sender,
+        *,
+        owner: str,
+        every_s: float,
+        keep_jobs: timedelta,
+        limits: Mapping[str, int] = NO_LIMITS,
+        fire_due: Callable[[], object] = lambda: None,
+    ) -> None:
         self._upkeep, self._sender = upkeep, sender
+        self._limits, self._fire_due = limits, fire_due
         self._owner, self._every_s, self._keep_jobs = owner, every_s, keep_jobs
         self._leads_until_s = 0.0
         self._empty_checked_s = self._housekept_s = float("-inf")
         self._swept_s = time.monotonic()
+        self.expired_leases = 0  # found by this process
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._sweep_until_over, name="job-sweeper", daemon=True)
 
@@ -51,10 +69,16 @@ class Sweeper:
         """End the thread and let another process lead at once."""
         self._over.set()
         self._thread.join()
+        self._leads_until_s = 0.0
         try:
             self._upkeep.resign(DUTY, owner=self._owner)
         except Exception as error:  # noqa: BLE001 - the database may be gone already; the lease runs out by itself
             log.warning("sweeper_resign_failed", error=type(error).__name__)
+
+    @property
+    def leads(self) -> bool:
+        """Whether this process keeps the queue; among all of an installation one should."""
+        return time.monotonic() < self._leads_until_s
 
     def unwell(self) -> str | None:
         """For readiness: why jobs may not be moving."""
@@ -69,8 +93,10 @@ class Sweeper:
             self._leads_until_s = now_s + LEAD_LEASE_S if leads else 0.0
         if now_s < self._leads_until_s:
             for job in self._upkeep.expire_leases():
+                self.expired_leases += 1
                 log.warning("lease_expired", job=job.id, recipe=job.recipe, attempt=job.attempt, now=job.status)
-            self._send(self._upkeep.unpublished(limit=_BATCH))
+            self._fire_due()
+            self._send(self._upkeep.unpublished(limit=_BATCH, limits=self._limits))
             self._send_what_an_empty_broker_lost(now_s)
             self._keep_house(now_s)
         self._swept_s = now_s
@@ -91,7 +117,7 @@ class Sweeper:
         self._empty_checked_s = now_s
         empty = {queue for queue, messages in self._sender.waiting().items() if messages == 0}
         if empty & set(QUEUES):
-            due = self._upkeep.unpublished(limit=_BATCH, every=True)
+            due = self._upkeep.unpublished(limit=_BATCH, every=True, limits=self._limits)
             self._send([(job_id, queue) for job_id, queue in due if queue in empty])
 
     def _keep_house(self, now_s: float) -> None:

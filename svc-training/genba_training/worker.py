@@ -19,6 +19,7 @@ from typing import Any
 import psutil
 from celery import signals
 from celery.exceptions import SecurityWarning
+from celery.worker import state as celery_state
 
 from genba_shared.db import Database
 from genba_shared.jobs import Jobs, process_name
@@ -28,6 +29,7 @@ from genba_shared.telemetry import get_logger
 from genba_training import tasks
 from genba_training.runner import prune
 from genba_training.settings import Settings
+from genba_training.worker_status import WorkerStatus, serving
 
 _BEAT_S = 2.0
 _BEAT_STALE_S = 30.0
@@ -42,7 +44,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     tasks.log_as_the_platform_does()
     warnings.simplefilter("ignore", SecurityWarning)  # of root running pickles: we take JSON only
     _prepare(settings)
-    sys.exit(_work(settings, queues=options.queues, concurrency=options.concurrency))
+    status = WorkerStatus(options.queues, options.concurrency, busy=lambda: len(celery_state.active_requests))
+    with serving(status, host=options.host, port=options.operations_port):
+        sys.exit(_work(settings, status))
 
 
 def is_ready(platform: Platform) -> bool:
@@ -65,6 +69,13 @@ def _parser(settings: Settings) -> argparse.ArgumentParser:
     parser.add_argument(
         "--concurrency", type=int, default=settings.concurrency, help="jobs at a time (default: %(default)s)"
     )
+    parser.add_argument("--host", default="127.0.0.1", help="address of the operations port (default: %(default)s)")
+    parser.add_argument(
+        "--operations-port",
+        type=int,
+        default=settings.operations_port,
+        help="serve /health, /ready and /metrics there (default: nothing listens)",
+    )
     return parser
 
 
@@ -85,7 +96,7 @@ def _prepare(settings: Settings) -> None:
         database.close()
 
 
-def _work(settings: Settings, *, queues: list[str], concurrency: int) -> int:
+def _work(settings: Settings, status: WorkerStatus) -> int:
     run_dir = _run_dir(settings.platform)
     run_dir.mkdir(parents=True, exist_ok=True)
     drain_file = run_dir / f"worker-{os.getpid()}.drain"
@@ -99,20 +110,24 @@ def _work(settings: Settings, *, queues: list[str], concurrency: int) -> int:
     def drain(**_: Any) -> None:
         drain_file.touch()
         over.set()
+        status.taking = False
         ready_file.unlink(missing_ok=True)
 
     def say_ready(**_: Any) -> None:
         threading.Thread(target=_keep_touching, args=(ready_file, over), name="worker-ready", daemon=True).start()
-        log.info("worker_ready", queues=queues, concurrency=concurrency)
+        status.taking = True
+        log.info("worker_ready", queues=status.queues, concurrency=status.slots)
 
     signals.worker_shutting_down.connect(drain, weak=False)
     signals.worker_ready.connect(say_ready, weak=False)
     celery = make_celery(settings.platform, include=[tasks.__name__])
     worker = celery.Worker(
         hostname=f"genba@{process_name()}",
-        queues=queues,
-        concurrency=concurrency,
-        max_tasks_per_child=1 if "gpu" in queues else None,  # a fresh process gives the GPU's memory back for certain
+        queues=status.queues,
+        concurrency=status.slots,
+        max_tasks_per_child=1
+        if "gpu" in status.queues
+        else None,  # a fresh process gives the GPU's memory back for certain
         optimization="fair",
         quiet=True,
         loglevel="WARNING",  # Celery's own lines; the platform's logging is set by tasks.log_as_the_platform_does

@@ -141,10 +141,14 @@ def _make_records(client: Any, platform: Platform, folder: Path) -> Records:
         for video in videos[:2]
     ]
     doomed_golds = [attach(main_procedure, video) for video in videos[1:3]]
+    taken_away = client.delete(f"/v1/sop/procedures/{main_procedure}/golds/{attach(main_procedure, videos[3])}")
+    assert taken_away.status_code == 204, taken_away.text
     jobs = [post("/v1/jobs", {"recipe": "platform.verify_audit"})["id"] for _ in range(6)]
     for job in jobs[:2]:
         post(f"/v1/jobs/{job}/cancel", None)
     done = _finish(platform, jobs.pop())
+    nightly = {"recipe": "platform.verify_audit", "cron": "30 2 * * *", "time_zone": "Asia/Tokyo"}
+    schedules = [post("/v1/schedules", {"name": f"seed {n}", **nightly})["id"] for n in range(8)]
     keys = [post("/v1/keys", {"name": f"seed {n}"})["id"] for n in range(12)]
     return Records(
         ids={
@@ -153,12 +157,14 @@ def _make_records(client: Any, platform: Platform, folder: Path) -> Records:
             "evaluation_id": evaluations,
             "job_id": [*jobs, done],
             "key_id": keys[:4],
+            "schedule_id": schedules[:2],
         },
         spares={
             "video_id": iter(videos[3:]),
             "procedure_id": iter(doomed_procedures),
             "gold_id": iter(doomed_golds),
             "key_id": iter(keys[4:]),
+            "schedule_id": iter(schedules[2:]),
         },
         finished_job=done,
         videos=tuple(clips),

@@ -20,6 +20,10 @@ import httpx
 import psutil
 import yaml
 
+from genba_gateway.keys import Keys
+from genba_shared.db import Database
+from genba_shared.settings import Platform
+
 START_WITHIN_S = 120.0
 STOP_WITHIN_S = 60.0
 T = TypeVar("T")
@@ -107,6 +111,64 @@ def started(*arguments: str, log_file: Path, settings: Mapping[str, str]) -> Ite
                 with contextlib.suppress(psutil.NoSuchProcess):
                     each.kill()
             popen.wait()
+
+
+@dataclass
+class Genba:
+    """A running embedded mode."""
+
+    process: Process
+    home: Path
+    port: int
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def admin_key(self) -> str:
+        return (self.home / "admin.key").read_text().strip()
+
+    def kill(self, program: str) -> int:
+        """``kill -9`` of a supervised process; its pid."""
+        pid = self.process.pid_of(program)
+        self.process.note_family()
+        psutil.Process(pid).kill()
+        return pid
+
+    def wait_for_restart(self, program: str, old_pid: int) -> None:
+        """Until the supervisor has a new one and the API answers."""
+        until(lambda: self.process.pid_of(program) != old_pid, what=f"the restart of {program}")
+        until(self._is_ready, within_s=START_WITHIN_S, what="readiness")
+
+    def _is_ready(self) -> bool:
+        with contextlib.suppress(httpx.HTTPError):
+            return httpx.get(f"{self.url}/ready", trust_env=False, timeout=5).status_code == 200
+        return False
+
+    def new_key(self, role: str, **rights: Any) -> str:
+        """A key made at the database, as ``genba keys`` makes them."""
+        database = Database(Platform(home=self.home).database_url)
+        try:
+            return Keys(database, env="dev").create(f"a {role}", role=role, **rights)[1]
+        finally:
+            database.close()
+
+
+@contextlib.contextmanager
+def up(home: Path, *, settings: Mapping[str, str], until_logged: str = "Genba is up") -> Iterator[Genba]:
+    """``genba up`` until the block ends."""
+    port = free_port()
+    arguments = ("up", "--home", str(home), "--port", str(port))
+    with started(*arguments, log_file=home.with_suffix(".log"), settings=settings) as process:
+        seen = process.log.count(until_logged)
+
+        def is_up() -> bool:
+            assert process.popen.poll() is None, process.log
+            return process.log.count(until_logged) > seen
+
+        until(is_up, within_s=START_WITHIN_S, what="the start")
+        yield Genba(process, home, port)
 
 
 @dataclass(frozen=True)

@@ -140,6 +140,8 @@ def test_readiness_names_the_service_that_is_away(platform: Platform) -> None:
             ready = await gateway.ask("GET", "/ready", key="")
             assert ready.status == 503
             assert "sop" in ready.json()["reasons"]
+            metrics = (await gateway.ask("GET", "/metrics", key="")).body.decode()
+            assert 'genba_gateway_service_ready{service="sop"} 0.0' in metrics
             assert (await gateway.ask("GET", "/health", key="")).status == 200
 
     asyncio.run(story())
@@ -220,6 +222,7 @@ def test_metrics_and_access_log_name_routes_never_paths_or_keys(platform: Platfo
             assert 'genba_gateway_requests_total{method="GET",route="unmatched",status="404"} 1.0' in text
             assert 'genba_gateway_requests_total{method="GET",route="/v1/sop",status="401"} 1.0' in text
             assert 'genba_gateway_upstream_attempts_total{outcome="ok",service="sop"} 1.0' in text
+            assert 'genba_gateway_service_ready{service="sop"} 1.0' in text
             gateway.gateway.access_log.flush()
             log = gateway.log.getvalue().decode()
             for private in ("vid_private", "tanaka", "/nowhere", gateway.key):

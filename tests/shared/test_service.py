@@ -105,7 +105,7 @@ def platform(platform: Platform) -> Platform:
 
 def test_a_service_says_that_it_is_alive_and_ready(client: TestClient) -> None:
     assert client.get("/health").json()["service"] == "sop"
-    assert client.get("/ready").json() == {"status": "ready", "checks": []}
+    assert client.get("/ready").json() == {"status": "ready", "checks": [], "degraded": {}}
 
 
 def test_readiness_names_every_check_that_fails_even_one_that_raises(app: FastAPI, client: TestClient) -> None:
@@ -119,6 +119,10 @@ def test_readiness_names_every_check_that_fails_even_one_that_raises(app: FastAP
     assert answer.status_code == 503
     assert answer.json()["reasons"] == {"encoder": "is loading", "vectors": "the check failed with ConnectionError"}
     assert "password" not in answer.text
+    metrics = client.get("/metrics").text
+    assert [
+        f'genba_sop_ready{{check="{name}"}} {well}' in metrics for name, well in (("database", 1.0), ("encoder", 0.0))
+    ] == [True, True]
 
 
 def test_a_draining_service_is_alive_but_not_ready(app: FastAPI, client: TestClient) -> None:

@@ -8,8 +8,10 @@ import sys
 from pathlib import Path
 
 import pytest
+import redis
 from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
+from sqlalchemy import make_url
 
 from genba_shared.settings import Platform
 
@@ -98,3 +100,47 @@ def test_the_secret_can_come_from_a_mounted_file(tmp_path: Path) -> None:
 def test_a_short_secret_is_refused_with_the_way_to_make_one() -> None:
     with pytest.raises(ValueError, match="openssl rand"):
         Platform(principal_secret=SecretStr("short")).load_principal_secret()
+
+
+def test_a_password_comes_from_its_file_into_the_url_that_has_none(tmp_path: Path) -> None:
+    database, cache, vectors = tmp_path / "database", tmp_path / "redis", tmp_path / "qdrant"
+    database.write_text("p@ss:w/rd%\n")
+    cache.write_text("söcret\n")
+    vectors.write_text("key\n")
+    platform = Platform(
+        database_url="postgresql+psycopg://genba@db:5432/genba?sslmode=require",
+        database_password_file=database,
+        broker_url="redis://redis:6379/0",
+        redis_url="rediss://limits@redis:6379/1",
+        redis_password_file=cache,
+        qdrant_api_key_file=vectors,
+    )
+    url = make_url(platform.database_url)
+    assert (url.username, url.password, url.host, url.query["sslmode"]) == ("genba", "p@ss:w/rd%", "db", "require")
+    assert platform.redis_url is not None
+    for each, user in ((platform.broker_url, None), (platform.redis_url, "limits")):
+        options = redis.Redis.from_url(each).connection_pool.connection_kwargs
+        assert (options.get("username"), options["password"]) == (user, "söcret")
+    assert platform.load_qdrant_api_key() == "key"
+    assert "p@ss" not in repr(platform)
+
+
+def test_a_password_file_leaves_brokers_without_passwords_alone(tmp_path: Path) -> None:
+    secret = tmp_path / "redis"
+    secret.write_text("secret")
+    platform = Platform(home=tmp_path, redis_password_file=secret, broker_url=f"filesystem://{tmp_path}/broker")
+    assert platform.broker_url == f"filesystem://{tmp_path}/broker"
+
+
+@pytest.mark.parametrize(
+    ("url", "file", "said"),
+    [
+        ("postgresql+psycopg://genba:old@db/genba", "there", "take it out of the url"),
+        ("postgresql+psycopg://genba@db/genba", "missing", "cannot be read: No such file"),
+    ],
+)
+def test_a_password_twice_or_nowhere_is_refused(tmp_path: Path, url: str, file: str, said: str) -> None:
+    (tmp_path / "there").write_text("new")
+    with pytest.raises(ValidationError, match=said) as refusal:
+        Platform(database_url=url, database_password_file=tmp_path / file)
+    assert "genba:old" not in str(refusal.value)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 
@@ -64,6 +65,14 @@ def said(jobs: Jobs, job: Job) -> list[object]:
     return [event.data.get("status", event.kind) for event in jobs.events(job.id)[1]]
 
 
+def in_threads(count: int, work: Callable[[], None]) -> None:
+    threads = [threading.Thread(target=work) for _ in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+
 # ---- submitting ----
 
 
@@ -106,16 +115,14 @@ def test_submissions_at_the_same_moment_with_one_key_make_one_job(
     found: list[str] = []
 
     def submit_many() -> None:
+        together.wait()
         found.extend(submit(idempotency_key="k").id for _ in range(50))
 
-    threads = [threading.Thread(target=submit_many) for _ in range(10)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    together = threading.Barrier(20)
+    in_threads(20, submit_many)
     with database.read() as session:
         assert session.execute(text("SELECT count(*) FROM jobs")).scalar_one() == 1
-    assert len(found) == 500
+    assert len(found) == 1000
     assert len(set(found)) == 1
 
 
@@ -131,6 +138,21 @@ def test_a_principal_may_have_so_many_jobs_at_a_time(submit: Callable[..., Job],
     assert refused.value.headers["Retry-After"] == "10"
     jobs.finish(claimed(jobs, job), {})
     submit(max_active=1)
+
+
+def test_submissions_at_the_same_moment_do_not_share_the_last_place(submit: Callable[..., Job]) -> None:
+    together, outcomes = threading.Barrier(8), Counter[str]()
+
+    def try_to_submit() -> None:
+        together.wait()
+        try:
+            submit(max_active=3)
+            outcomes["taken"] += 1
+        except TooManyRequests:
+            outcomes["refused"] += 1
+
+    in_threads(8, try_to_submit)
+    assert outcomes == {"taken": 3, "refused": 5}
 
 
 def test_a_worker_is_woken_after_the_commit_and_need_not_hear(database: Database, principal: People) -> None:
@@ -253,6 +275,68 @@ def test_what_cannot_be_published_is_not_done(submit: Callable[..., Job], jobs: 
     assert look(jobs, claim).status == "running"
     with jobs.database.read() as session:
         assert session.execute(text("SELECT count(*) FROM job_leaders")).scalar_one() == 0
+
+
+# ---- recipes of which only so many run at a time ----
+
+LIMITS = {"test.work": 2}
+
+
+def test_jobs_above_their_recipes_limit_wait_until_there_is_room(submit: Callable[..., Job], jobs: Jobs) -> None:
+    first, second, third = (submit() for _ in range(3))
+    claims = [jobs.claim(job.id, owner="worker-1", lease_s=LEASE_S, limits=LIMITS) for job in (first, second, third)]
+    assert claims[0] is not None
+    assert claims[1] is not None
+    assert claims[2] is None
+    assert look(jobs, third).status == "queued"
+    jobs.finish(claims[0], {})
+    assert jobs.claim(third.id, owner="worker-1", lease_s=LEASE_S, limits=LIMITS)
+
+
+def test_of_claims_at_the_same_moment_no_more_than_the_limit_succeed(submit: Callable[..., Job], jobs: Jobs) -> None:
+    waiting, together, won = [submit() for _ in range(8)], threading.Barrier(8), list[str]()
+    left = list(waiting)
+
+    def try_to_claim() -> None:
+        job = left.pop()
+        together.wait()
+        if jobs.claim(job.id, owner="worker-1", lease_s=LEASE_S, limits=LIMITS):
+            won.append(job.id)
+
+    in_threads(8, try_to_claim)
+    assert len(won) == 2
+
+
+def test_a_limit_holds_back_its_own_recipe_only_and_an_abandoned_job_can_be_taken_over(
+    submit: Callable[..., Job], jobs: Jobs, principal: People
+) -> None:
+    one = {"test.work": 1}
+    other = jobs.submit("test.other", {}, principal=principal("engineer"), idempotency_key=None)
+    old = claimed(jobs, submit(), lease_s=GONE_S)
+    assert jobs.claim(other.id, owner="worker-2", lease_s=LEASE_S, limits=one)
+    assert jobs.claim(submit().id, owner="worker-2", lease_s=LEASE_S, limits=one) is None
+    taken_over = jobs.claim(old.id, owner="worker-2", lease_s=LEASE_S, limits=one)
+    assert taken_over is not None
+    assert taken_over.attempt == 2
+
+
+def test_a_job_that_had_no_room_is_sent_again_as_soon_as_there_is(
+    submit: Callable[..., Job], jobs: Jobs, upkeep: Upkeep
+) -> None:
+    one = {"test.work": 1}
+    running, *waiting = (submit() for _ in range(4))
+    assert upkeep.unpublished(limits=one) == [(running.id, "cpu")]
+    upkeep.published([running.id])
+    assert upkeep.unpublished(limits=one) == []  # one message is out already
+    claim = jobs.claim(running.id, owner="worker-1", lease_s=LEASE_S, limits=one)
+    assert claim is not None
+    upkeep.published([waiting[0].id])
+    assert jobs.claim(waiting[0].id, owner="worker-1", lease_s=LEASE_S, limits=one) is None
+    assert upkeep.unpublished(limits=one) == []
+    jobs.finish(claim, {})
+    assert upkeep.unpublished(limits=one) == [(waiting[0].id, "cpu")]
+    assert upkeep.unpublished(limits=one, every=True) == [(waiting[0].id, "cpu")]
+    assert len(upkeep.unpublished()) == 3
 
 
 # ---- events ----

@@ -419,6 +419,21 @@ def test_a_recipe_must_refuse_unknown_parameters_and_have_a_dotted_name() -> Non
         Recipe("test.lax", Lax, lambda _params, _run: Result())
     with pytest.raises(ValueError, match=r"service\.verb_noun"):
         Recipe("lax", Params, lambda _params, _run: Result())
+    with pytest.raises(ValueError, match="none of its jobs would ever run"):
+        Recipe("test.never", Params, lambda _params, _run: Result(), max_running=0)
+
+
+def test_the_runner_leaves_a_job_above_its_recipes_limit(runner: Runner, submit: Submit, jobs: Jobs) -> None:
+    first, second = (submit("test.work", steps=1, step_s=0) for _ in range(2))
+    known = runner.recipes.by_name
+    alone = replace(runner, recipes=replace(runner.recipes, by_name={
+        **known, "test.work": replace(known["test.work"], max_running=1),
+    }))  # fmt: skip
+    claim = jobs.claim(first.id, owner="worker-2", lease_s=30)
+    assert claim is not None
+    assert alone.run(second.id) == "not_ours"
+    jobs.stop(claim, "queued")
+    assert [alone.run(second.id), alone.run(first.id)] == ["succeeded", "succeeded"]
 
 
 def test_a_recipe_runs_from_a_shell_too(capsys: pytest.CaptureFixture[str]) -> None:
