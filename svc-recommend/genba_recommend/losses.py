@@ -33,6 +33,11 @@ def sampled_softmax(
     return loss.mean() if weight is None else (loss * weight).sum() / weight.sum()
 
 
+def contrast(positive: Tensor, hard: Tensor) -> Tensor:
+    """Cross-entropy of the positive against each row's own hard negatives. Args: positive: (B,). hard: (B, H)."""
+    return (torch.logaddexp(positive, torch.logsumexp(hard, dim=1)) - positive).mean()
+
+
 def hinge(positive: Tensor, negative: Tensor, *, margin: float, mask: Tensor) -> Tensor:
     """Mean of max(0, margin − positive + negative) over the negatives that are none of the row's positives.
 

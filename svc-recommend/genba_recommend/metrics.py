@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
@@ -39,7 +40,13 @@ class Questions:
 
     @property
     def n_relevant(self) -> Ints:
-        return np.diff(self.relevant_offsets)
+        return np.asarray(np.diff(self.relevant_offsets))
+
+    def of(self, chosen: Ints) -> Self:
+        """Return the questions of some of the users, by their place here, increasing."""
+        relevant, relevant_offsets = _rows_of(self.relevant, self.relevant_offsets, chosen)
+        seen, seen_offsets = _rows_of(self.seen, self.seen_offsets, chosen)
+        return type(self)(self.users[chosen], relevant, relevant_offsets, seen, seen_offsets, self.candidates)
 
 
 @dataclass(frozen=True)
@@ -115,6 +122,12 @@ def top_k(scores: Scores, k: int) -> Ints:
     order = np.argsort(-found, axis=1, kind="stable")
     best = np.where(np.take_along_axis(found, order, 1) > -np.inf, np.take_along_axis(best, order, 1), -1)
     return np.pad(best, ((0, 0), (0, k - width)), constant_values=-1)
+
+
+def _rows_of(values: Ints, offsets: Ints, chosen: Ints) -> tuple[Ints, Ints]:
+    lengths: Ints = np.diff(offsets)
+    kept = np.isin(np.repeat(np.arange(len(lengths)), lengths), chosen)
+    return values[kept], np.append(0, np.cumsum(lengths[chosen]))
 
 
 def hits(lists: Ints, asked: Questions) -> Bools:
@@ -199,4 +212,5 @@ def paired_bootstrap(ours: Floats, theirs: Floats, *, seed: int, n_resamples: in
 
 def _share(part: npt.NDArray[np.generic], whole: npt.NDArray[np.generic]) -> Floats:
     there = whole.astype(np.float64)
-    return np.divide(part, there, out=np.full(len(there), np.nan), where=there > 0)
+    share: Floats = np.divide(part, there, out=np.full(len(there), np.nan), where=there > 0)
+    return share

@@ -1,9 +1,7 @@
-"""What the deployment's tests need: promtool, and processes of Genba whose metrics can be read."""
+"""Processes of Genba whose metrics can be read."""
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -13,17 +11,6 @@ from tests.e2e.world import START_WITHIN_S, free_port, started, until, user
 
 from genba_gateway.keys import Keys
 from genba_shared.db import Database
-
-
-@pytest.fixture(scope="session")
-def promtool() -> str:
-    """Its path. Debian's package ``prometheus`` has it."""
-    found = shutil.which("promtool")
-    if found is None and os.environ.get("CI") == "true":
-        pytest.fail("CI must have promtool (Debian: apt-get install prometheus).", pytrace=False)
-    if found is None:
-        pytest.skip("needs promtool (Debian: apt-get install prometheus)")
-    return found
 
 
 @pytest.fixture(scope="session")
