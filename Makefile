@@ -1,9 +1,10 @@
 .DEFAULT_GOAL := help
 SHELL := /bin/sh
+unexport PYTHONDONTWRITEBYTECODE # images like to set it; then every start compiles what it imports, 3 s instead of 1
 PY := .venv/bin/python
-SOURCES := docs gateway shared svc-sop svc-llm svc-recommend svc-sem svc-training tests benchmarks examples
+SOURCES := deploy docs gateway shared svc-sop svc-llm svc-recommend svc-sem svc-training tests benchmarks examples
 PACKAGES := gateway/genba_gateway shared/genba_shared svc-sop/genba_sop svc-llm/genba_llm svc-recommend/genba_recommend svc-sem/genba_sem svc-training/genba_training
-PINS := pyproject.toml constraints.txt deploy/setup.sh
+PINS := pyproject.toml constraints.txt deploy/setup.sh tests/recommend/tfjs/package-lock.json
 
 help: ## list every target
 	@awk -F':.*## ' '/^[a-z][a-z-]*:.*## / {printf "  %-20s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -27,12 +28,14 @@ test: .venv/.test ## every test that needs no server; with Postgres and Redis at
 	@$(PY) -m pytest -q -n 2 --dist loadgroup tests
 distributed-test: .venv/.test ## the tests that need real Postgres and Redis
 	@$(PY) -m pytest -q -m distributed tests
+savedmodel-test: .venv/.test ## the TensorFlow export against torch; installs TensorFlow (1.3 GB) first
+	@deploy/setup.sh tensorflow && $(PY) -m pytest -q tests/recommend/test_export_savedmodel.py
 lint: .venv/.test ## ruff: rules and format
 	@.venv/bin/ruff check $(SOURCES) && .venv/bin/ruff format --check $(SOURCES)
 format: .venv/.test ## let ruff mend what it can
 	@.venv/bin/ruff check --fix $(SOURCES); .venv/bin/ruff format $(SOURCES)
 types: .venv/.test ## mypy --strict
-	@.venv/bin/mypy $(PACKAGES) tests benchmarks examples
+	@.venv/bin/mypy $(PACKAGES) deploy tests benchmarks examples
 imports: .venv/.test ## who may import whom
 	@.venv/bin/lint-imports
 check: lint types imports test ## everything CI checks
@@ -50,10 +53,12 @@ bench-gateway: .venv/.bench ## the gateway against nginx (needs nginx and wrk)
 
 docs: .venv/.test ## write docs/reference from the code
 	@$(PY) docs/generate.py
+dashboards: .venv/.test ## write deploy/grafana/dashboards from the code
+	@$(PY) -m deploy.grafana.build
 
 lock: .venv/.test ## write constraints.txt anew
 	@deploy/lock.sh
 clean: ## remove the virtual environment and caches; data in .genba stays
 	@rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
-.PHONY: docs help setup setup-test demo up test distributed-test lint format types imports check bench-alignment bench-deviations bench-speed bench-order bench-gateway lock clean
+.PHONY: dashboards docs help setup setup-test demo up test distributed-test savedmodel-test lint format types imports check bench-alignment bench-deviations bench-speed bench-order bench-gateway lock clean

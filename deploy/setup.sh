@@ -1,5 +1,5 @@
 #!/bin/sh
-# Puts Genba and what it needs into .venv. Usage: deploy/setup.sh base|test|bench|openclip
+# Puts Genba and what it needs into .venv. Usage: deploy/setup.sh base|test|bench|openclip|tensorflow
 # Honours pip's own configuration (index-url, find-links), so a closed network needs nothing but its mirror.
 set -eu
 cd "$(dirname "$0")/.."
@@ -8,7 +8,8 @@ base) extras=sop,pdf ;;
 openclip) extras=sop,pdf,openclip ;;
 test) extras=sop,s3,openclip,recommend,test ;;
 bench) extras=sop,pdf,bench ;;
-*) echo "usage: deploy/setup.sh base|test|bench|openclip" >&2; exit 2 ;;
+tensorflow) extras=sop,s3,openclip,recommend,test,tensorflow ;;
+*) echo "usage: deploy/setup.sh base|test|bench|openclip|tensorflow" >&2; exit 2 ;;
 esac
 python=${PYTHON:-$(command -v python3.11 || command -v python3 || true)}
 [ -n "$python" ] || { echo "genba: Python 3.11 or newer is needed (Debian: apt-get install python3 python3-venv)" >&2; exit 2; }
@@ -44,4 +45,9 @@ $install -c constraints.txt -e ".[$extras]"
 if [ "$1" = bench ]; then # aeon's bound on numba is older than the numba it runs with
     $install --no-deps aeon==1.6.0
     $install deprecated
+fi
+# Compile once what a server imports: where PYTHONDONTWRITEBYTECODE is set, every start would do it anew.
+env -u PYTHONDONTWRITEBYTECODE .venv/bin/python -c 'import genba_gateway.embedded, genba_sop.app, genba_sop.cli, genba_sop.offline, genba_training.worker'
+if [ "$1" = test ] && command -v npm >/dev/null; then # TensorFlow.js, for the tests of the export; without npm they are skipped
+    npm ci --silent --prefix tests/recommend/tfjs || echo "genba: npm could not install TensorFlow.js; its tests are skipped" >&2
 fi

@@ -18,7 +18,8 @@ from pydantic_core import PydanticUndefined
 
 from genba_gateway import settings as gateway_settings
 from genba_gateway.app import Gateway
-from genba_gateway.embedded import SERVICES, create_app, migrate
+from genba_gateway.embedded import SERVICES, create_app
+from genba_gateway.home import migrate
 from genba_gateway.routes import ROUTES
 from genba_shared.principal import ROLES
 from genba_shared.problems import Problem

@@ -79,6 +79,17 @@ def redis_url() -> str:
     return REDIS_URL
 
 
+@pytest.fixture(scope="session")
+def promtool() -> str:
+    """The path of Prometheus's checker; Prometheus itself lies beside it."""
+    found = shutil.which("promtool")
+    if found is None and os.environ.get("CI") == "true":
+        pytest.fail("CI must have promtool (Debian: apt-get install prometheus).", pytrace=False)
+    if found is None:
+        pytest.skip("needs promtool (Debian: apt-get install prometheus)")
+    return found
+
+
 def _on_server(*statements: str) -> None:
     engine = create_engine(
         make_url(POSTGRES_URL).set(database="postgres"), poolclass=NullPool, isolation_level="AUTOCOMMIT"

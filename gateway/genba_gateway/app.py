@@ -19,7 +19,7 @@ from genba_gateway.auth import Authenticator
 from genba_gateway.control import create_control
 from genba_gateway.jwks import TokenVerifier
 from genba_gateway.keys import Keys
-from genba_gateway.limits import Limiter, MemoryLimiter, RedisLimiter
+from genba_gateway.limits import Limiter, MemoryLimiter
 from genba_gateway.metrics import RequestMetrics
 from genba_gateway.mounted import Mounted
 from genba_gateway.openapi import OpenApi, get
@@ -71,7 +71,7 @@ class Gateway:
         self.authenticator = Authenticator(
             self.keys, settings, tokens=TokenVerifier(settings.jwt) if settings.jwt is not None else None
         )
-        self.limiter: Limiter = RedisLimiter(platform.redis_url) if platform.redis_url else MemoryLimiter()
+        self.limiter: Limiter = _limiter(platform.redis_url)
         self.admission = Admission(
             max_concurrency=resilience.max_concurrency, max_waiting=resilience.max_waiting, queue_s=resilience.queue_s
         )
@@ -180,6 +180,15 @@ class Gateway:
         await receive()
         await running.__aexit__(None, None, None)
         await send({"type": "lifespan.shutdown.complete"})
+
+
+def _limiter(redis_url: str | None) -> Limiter:
+    """Redis where gateways share their callers, this process's memory otherwise."""
+    if not redis_url:
+        return MemoryLimiter()
+    from genba_gateway.limits_redis import RedisLimiter
+
+    return RedisLimiter(redis_url)
 
 
 async def _reason(service: Mounted) -> str | None:

@@ -7,12 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import fcntl
-import os
 import signal
 import socket
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from types import FrameType
@@ -21,16 +19,14 @@ from typing import TYPE_CHECKING
 import httpx
 import uvicorn
 from rich.console import Console
-from sqlalchemy import make_url
-from sqlalchemy.exc import SQLAlchemyError
 
 from genba_gateway import app as gateway
 from genba_gateway import settings as gateway_settings
 from genba_gateway.app import Gateway
 from genba_gateway.cli import Failed
+from genba_gateway.home import admin_key_file, first_admin_key, migrate, only_one, platform_at
 from genba_gateway.server import serve
 from genba_gateway.supervisor import Program, StartFailed, Supervisor
-from genba_shared.db import Database
 from genba_shared.settings import Platform
 from genba_shared.telemetry import configure_logging
 
@@ -79,47 +75,6 @@ def up(home: Path | None, *, host: str, port: int, console: Console) -> None:
             raise Failed(str(failure), exit_code=1) from failure
 
 
-def migrate(platform: Platform) -> Database:
-    """Open the database at head. Raises Failed when it does not answer."""
-    database = Database(platform.database_url)
-    try:
-        database.upgrade()
-    except SQLAlchemyError as failure:
-        database.close()
-        url = make_url(platform.database_url).render_as_string(hide_password=True)
-        raise Failed(f"The database at {url} does not answer: {failure.__class__.__name__}.") from failure
-    return database
-
-
-def first_admin_key(platform: Platform) -> Path | None:
-    """On the very first start make an admin key and return the file that holds it (mode 0600); None when there are keys already."""
-    from genba_gateway.keys import Keys
-
-    database = migrate(platform)
-    try:
-        keys = Keys(database, env=platform.env)
-        if keys.list():
-            return None
-        _, plaintext = keys.create("admin (first start)", role="admin", clearance="secret")
-    finally:
-        database.close()
-    return write_private(admin_key_file(platform), plaintext + "\n")
-
-
-def admin_key_file(platform: Platform) -> Path:
-    """Where the first start leaves the admin key."""
-    return platform.home / "admin.key"
-
-
-def write_private(path: Path, text: str) -> Path:
-    """Write a file that only its owner may ever read: the mode is set at creation, not afterwards."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
-        file.write(text)
-    path.chmod(0o600)
-    return path
-
-
 def run_service(service: str, *, host: str, port: int, queues: str) -> None:
     """Run one service in this process until SIGTERM, as a container does."""
     platform = platform_at(None)
@@ -141,23 +96,6 @@ def run_service(service: str, *, host: str, port: int, queues: str) -> None:
 def _leave(_signum: int, _frame: FrameType | None) -> None:
     """A drain that was asked for is no failure: uvicorn raises the signal again when it is done, and this makes it exit code 0."""
     sys.exit(0)
-
-
-def platform_at(home: Path | None) -> Platform:
-    """The platform's settings from the environment, with ``home`` in its place if given."""
-    return Platform() if home is None else Platform(home=home)
-
-
-@contextlib.contextmanager
-def only_one(home: Path) -> Iterator[None]:
-    """Hold the home's lock: two supervisors over one folder would fight over its vectors."""
-    home.mkdir(parents=True, exist_ok=True)
-    with (home / "lock").open("a+") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise Failed(f"Genba already runs on {home}; stop it first or choose another --home.") from None
-        yield
 
 
 def _gateway(platform: Platform) -> Gateway:
@@ -198,7 +136,7 @@ async def _supervise(platform: Platform, *, host: str, port: int, on_ready: Call
 
         programs = (
             Program("api", (*this, "embedded", "--host", host, "--port", str(port)), api_ready, env),
-            Program("worker", (*this, "worker"), worker_ready, env),
+            Program("worker", (*this, "worker", "--host", host), worker_ready, env),
         )
         await Supervisor(programs, drain_s=DRAIN_S, on_ready=on_ready).run()
 

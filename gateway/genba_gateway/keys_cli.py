@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from genba_gateway.cli import Failed, Home
-from genba_gateway.embedded import migrate, platform_at, write_private
+from genba_gateway.home import migrate, platform_at, write_private
 from genba_gateway.keys import Keys
 from genba_shared.problems import Problem
 

@@ -1,6 +1,7 @@
 """The version of a model that a service serves: looked for, loaded aside, warmed up, and swapped by one assignment.
 
-    with live.current as pair taken once per request: the value and its version belong together, whatever happens next
+    loaded = live.current    # once per request: the value and its version belong together, whatever is swapped meanwhile
+    answer(loaded.value.predict(x), version=loaded.version.number)
 
 Moving an alias is somebody else's business (registry.py); this follows it, forwards or back, and so a rollback needs no
 code in any service. A version that does not load leaves the one before it serving. Knows no domain and no HTTP.
@@ -140,23 +141,38 @@ class Live(Generic[T]):
             self._loaded, self._failure, self._folder = None, None, None
             log.info("model_cleared", model=self._model, alias=self._alias)
             return False
-        started_s = time.monotonic()
         try:
-            version = self._registry.get(self._model, number)
-            folder = self._registry.fetch(version, self._cache)
-            value = self._load(folder, version)
-            if self._warm_up is not None:
-                self._warm_up(value)
+            loaded, folder = self._load_aside(number)
         except Exception as error:  # noqa: BLE001 - whatever a bundle or a domain's loader raises, the old one serves on
             self._note_failure(pointer, error)
+            self._fall_back()
             return False
         if self._registry.peek(self._model, self._alias)[0] != number:
             return True  # it moved while we loaded: what was loaded is no longer wanted, look again
-        self._loaded = Loaded(value, version)
-        self._failure, self._folder = None, folder
-        load_ms = round((time.monotonic() - started_s) * 1000)
-        log.info("model_swapped", model=self._model, alias=self._alias, version=number, load_ms=load_ms)
+        self._loaded, self._folder, self._failure = loaded, folder, None
         return False
+
+    def _load_aside(self, number: int) -> tuple[Loaded[T], Path]:
+        started_s = time.monotonic()
+        version = self._registry.get(self._model, number)
+        folder = self._registry.fetch(version, self._cache)
+        value = self._load(folder, version)
+        if self._warm_up is not None:
+            self._warm_up(value)
+        load_ms = round((time.monotonic() - started_s) * 1000)
+        log.info("model_loaded", model=self._model, alias=self._alias, version=number, load_ms=load_ms)
+        return Loaded(value, version), folder
+
+    def _fall_back(self) -> None:
+        """A process that starts on a champion that does not load serves what its elder siblings still do: the one before."""
+        if self._loaded is not None or self._alias != "champion":
+            return
+        try:
+            before = self._registry.previous(self._model)
+            if before is not None:
+                self._loaded, self._folder = self._load_aside(before)
+        except Exception as error:  # noqa: BLE001 - then there is nothing to serve, and unwell says why
+            log.warning("model_fallback_failed", model=self._model, error=type(error).__name__)
 
     def _note_failure(self, pointer: tuple[int | None, int], error: Exception) -> None:
         last = self._failure

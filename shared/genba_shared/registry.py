@@ -12,7 +12,7 @@ Knows no service and no HTTP; bytes are the business of bundles.py.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
@@ -20,7 +20,7 @@ from typing import Any, Literal
 
 from sqlalchemy import ColumnElement, and_, func, insert, select, true, update
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.orm import Session, aliased
+from sqlalchemy.orm import InstrumentedAttribute, Session, aliased
 
 from genba_shared import bundles
 from genba_shared.artifacts import Artifacts
@@ -38,6 +38,7 @@ from genba_shared.registry_rows import (
     AliasRow,
     GateResult,
     Lineage,
+    ModelFigures,
     ModelRow,
     Move,
     MoveKind,
@@ -51,12 +52,14 @@ from genba_shared.registry_rows import (
     pointer_of,
     version_of,
 )
+from genba_shared.telemetry import get_logger
 
 __all__ = [
     "ALIASES",
     "Alias",
     "GateResult",
     "Lineage",
+    "ModelFigures",
     "Move",
     "Outcome",
     "Pointer",
@@ -64,6 +67,8 @@ __all__ = [
     "Status",
     "Version",
 ]
+
+log = get_logger(__name__)
 
 NOT_ASKED: Literal["not_asked"] = "not_asked"
 
@@ -347,22 +352,24 @@ class Registry:
             for row in retired:
                 row.size_bytes = 0
 
-    def figures(self) -> tuple[Mapping[tuple[str, str], int], Mapping[tuple[str, str], int], Mapping[Any, int]]:
-        """For metrics: versions by (model, status), numbers by (model, alias), moves by (model, alias, kind)."""
+    def retain_all(self, *, keep: int) -> None:
+        """``retain`` for every model; one that fails does not keep the others."""
+        for model in self.models():
+            try:
+                if retired := self.retain(model, keep=keep):
+                    log.info("versions_retired", model=model, versions=retired)
+            except Exception:
+                log.exception("retention_failed", model=model)
+
+    def figures(self) -> ModelFigures:
+        """What operators watch."""
+        version, alias, move = VersionRow, AliasRow, MoveRow
+        pointing = select(alias.model, alias.alias, alias.number).where(alias.number.is_not(None))
         with self.database.read() as session:
-            versions = session.execute(
-                select(VersionRow.model, VersionRow.status, func.count()).group_by(VersionRow.model, VersionRow.status)
-            )
-            aliases = session.execute(select(AliasRow.model, AliasRow.alias, AliasRow.number))
-            moves = session.execute(
-                select(MoveRow.model, MoveRow.alias, MoveRow.kind, func.count()).group_by(
-                    MoveRow.model, MoveRow.alias, MoveRow.kind
-                )
-            )
-            return (
-                {(model, status): count for model, status, count in versions},
-                {(model, alias): number for model, alias, number in aliases if number is not None},
-                {(model, alias, kind): count for model, alias, kind, count in moves},
+            return ModelFigures(
+                versions=_counted(session, version.model, version.status),
+                aliases={(row.model, row.alias): row.number or 0 for row in session.execute(pointing)},
+                moves=_counted(session, move.model, move.alias, move.kind),
             )
 
     def _bytes(self, model: str) -> Artifacts:
@@ -503,6 +510,11 @@ def _visible(viewer: Principal | None, rows: Any = VersionRow) -> ColumnElement[
     for name in sorted(viewer.compartments):
         left = func.replace(left, f",{name},", ",")
     return and_(rows.clearance <= int(viewer.clearance), left == ",")
+
+
+def _counted(session: Session, *labels: InstrumentedAttribute[str]) -> dict[tuple[str, ...], int]:
+    rows = session.execute(select(func.count(), *labels).group_by(*labels)).all()
+    return {tuple(found): int(count) for count, *found in rows}
 
 
 def _compartments_text(names: Iterable[str]) -> str:

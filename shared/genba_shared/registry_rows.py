@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal
 
@@ -145,6 +145,15 @@ class Move:
     by: str
     reason: str
     at: datetime
+
+
+@dataclass(frozen=True)
+class ModelFigures:
+    """Counts of versions by (model, status), numbers by (model, alias), counts of moves by (model, alias, kind)."""
+
+    versions: Mapping[tuple[str, ...], int] = field(default_factory=dict)
+    aliases: Mapping[tuple[str, ...], int] = field(default_factory=dict)
+    moves: Mapping[tuple[str, ...], int] = field(default_factory=dict)
 
 
 def version_of(row: VersionRow) -> Version:

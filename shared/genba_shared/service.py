@@ -117,14 +117,16 @@ class Readiness:
 
 
 class ReadinessCollector(Collector):
-    """``genba_<service>_ready{check}``. Asks nothing itself: the gateway asks every two seconds, and a check may be slow."""
+    """``genba_<service>_check_passes{check}``. Asks nothing itself: the gateway asks every two seconds, and a check may be slow."""
 
     def __init__(self, prefix: str, readiness: Readiness) -> None:
         self._prefix, self._readiness = prefix, readiness
 
     def collect(self) -> Iterable[GaugeMetricFamily]:
         family = GaugeMetricFamily(
-            f"{self._prefix}_ready", "1 while a check passes, as of the last time /ready was asked.", labels=["check"]
+            f"{self._prefix}_check_passes",
+            "1 while a check of readiness passes, as of the last time that /ready was asked.",
+            labels=["check"],
         )
         for name, passed in self._readiness.passed.items():
             family.add_metric([name], float(passed))

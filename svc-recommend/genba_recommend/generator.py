@@ -16,6 +16,8 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
+from genba_recommend import generator_catalogue as made
+from genba_recommend.dataset import Catalogue, Dataset, Interactions, Item, Kind, User
 from genba_recommend.generator_behaviour import (
     AFFINITY,
     KINDS,
@@ -30,7 +32,6 @@ from genba_recommend.generator_catalogue import (
     GENRES,
     START_S,
     TAGS,
-    Catalogue,
     Hidden,
     People,
     make_catalogue,
@@ -67,7 +68,7 @@ class World:
     """All that was generated; ``hidden`` is for oracles only."""
 
     size: Size
-    catalogue: Catalogue
+    catalogue: made.Catalogue
     people: People
     events: Events
     hidden: Hidden
@@ -116,7 +117,8 @@ class World:
                 **({"age_range": AGE_RANGES[age]} if age >= 0 else {}),
                 **({"region": REGIONS[region]} if region >= 0 else {}),
             }
-            yield {"user_id": self.user_id(user), "joined_at": _iso(int(self.people.joined_s[user])), **told}
+            sessions_per_week = round(float(self.people.sessions_a_week[user]), 1)
+            yield {"user_id": self.user_id(user), "sessions_per_week": sessions_per_week, **told}
 
     def event_rows(self) -> Iterator[Row]:
         """The log in the shape of ``POST /v1/recommend/events``, in the order of time."""
@@ -134,6 +136,32 @@ class World:
                 "session_id": f"s{session:08d}",
                 **watched,
             }
+
+    def dataset(self) -> Dataset:
+        """The same world as arrays that training reads: items, users and all events, with their kinds."""
+        items = (
+            Item(
+                item_id=row["item_id"],
+                title=row["title"],
+                description=row["description"],
+                genre=tuple(row["genre"]),
+                maker=row["maker"],
+                performers=tuple(row["performers"]),
+                tags=tuple(row["tags"]),
+                price=float(row["price"]),
+                duration_s=float(row["duration_s"]),
+                published_at_s=float(published_s),
+            )
+            for row, published_s in zip(self.item_rows(), self.catalogue.published_s, strict=True)
+        )
+        users = (
+            User(row["user_id"], row.get("age_range"), row.get("region"), row["sessions_per_week"])
+            for row in self.user_rows()
+        )
+        kinds = np.array([Kind[kind.upper()] for kind in KINDS], np.int8)[self.events.kinds]
+        events = self.events
+        interactions = Interactions.of(events.users, events.items, events.at_s, kind=kinds, watched_s=events.watched_s)
+        return Dataset(Catalogue(tuple(items)), tuple(users), interactions)
 
     def true_scores(self, users: NDArray[np.integer], at_s: float) -> NDArray[np.float64]:
         """(B, N) log of how likely each user is to be shown and click each item at a time; -inf before it is published."""

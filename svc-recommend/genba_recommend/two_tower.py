@@ -87,7 +87,6 @@ class ItemTower(nn.Module):
     def __init__(self, config: TowerConfig, sizes: TableSizes) -> None:
         super().__init__()
         dim = config.dim
-        self.config = config
         self.id = _table(sizes.ids, dim)
         self.genre = _table(sizes.genres, dim)
         self.maker = _table(sizes.makers, dim)
@@ -101,10 +100,7 @@ class ItemTower(nn.Module):
 
     def forward(self, items: Mapping[str, Tensor]) -> Tensor:
         """items: ``ItemFeatures`` of N items as tensors. Returns: (N, D) unit vectors."""
-        ids = items["id"]
-        if self.training and self.config.item_id_dropout:
-            ids = torch.where(torch.rand(ids.shape, device=ids.device) < self.config.item_id_dropout, 0, ids)
-        x = self.id(ids) + self.number(items["number"])  # (N, D)
+        x = self.id(items["id"]) + self.number(items["number"])  # (N, D)
         for name in ("genre", "maker", "performers", "tags"):
             x = x + mean_of(getattr(self, name), items[name])
         x = x + (self.text(items["text"]) * items["text_weight"].unsqueeze(-1)).sum(-2)

@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
-from scipy.optimize import isotonic_regression
 
 Floats = npt.NDArray[np.float64]
 
@@ -98,6 +97,8 @@ def conformal_quantile(residuals: Sequence[float], coverage: float) -> float:
 
 def _isotonic(reviews: Sequence[Review]) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Least-squares monotone curve through the reviews; equal computed scores are averaged first."""
+    from scipy.optimize import isotonic_regression  # slow to load, and needed from 30 reviews on only
+
     scores = np.array([review.score for review in reviews])
     knots, place, count = np.unique(scores, return_inverse=True, return_counts=True)
     means = np.bincount(place, [review.reviewed for review in reviews]) / count

@@ -12,7 +12,6 @@ from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
-from scipy.optimize import linear_sum_assignment
 
 from genba_sop.evaluation import DeviationKind
 from genba_sop.procedure import Span
@@ -99,6 +98,8 @@ def compare(found: Sequence[Event], planted: Sequence[Event], *, least_iou: floa
     Two match when they are of the same kind and step and their IoU is at least ``least_iou``; a missing step, which is an
     instant, when the two moments lie within ``INSTANT_S``.
     """
+    from scipy.optimize import linear_sum_assignment  # slow to load; only benchmarks and training compare
+
     kinds = sorted({event.kind for event in (*found, *planted)})
     tallies, ious = {}, []
     for kind in kinds:

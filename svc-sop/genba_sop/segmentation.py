@@ -11,7 +11,6 @@ from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
-import ruptures
 
 from genba_sop.features import Features
 from genba_sop.procedure import Span
@@ -95,6 +94,8 @@ def propose(features: Features, step_ids: Sequence[str]) -> tuple[Span, ...]:
 
     Raises: ValueError when the video has fewer frames than two a step.
     """
+    import ruptures  # brings scipy.stats along: a second that scoring does not need
+
     wanted = len(step_ids)
     if len(features.times_s) < 2 * wanted:
         raise ValueError(f"The gold has {len(features.times_s)} frames, too few to find {wanted} steps in it.")

@@ -19,9 +19,10 @@ from genba_shared.jobs import Job, Jobs, Status, process_name
 from genba_shared.principal import Clearance, Principal, require
 from genba_shared.problems import NotFound
 from genba_shared.queue import Wakeups, make_celery
+from genba_shared.registry import Registry
 from genba_shared.service import create_service, problem_responses
-from genba_training import recipes, routes_schedules
-from genba_training.metrics import QueueCollector, SweeperCollector
+from genba_training import recipes, routes_models, routes_schedules
+from genba_training.metrics import ModelCollector, QueueCollector, SweeperCollector
 from genba_training.schedules import Schedules
 from genba_training.schemas import (
     EVENT_SCHEMA,
@@ -67,6 +68,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             draining=lambda: app.state.readiness.draining,
         )
         known, schedules = recipes.load(settings.recipes), Schedules(database)
+        artifacts = Artifacts(platform.artifacts_url)
+        registry = Registry(database, artifacts)
         sweeper = Sweeper(
             upkeep,
             wakeups,
@@ -75,13 +78,18 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             keep_jobs=timedelta(days=settings.keep_jobs_days),
             limits=known.limits,
             fire_due=lambda: schedules.fire_due(known, max_active=settings.max_active_jobs),
+            chores=(lambda: registry.retain_all(keep=settings.keep_model_versions),),
         )
-        collectors = (QueueCollector(upkeep.figures, schedules.figures), SweeperCollector(sweeper))
+        collectors = (
+            QueueCollector(upkeep.figures, schedules.figures),
+            SweeperCollector(sweeper),
+            ModelCollector(registry.figures),
+        )
         for collector in collectors:
             app.state.metrics.registry.register(collector)
         app.state.readiness.add("sweeper", sweeper.unwell)
         app.state.jobs, app.state.streams, app.state.settings = jobs, streams, settings
-        app.state.artifacts = Artifacts(platform.artifacts_url)
+        app.state.artifacts, app.state.registry = artifacts, registry
         app.state.recipes, app.state.schedules = known, schedules
         sweeper.start()
         try:
@@ -97,6 +105,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app = create_service("training", title="Genba jobs", platform=platform, lifespan=lifespan)
     app.include_router(router)
     app.include_router(routes_schedules.router)
+    app.include_router(routes_models.router)
     return app
 
 

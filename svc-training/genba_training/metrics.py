@@ -9,6 +9,7 @@ from prometheus_client.registry import Collector
 
 from genba_shared.job_upkeep import QueueFigures
 from genba_shared.queue import QUEUES
+from genba_shared.registry import ModelFigures
 from genba_shared.telemetry import get_logger
 from genba_training.schedules import ScheduleFigures
 from genba_training.sweeper import Sweeper
@@ -54,6 +55,23 @@ class QueueCollector(Collector):
         return [*families.values(), *_schedule_families(schedules)]
 
 
+class ModelCollector(Collector):
+    """``genba_training_model_…``, from the registry's tables; left out while the database is away."""
+
+    def __init__(self, read: Callable[[], ModelFigures]) -> None:
+        self._read = read
+
+    def describe(self) -> Iterable[Metric]:
+        return _model_families(ModelFigures())
+
+    def collect(self) -> Iterable[Metric]:
+        try:
+            return _model_families(self._read())
+        except Exception as error:  # noqa: BLE001 - whatever the database's driver raises
+            log.warning("model_figures_failed", error=type(error).__name__)
+            return []
+
+
 class SweeperCollector(Collector):
     """Whether somebody keeps the queue true, and how often a worker fell silent."""
 
@@ -79,3 +97,19 @@ def _schedule_families(figures: ScheduleFigures) -> list[GaugeMetricFamily]:
     for state in ("enabled", "disabled", "failing"):
         schedules.add_metric([state], getattr(figures, state))
     return [schedules, GaugeMetricFamily("genba_training_schedule_overdue_seconds", _OVERDUE, value=figures.overdue_s)]
+
+
+def _model_families(figures: ModelFigures) -> list[Metric]:
+    versions = GaugeMetricFamily(
+        "genba_training_model_versions", "Versions of a model, by status.", labels=["model", "status"]
+    )
+    aliases = GaugeMetricFamily(
+        "genba_training_model_alias_version", "The version that an alias points to.", labels=["model", "alias"]
+    )
+    moves = CounterMetricFamily(
+        "genba_training_model_moves", "Promotions, rollbacks and clearings.", labels=["model", "alias", "kind"]
+    )
+    for family, values in ((versions, figures.versions), (aliases, figures.aliases), (moves, figures.moves)):
+        for labels, value in values.items():
+            family.add_metric(list(labels), value)
+    return [versions, aliases, moves]

@@ -54,6 +54,11 @@ class Settings(BaseSettings):
     )
     max_params_bytes: int = Field(default=256 * 1024, ge=1024, description="Largest params of one job, as JSON.")
     keep_jobs_days: int = Field(default=90, ge=2, description="Days after which a finished job is deleted.")
+    keep_model_versions: int = Field(
+        default=20,
+        ge=1,
+        description="Newest versions of a model that keep their files, besides champion, challenger and the way back.",
+    )
     max_event_streams: int = Field(default=200, ge=1, description="Open event streams per process; then 503.")
     event_poll_s: float = Field(default=0.5, gt=0, description="How often an event stream looks for something new.")
     event_stream_max_s: float = Field(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from typing import Protocol
 
@@ -38,7 +38,8 @@ class Sender(Protocol):
 class Sweeper:
     """Sweeps every ``every_s`` while it leads.
 
-    ``limits`` are the recipes of which only so many jobs run at a time; ``fire_due`` makes the jobs of due schedules.
+    ``limits`` are the recipes of which only so many jobs run at a time; ``fire_due`` makes the jobs of due schedules;
+    ``chores`` are done once an hour.
     """
 
     def __init__(
@@ -51,8 +52,10 @@ class Sweeper:
         keep_jobs: timedelta,
         limits: Mapping[str, int] = NO_LIMITS,
         fire_due: Callable[[], object] = lambda: None,
+        chores: Sequence[Callable[[], object]] = (),
     ) -> None:
         self._upkeep, self._sender = upkeep, sender
+        self._chores = chores
         self._limits, self._fire_due = limits, fire_due
         self._owner, self._every_s, self._keep_jobs = owner, every_s, keep_jobs
         self._leads_until_s = 0.0
@@ -127,6 +130,8 @@ class Sweeper:
         Idempotency(self._upkeep.database).purge()
         while self._upkeep.prune(older_than=self._keep_jobs) and not self._over.is_set():
             pass
+        for chore in self._chores:
+            chore()
 
     def _sweep_until_over(self) -> None:
         while not self._over.wait(self._every_s):

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from tests.e2e.clips import film
 
-from genba_gateway import embedded
+from genba_gateway import home as homes
 from genba_shared.settings import Platform
 
 pytestmark = pytest.mark.xdist_group("cli")
@@ -106,7 +106,7 @@ def test_up_says_that_its_port_is_taken(tmp_path: Path) -> None:
 
 
 def test_up_refuses_a_home_that_is_in_use(tmp_path: Path) -> None:
-    with embedded.only_one(tmp_path / "home"):
+    with homes.only_one(tmp_path / "home"):
         said = genba("up", "--home", tmp_path / "home", "--port", "1")
     assert said.code == 2
     assert refusal(said).startswith(f"genba: Genba already runs on {tmp_path / 'home'}; stop it first")
@@ -114,11 +114,11 @@ def test_up_refuses_a_home_that_is_in_use(tmp_path: Path) -> None:
 
 def test_the_first_start_makes_one_admin_key_that_only_its_owner_can_read(tmp_path: Path) -> None:
     platform = Platform(home=tmp_path / "home")
-    made = embedded.first_admin_key(platform)
+    made = homes.first_admin_key(platform)
     assert made is not None
     assert stat.S_IMODE(made.stat().st_mode) == 0o600
     assert KEY.fullmatch(made.read_text().strip())
-    assert embedded.first_admin_key(platform) is None
+    assert homes.first_admin_key(platform) is None
 
 
 # --- keys -----------------------------------------------------------------------------------------------------------

@@ -27,14 +27,18 @@ from schemathesis.python import asgi
 from tests.e2e.clips import film
 
 from genba_gateway import embedded
+from genba_gateway.home import first_admin_key
 from genba_shared.artifacts import Artifacts
 from genba_shared.db import Database
 from genba_shared.jobs import Jobs
+from genba_shared.recipe import Registration
+from genba_shared.registry import Registry
 from genba_shared.settings import Platform
 
 SEED = 20261121
 EXAMPLES_PER_OPERATION = 12  # fuzzed, beside the boundary cases that schemathesis derives from the schemas
 ARTIFACT = "answer.txt"
+MODEL, VERSIONS = "explored.toy", 4
 STREAM_ENDS_AFTER_S = 0.05
 
 # An address that is also the template of another one: GET /v1/sop/evaluations/batch is GET …/{evaluation_id}, and a 422.
@@ -103,7 +107,7 @@ def _application(platform: Platform) -> Iterator[tuple[Any, str]]:
         patch.setenv("GENBA_GATEWAY_RESILIENCE__QUEUE_S", "60")  # a slow machine is no reason to be turned away
         patch.setenv("GENBA_TRAINING_EVENT_STREAM_MAX_S", str(STREAM_ENDS_AFTER_S))
         patch.setenv("GENBA_TRAINING_EVENT_POLL_S", str(STREAM_ENDS_AFTER_S))
-        key_file = embedded.first_admin_key(platform)
+        key_file = first_admin_key(platform)
         assert key_file is not None
         yield embedded.create_app(platform), key_file.read_text().strip()
 
@@ -149,6 +153,8 @@ def _make_records(client: Any, platform: Platform, folder: Path) -> Records:
     done = _finish(platform, jobs.pop())
     nightly = {"recipe": "platform.verify_audit", "cron": "30 2 * * *", "time_zone": "Asia/Tokyo"}
     schedules = [post("/v1/schedules", {"name": f"seed {n}", **nightly})["id"] for n in range(8)]
+    _register(platform, folder)
+    post(f"/v1/models/{MODEL}/rollback", {"generation": VERSIONS, "reason": "seed"})
     keys = [post("/v1/keys", {"name": f"seed {n}"})["id"] for n in range(12)]
     return Records(
         ids={
@@ -181,6 +187,23 @@ def _finish(platform: Platform, job_id: str) -> str:
         assert claim is not None
         assert jobs.finish(claim, {"value": None, "metrics": {}, "artifacts": {ARTIFACT: key}})
         return job_id
+    finally:
+        database.close()
+
+
+def _register(platform: Platform, folder: Path) -> None:
+    """Versions of a model, each promoted as a job that passes its gates would."""
+    database = Database(platform.database_url)
+    registry = Registry(database, Artifacts(platform.artifacts_url))
+    try:
+        for number in range(VERSIONS):
+            bundle = folder / f"bundle_{number}"
+            bundle.mkdir()
+            (bundle / "bundle.json").write_text(json.dumps({"config": {"number": number}}))
+            registration = Registration(MODEL, bundle, {"accuracy": 0.5 + number / 10}, data_hash="d1")
+            stored = registry.store(registration)
+            with database.transaction() as session:
+                registry.register(session, registration, job_id=f"job_{number}", by="exploration", stored=stored)
     finally:
         database.close()
 
@@ -250,6 +273,12 @@ def _aim(case: Any, records: Records) -> None:
             parameters[name] = records.spare(name, value) if is_target else records.one(name, salt) or value
     if case.path.endswith("/artifacts/{name}") and parameters.get("job_id") in records.ids["job_id"]:
         parameters.update(job_id=records.finished_job, name=ARTIFACT)
+    if "model" in parameters and re.fullmatch(r"[a-z0-9_]+\.[a-z0-9_]+", str(parameters["model"])):
+        parameters["model"] = MODEL
+        if str(parameters.get("number", "")).isdecimal():
+            parameters["number"] = 1 + int(parameters["number"]) % (VERSIONS + 1)
+        if isinstance(case.body, dict) and isinstance(case.body.get("number"), int) and case.body["number"] >= 1:
+            case.body["number"] = 1 + case.body["number"] % (VERSIONS + 1)
     for place in (case.query, case.body):
         _aim_within(place, records, salt)
 

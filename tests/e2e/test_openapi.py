@@ -38,10 +38,11 @@ def found(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 
 # Done by hand before the exploration, which rarely guesses spans that lie in the video, and often replaces a procedure
-# before it takes a gold away.
+# before it takes a gold away, and does not guess the generation that a rollback must name.
 ANSWERED_WELL_BEFORE = {
     "POST /v1/sop/procedures/{procedure_id}/golds",
     "DELETE /v1/sop/procedures/{procedure_id}/golds/{gold_id}",
+    "POST /v1/models/{model}/rollback",
 }
 
 

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from tests.gateway.world import Service, door, free_port, running, settings
 
 from genba_gateway.admission import Admission
-from genba_gateway.limits import Decision, Limiter, MemoryLimiter, Policy, RedisLimiter
+from genba_gateway.limits import Decision, Limiter, MemoryLimiter, Policy
+from genba_gateway.limits_redis import RedisLimiter
 from genba_gateway.upstreams import RetryBudget
 from genba_shared.problems import Overloaded
 from genba_shared.settings import Platform

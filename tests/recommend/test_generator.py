@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from genba_recommend.dataset import POSITIVE_KINDS, Kind
 from genba_recommend.generator import Size, World, generate, write
 from genba_recommend.generator_behaviour import KINDS
 from genba_recommend.generator_catalogue import DAY_S, TAGS
@@ -213,3 +214,15 @@ def test_a_tiny_world_can_be_made() -> None:
 def test_a_world_without_anybody_is_refused() -> None:
     with pytest.raises(ValueError, match="users"):
         generate(Size(users=0))
+
+
+def test_the_arrays_of_training_say_the_same_as_the_files(world: World) -> None:
+    dataset = world.dataset()
+    rows = list(world.event_rows())
+    assert len(dataset.interactions) == len(rows)
+    assert len(dataset.catalogue) == world.size.items
+    for n in (0, len(rows) // 2, len(rows) - 1):
+        assert dataset.catalogue.items[dataset.interactions.item[n]].item_id == rows[n]["item_id"]
+        assert dataset.users[dataset.interactions.user[n]].user_id == rows[n]["user_id"]
+        assert Kind(dataset.interactions.kind[n]).name.lower() == rows[n]["kind"]
+    assert len(dataset.histories.item) == np.isin(dataset.interactions.kind, POSITIVE_KINDS).sum()

@@ -121,7 +121,8 @@ def test_readiness_names_every_check_that_fails_even_one_that_raises(app: FastAP
     assert "password" not in answer.text
     metrics = client.get("/metrics").text
     assert [
-        f'genba_sop_ready{{check="{name}"}} {well}' in metrics for name, well in (("database", 1.0), ("encoder", 0.0))
+        f'genba_sop_check_passes{{check="{name}"}} {well}' in metrics
+        for name, well in (("database", 1.0), ("encoder", 0.0))
     ] == [True, True]
 
 

@@ -1,0 +1,64 @@
+"""How popular items are now: counts that fade with time. Stays outside of the towers and is added when ranking.
+
+Taste moves in months, popularity in days: with the prior outside, yesterday's premiere rises today without training, and how
+much the list leans on it is a dial. Half-life and weight are tuned on a temporal slice of the training period.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from genba_recommend.dataset import Interactions
+from genba_recommend.metrics import Quality, Questions, ScoreUsers, quality, rank
+
+DAY_S = 86_400.0
+
+
+def decayed_counts(
+    interactions: Interactions, *, n_items: int, now_s: float, half_life_days: float
+) -> npt.NDArray[np.float64]:
+    """Sum of the weights of an item's positive events, each halved every half-life, (N,)."""
+    events = interactions.positive
+    age_days = np.maximum(now_s - events.time_s, 0.0) / DAY_S
+    faded = events.weight * np.exp2(-age_days / half_life_days)
+    return np.bincount(events.item, faded, minlength=n_items).astype(np.float64)
+
+
+@dataclass(frozen=True)
+class Prior:
+    """weight 0 leaves ranking to the towers alone. smoothing is in events: what an item without any counts as."""
+
+    half_life_days: float = 7.0
+    weight: float = 1.0
+    smoothing: float = 0.1
+
+    def log_popularity(self, interactions: Interactions, *, n_items: int, now_s: float) -> npt.NDArray[np.float32]:
+        """Return log(count + smoothing), shifted so that its maximum is 0, (N,) float32."""
+        counts = decayed_counts(interactions, n_items=n_items, now_s=now_s, half_life_days=self.half_life_days)
+        logs = np.log(counts + self.smoothing)
+        return np.asarray(logs - logs.max(initial=-np.inf), np.float32) if n_items else np.zeros(0, np.float32)
+
+
+def tune_half_life(
+    interactions: Interactions, asked: Questions, half_lives_days: Sequence[float]
+) -> tuple[float, Quality]:
+    """Rank by decayed popularity alone, under each half-life. Returns: the one with the best NDCG@10 and its measures.
+
+    Args: interactions: what had happened before the questions were asked.
+    """
+    now_s = float(interactions.time_s.max())
+    found = []
+    for half_life_days in half_lives_days:
+        prior = Prior(half_life_days=half_life_days)
+        scores = prior.log_popularity(interactions, n_items=len(asked.candidates), now_s=now_s)
+        found.append((half_life_days, quality(rank(everybody(scores), asked), asked)))
+    return max(found, key=lambda pair: float(pair[1].ndcg_at_10.mean()))
+
+
+def everybody(scores: npt.NDArray[np.float32]) -> ScoreUsers:
+    """Return the same scores, (N,), for every user."""
+    return lambda users: np.broadcast_to(scores, (len(users), len(scores)))
