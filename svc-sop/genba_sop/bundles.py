@@ -10,7 +10,7 @@ from typing import BinaryIO, Final
 import numpy as np
 import numpy.typing as npt
 
-from genba_sop.features import Array, Features
+from genba_sop.features import Array, Features, no_pictures
 
 CLIP_S: Final = 2.0
 CLIP_STRIDE_S: Final = 1.0
@@ -65,7 +65,7 @@ def unpack_features(file: BinaryIO) -> Features:
             local=data["local"],
             motion=data["motion"],
             duration_s=float(data["duration_s"]),
-            pictures=data["pictures"],
+            pictures=data["pictures"] if "pictures" in data else no_pictures(),
         )
 
 
