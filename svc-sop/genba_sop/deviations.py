@@ -8,7 +8,6 @@ Knows nothing of scores and verdicts.
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -23,20 +22,17 @@ from genba_sop.features import Features
 from genba_sop.gold_scene import Laid
 from genba_sop.manner import Manner, manner
 from genba_sop.nulls import discoveries, tail_p
-from genba_sop.observation import SHORTEST_EXTRA_S, Observation, Rows, mean_over_golds, relabelled, without
+from genba_sop.observation import SHORTEST_EXTRA_S, Observation, Rows, mean_over_golds, without
 from genba_sop.order import violations
 from genba_sop.performances import Performance, idling, lasting, performances
 from genba_sop.reference import Reference, relative_tempo
+from genba_sop.second_look import SKIPPED_SHARE, looked_again
 from genba_sop.segmentation import EXTRA, Run, runs_of
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
 FALSE_DISCOVERY_RATE = 0.1
-LOOK_S = 1.5  # too little is seen of less
-STRANGE = 1.5  # times what may be a step: that is none
-CLEARLY = 1.6  # times as far is the step that it was taken for
-SKIPPED_SHARE = 0.5  # of a step's gold rows, from which on it counts as missing
 TEMPO_RATIO = 2.0  # with one gold: twice or half as long, in the run's own tempo
 TEMPO_LEAST = 1.6  # with several golds, whatever their spread
 TEMPO_Z = 3.0
@@ -109,35 +105,6 @@ def _within(inner: Deviation, outer: Deviation) -> bool:
     return shared_s > 0.5 * length_s or (shared_s > -0.5 and length_s < LAST_HOLD_S)
 
 
-def _looked_again(reference: Reference, rows: Rows, seen: Observation, laid: Laid) -> Observation:
-    """Ask the pictures about what is doubtful: stretches in no step, steps done twice, and every stretch while a step is missing.
-
-    What looks like another step is that step; what looks like none is extra, unless it is all there is of its step.
-    """
-    done = performances(rows, seen, reference.golds)
-    often = Counter(p.step for p in done)
-    steps_missing = len(often) < len(reference.step_ids)
-    doubtful = [(Run(p.step, p.first, p.last), p.length_s) for p in done if steps_missing or often[p.step] > 1]
-    doubtful += [
-        (run, float(rows.edges[run.last + 1] - rows.edges[run.first]))
-        for run in runs_of(seen.labels)
-        if run.label == EXTRA
-    ]
-    doubtful = [(run, length_s) for run, length_s in doubtful if length_s >= LOOK_S]
-    if not doubtful:
-        return seen
-    table = laid.unlike([np.arange(run.first, run.last + 1) for run, _ in doubtful])
-    changes = []
-    for (run, _), off in zip(doubtful, table, strict=True):
-        best = int(off.argmin())
-        if off[best] <= laid.scene.alike and (run.label < 0 or off[run.label] >= CLEARLY * off[best]):
-            changes.append((run, best))
-        elif run.label >= 0 and often[run.label] > 1 and STRANGE * laid.scene.alike < off[best] < np.inf:
-            changes.append((run, EXTRA))
-            often[run.label] -= 1
-    return relabelled(seen, rows, reference.golds, changes) if changes else seen
-
-
 class _Shown(TypedDict):
     rows: list[Ints]
     action: Floats
@@ -148,7 +115,7 @@ class _Case:
     """One trainee's case: the candidates of every kind."""
 
     def __init__(self, reference: Reference, rows: Rows, seen: Observation, laid: Laid | None) -> None:
-        seen = seen if laid is None else _looked_again(reference, rows, seen, laid)
+        seen = seen if laid is None else looked_again(reference, rows, seen, laid)
         self.idle_rows = idling(rows, seen, reference.holds, reference.stillness)
         seen = without(seen, rows, reference.golds, lasting(self.idle_rows, rows, IDLE_S))
         self.reference, self.rows, self.seen, self.laid = reference, rows, seen, laid

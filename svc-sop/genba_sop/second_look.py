@@ -1,0 +1,123 @@
+"""A second look, by the pictures, at what the alignment leaves doubtful: which step a stretch of a run really shows.
+
+Features say well what is being done and badly where; pictures laid over the golds' say where. So they are asked about
+stretches in no step, steps done twice, stretches of a step that hardly shows, and runs of two steps taken for one.
+Knows nothing of deviations and scores: labels in, better labels out.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+
+import numpy as np
+import numpy.typing as npt
+
+from genba_sop.gold_scene import Laid
+from genba_sop.observation import Observation, Rows, relabelled
+from genba_sop.performances import performances
+from genba_sop.reference import Reference
+from genba_sop.segmentation import EXTRA, Run, runs_of
+
+Floats = npt.NDArray[np.float64]
+
+SKIPPED_SHARE = 0.5  # of a step's gold rows, from which on it counts as missing
+LEAST_S = 1.5  # too little is seen of less
+STRANGE = 1.5  # times what may be a step: that is none
+CLEARLY = 1.6  # times as far is the step that it was taken for
+LONG = 1.3  # times as long as usual is a run that may be of two steps
+PART_S = 2.0  # the least of either
+CUT_EVERY_S = 0.5
+
+Change = tuple[Run, int]
+
+
+def looked_again(reference: Reference, rows: Rows, seen: Observation, laid: Laid) -> Observation:
+    """What was observed, with the labels that the pictures mend."""
+    for look in (_doubtful, _fragments, _two_in_one):
+        if changes := look(reference, rows, seen, laid):
+            seen = relabelled(seen, rows, reference.golds, changes)
+    return seen
+
+
+def _unlike(laid: Laid, runs: Sequence[Run]) -> Floats:
+    return laid.unlike([np.arange(run.first, run.last + 1) for run in runs])
+
+
+def _seconds(rows: Rows, run: Run) -> float:
+    return float(rows.edges[run.last + 1] - rows.edges[run.first])
+
+
+def _doubtful(reference: Reference, rows: Rows, seen: Observation, laid: Laid) -> list[Change]:
+    """Stretches in no step, steps done twice, and every stretch while a step is missing.
+
+    What looks like another step is that step; what looks like none is extra, unless it is all there is of its step.
+    """
+    done = performances(rows, seen, reference.golds)
+    often = Counter(p.step for p in done)
+    whole = len(often) == len(reference.step_ids)
+    runs = [Run(p.step, p.first, p.last) for p in done if not whole or often[p.step] > 1]
+    runs += [run for run in runs_of(seen.labels) if run.label == EXTRA]
+    runs = [run for run in runs if _seconds(rows, run) >= LEAST_S]
+    changes: list[Change] = []
+    for run, off in zip(runs, _unlike(laid, runs), strict=True):
+        best, alike = int(off.argmin()), laid.scene.alike
+        if off[best] <= alike and (run.label < 0 or off[run.label] >= CLEARLY * off[best]):
+            changes.append((run, best))
+        elif run.label >= 0 and often[run.label] > 1 and STRANGE * alike < off[best] < np.inf:
+            changes.append((run, EXTRA))
+            often[run.label] -= 1
+    return changes
+
+
+def _fragments(reference: Reference, rows: Rows, seen: Observation, laid: Laid) -> list[Change]:
+    """Stretches of a step of which too little shows to count, where the step beside it looks more complete with them."""
+    del reference
+    skipped = np.nansum(seen.votes[:, None] * seen.skipped, axis=0)
+    runs = runs_of(seen.labels)
+    found: list[Change] = []
+    for at, run in enumerate(runs):
+        if run.label < 0 or skipped[run.label] < SKIPPED_SHARE or _seconds(rows, run) < LEAST_S:
+            continue
+        beside = [
+            runs[n] for n in (at - 1, at + 1) if 0 <= n < len(runs) and runs[n].label not in {run.label, -1, EXTRA}
+        ]
+        for other in beside:
+            union = Run(other.label, min(run.first, other.first), max(run.last, other.last))
+            alone, both, own = _unlike(laid, [other, union, run])
+            step = other.label
+            if both[step] < alone[step] and both[step] <= laid.scene.alike and own[step] < own[run.label]:
+                found.append((union, step))  # matched as one, from beginning to end
+                break
+    return found
+
+
+def _two_in_one(reference: Reference, rows: Rows, seen: Observation, laid: Laid) -> list[Change]:
+    """Runs that last long while a step is missing, and look like both, one after the other."""
+    missing = sorted(set(range(len(reference.step_ids))) - set(seen.labels.tolist()))
+    usual_s = np.exp(np.nanmean(np.log(reference.durations_s), axis=0))
+    changes: list[Change] = []
+    for step in missing:
+        taken = {run.first for run, _ in changes}
+        long = [
+            run
+            for run in runs_of(seen.labels)
+            if run.label >= 0 and run.first not in taken and _seconds(rows, run) >= LONG * usual_s[run.label]
+        ]
+        best = min((cut for run in long for cut in _cuts(rows, run, step, laid)), key=lambda cut: cut[0], default=None)
+        if best is not None and best[0] <= laid.scene.alike:
+            changes += [(best[1], step), (best[2], best[2].label)]
+    return changes
+
+
+def _cuts(rows: Rows, run: Run, step: int, laid: Laid) -> Iterator[tuple[float, Run, Run]]:
+    """(how far the worse part is from its step, the part that is ``step``, the other) of every cut in two that looks like both."""
+    part, every = (max(1, round(s / rows.frame_s)) for s in (PART_S, CUT_EVERY_S))
+    cuts = range(run.first + part, run.last + 2 - part, every)
+    parts = [Run(run.label, a, b - 1) for cut in cuts for a, b in pairwise((run.first, cut, run.last + 1))]
+    table = _unlike(laid, parts)
+    for n in range(0, len(parts), 2):
+        for new, old in ((n, n + 1), (n + 1, n)):
+            if table[new].argmin() == step and table[old].argmin() == run.label:
+                yield max(float(table[new, step]), float(table[old, run.label])), parts[new], parts[old]
