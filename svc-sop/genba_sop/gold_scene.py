@@ -23,7 +23,7 @@ Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
 
-_ALIKE = 0.07  # see ``unlike``: between a step done badly and something else
+_ALIKE = 0.6  # of how far a gold's step is from the nearest other step, by the median; a step done well is nearer
 
 
 def filmstrip(features: Features, rows: Rows) -> Filmstrip:
@@ -105,18 +105,25 @@ def fit_scene(
     known = [(step_maps(each[0], rows[g], *each[1:]), g) for g, each in enumerate(laid) if each is not None]
     if len(known) < LEAST_GOLDS:
         return None
-    pool, tables, off = [], [], [0.0]
+    pool, tables, own, other = [], [], [], []
     for maps, g in known:
         others = usual_of([other for other, _ in known if other is not maps])
         tables.append(measure(maps, others, in_order(rows[g])))
-        own = np.diagonal(unlike(maps, others))
-        off.append(float(own[np.isfinite(own)].max(initial=0.0)))
+        off = unlike(maps, others)
+        own.append(np.diagonal(off))
+        other.append((off + np.diag(np.full(len(off), np.inf))).min(axis=1))
     scale = scale_of(tables)
     for (maps, g), table in zip(known, tables, strict=True):
         heard = told(numbers(table, manners[g][:, 1], manners[g][:, 0], scale), maps.done)
         pool.append(np.maximum(heard.item, heard.action)[maps.done])
-    alike = max(_ALIKE, 1.5 * max(off))
+    alike = max(_ALIKE * _finite_quantile(other, 0.5), 2 * _finite_quantile(own, 0.9))
     return GoldScene(place, usual_of([maps for maps, _ in known]), scale, np.sort(np.concatenate(pool)), alike)
+
+
+def _finite_quantile(parts: Sequence[Floats], share: float) -> float:
+    values = np.concatenate(parts)
+    values = values[np.isfinite(values)]
+    return float(np.quantile(values, share)) if values.size else 0.0
 
 
 @dataclass(frozen=True)
