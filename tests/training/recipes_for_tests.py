@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import json
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -68,9 +69,7 @@ def train(params: Training, run: Run) -> Result:
         probs = 1.0 / (1.0 + np.exp(-points[batch] @ weights))  # (32,)
         weights = weights - params.learning_rate * points[batch].T @ (probs - labels[batch]) / 32  # (9,)
         done += 1
-        run.checkpoint.save(
-            {"done": done}, lambda folder, now=weights: save_file({"weights": now}, folder / "weights.safetensors")
-        )
+        run.checkpoint.save({"done": done}, partial(_save, weights))
         run.log(done, weight_norm=float(np.linalg.norm(weights)))
         run.progress(done / (params.epochs * 16), f"minibatch {done}")
     metrics = {"accuracy": accuracy(weights), "weight_norm": float(np.linalg.norm(weights))}
@@ -87,6 +86,10 @@ def train(params: Training, run: Run) -> Result:
         "test.points", bundle, metrics, data_hash="points-7", gates=(gate,), champion_metrics=theirs
     )
     return Result(value={"minibatches": done}, metrics=metrics, register=registration)
+
+
+def _save(weights: Any, folder: Path) -> None:
+    save_file({"weights": weights}, folder / "weights.safetensors")
 
 
 def accuracy(weights: Any) -> float:
