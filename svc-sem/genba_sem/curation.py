@@ -16,7 +16,7 @@ import numpy.typing as npt
 from sqlalchemy import func, insert, select, update
 from sqlalchemy.orm import Session
 
-from genba_sem import labels, masters, store
+from genba_sem import labels, master_sets, store
 from genba_sem.labels import Document, LabelBook
 from genba_sem.tables import DecisionRow, LabelRow, MasterRow, ParticleRow
 from genba_shared.ids import new_id
@@ -55,22 +55,22 @@ def merge(
     row, into = labels.merge(
         session, principal, label_id, into_id, expected=expected, reason=reason, detail={"particles": concerned}
     )
-    mine = [each.id for each in masters.current(session, principal.tenant) if each.label_id == row.id]
-    masters.move(session, principal, dict.fromkeys(mine, into.id), reason=f"{row.id} merged into {into.id}")
+    mine = [each.id for each in master_sets.current(session, principal.tenant) if each.label_id == row.id]
+    master_sets.move(session, principal, dict.fromkeys(mine, into.id), reason=f"{row.id} merged into {into.id}")
     return row, into, concerned
 
 
 def retire(session: Session, principal: Principal, label_id: str, *, expected: int | None, reason: str) -> LabelRow:
     """Retire a label and take its masters out of the set."""
     row = labels.retire(session, principal, label_id, expected=expected, reason=reason)
-    masters.close(session, principal, row.id, reason=f"{row.id} retired")
+    master_sets.close(session, principal, row.id, reason=f"{row.id} retired")
     return row
 
 
 def restore(session: Session, principal: Principal, label_id: str, *, expected: int | None, reason: str) -> LabelRow:
     """Bring a merged or retired label back, with the masters that it had."""
     row = labels.restore(session, principal, label_id, expected=expected, reason=reason)
-    masters.bring_back(session, principal, row.id, reason=f"{row.id} restored")
+    master_sets.bring_back(session, principal, row.id, reason=f"{row.id} restored")
     return row
 
 
@@ -88,7 +88,7 @@ def split(
     Raises: Invalid for masters that are not the label's or are named twice, and what ``labels.split`` raises.
     """
     concerned = labels.book(session, principal.tenant).meaning(label_id)
-    own = [row for row in masters.current(session, principal.tenant) if row.label_id == label_id]
+    own = [row for row in master_sets.current(session, principal.tenant) if row.label_id == label_id]
     _check_masters(parts, own)
     row, made = labels.split(
         session, principal, label_id, [part.document for part in parts], expected=expected, reason=reason
@@ -99,9 +99,9 @@ def split(
     for each in own:
         if each.id not in named and (part_id := nearest.part(vectors.get(each.particle_id))) is not None:
             named[each.id] = part_id
-    number = masters.move(session, principal, named, reason=f"{row.id} split")
+    number = master_sets.move(session, principal, named, reason=f"{row.id} split")
     if len(named) < len(own):
-        number = masters.close(session, principal, row.id, reason=f"{row.id} split; these resemble no part")
+        number = master_sets.close(session, principal, row.id, reason=f"{row.id} split; these resemble no part")
     counts = _hand_out(session, principal, concerned or [row.id], row.id, nearest)
     return SplitDone(row, made, counts, number)
 

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Query, Response, status
 from sqlalchemy.orm import Session
 
-from genba_sem import curation, labels, masters, store
+from genba_sem import curation, labels, master_sets, store
 from genba_sem.curation import Part
 from genba_sem.schemas_labels import (
     LabelIn,
@@ -194,5 +194,5 @@ def _changed(
 def _outs(session: Session, principal: Principal, rows: Sequence[LabelRow]) -> list[LabelOut]:
     book = labels.book(session, principal.tenant)
     particles = curation.counts_by_label(session, principal, book)
-    held = Counter(row.label_id for row in masters.current(session, principal.tenant))
+    held = Counter(row.label_id for row in master_sets.current(session, principal.tenant))
     return [label_out(row, masters=held[row.id], particles=particles[row.id]) for row in rows]

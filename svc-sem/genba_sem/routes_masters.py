@@ -8,7 +8,7 @@ from fastapi import APIRouter, Path, Query, status
 from pydantic import JsonValue
 from sqlalchemy import ColumnElement, select
 
-from genba_sem import masters, store
+from genba_sem import master_sets, store
 from genba_sem.schemas_labels import MasterIn, MasterOut, MasterSetOut, MasterSetWhole, master_out, set_out
 from genba_sem.service import Here
 from genba_sem.tables import MasterRow, MasterSetRow, ParticleRow
@@ -26,7 +26,7 @@ def add_master(body: MasterIn, here: Here, principal: Writer) -> MasterOut:
     """Let a particle stand for a label, from the next set on. New images: send them with ``master_of`` to /particles."""
     with here.database.transaction() as session:
         particle = store.get(session, ParticleRow, body.particle_id, principal)
-        row = masters.add(session, principal, body.label_id, particle, reason=body.reason)
+        row = master_sets.add(session, principal, body.label_id, particle, reason=body.reason)
         detail: dict[str, JsonValue] = {"label": row.label_id, "set": row.since}
         append_in(session, "sem.master_added", actor=principal.subject, subject=row.id, detail=detail)
         return master_out(row)
@@ -53,7 +53,7 @@ def list_masters(
 def remove_master(master_id: RecordId, here: Here, principal: Writer) -> MasterOut:
     """Take a master out, from the next set on. The particle stays, and so does every set that it was in."""
     with here.database.transaction() as session:
-        row = masters.remove(session, principal, master_id, reason="taken out")
+        row = master_sets.remove(session, principal, master_id, reason="taken out")
         detail: dict[str, JsonValue] = {"label": row.label_id, "set": row.until}
         append_in(session, "sem.master_removed", actor=principal.subject, subject=row.id, detail=detail)
         return master_out(row)
@@ -81,8 +81,8 @@ def list_master_sets(
 def get_master_set(number: Number, here: Here, principal: Reader) -> MasterSetWhole:
     """One set with the members that you may see: what stood for what when a decision named it."""
     with here.database.read() as session:
-        row = masters.set_at(session, principal.tenant, number)
+        row = master_sets.set_at(session, principal.tenant, number)
         members = [
-            each for each in masters.at(session, principal.tenant, number) if each.clearance <= principal.clearance
+            each for each in master_sets.at(session, principal.tenant, number) if each.clearance <= principal.clearance
         ]
     return MasterSetWhole(**set_out(row).model_dump(), masters=[master_out(each) for each in members])

@@ -129,7 +129,8 @@ class ViewRow(Base):
     sha256: Mapped[str] = mapped_column(String(64))
     size_bytes: Mapped[int] = mapped_column(Integer)
     document: Mapped[dict[str, Any]] = mapped_column(Json)  # scale and its source, quality, box, size and shape
-    vector: Mapped[bytes | None] = mapped_column(LargeBinary)  # float32
+    described_by: Mapped[str | None] = mapped_column(String(120))  # the encoder that made ``raw``
+    raw: Mapped[bytes | None] = mapped_column(LargeBinary, deferred=True)  # float16, before any fit; kilobytes
 
 
 class DecisionRow(Base):

@@ -207,7 +207,8 @@ def upgrade() -> None:
         sa.Column("sha256", sa.String(length=64), nullable=False),
         sa.Column("size_bytes", sa.Integer(), nullable=False),
         sa.Column("document", db.Json, nullable=False),
-        sa.Column("vector", sa.LargeBinary(), nullable=True),
+        sa.Column("described_by", sa.String(length=120), nullable=True),
+        sa.Column("raw", sa.LargeBinary(), nullable=True),
         sa.ForeignKeyConstraint(
             ["particle_id"],
             ["sem_particles.id"],
