@@ -191,7 +191,12 @@ def main() -> None:
         rates = Table("database", "appends", "per second", "per second of CPU", title="Durable and sealed appends")
         checks = Table("database", "entries", "rows/s", "rows/s of CPU", "proof", title="Verification")
         for kind in options.databases:
-            for label, batch in (("one by one", 1), ("batches of 64", 64), ("batches of 1,024", 1024), ("16 threads", 0)):
+            for label, batch in (
+                ("one by one", 1),
+                ("batches of 64", 64),
+                ("batches of 1,024", 1024),
+                ("16 threads", 0),
+            ):
                 with log_on(kind, folder) as database:
                     wall, cpu = (
                         appends(database, batch=batch, seconds=options.seconds)
