@@ -5,8 +5,8 @@ from __future__ import annotations
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0007_audit_tree"
-down_revision = "0006_schedules"
+revision = "0008_audit_tree"
+down_revision = "0007_sem"
 branch_labels = None
 depends_on = None
 
