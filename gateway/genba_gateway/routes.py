@@ -61,7 +61,17 @@ def _service(name: str, *rules: Rule, clearance: Clearance = Clearance.INTERNAL)
 
 ROUTES: tuple[Route, ...] = (
     _service("sop", _rule("POST PUT PATCH DELETE", "/v1/sop/evaluations/*/review", "sop:review")),
-    _service("llm", _rule("POST PUT PATCH DELETE", "/v1/llm/reviews/*", "llm:review")),
+    _service(
+        "llm",
+        _rule("POST PUT PATCH DELETE", "/v1/llm/escalations/*/assign", "llm:review"),
+        _rule("POST PUT PATCH DELETE", "/v1/llm/escalations/*/decision", "llm:review"),
+        _rule("POST PUT PATCH DELETE", "/v1/llm/policies", "llm:admin"),
+        _rule("POST PUT PATCH DELETE", "/v1/llm/identities", "llm:admin"),
+        *(
+            _rule("GET HEAD OPTIONS", f"/v1/llm/{path}", "audit:read")
+            for path in ("audit", "audit/*", "verify", "proof/*", "report", "host")
+        ),
+    ),
     _service("recommend"),
     _service("sem", _rule("POST PUT PATCH DELETE", "/v1/sem/reviews/*", "sem:review")),
     Route("/v1/jobs", "training", "jobs:read", "jobs:write", Clearance.INTERNAL),

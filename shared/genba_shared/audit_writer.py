@@ -18,6 +18,7 @@ from typing import NamedTuple, Protocol
 from urllib.parse import urlsplit
 
 from pydantic import JsonValue
+from sqlalchemy.orm import Session
 
 from genba_shared.audit import AuditEntry, Fields, NewEntry, append_after, entry_of, stand_in_line
 from genba_shared.audit_tree import Tree, catch_up, extend, seal
@@ -38,8 +39,13 @@ class Sink(Protocol):
     def close(self) -> None: ...
 
 
+Also = Callable[[Session, list[AuditEntry]], None]
+"""Further rows for the same transaction: they and the entries share one fate."""
+
+
 class _Waiting(NamedTuple):
     entries: Sequence[NewEntry]
+    also: Also | None
     written: Future[list[AuditEntry]]
 
 
@@ -71,16 +77,16 @@ class AuditWriter:
         [entry] = self.append_all([NewEntry(event, actor, subject, detail or {})])
         return entry
 
-    def append_all(self, entries: Sequence[NewEntry]) -> list[AuditEntry]:
-        """Write entries one after the other, all of them or none."""
-        return self.submit(entries).result()
+    def append_all(self, entries: Sequence[NewEntry], *, also: Also | None = None) -> list[AuditEntry]:
+        """Write entries one after the other, and what ``also`` adds, all of it or nothing."""
+        return self.submit(entries, also=also).result()
 
-    def submit(self, entries: Sequence[NewEntry]) -> Future[list[AuditEntry]]:
+    def submit(self, entries: Sequence[NewEntry], *, also: Also | None = None) -> Future[list[AuditEntry]]:
         """The same, for who can wait elsewhere."""
         if self._closed:
             raise Draining("The audit log is closed.")
         written: Future[list[AuditEntry]] = Future()
-        self._queue.put(_Waiting(entries, written))
+        self._queue.put(_Waiting(entries, also, written))
         return written
 
     def seal(self) -> None:
@@ -113,27 +119,37 @@ class AuditWriter:
                 return
 
     def _write(self, batch: Sequence[_Waiting]) -> None:
-        new = [entry for waiting in batch for entry in waiting.entries]
         try:
-            with self._database.transaction() as session:
-                last = stand_in_line(session)
-                tree = catch_up(session, self._tree, last)
-                rows: list[Fields] = append_after(session, last, new) if new else []
-                extend(session, tree, rows, fresh=True)
-                seal(session, tree, self._signer)
+            written, tree = self._commit(batch)
         except BaseException as error:  # noqa: BLE001 - whoever waits must be told, whatever it was
-            for waiting in batch:
-                waiting.written.set_exception(error)
+            if len(batch) > 1:  # one that cannot be written must not take the others with it
+                for waiting in batch:
+                    self._write([waiting])
+            else:
+                batch[0].written.set_exception(error)
             return
         self._tree = tree
-        entries = [entry_of(row) for row in rows]
-        self._on_batch(len(entries))
-        at = 0
-        for waiting in batch:
-            waiting.written.set_result(entries[at : at + len(waiting.entries)])
-            at += len(waiting.entries)
+        self._on_batch(sum(map(len, written)))
+        for waiting, entries in zip(batch, written, strict=True):
+            waiting.written.set_result(entries)
         for sink in self._sinks:
-            self._tell(sink, entries)
+            self._tell(sink, [entry for entries in written for entry in entries])
+
+    def _commit(self, batch: Sequence[_Waiting]) -> tuple[list[list[AuditEntry]], Tree]:
+        new = [entry for waiting in batch for entry in waiting.entries]
+        with self._database.transaction() as session:
+            last = stand_in_line(session)
+            tree = catch_up(session, self._tree, last)
+            rows: list[Fields] = append_after(session, last, new) if new else []
+            extend(session, tree, rows, fresh=True)
+            seal(session, tree, self._signer)
+            entries, at, written = [entry_of(row) for row in rows], 0, []
+            for waiting in batch:
+                written.append(entries[at : at + len(waiting.entries)])
+                at += len(waiting.entries)
+                if waiting.also is not None:
+                    waiting.also(session, written[-1])
+        return written, tree
 
     def _tell(self, sink: Sink, entries: Sequence[AuditEntry]) -> None:
         for entry in entries:

@@ -31,6 +31,8 @@ _QUIET = (
     "fsspec",
     "s3fs",
     "alembic",
+    "mcp",
+    "pypdf",
     "qdrant_client",
 )
 

@@ -155,6 +155,7 @@ def _make_records(client: Any, platform: Platform, folder: Path) -> Records:
     schedules = [post("/v1/schedules", {"name": f"seed {n}", **nightly})["id"] for n in range(8)]
     _register(platform, folder)
     post(f"/v1/models/{MODEL}/rollback", {"generation": VERSIONS, "reason": "seed"})
+    llm = _make_llm_records(post, client)
     keys = [post("/v1/keys", {"name": f"seed {n}"})["id"] for n in range(12)]
     return Records(
         ids={
@@ -164,6 +165,7 @@ def _make_records(client: Any, platform: Platform, folder: Path) -> Records:
             "job_id": [*jobs, done],
             "key_id": keys[:4],
             "schedule_id": schedules[:2],
+            **llm,
         },
         spares={
             "video_id": iter(videos[3:]),
@@ -171,10 +173,33 @@ def _make_records(client: Any, platform: Platform, folder: Path) -> Records:
             "gold_id": iter(doomed_golds),
             "key_id": iter(keys[4:]),
             "schedule_id": iter(schedules[2:]),
+            "document_id": iter(llm["document_id"][1:]),
         },
         finished_job=done,
         videos=tuple(clips),
     )
+
+
+def _make_llm_records(post: Callable[[str, Any], Any], client: Any) -> dict[str, list[str]]:
+    """Decisions, questions in the queue, documents, and a second revision of both of svc-llm's papers."""
+    question = {"text": "Register the My Number 1234 5678 9018 of the new employee."}
+    asked = [post("/v1/llm/triage", question) for _ in range(4)]
+    for kind in ("policies", "identities"):
+        document = client.get(f"/v1/llm/{kind}").json()["document"]
+        post(f"/v1/llm/{kind}", {"document": document, "note": "seed"})
+    documents = []
+    for number in range(6):
+        text = f"The torque of bolt {number} is 25 Nm."
+        answer = client.post("/v1/llm/documents", data=text, headers={"content-type": "text/plain"})
+        assert answer.ok, answer.text
+        documents.append(str(answer.json()["id"]))
+    post("/v1/llm/office/summarize", {"document_id": documents[0]})
+    escalations = [str(each["escalation_id"]) for each in asked]
+    return {
+        "decision_id": [str(each["id"]) for each in asked],
+        "escalation_id": escalations,
+        "document_id": documents,
+    }
 
 
 def _finish(platform: Platform, job_id: str) -> str:

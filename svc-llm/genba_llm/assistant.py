@@ -1,0 +1,250 @@
+"""Write an answer to what was allowed, and let nothing of it leave that was not looked at.
+
+Pieces of the model pass two filters: thoughts are kept in (``thinking``), and text is held back until the gate has seen the
+sentence that it belongs to. The answer is put on record when it ends, however it ends. Knows no route.
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+
+from genba_llm.decisions import Asked, Decisions, Recorded
+from genba_llm.gate import Asker, Decision, GateRequest, Level
+from genba_llm.generation import (
+    Backend,
+    BackendFailed,
+    BackendUnreachable,
+    Finish,
+    Message,
+    Options,
+    Task,
+    TokenLogprob,
+    Usage,
+)
+from genba_llm.library import Library
+from genba_llm.normalise import neutralise_tags
+from genba_llm.retrieval import Passage
+from genba_llm.thinking import Filter, Mode
+from genba_shared.principal import Principal
+from genba_shared.problems import Overloaded, Problem
+from genba_shared.telemetry import get_logger
+
+log = get_logger(__name__)
+_SENTENCE_ENDS = re.compile(r"[。！？!?\n]|\.(?=\s)")
+_HELD_CHARS = 240  # a text without sentences is looked at every so often
+_WINDOW_CHARS = 2000
+
+
+@dataclass(frozen=True)
+class Released:
+    """Text that may leave."""
+
+    text: str
+    logprobs: tuple[TokenLogprob, ...] = ()
+
+
+@dataclass
+class Written:
+    """How an answer came out; complete once its pieces are through."""
+
+    finish: Finish = "stop"
+    usage: Usage = field(default_factory=lambda: Usage(0, 0))
+    text: str = ""
+    cut_by: Decision | None = None
+    answered: bool = True  # False: the model thought and never came to an answer
+    audit_seq: int | None = None
+
+
+@dataclass(frozen=True)
+class Assistant:
+    """The backend behind the gate."""
+
+    backend: Backend
+    decisions: Decisions
+    library: Library
+    turns: threading.Semaphore
+
+    def passages(self, principal: Principal, question: str) -> list[Passage]:
+        """What the caller's documents say to a question."""
+        return self.library.search(principal, question, limit=self.decisions.settings.passages)
+
+    def answer(
+        self,
+        principal: Principal,
+        recorded: Recorded,
+        messages: Sequence[Message],
+        options: Options,
+        *,
+        mode: Mode,
+        passages: Sequence[Passage] = (),
+        asked: Asked,
+    ) -> tuple[Iterator[Released], Written]:
+        """Begin to answer what ``recorded`` allowed: the first piece is there when this returns.
+
+        Raises: BackendUnreachable or BackendFailed, with the decision that a person has to look; Overloaded.
+        """
+        if not self.turns.acquire(blocking=False):
+            raise Overloaded("Too many answers are being written.", retry_after_s=2)
+        written = Written()
+        task = Task(_plain(messages), options, [_plain_passage(each) for each in passages])
+        released = self._released(principal, recorded, task, written, mode, asked)
+        try:
+            first = next(released, None)
+        except (BackendUnreachable, BackendFailed) as problem:
+            raise self._escalated(principal, asked, problem) from problem
+        return _with_first(first, released), written
+
+    def _escalated(self, principal: Principal, asked: Asked, problem: Problem) -> Problem:
+        """The same problem, that says which decision stands for it."""
+        kind = "backend_unreachable" if isinstance(problem, BackendUnreachable) else "backend_failed"
+        self.decisions.metrics.backend_failures.labels(kind).inc()
+        recorded = self.decisions.escalate(principal, asked, kind)
+        return type(problem)(
+            f"{problem.detail} A person has been asked instead.",
+            headers=problem.headers,
+            decision="ESCALATE",
+            decision_id=recorded.id,
+            reason=kind,
+        )
+
+    def _released(
+        self, principal: Principal, recorded: Recorded, task: Task, written: Written, mode: Mode, asked: Asked
+    ) -> Iterator[Released]:
+        began = time.perf_counter()
+        thoughts = Filter(mode, starts_hidden=self.backend.starts_hidden)
+        held = _Held(self, principal, asked)
+        pieces = self.backend.generate(task)
+        failed: str | None = None
+        try:
+            for piece in pieces:
+                if began:
+                    self.decisions.metrics.first_piece_seconds.observe(time.perf_counter() - began)
+                    began = 0.0
+                passed = thoughts.feed(piece.text)
+                yield from held.take(passed, piece.logprobs if passed == piece.text else ())
+                written.finish = piece.finish or written.finish
+                written.usage = piece.usage or written.usage
+            yield from held.take(thoughts.finish(), ())
+            yield from held.rest()
+        except _Cut as cut:
+            written.finish, written.cut_by = "content_filter", cut.decision
+            self.decisions.metrics.cut_answers.labels(cut.decision.label).inc()
+        except (BackendUnreachable, BackendFailed):
+            failed = "backend_broke_off"
+            raise
+        except GeneratorExit:
+            failed = "caller_left"
+            raise
+        finally:
+            self.turns.release()
+            close = getattr(pieces, "close", None)
+            if close is not None:
+                close()
+            written.text = held.said
+            written.answered = mode == "strip" or thoughts.saw_final
+            self._note(principal, recorded, written, thoughts.hidden, failed)
+
+    def _note(
+        self, principal: Principal, recorded: Recorded, written: Written, hidden: str, failed: str | None
+    ) -> None:
+        metrics = self.decisions.metrics
+        metrics.answers.labels(failed or written.finish).inc()
+        metrics.tokens.labels("prompt").inc(written.usage.prompt)
+        metrics.tokens.labels("completion").inc(written.usage.completion)
+        if failed == "backend_broke_off" and not written.text:
+            return  # nothing was said: the escalation that follows is the record
+        entry = self.decisions.note_answer(
+            principal,
+            recorded,
+            answer=written.text,
+            hidden=hidden,
+            facts={
+                "model": self.backend.model,
+                "finish": failed or written.finish,
+                "cut_by": written.cut_by.name if written.cut_by is not None else None,
+                "prompt_tokens": written.usage.prompt,
+                "completion_tokens": written.usage.completion,
+            },
+        )
+        written.audit_seq = entry.seq
+
+
+class _Cut(Exception):
+    def __init__(self, decision: Decision) -> None:
+        super().__init__(decision.name)
+        self.decision = decision
+
+
+class _Held:
+    """Text on its way out, sentence by sentence past the gate."""
+
+    def __init__(self, assistant: Assistant, principal: Principal, asked: Asked) -> None:
+        self._assistant, self._principal, self._asked = assistant, principal, asked
+        self._waiting = ""
+        self._logprobs: list[TokenLogprob] = []
+        self._exact = True
+        self.said = ""
+
+    def take(self, text: str, logprobs: tuple[TokenLogprob, ...]) -> Iterator[Released]:
+        if not text:
+            return
+        self._waiting += text
+        self._exact = self._exact and bool(logprobs)
+        self._logprobs += logprobs
+        end = max((match.end() for match in _SENTENCE_ENDS.finditer(self._waiting)), default=0)
+        if end == len(self._waiting) or len(self._waiting) > _HELD_CHARS:
+            yield self._let_go()
+        elif end and not self._logprobs:
+            rest, self._waiting = self._waiting[end:], self._waiting[:end]
+            yield self._let_go()
+            self._waiting = rest
+
+    def rest(self) -> Iterator[Released]:
+        if self._waiting:
+            yield self._let_go()
+
+    def _let_go(self) -> Released:
+        text = self._waiting
+        self._look(f"{self.said}{text}"[-_WINDOW_CHARS:])
+        released = Released(text, tuple(self._logprobs) if self._exact else ())
+        self.said += text
+        self._waiting, self._logprobs, self._exact = "", [], True
+        return released
+
+    def _look(self, text: str) -> None:
+        """Raises: _Cut for a text that must not be said to this caller. Doubt alone cuts nothing: the question was allowed."""
+        asker = Asker(Level(int(self._principal.clearance)), self._principal.roles, self._principal.compartments)
+        request = GateRequest(text, self._asked.domain, self._asked.classification, self._asked.action, asker)
+        verdict = self._assistant.decisions.gate.decide(request)
+        by_rule = any(reason.startswith("rule_") for reason in verdict.reasons)
+        failed = any(each.stage != "fusion" and "error" in code for each in verdict.evidence for code in each.codes)
+        if verdict.decision >= Decision.DENY or (verdict.decision is Decision.ESCALATE and (by_rule or failed)):
+            raise _Cut(verdict.decision)
+
+
+def _plain(messages: Sequence[Message]) -> list[Message]:
+    """Special tags that a user wrote are no control to the model."""
+    return [Message(each.role, neutralise_tags(each.content)[0]) for each in messages]
+
+
+def _plain_passage(passage: Passage) -> Passage:
+    """Nor are those that somebody wrote into a document."""
+    text, title = neutralise_tags(passage.text)[0], neutralise_tags(passage.title)[0]
+    return replace(passage, text=text, title=title)
+
+
+def _with_first(first: Released | None, rest: Iterator[Released]) -> Iterator[Released]:
+    if first is not None:
+        yield first
+        yield from rest
+
+
+def whole(released: Iterator[Released]) -> tuple[str, list[TokenLogprob]]:
+    """All of an answer that nobody reads as it comes."""
+    found = list(released)
+    exact = all(each.logprobs for each in found)
+    return "".join(each.text for each in found), [one for each in found for one in each.logprobs] if exact else []

@@ -1,0 +1,163 @@
+"""A causal language model in this process: a folder with config, safetensors and tokenizer. Never downloads, never runs its code.
+
+Its own loop over the KV cache instead of ``generate``: a generation can be stopped between two tokens, its seed is its own
+generator's and not the process's, and log-probabilities are those of the tokens that were taken.
+"""
+
+from __future__ import annotations
+
+import inspect
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from genba_llm.generation import (
+    BackendFailed,
+    Feature,
+    Finish,
+    Options,
+    Piece,
+    Task,
+    TokenLogprob,
+    Usage,
+    with_instructions,
+)
+from genba_shared.torchvision import make_torchvision_importable
+
+_BROKEN = "\ufffd"  # what a tokenizer shows for half a character
+
+
+class TransformersModel:
+    """One model. Generations take turns: a model on one device does not get faster by sharing it."""
+
+    features: frozenset[Feature] = frozenset({"logprobs"})
+
+    def __init__(self, folder: Path, *, starts_hidden: bool = False, device: str | None = None) -> None:
+        """Raises: ValueError for a folder without a model that can be loaded from safetensors."""
+        make_torchvision_importable()
+        import torch
+        from transformers import AutoModelForCausalLM, AutoTokenizer
+
+        if not (folder / "config.json").is_file():
+            raise ValueError(f"{folder} holds no model: there is no config.json.")
+        self._torch = torch
+        self._device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        local: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
+        try:
+            self._tokenizer = AutoTokenizer.from_pretrained(folder, **local)
+            model = AutoModelForCausalLM.from_pretrained(folder, use_safetensors=True, **local)
+        except (OSError, ValueError) as error:
+            raise ValueError(f"{folder} holds no model that can be loaded: {str(error).splitlines()[0]}") from error
+        self._model = model.to(self._device).eval()
+        self.model = folder.name
+        self.starts_hidden = starts_hidden
+        self._turn = threading.Lock()
+        taken = inspect.signature(type(self._model).forward).parameters
+        self._cache_name = "cache" if "cache" in taken else "past_key_values"  # renamed in transformers 5
+        self._ends = self._end_tokens()
+        self._longest = int(getattr(model.config, "max_position_embeddings", 4096))
+
+    def _end_tokens(self) -> frozenset[int]:
+        named = self._model.generation_config.eos_token_id
+        found = named if isinstance(named, list) else [named, self._tokenizer.eos_token_id]
+        return frozenset(int(each) for each in found if each is not None)
+
+    def generate(self, task: Task) -> Iterator[Piece]:
+        """See the seam."""
+        prompt = self._prompt(task)
+        options = task.options
+        room = self._longest - len(prompt)
+        if room < 1:
+            raise BackendFailed(f"The prompt has {len(prompt)} tokens; the model reads {self._longest}.")
+        with self._turn, self._torch.inference_mode():
+            yield from self._tokens(prompt, options, most=min(options.max_tokens, room))
+
+    def _prompt(self, task: Task) -> list[int]:
+        turns = [{"role": each.role, "content": each.content} for each in with_instructions(task)]
+        found = self._tokenizer.apply_chat_template(turns, add_generation_prompt=True, tokenize=True, return_dict=True)
+        return [int(each) for each in found["input_ids"]]
+
+    def _tokens(self, prompt: list[int], options: Options, *, most: int) -> Iterator[Piece]:
+        torch = self._torch
+        rng = torch.Generator(device=self._device)
+        rng.manual_seed(options.seed) if options.seed is not None else rng.seed()
+        fed = torch.tensor([prompt], device=self._device)
+        cache: Any = None
+        taken: list[int] = []
+        text = _Text(self._tokenizer, options.stop)
+        finish: Finish = "length"
+        while len(taken) < most:
+            out = self._model(input_ids=fed, use_cache=True, **{self._cache_name: cache})
+            cache = out[self._cache_name]
+            token, logprob = self._choose(out.logits[0, -1].float(), options, rng)
+            if token in self._ends:
+                finish = "stop"
+                break
+            taken.append(token)
+            piece, stopped = text.take(taken)
+            if piece:
+                shown = (TokenLogprob(piece, logprob),) if options.logprobs else ()
+                yield Piece(piece, logprobs=shown)
+            if stopped:
+                finish = "stop"
+                break
+            fed = torch.tensor([[token]], device=self._device)
+        if rest := text.rest():
+            yield Piece(rest)
+        yield Piece(finish=finish, usage=Usage(len(prompt), len(taken)))
+
+    def _choose(self, logits: Any, options: Options, rng: Any) -> tuple[int, float]:
+        """logits: (V,). The token and its log-probability before temperature."""
+        torch = self._torch
+        logprobs = torch.log_softmax(logits, dim=-1)
+        if options.temperature == 0:
+            token = int(logits.argmax())
+        else:
+            probs = torch.softmax(logits / options.temperature, dim=-1)
+            if options.top_p < 1:
+                ordered, places = probs.sort(descending=True)
+                ordered[ordered.cumsum(0) - ordered > options.top_p] = 0.0
+                token = int(places[torch.multinomial(ordered, 1, generator=rng)])
+            else:
+                token = int(torch.multinomial(probs, 1, generator=rng))
+        return token, float(logprobs[token])
+
+    def check(self) -> str | None:
+        return None
+
+    def close(self) -> None:
+        pass
+
+
+class _Text:
+    """Tokens as text that has already been shown and text that has not: half characters and half stop words wait."""
+
+    def __init__(self, tokenizer: Any, stop: tuple[str, ...]) -> None:
+        self._tokenizer, self._stop = tokenizer, stop
+        self._shown = 0
+        self._text = ""
+
+    def take(self, tokens: list[int]) -> tuple[str, bool]:
+        self._text = self._tokenizer.decode(tokens, skip_special_tokens=True)
+        for word in self._stop:
+            at = self._text.find(word, max(0, self._shown - len(word)))
+            if at >= 0:
+                self._text = self._text[:at]
+                return self._show(len(self._text)), True
+        end = len(self._text.rstrip(_BROKEN))
+        held = max((_overlap(self._text[:end], word) for word in self._stop), default=0)
+        return self._show(end - held), False
+
+    def rest(self) -> str:
+        return self._show(len(self._text))
+
+    def _show(self, end: int) -> str:
+        piece = self._text[self._shown : end]
+        self._shown = max(self._shown, end)
+        return piece
+
+
+def _overlap(text: str, word: str) -> int:
+    """How many characters at the end of ``text`` may be the beginning of ``word``."""
+    return next((n for n in range(min(len(word) - 1, len(text)), 0, -1) if text.endswith(word[:n])), 0)

@@ -1,0 +1,270 @@
+"""Ask the gate and put on record what it said, before anybody hears it.
+
+A decision is one row, its commitments, its place in a person's queue if it is an ESCALATE, and one entry of the audit log:
+all of it in one transaction or none. If the record cannot be written, there is no answer. Knows no route.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from pydantic import JsonValue
+from sqlalchemy.orm import Session
+
+from genba_llm.gate import Asker, Decision, Gate, GateDecision, GateRequest, Level
+from genba_llm.metrics import LlmMetrics
+from genba_llm.policy_state import fingerprint
+from genba_llm.sealed import TextVault, commit
+from genba_llm.settings import Settings
+from genba_llm.tables import DecisionRow, EscalationRow, SealedText
+from genba_llm.verdict import Action, Domain, Evidence, Language
+from genba_shared.audit import AuditEntry, NewEntry
+from genba_shared.audit_writer import AuditWriter
+from genba_shared.db import utc_now
+from genba_shared.ids import new_id
+from genba_shared.principal import Principal
+from genba_shared.problems import PayloadTooLarge
+
+EVENT_IDS: Mapping[Decision, int] = {
+    Decision.ALLOW: 1001,
+    Decision.ESCALATE: 1002,
+    Decision.DENY: 1003,
+    Decision.REFUSE: 1005,
+}
+ERROR_EVENT_ID = 1004
+_QUEUE_GRACE = timedelta(days=30)  # the text that waits for a person goes even if nobody ever decides
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One thing to decide."""
+
+    text: str
+    route: str
+    action: Action = "ask"
+    domain: Domain | None = None
+    classification: Level = Level.PUBLIC
+    compartments: frozenset[str] = frozenset()
+    language: Language | None = None
+    earlier: tuple[str, ...] = ()  # what the same user said before, in a conversation
+    queue: bool = True  # whether an ESCALATE waits for a person, or the caller sees to it
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """A decision that is on record."""
+
+    id: str
+    created_at: datetime
+    audit_seq: int
+    verdict: GateDecision
+    escalation_id: str | None = None
+
+    @property
+    def allowed(self) -> bool:
+        return self.verdict.decision is Decision.ALLOW
+
+
+@dataclass(frozen=True)
+class Decisions:
+    """The gate with its memory."""
+
+    gate: Gate
+    writer: AuditWriter
+    vault: TextVault
+    settings: Settings
+    metrics: LlmMetrics
+
+    def judge(self, principal: Principal, asked: Asked) -> GateDecision:
+        """What the gate says, off the record. Raises: PayloadTooLarge for a text that is too long."""
+        whole = [*asked.earlier, asked.text]
+        limit = self.settings.max_prompt_chars
+        if sum(len(each) for each in whole) > limit:
+            raise PayloadTooLarge(
+                f"The text has {sum(len(each) for each in whole)} characters; {limit} are taken.",
+                limit=limit,
+                unit="characters",
+            )
+        began = time.perf_counter()
+        found = self._judge(principal, asked, asked.text)
+        if asked.earlier:  # what is harmless bit by bit may not be as a whole
+            together = self._judge(principal, asked, "\n".join(whole))
+            found = together if together.decision > found.decision else found
+        self.metrics.decide_seconds.observe(time.perf_counter() - began)
+        return found
+
+    def _judge(self, principal: Principal, asked: Asked, text: str) -> GateDecision:
+        asker = Asker(Level(int(principal.clearance)), principal.roles, principal.compartments)
+        request = GateRequest(
+            text, asked.domain, asked.classification, asked.action, asker, asked.language, asked.compartments
+        )
+        return self.gate.decide(request)
+
+    def decide(self, principal: Principal, asked: Asked) -> Recorded:
+        """Ask and record."""
+        return self.record(principal, asked, self.judge(principal, asked))
+
+    def escalate(self, principal: Principal, asked: Asked, reason: str, *, event_id: int | None = None) -> Recorded:
+        """Record that a person has to look, for a reason that the gate does not know, such as a model that is down."""
+        verdict = self.judge(principal, asked)
+        decision = max(verdict.decision, Decision.ESCALATE)
+        raised = dataclasses.replace(
+            verdict,
+            decision=decision,
+            confidence=0.0,
+            escalation_target=verdict.escalation_target or self.gate.policy.escalation_target(verdict.domain),
+            reasons=(reason, *verdict.reasons),
+            evidence=(*verdict.evidence, Evidence("gate", Decision.ESCALATE, (reason,))),
+        )
+        return self.record(principal, asked, raised, event_id=event_id)
+
+    def record(
+        self, principal: Principal, asked: Asked, verdict: GateDecision, *, event_id: int | None = None
+    ) -> Recorded:
+        """Write it down; back when it is durable."""
+        decision_id, created_at = new_id("dec"), utc_now()
+        escalates = verdict.decision is Decision.ESCALATE and asked.queue
+        escalation_id = new_id("esc") if escalates else None
+        prompt = commit(asked.text)
+        entry = NewEntry(
+            "llm.decision",
+            principal.subject,
+            decision_id,
+            self._detail(principal, asked, verdict, prompt.digest, event_id),
+        )
+
+        def also(session: Session, entries: list[AuditEntry]) -> None:
+            session.add(self._row(principal, asked, verdict, decision_id, created_at, entries[0].seq))
+            session.flush()
+            session.add(self._sealed(asked, decision_id, created_at, prompt.salt, queued=escalates))
+            if escalation_id is not None:
+                session.add(
+                    EscalationRow(
+                        id=escalation_id,
+                        tenant=principal.tenant,
+                        clearance=self._label(principal, asked),
+                        created_at=created_at,
+                        created_by=principal.subject,
+                        decision_id=decision_id,
+                        target=verdict.escalation_target or "administrator",
+                        status="open",
+                        due_at=created_at + timedelta(seconds=self.settings.escalation_sla_s),
+                    )
+                )
+
+        [written] = self.writer.append_all([entry], also=also)
+        self.metrics.decisions.labels(asked.route, verdict.decision.label, verdict.domain).inc()
+        return Recorded(decision_id, created_at, written.seq, verdict, escalation_id)
+
+    def note_answer(
+        self, principal: Principal, recorded: Recorded, *, answer: str, hidden: str, facts: Mapping[str, JsonValue]
+    ) -> AuditEntry:
+        """Put on record what was answered and thought: commitments to both, and the texts only where the policy says so."""
+        said, thought = commit(answer), commit(hidden)
+        full = self.gate.policy.state.audit_text == "full"
+        expires_at = utc_now() + timedelta(days=self.settings.text_retention_days)
+        detail: dict[str, JsonValue] = {**facts, "answer": said.digest, "answer_chars": len(answer)}
+        if hidden:
+            detail["thinking"] = thought.digest
+        entry = NewEntry("llm.answer", principal.subject, recorded.id, detail)
+
+        def also(session: Session, _entries: list[AuditEntry]) -> None:
+            for kind, text, salt in (("answer", answer, said.salt), ("thinking", hidden, thought.salt)):
+                if text:
+                    sealed = (
+                        self.vault.seal(text, bound_to=f"{recorded.id}/{kind}") if full and kind == "answer" else None
+                    )
+                    keep = "policy" if sealed else "commitment"
+                    session.merge(
+                        SealedText(
+                            decision_id=recorded.id,
+                            kind=kind,
+                            salt=salt,
+                            sealed=sealed,
+                            keep=keep,
+                            expires_at=expires_at,
+                        )
+                    )
+
+        [written] = self.writer.append_all([entry], also=also)
+        return written
+
+    def note_error(self, principal: Principal, subject: str, reason: str) -> None:
+        """Put on record that something failed, in a code and without any text."""
+        detail: dict[str, JsonValue] = {"event_id": ERROR_EVENT_ID, "decision": "ERROR", "reason": reason}
+        self.writer.append("llm.error", actor=principal.subject, subject=subject, detail=detail)
+
+    def _detail(
+        self, principal: Principal, asked: Asked, verdict: GateDecision, prompt: str, event_id: int | None
+    ) -> dict[str, JsonValue]:
+        policy = self.gate.policy
+        return {
+            "event_id": event_id or EVENT_IDS[verdict.decision],
+            "decision": verdict.decision.name,
+            "confidence": round(verdict.confidence, 6),
+            "route": asked.route,
+            "action": asked.action,
+            "domain": verdict.domain,
+            "classification": asked.classification.label,
+            "policy_ref": verdict.policy_ref,
+            "policy": fingerprint(policy.state)[:16],
+            "identity": policy.identity.reference,
+            "escalation_target": verdict.escalation_target,
+            "reasons": [*verdict.reasons[:32]],
+            "model": verdict.model_version,
+            "prompt": prompt,
+            "prompt_chars": len(asked.text),
+            "tenant": principal.tenant,
+        }
+
+    def _label(self, principal: Principal, asked: Asked) -> int:
+        return min(int(principal.clearance), max(int(asked.classification), 1))
+
+    def _row(
+        self,
+        principal: Principal,
+        asked: Asked,
+        verdict: GateDecision,
+        decision_id: str,
+        created_at: datetime,
+        audit_seq: int,
+    ) -> DecisionRow:
+        fused = verdict.stage("fusion")
+        return DecisionRow(
+            id=decision_id,
+            tenant=principal.tenant,
+            clearance=self._label(principal, asked),
+            created_at=created_at,
+            created_by=principal.subject,
+            route=asked.route,
+            action=asked.action,
+            domain=verdict.domain,
+            language=verdict.language,
+            decision=int(verdict.decision),
+            confidence=verdict.confidence,
+            allow_probability=fused.scores.get("allow") if fused else None,
+            policy_ref=verdict.policy_ref[:200],
+            escalation_target=verdict.escalation_target,
+            reasons=list(verdict.reasons)[:32],
+            model_version=verdict.model_version[:200],
+            sketch=self.vault.sketch(asked.text),
+            audit_seq=audit_seq,
+        )
+
+    def _sealed(self, asked: Asked, decision_id: str, created_at: datetime, salt: bytes, *, queued: bool) -> SealedText:
+        full = self.gate.policy.state.audit_text == "full"
+        keep = "policy" if full else "queue" if queued else "commitment"
+        sealed = self.vault.seal(asked.text, bound_to=f"{decision_id}/prompt") if full or queued else None
+        held_for = _QUEUE_GRACE if keep == "queue" else timedelta(days=self.settings.text_retention_days)
+        return SealedText(
+            decision_id=decision_id,
+            kind="prompt",
+            salt=salt,
+            sealed=sealed,
+            keep=keep,
+            expires_at=created_at + held_for,
+        )

@@ -1,0 +1,214 @@
+"""What svc-llm's routes stand on, made once per process: gate, log, backend, documents, watch. Knows no route."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import threading
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Annotated
+
+from fastapi import Depends, Request
+from pydantic import JsonValue
+from sqlalchemy import text
+
+from genba_llm import escalations, host_watch, store
+from genba_llm.assistant import Assistant
+from genba_llm.decisions import Decisions
+from genba_llm.egress import EgressGuard
+from genba_llm.gate import Gate
+from genba_llm.generation import Backend
+from genba_llm.host_watch import Allowed, Inventory, Violation
+from genba_llm.library import Library
+from genba_llm.metrics import LlmMetrics
+from genba_llm.policies import Policies
+from genba_llm.policy import Policy
+from genba_llm.sealed import TextVault
+from genba_llm.settings import Settings
+from genba_shared.audit import AuditLog
+from genba_shared.audit_writer import AuditWriter, audit_signer, open_writer
+from genba_shared.db import Database, utc_now
+from genba_shared.service import Degraded
+from genba_shared.telemetry import Metrics, get_logger
+
+log = get_logger(__name__)
+
+
+@dataclass
+class Watch:
+    """What the last look at the host found."""
+
+    allowed: Allowed | None
+    seen: Inventory | None = None
+    found: tuple[Violation, ...] = ()
+    looked_at: datetime | None = None
+
+
+@dataclass(frozen=True)
+class Llm:
+    """The resources of one process."""
+
+    settings: Settings
+    database: Database
+    writer: AuditWriter
+    audit: AuditLog
+    vault: TextVault
+    gate: Gate
+    policies: Policies
+    decisions: Decisions
+    assistant: Assistant
+    library: Library
+    metrics: LlmMetrics
+    watch: Watch
+    started_at: datetime = field(default_factory=utc_now)
+
+    def database_answers(self) -> str | None:
+        """Readiness: None when well."""
+        with self.database.read() as session:
+            session.execute(text("SELECT 1"))
+        return None
+
+    def backend_answers(self) -> str | None:
+        """Degraded, not down: the gate decides on without a model."""
+        reason = self.assistant.backend.check()
+        return None if reason is None else Degraded(f"the language model {reason}")
+
+    def sweep(self) -> None:
+        """What is due: retention, the queue's numbers, a seal over what other services have appended."""
+        with self.database.transaction() as session:
+            escalations.erase_due(session, now=utc_now())
+        with self.database.read() as session:
+            waiting, overdue = store.queue_counts(session)
+        self.metrics.escalations_waiting.set(waiting)
+        self.metrics.escalations_overdue.set(overdue)
+        self.writer.seal()
+
+    def look_at_host(self) -> None:
+        """Compare the host with its list; what is new goes on record."""
+        if self.watch.allowed is None:
+            return
+        seen = host_watch.look()
+        found = tuple(host_watch.violations(seen, self.watch.allowed))
+        for violation in sorted(set(found) - set(self.watch.found)):
+            detail: dict[str, JsonValue] = {
+                "event_id": 1004,
+                "decision": "ERROR",
+                "kind": violation.kind,
+                "what": violation.what,
+            }
+            self.writer.append("llm.host_violation", actor="host_watch", subject=socket.gethostname(), detail=detail)
+        for kind in ("process", "port", "connection"):
+            self.metrics.host_violations.labels(kind).set(sum(each.kind == kind for each in found))
+        self.watch.seen, self.watch.found, self.watch.looked_at = seen, found, utc_now()
+
+
+def open_backend(settings: Settings, guard: EgressGuard) -> Backend:
+    """The backend that the settings name. Raises: ValueError for settings that contradict each other."""
+    if settings.backend == "openai":
+        from genba_llm.backend_openai import OpenAiServer
+
+        if not settings.backend_url or not settings.backend_model:
+            raise ValueError("The backend openai needs GENBA_LLM_BACKEND_URL and GENBA_LLM_BACKEND_MODEL.")
+        key = settings.backend_api_key
+        return OpenAiServer(
+            settings.backend_url,
+            settings.backend_model,
+            guard=guard,
+            api_key=key.get_secret_value() if key else None,
+            timeout_s=settings.backend_timeout_s,
+            starts_hidden=settings.backend_starts_hidden,
+        )
+    if settings.backend == "transformers":
+        from genba_llm.backend_transformers import TransformersModel
+
+        if settings.backend_folder is None:
+            raise ValueError("The backend transformers needs GENBA_LLM_BACKEND_FOLDER.")
+        return TransformersModel(settings.backend_folder, starts_hidden=settings.backend_starts_hidden)
+    from genba_llm.backend_extractive import Extractive
+
+    return Extractive()
+
+
+def guard_of(settings: Settings, metrics: LlmMetrics) -> EgressGuard:
+    """What this service may reach: its backend, what the settings list, and the platform's own servers."""
+    platform = settings.platform
+    urls = [settings.backend_url, platform.database_url, platform.broker_url, platform.redis_url, platform.qdrant_url]
+    own = [url for url in urls if url and "://" in url and not url.startswith(("sqlite", "filesystem"))]
+    return EgressGuard([*settings.egress_allowed, *own], on_refused=lambda _host: metrics.egress_refused.inc())
+
+
+@contextlib.asynccontextmanager
+async def open_service(settings: Settings, metrics: Metrics, *, backend: Backend | None = None) -> AsyncIterator[Llm]:
+    """Open everything, do what is due now and then, and close it in order."""
+    async with contextlib.AsyncExitStack() as stack:
+        ours = LlmMetrics(metrics)
+        guard = guard_of(settings, ours)
+        if settings.egress == "process":
+            guard.enforce()
+        database = Database(settings.platform.database_url)
+        stack.callback(database.close)
+        await asyncio.to_thread(database.upgrade)
+        writer = open_writer(database, settings.platform, on_batch=ours.audit_batch_entries.observe)
+        stack.callback(writer.close)
+        gate = Gate(policy=Policy())
+        policies = Policies(database, gate.policy, ours)
+        await asyncio.to_thread(policies.refresh)
+        vault = TextVault(settings.load_text_secret())
+        decisions = Decisions(gate, writer, vault, settings, ours)
+        library = Library(database)
+        speaks = backend or open_backend(settings, guard)
+        stack.callback(speaks.close)
+        allowed = host_watch.load_allowed(settings.host_watch_file) if settings.host_watch_file else None
+        llm = Llm(
+            settings=settings,
+            database=database,
+            writer=writer,
+            audit=AuditLog(database, key=audit_signer(settings.platform).key),
+            vault=vault,
+            gate=gate,
+            policies=policies,
+            decisions=decisions,
+            assistant=Assistant(speaks, decisions, library, threading.BoundedSemaphore(settings.generations)),
+            library=library,
+            metrics=ours,
+            watch=Watch(allowed),
+        )
+        for every_s, work in (
+            (settings.policy_refresh_s, policies.refresh),
+            (5.0, llm.sweep),
+            (settings.host_watch_every_s, llm.look_at_host),
+        ):
+            stack.callback(_Repeated(every_s, work).stop)
+        yield llm
+
+
+class _Repeated:
+    """A thread that does something every so often until told to stop; a failure is logged and tried again."""
+
+    def __init__(self, every_s: float, work: Callable[[], None]) -> None:
+        self._every_s, self._work = every_s, work
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._loop, name=f"llm-{getattr(work, '__name__', '')}", daemon=True)
+        self._thread.start()
+
+    def _loop(self) -> None:
+        while not self._stop.wait(self._every_s):
+            try:
+                self._work()
+            except Exception:
+                log.exception("repeated_work_failed", work=self._thread.name)
+
+    def stop(self) -> None:
+        self._stop.set()
+        self._thread.join()
+
+
+def _of(request: Request) -> Llm:
+    llm: Llm = request.app.state.llm
+    return llm
+
+
+Here = Annotated[Llm, Depends(_of)]

@@ -1,0 +1,153 @@
+"""Keep what a model thinks away from what leaves: a filter for streams that lets only the answer through.
+
+Quadruple thinking is ``<think-task>…</think-task><think-safety>…<think-policy>…<final>answer</final>``. ``Filter`` takes a
+model's text in pieces, cut anywhere, even within a tag, and hands out pieces of the answer; the thoughts go to a digest.
+It fails closed: what might still become a tag is held back, and a thought that never ends never leaves.
+Knows no model and no web.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Literal
+
+Mode = Literal["final_only", "strip"]
+
+STAGES = ("think-task", "think-safety", "think-policy")
+_WORDS = ("think", "thinking", "thought", "reasoning", "reflection", "scratchpad", "final", "answer")
+_TAG = re.compile(
+    r"[<＜]\s*(?P<close>[/／])?\s*(?P<name>think(?:ing)?(?:[-_ ][a-z]+)?|thought|reasoning|reflection|scratchpad|final|answer)"
+    r"\b[^<>＜＞]{0,40}?\s*[>＞]"
+    r"|[<＜]\s*[|｜][^<>＜＞]{0,60}?[|｜]\s*[>＞]",
+    re.IGNORECASE,
+)
+_OPENS = "<＜"
+_LONGEST_TAG = 96
+_ANSWER = {"final", "answer"}
+
+
+@dataclass
+class Filter:
+    """One generation's text on its way out.
+
+    ``final_only``: nothing leaves but what stands between ``<final>`` and its end; text without tags counts as a thought.
+    ``strip``: text outside thoughts leaves; from ``<final>`` on only that does. ``starts_hidden``: the prompt already opened
+    the thought, as the chat templates of some reasoning models do.
+    """
+
+    mode: Mode = "strip"
+    starts_hidden: bool = False
+
+    def __post_init__(self) -> None:
+        self._held = ""
+        self._hidden: list[str] = []
+        self._open = ["think"] if self.starts_hidden else []
+        self._in_final = False
+        self.saw_final = False
+        self.saw_stray_end = False  # a thought ended that never began: its text has been taken for the answer
+        self._done = False
+
+    @property
+    def hidden(self) -> str:
+        """Everything that was kept back, tags included; for a digest, and for nothing else."""
+        return "".join(self._hidden)
+
+    def feed(self, piece: str) -> str:
+        """The part of the answer that is certain after this piece; often less than the piece, sometimes nothing."""
+        text, self._held = self._held + piece, ""
+        out: list[str] = []
+        at = 0
+        while at < len(text):
+            start = _next_open(text, at)
+            out.append(self._pass(text[at:start]))
+            if start == len(text):
+                break
+            match = _TAG.match(text, start)
+            if match is not None:
+                self._turn(match)
+                at = match.end()
+            elif _may_become_tag(text[start:]):
+                self._held = text[start:]
+                break
+            else:
+                out.append(self._pass(text[start]))
+                at = start + 1
+        return "".join(out)
+
+    def finish(self) -> str:
+        """What was held back and turned out to be no tag; a tag that was cut off is no answer."""
+        rest, self._held = self._held, ""
+        if _begins_like_tag(rest):
+            self._hidden.append(rest)
+            return ""
+        return self._pass(rest)
+
+    def _pass(self, text: str) -> str:
+        if text and self._leaves():
+            return text
+        self._hidden.append(text)
+        return ""
+
+    def _leaves(self) -> bool:
+        if self._open or self._done:
+            return False
+        return self._in_final or (self.mode == "strip" and not self.saw_final)
+
+    def _turn(self, match: re.Match[str]) -> None:
+        self._hidden.append(match.group())
+        name = (match.group("name") or "").lower().replace("_", "-").replace(" ", "-")
+        if not name:
+            return  # a control token such as <|im_end|>: never text
+        if match.group("close") is None:
+            self._open_tag(name)
+        elif name in self._open:
+            del self._open[self._open.index(name) :]
+        elif name in _ANSWER and self._in_final and not self._open:
+            self._in_final, self._done = False, True
+        elif name not in _ANSWER:
+            self.saw_stray_end = True
+
+    def _open_tag(self, name: str) -> None:
+        if name in _ANSWER:
+            if not self._open:  # a thought that speaks of the tag is still a thought
+                self._in_final = self.saw_final = True
+        elif name in STAGES and self._open and self._open[-1] in STAGES:
+            self._open[-1] = name  # stages follow each other: one that was not closed ends where the next begins
+        else:
+            self._open.append(name)
+
+
+def _next_open(text: str, at: int) -> int:
+    found = [where for each in _OPENS if (where := text.find(each, at)) >= 0]
+    return min(found, default=len(text))
+
+
+_PREFIX = re.compile(
+    r"[<＜]\s*(?:[/／]?\s*(?:[a-z][a-z_\- ]{0,24})?(?:\s[^<>＜＞]{0,40})?|[|｜][^<>＜＞]{0,60}[|｜]?\s*)", re.IGNORECASE
+)
+
+
+def _may_become_tag(text: str) -> bool:
+    """Whether more text could make a tag of this beginning; words that no tag begins with are let go at once."""
+    if len(text) > _LONGEST_TAG or _PREFIX.fullmatch(text) is None:
+        return False
+    word = re.sub(r"^[<＜]\s*[/／]?\s*", "", text).lower()
+    return not word or word[0] in "|｜" or _begins_like_tag(text)
+
+
+def _begins_like_tag(text: str) -> bool:
+    word = re.sub(r"^[<＜]\s*[/／]?\s*", "", text).lower()
+    if not text or text[0] not in _OPENS:
+        return False
+    return word[:1] in {"|", "｜"} or any(each.startswith(word) or word.startswith(each) for each in _WORDS if word)
+
+
+def final_of(text: str, *, mode: Mode = "final_only", starts_hidden: bool = False) -> tuple[str | None, str]:
+    """A whole generation at once: ``(answer, hidden)``; the answer is None where ``final_only`` found none."""
+    found = Filter(mode, starts_hidden=starts_hidden)
+    answer = (found.feed(text) + found.finish()).strip()
+    if found.saw_stray_end and not starts_hidden:
+        return final_of(text, mode=mode, starts_hidden=True)
+    missing = mode == "final_only" and not found.saw_final
+    return (None if missing else answer), found.hidden

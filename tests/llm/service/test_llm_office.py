@@ -1,0 +1,217 @@
+"""Documents come in from real files, are found by who may see them and by nobody else, and office work cites them."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from genba_llm.documents import chunks, extract
+from genba_llm.retrieval import Chunk, Corpus, central_sentences
+from genba_shared.principal import Clearance
+from genba_shared.problems import Invalid, PayloadTooLarge, UnsupportedMedia
+
+Service = Any
+TRAVEL = (
+    "Travel policy.\nTrips abroad need an approval of the division head. Trains are booked in second class.\n"
+    "Meals are paid up to 5000 yen a day."
+)
+NIGHT = "夜間作業の手順。\n作業前に主任へ連絡する。照明は二基以上設置する。\n終了後は工具を数え、記録簿に記入する。"
+
+
+def docx_of(text: str) -> bytes:
+    from docx import Document
+
+    document = Document()
+    document.core_properties.title = "A Word file"
+    for line in text.splitlines():
+        document.add_paragraph(line)
+    table = document.add_table(rows=1, cols=2)
+    table.cell(0, 0).text, table.cell(0, 1).text = "bolt", "25 Nm"
+    out = io.BytesIO()
+    document.save(out)
+    return out.getvalue()
+
+
+def pdf_of(text: str) -> bytes:
+    from fpdf import FPDF
+
+    pdf = FPDF()
+    pdf.add_page()
+    pdf.set_font("Helvetica", size=12)
+    for line in text.splitlines():
+        pdf.cell(0, 8, line, new_x="LMARGIN", new_y="NEXT")
+    return bytes(pdf.output())
+
+
+def test_text_comes_out_of_every_kind_of_file() -> None:
+    assert extract(TRAVEL.encode()).text == TRAVEL
+    assert extract(NIGHT.encode("cp932")).text == NIGHT
+    assert extract(b"# Title\n\ntext", name="a.md").title == "Title"
+    page = "<html><head><title>T &amp; U</title><style>x{}</style></head><body><p>one</p><script>no()</script><p>two</p></body></html>"
+    found = extract(page.encode())
+    assert (found.kind, found.title, found.text.split()) == ("html", "T & U", ["one", "two"])
+    word = extract(docx_of(TRAVEL))
+    assert (word.kind, word.title) == ("docx", "A Word file")
+    assert "second class" in word.text
+    assert "bolt | 25 Nm" in word.text
+    pdf = extract(pdf_of(TRAVEL))
+    assert pdf.kind == "pdf"
+    assert "second class" in pdf.text
+
+
+@pytest.mark.parametrize(
+    ("data", "problem"),
+    [
+        (b"\x89PNG\r\n\x1a\n\x00\x00", UnsupportedMedia),
+        (b"\xff\xfe\xfd\xfc\x81", UnsupportedMedia),
+        (b"%PDF-1.7\nbroken", Invalid),
+        (b"PK\x03\x04broken", Invalid),
+        (b"   \n ", Invalid),
+    ],
+)
+def test_files_that_are_none_are_told_apart(data: bytes, problem: type[Exception]) -> None:
+    with pytest.raises(problem):
+        extract(data)
+
+
+def test_a_zip_that_is_no_document_and_one_that_unpacks_to_too_much() -> None:
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w") as archive:
+        archive.writestr("a.txt", "a")
+    with pytest.raises(UnsupportedMedia):
+        extract(out.getvalue())
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("word/document.xml", b"0" * (210 * 1024**2))
+    with pytest.raises(PayloadTooLarge):
+        extract(out.getvalue())
+
+
+def test_chunks_lose_nothing_and_stay_small() -> None:
+    text = "\n".join([NIGHT, "x" * 3000, TRAVEL * 5])
+    found = chunks(text, size_chars=400)
+    assert all(len(each) <= 400 for each in found)
+    assert "".join("".join(found).split()) == "".join(text.split())
+
+
+def test_a_search_ranks_what_fits_first_in_both_languages() -> None:
+    texts = [TRAVEL, NIGHT, "The canteen opens at noon.", "社員食堂は正午に開きます。", "Bolts M8: 25 Nm, M10: 49 Nm."]
+    corpus = Corpus([Chunk(f"d{n}", 0, "", text, 0) for n, text in enumerate(texts)])
+
+    def best(query: str) -> str:
+        return corpus.search(query, visible=lambda _: True)[0].document_id
+
+    assert best("approval for trips abroad") == "d0"
+    assert best("夜間の照明は何基必要か") == "d1"
+    assert best("食堂は何時に開きますか") == "d3"
+    assert best("torque m10") == "d4"
+    assert corpus.search("quantum chromodynamics", visible=lambda _: True) == []
+
+
+def test_hidden_chunks_change_neither_hits_nor_scores() -> None:
+    open_ = [Chunk(f"d{n}", 0, "", text, 0) for n, text in enumerate([TRAVEL, "The canteen opens at noon."])]
+    hidden = [Chunk(f"s{n}", 0, "", "trips abroad approval secret", 3) for n in range(20)]
+    alone = Corpus(open_).search("trips abroad", visible=lambda _: True)
+    among = Corpus([*hidden, *open_]).search("trips abroad", visible=lambda chunk: chunk.clearance == 0)
+    assert among == alone
+
+
+def test_documents_are_seen_by_clearance_compartment_and_tenant(service: Service) -> None:
+    cleared: dict[str, Any] = {"clearance": Clearance.SECRET, "compartments": frozenset({"line-3"})}
+    service.document(TRAVEL, params={"title": "open"})
+    secret = service.document("Trips abroad of the board are secret.", params={"clearance": "secret"}, **cleared).json()
+    boxed = service.document("Trips abroad of line three.", params={"compartments": ["line-3"]}, **cleared).json()
+    assert (secret["clearance"], boxed["compartments"]) == ("secret", ["line-3"])
+
+    def hits(**who: Any) -> set[str]:
+        found = service.post("office/search", {"query": "trips abroad", "limit": 10}, **who).json()
+        return {each["document_id"] for each in found["hits"]}
+
+    assert len(hits(**cleared)) == 3
+    assert len(hits()) == 1
+    assert hits(tenant="other") == set()
+    for hidden in (secret, boxed):
+        assert hidden["id"] not in hits()
+        assert service.get(f"documents/{hidden['id']}").status_code == 404
+        assert service.delete(f"documents/{hidden['id']}").status_code == 404
+        assert service.post("office/summarize", {"document_id": hidden["id"]}).status_code == 404
+    assert len(service.get("documents").json()["items"]) == 1
+    assert service.document("x y z", params={"clearance": "secret"}).status_code == 403
+    assert service.document("x y z", params={"compartments": ["line-3"]}).status_code == 403
+    answer = service.chat("Which trips abroad are secret?").text
+    assert "board" not in answer
+
+
+def test_a_document_is_taken_once_and_can_be_deleted(service: Service) -> None:
+    made = service.document(TRAVEL)
+    assert made.status_code == 201
+    again = service.document(TRAVEL)
+    assert (again.status_code, again.json()["id"]) == (409, made.json()["id"])
+    assert service.delete(f"documents/{made.json()['id']}").status_code == 204
+    assert service.post("office/search", {"query": "trips abroad"}).json()["hits"] == []
+    assert service.document(TRAVEL).status_code == 201
+    events = [each.event for each in service.llm.audit.entries()]
+    assert events.count("llm.document_added") == 2
+    assert events.count("llm.document_removed") == 1
+
+
+def test_bad_files_get_a_clear_problem(sqlite_service: Service) -> None:
+    def put(data: bytes) -> int:
+        headers = sqlite_service.headers() | {"content-type": "application/pdf"}
+        return int(sqlite_service.client.post("/v1/llm/documents", content=data, headers=headers).status_code)
+
+    assert put(b"") == 422
+    assert put(b"%PDF-1.4 broken") == 422
+    assert put(b"\x00\x01\x02") == 415
+    assert put(b"a" * (sqlite_service.llm.settings.max_document_bytes + 1)) == 413
+
+
+def test_a_summary_is_made_of_the_texts_own_sentences(service: Service) -> None:
+    text = (
+        Path(__file__).read_text(encoding="utf-8").splitlines()[0]
+        + " "
+        + TRAVEL
+        + " Trips abroad are rare. Approval takes a week."
+    )
+    found = service.post("office/summarize", {"text": text, "lines": 2}).json()
+    assert found["model"] == "genba-extractive-1"
+    assert len(found["lines"]) == 2
+    assert all(line["text"] in text for line in found["lines"])
+    assert all(line["sources"] for line in found["lines"])
+    document = service.document(NIGHT).json()
+    of_document = service.post("office/summarize", {"document_id": document["id"], "lines": 1}).json()
+    assert of_document["lines"][0]["text"] in NIGHT
+    assert service.post("office/summarize", {}).status_code == 422
+    assert service.post("office/summarize", {"text": "a", "document_id": document["id"]}).status_code == 422
+
+
+def test_central_sentences_are_those_that_share_most() -> None:
+    text = "The pump is red. The pump of line three leaks oil. Line three stops when the pump leaks. Lunch is at noon."
+    found = [sentence for _, sentence in central_sentences(text, limit=2)]
+    assert "Lunch is at noon." not in found
+
+
+def test_a_mail_holds_every_point_and_is_sent_nowhere(service: Service) -> None:
+    body = {"recipient": "佐藤", "sender": "田中", "purpose": "定例会議の日程", "points": ["木曜の10時", "会議室B"]}
+    found = service.post("office/draft-mail", body).json()
+    assert found["decision"]["decision"] == "ALLOW", found
+    assert found["subject"] == "定例会議の日程"
+    assert all(point in found["body"] for point in body["points"])
+    assert found["body"].startswith("佐藤 様")
+
+
+def test_a_language_model_writes_where_there_is_one(served: Service, model: Any) -> None:
+    model.text = "- Trips abroad need an approval.\n- Trains are second class."
+    found = served.post("office/summarize", {"text": TRAVEL, "lines": 3}).json()
+    assert [line["text"] for line in found["lines"]] == ["Trips abroad need an approval.", "Trains are second class."]
+    assert found["lines"][0]["sources"][0] == 2
+    model.text = "Subject: The meeting\n\nDear Ms Sato, it is on Thursday."
+    body = {"recipient": "Ms Sato", "sender": "Tanaka", "purpose": "the meeting", "points": ["Thursday at ten"]}
+    mail = served.post("office/draft-mail", body).json()
+    assert (mail["subject"], mail["body"]) == ("The meeting", "Dear Ms Sato, it is on Thursday.")
+    model.status = 503
+    assert served.post("office/draft-mail", body).status_code == 503

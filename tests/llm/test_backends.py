@@ -1,0 +1,238 @@
+"""One suite for every backend: what is generated, how it ends, how it fails. The model server is real HTTP; Phi-3 is tiny and real."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.llm.service.model_server import MODEL, ModelServer, Wire, closed_port, serving
+
+from genba_llm.backend_extractive import Extractive
+from genba_llm.backend_openai import OpenAiServer
+from genba_llm.egress import EgressGuard, EgressRefused
+from genba_llm.generation import Backend, BackendFailed, BackendUnreachable, Message, Options, Piece, Task
+from genba_llm.retrieval import Passage
+from genba_shared.torchvision import make_torchvision_importable
+
+QUESTION = Message("user", "What is the torque of an M8 bolt?")
+PASSAGES = (Passage("doc_1", 0, "Manual", "The torque of an M8 bolt is 25 Nm. Lunch is at noon.", 0, 1.0),)
+WIRES: tuple[Wire, ...] = ("openai", "ollama", "lmstudio", "reasoning", "whole")
+TEMPLATE = (
+    "{% for message in messages %}<|{{ message['role'] }}|>{{ message['content'] }}<|end|>{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+)
+
+
+@pytest.fixture(scope="session")
+def tiny_phi3(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Phi-3's own architecture with its real kinds of layers, 60,000 weights, and a tokenizer trained on these lines."""
+    make_torchvision_importable()
+    import torch
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import Phi3Config, Phi3ForCausalLM, PreTrainedTokenizerFast
+
+    folder = tmp_path_factory.mktemp("models") / "tiny-phi3"
+    raw = Tokenizer(models.BPE())
+    raw.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    raw.decoder = decoders.ByteLevel()
+    special = ["<|endoftext|>", "<|end|>", "<|system|>", "<|user|>", "<|assistant|>"]
+    trainer = trainers.BpeTrainer(
+        vocab_size=400,
+        special_tokens=special,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    raw.train_from_iterator([QUESTION.content, PASSAGES[0].text, TEMPLATE] * 4, trainer)
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=raw, eos_token="<|end|>", pad_token="<|endoftext|>")
+    tokenizer.chat_template = TEMPLATE
+    torch.manual_seed(0)
+    config = Phi3Config(
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=512,
+        original_max_position_embeddings=512,
+        pad_token_id=0,
+        bos_token_id=0,
+        eos_token_id=tokenizer.eos_token_id,
+        sliding_window=None,
+    )
+    Phi3ForCausalLM(config).save_pretrained(folder, safe_serialization=True)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(params=["extractive", *WIRES, "transformers"])
+def backend(request: pytest.FixtureRequest) -> Iterator[Backend]:
+    if request.param == "extractive":
+        yield Extractive()
+    elif request.param == "transformers":
+        from genba_llm.backend_transformers import TransformersModel
+
+        yield TransformersModel(request.getfixturevalue("tiny_phi3"), device="cpu")
+    else:
+        with serving() as server:
+            server.wire = request.param
+            found = OpenAiServer(server.url, MODEL, guard=EgressGuard([]))
+            yield found
+            found.close()
+
+
+def said(pieces: list[Piece]) -> str:
+    return "".join(piece.text for piece in pieces)
+
+
+def task(**options: Any) -> Task:
+    return Task([QUESTION], Options(**{"max_tokens": 24, "seed": 3, **options}), PASSAGES)
+
+
+def test_a_generation_says_something_why_it_ended_and_what_it_took(backend: Backend) -> None:
+    pieces = list(backend.generate(task()))
+    assert said(pieces)
+    assert [piece.finish for piece in pieces[:-1]] == [None] * (len(pieces) - 1)
+    assert pieces[-1].finish in {"stop", "length"}
+    usage = pieces[-1].usage
+    assert usage is None or (usage.prompt > 0 and usage.completion > 0)
+    assert "REASONING-BESIDE" not in said(pieces)
+
+
+def test_the_same_seed_says_the_same(backend: Backend) -> None:
+    first, second = (said(list(backend.generate(task(temperature=1.0)))) for _ in range(2))
+    assert first == second
+
+
+def test_a_generation_can_be_left_and_the_next_one_works(backend: Backend) -> None:
+    pieces = backend.generate(task())
+    next(pieces)
+    pieces.close()  # type: ignore[attr-defined]
+    assert said(list(backend.generate(task())))
+
+
+def test_a_backend_that_is_well_says_nothing(backend: Backend) -> None:
+    assert backend.check() is None
+    assert backend.model
+
+
+def test_log_probabilities_are_those_of_the_text_where_they_are_promised(backend: Backend) -> None:
+    if "logprobs" not in backend.features or (isinstance(backend, OpenAiServer) and "whole" in repr(backend)):
+        return
+    pieces = [piece for piece in backend.generate(task(logprobs=True)) if piece.logprobs]
+    assert all(one.logprob <= 0 for piece in pieces for one in piece.logprobs)
+
+
+def test_phi3_stops_at_a_word_at_its_end_and_at_its_limit(tiny_phi3: Path) -> None:
+    from genba_llm.backend_transformers import TransformersModel
+
+    model = TransformersModel(tiny_phi3, device="cpu")
+    free = said(list(model.generate(task(max_tokens=30, temperature=0.0))))
+    word = free[6:9]
+    stopped = list(model.generate(task(max_tokens=30, temperature=0.0, stop=(word,))))
+    assert said(stopped) == free[: free.index(word)]
+    assert stopped[-1].finish == "stop"
+    limited = list(model.generate(task(max_tokens=3)))
+    assert limited[-1].finish == "length"
+    assert limited[-1].usage is not None
+    assert limited[-1].usage.completion == 3
+    assert said(list(model.generate(task(seed=1, temperature=2.0)))) != said(
+        list(model.generate(task(seed=2, temperature=2.0)))
+    )
+    with pytest.raises(BackendFailed, match="512"):
+        list(model.generate(Task([Message("user", "torque " * 600)])))
+
+
+def test_phi3_agrees_with_transformers_own_greedy_generation(tiny_phi3: Path) -> None:
+    import torch
+
+    from genba_llm.backend_transformers import TransformersModel
+
+    model = TransformersModel(tiny_phi3, device="cpu")
+    prompt = model._prompt(task())
+    with torch.inference_mode():
+        ids = model._model.generate(
+            torch.tensor([prompt]), max_new_tokens=16, do_sample=False, attention_mask=torch.ones(1, len(prompt))
+        )[0, len(prompt) :]
+    expected = model._tokenizer.decode(ids, skip_special_tokens=True)
+    assert said(list(model.generate(task(max_tokens=16, temperature=0.0)))) == expected
+
+
+def test_a_folder_without_a_model_is_refused_with_a_reason(tmp_path: Path) -> None:
+    from genba_llm.backend_transformers import TransformersModel
+
+    with pytest.raises(ValueError, match=r"no config\.json"):
+        TransformersModel(tmp_path)
+    (tmp_path / "config.json").write_text('{"model_type": "phi3"}')
+    with pytest.raises(ValueError, match="can be loaded"):
+        TransformersModel(tmp_path)
+
+
+@pytest.fixture
+def server() -> Iterator[ModelServer]:
+    with serving() as found:
+        yield found
+
+
+@pytest.fixture
+def remote(server: ModelServer) -> Iterator[OpenAiServer]:
+    found = OpenAiServer(server.url, MODEL, guard=EgressGuard([]), timeout_s=2.0)
+    yield found
+    found.close()
+
+
+def test_a_server_that_is_not_there_is_unreachable() -> None:
+    gone = OpenAiServer(f"http://127.0.0.1:{closed_port()}/v1", MODEL, guard=EgressGuard([]))
+    with pytest.raises(BackendUnreachable):
+        list(gone.generate(task()))
+    assert "does not answer" in (gone.check() or "")
+    gone.close()
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [(503, BackendUnreachable), (429, BackendUnreachable), (500, BackendFailed), (404, BackendFailed)],
+)
+def test_a_servers_refusal_keeps_its_words_to_itself(
+    server: ModelServer, remote: OpenAiServer, status: int, kind: type[Exception]
+) -> None:
+    server.status = status
+    with pytest.raises(kind) as told:
+        list(remote.generate(task()))
+    assert "torque" not in str(told.value)
+
+
+def test_what_a_server_sends_that_is_no_answer_is_a_failure(server: ModelServer, remote: OpenAiServer) -> None:
+    server.garbage = True
+    with pytest.raises(BackendFailed, match="no JSON"):
+        list(remote.generate(task()))
+    server.garbage, server.error_event = False, True
+    with pytest.raises(BackendFailed, match="error"):
+        list(remote.generate(task()))
+    server.error_event, server.breaks_after = False, 2
+    with pytest.raises(BackendFailed, match="broke off"):
+        list(remote.generate(task()))
+
+
+def test_a_server_that_falls_silent_is_unreachable(server: ModelServer) -> None:
+    server.pause_s = 3.0
+    slow = OpenAiServer(server.url, MODEL, guard=EgressGuard([]), timeout_s=0.2)
+    with pytest.raises(BackendUnreachable):
+        list(slow.generate(task()))
+    slow.close()
+
+
+def test_a_server_that_is_not_allowed_is_never_called() -> None:
+    away = OpenAiServer("http://192.0.2.1:8000/v1", MODEL, guard=EgressGuard(["10.0.0.0/8"]))
+    with pytest.raises(EgressRefused):
+        list(away.generate(task()))
+    away.close()
+
+
+def test_the_extractive_model_cites_and_knows_when_it_knows_nothing() -> None:
+    found = said(list(Extractive().generate(task())))
+    assert found == "The torque of an M8 bolt is 25 Nm. [1]"
+    nothing = Task([Message("user", "富士山の高さは？")], Options(), PASSAGES)
+    assert "ありません" in said(list(Extractive().generate(nothing)))
