@@ -1,1 +1,1 @@
-"""svc-llm: a safety-gated language model. Reserved by the layout (docs/explanation/architecture.md), not built yet."""
+"""svc-llm: a safety-gated language model. `genba_llm.app:create_app` serves it."""
