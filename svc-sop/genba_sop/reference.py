@@ -128,6 +128,17 @@ class Reference:
         return tuple(max(count[step] for count in seen) for step in range(len(self.step_ids)))
 
     @cached_property
+    def histories(self) -> tuple[tuple[frozenset[int], ...], ...]:
+        """By step, for every gold that shows it, the steps that were begun before."""
+        begun = [
+            list(dict.fromkeys(run.label for run in runs_of(gold.labels) if run.label >= 0)) for gold in self.golds
+        ]
+        return tuple(
+            tuple(frozenset(steps[: steps.index(step)]) for steps in begun if step in steps)
+            for step in range(len(self.step_ids))
+        )
+
+    @cached_property
     def _charts(self) -> dict[float, Chart]:
         return {}
 
