@@ -6,9 +6,9 @@ cd "$(dirname "$0")/.."
 case "${1:-base}" in
 base) extras=sop,pdf ;;
 openclip) extras=sop,pdf,openclip ;;
-test) extras=sop,s3,openclip,recommend,test ;;
+test) extras=sop,s3,openclip,recommend,so8t,test ;;
 bench) extras=sop,pdf,bench ;;
-tensorflow) extras=sop,s3,openclip,recommend,test,tensorflow ;;
+tensorflow) extras=sop,s3,openclip,recommend,so8t,test,tensorflow ;;
 *) echo "usage: deploy/setup.sh base|test|bench|openclip|tensorflow" >&2; exit 2 ;;
 esac
 python=${PYTHON:-$(command -v python3.11 || command -v python3 || true)}

@@ -11,7 +11,6 @@ import contextlib
 import hashlib
 import importlib
 import json
-import sys
 import tempfile
 import threading
 from collections.abc import Iterator, Sequence
@@ -24,6 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from genba_shared.problems import Unavailable
+from genba_shared.torchvision import make_torchvision_importable
 
 Rows = npt.NDArray[np.float32]
 Pixels = npt.NDArray[np.uint8]
@@ -255,29 +255,11 @@ def _unit(rows: Any) -> Rows:
     return np.asarray(rows / np.maximum(lengths, 1e-12), np.float32)
 
 
-_declared: list[Any] = []  # torch forgets the schemas when their library object goes
-
-
 def _load_libraries() -> tuple[Any, Any]:
-    """Torch and open_clip, also where torchvision's compiled operators do not load (torch's CPU build from PyPI)."""
+    """Torch and open_clip, which imports torchvision."""
     try:
         torch = importlib.import_module("torch")
-        try:
-            importlib.import_module("torchvision")
-        except RuntimeError as err:
-            if "torchvision::nms" not in str(err):
-                raise
-            _declare_operators(torch)
-            for half_loaded in [name for name in sys.modules if name.split(".")[0] == "torchvision"]:
-                del sys.modules[half_loaded]
+        make_torchvision_importable()
         return torch, importlib.import_module("open_clip")
     except ImportError as err:
         raise EncoderUnavailable(_NOT_INSTALLED) from err
-
-
-def _declare_operators(torch: Any) -> None:
-    """Declare the two operators that torchvision looks up on import; open_clip needs its image transforms only."""
-    library = torch.library.Library("torchvision", "FRAGMENT")
-    for name in ("nms", "qnms"):
-        library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-    _declared.append(library)
