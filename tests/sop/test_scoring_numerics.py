@@ -106,9 +106,9 @@ def test_the_compiled_decoder_walks_exactly_as_the_one_in_numpy(seed: int) -> No
     for mine, other in zip((match, extra), theirs.forwards(columns), strict=True):
         assert np.array_equal(mine, other)
     for number in (0, 1):
-        mine, other = (lattice.walk(columns, match, extra, gold=number) for lattice in (ours, theirs))
-        assert mine.frame.tolist() == other.frame.tolist()
-        assert mine.total == other.total
+        walked = [lattice.walk(columns, match, extra, gold=number) for lattice in (ours, theirs)]
+        assert walked[0].frame.tolist() == walked[1].frame.tolist()
+        assert walked[0].total == walked[1].total
 
 
 def test_frames_that_match_nothing_are_left_out_and_the_place_is_kept() -> None:
