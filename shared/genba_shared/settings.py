@@ -74,6 +74,14 @@ class Platform(BaseSettings):
     principal_secret_file: Path | None = Field(
         default=None, description="File with that secret; without either, one is made in <home>/secrets (mode 0600)."
     )
+    mlflow_tracking_url: str | None = Field(
+        default=None, repr=False, description="MLflow server to which jobs also log params, metrics and artifacts."
+    )
+    mlflow_token_file: Path | None = Field(default=None, description="File with a bearer token for that server.")
+    mlflow_clearance: Literal["public", "internal", "confidential", "secret"] = Field(
+        default="internal",
+        description="Jobs labelled above this, or with a compartment, are not logged to MLflow.",
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="Least level logged.")
     log_format: Literal["json", "console"] = Field(default="json", description="json for machines, console for people.")
     max_upload_bytes: int = Field(
@@ -96,6 +104,10 @@ class Platform(BaseSettings):
         if self.qdrant_api_key is not None:
             return self.qdrant_api_key.get_secret_value()
         return None if self.qdrant_api_key_file is None else self.qdrant_api_key_file.read_text().strip()
+
+    def load_mlflow_token(self) -> str | None:
+        """Raises: OSError if the named file cannot be read."""
+        return None if self.mlflow_token_file is None else self.mlflow_token_file.read_text().strip()
 
     def load_principal_secret(self) -> bytes:
         """The key that gateway and services share: from the setting, its file, or made once under ``home``.
