@@ -81,6 +81,7 @@ class Platform(BaseSettings):
     mlflow_clearance: Literal["public", "internal", "confidential", "secret"] = Field(
         default="internal",
         description="Jobs labelled above this, or with a compartment, are not logged to MLflow.",
+    )
     audit_key_file: Path | None = Field(
         default=None,
         description="File with the 32 bytes in hex that sign the audit log's checkpoints; without it, one is made in <home>/secrets.",
