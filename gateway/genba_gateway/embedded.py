@@ -48,6 +48,12 @@ def _llm(platform: Platform) -> FastAPI:
     return app.create_app(settings.Settings(platform=platform))
 
 
+def _recommend(platform: Platform) -> FastAPI:
+    from genba_recommend import app, settings
+
+    return app.create_app(settings.Settings(platform=platform))
+
+
 def _training(platform: Platform) -> FastAPI:
     from genba_training import app, settings
 
@@ -55,7 +61,12 @@ def _training(platform: Platform) -> FastAPI:
 
 
 # Every service's application, by the name under which the gateway's route table knows it.
-SERVICES: Mapping[str, Callable[[Platform], FastAPI]] = {"sop": _sop, "llm": _llm, "training": _training}
+SERVICES: Mapping[str, Callable[[Platform], FastAPI]] = {
+    "sop": _sop,
+    "llm": _llm,
+    "recommend": _recommend,
+    "training": _training,
+}
 
 
 def create_app(platform: Platform) -> Gateway:

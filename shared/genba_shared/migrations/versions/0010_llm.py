@@ -7,8 +7,8 @@ from alembic import op
 
 from genba_shared import db
 
-revision = "0009_llm"
-down_revision = "0008_audit_tree"
+revision = "0010_llm"
+down_revision = "0009_recommend"
 branch_labels = None
 depends_on = None
 
