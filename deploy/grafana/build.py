@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from deploy.grafana import board_jobs, board_platform, board_recommender
+from deploy.grafana import board_assistant, board_jobs, board_platform, board_recommender
 from grafana_foundation_sdk.builders.dashboard import Dashboard
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
 
@@ -19,6 +19,7 @@ BOARDS: Mapping[str, Callable[[], Dashboard]] = {
     "platform": board_platform.build,
     "jobs": board_jobs.build,
     "recommender": board_recommender.build,
+    "assistant": board_assistant.build,
 }
 
 

@@ -18,6 +18,7 @@ from tests.deploy.test_containers import COMPOSE, OURS
 
 from genba_gateway import settings as gateway_settings
 from genba_gateway.embedded import SERVICES
+from genba_llm import settings as llm_settings
 from genba_shared.settings import Platform
 from genba_training import settings as training_settings
 
@@ -142,6 +143,7 @@ def test_secrets_are_mounted_files_and_settings_exist(overlay: str) -> None:
     known = {f"GENBA_{name.upper()}" for name in Platform.model_fields}
     known |= {f"GENBA_GATEWAY_{name.upper()}" for name in gateway_settings.Settings.model_fields}
     known |= {f"GENBA_TRAINING_{name.upper()}" for name in training_settings.Settings.model_fields}
+    known |= {f"GENBA_LLM_{name.upper()}" for name in llm_settings.Settings.model_fields}
     assert not of_kind(overlay, "Secret"), "a secret's value is nothing for a repository"
     for name, template, container in pods(overlay):
         given = environment(overlay, container)

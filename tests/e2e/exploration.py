@@ -190,7 +190,10 @@ def _make_records(client: Any, platform: Platform, folder: Path) -> Records:
 def _make_llm_records(post: Callable[[str, Any], Any], client: Any) -> dict[str, list[str]]:
     """Decisions, questions in the queue, documents, and a second revision of both of svc-llm's papers."""
     question = {"text": "Register the My Number 1234 5678 9018 of the new employee."}
-    asked = [post("/v1/llm/triage", question) for _ in range(4)]
+    somebody = {"authorization": f"Bearer {post('/v1/keys', {'name': 'asks', 'role': 'operator'})['key']}"}
+    asked = [client.post("/v1/llm/triage", json=question, headers=somebody).json() for _ in range(4)]
+    decided = {"outcome": "ALLOW", "reason": "seed"}
+    post(f"/v1/llm/escalations/{asked[0]['escalation_id']}/decision", decided)  # nobody decides on their own question
     for kind in ("policies", "identities"):
         document = client.get(f"/v1/llm/{kind}").json()["document"]
         post(f"/v1/llm/{kind}", {"document": document, "note": "seed"})
@@ -201,6 +204,9 @@ def _make_llm_records(post: Callable[[str, Any], Any], client: Any) -> dict[str,
         assert answer.ok, answer.text
         documents.append(str(answer.json()["id"]))
     post("/v1/llm/office/summarize", {"document_id": documents[0]})
+    period = "start=2026-01-01T00:00:00Z&end=2036-01-01T00:00:00Z"
+    for path in ("models/genba-extractive-1", "policies/2", "identities/2", f"report?{period}"):
+        assert client.get(f"/v1/llm/{path}").ok, path
     escalations = [str(each["escalation_id"]) for each in asked]
     return {
         "decision_id": [str(each["id"]) for each in asked],
