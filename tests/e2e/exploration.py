@@ -40,7 +40,7 @@ SEED = 20261121
 EXAMPLES_PER_OPERATION = 12  # fuzzed, beside the boundary cases that schemathesis derives from the schemas
 ARTIFACT = "answer.txt"
 MODEL, VERSIONS = "explored.toy", 4
-IMPORTANCE = {
+IMPORTANCE: dict[str, Any] = {
     "model": "recommend.two_tower",
     "feature": "item id",
     "metric": "ndcg_at_10",

@@ -21,7 +21,8 @@ NOBODY = np.zeros(0, np.int64)
 
 def units(rng: np.random.Generator, n: int, dim: int = 16) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
     rows = rng.normal(size=(n, dim)).astype(np.float32)
-    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    out: np.ndarray[tuple[int, ...], np.dtype[np.float32]] = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    return out
 
 
 @pytest.mark.parametrize("size", [0, 1, 5, 127, 128, 1000, 20_000])
