@@ -15,6 +15,8 @@ from typing import Any, Final, Literal
 import numpy as np
 import numpy.typing as npt
 
+from genba_llm.refused import Refused
+
 Quant = Literal["F32", "F16", "Q8_0", "Q4_K_M", "Q6_K"]
 WRITTEN_HERE: Final = ("F32", "F16", "Q8_0")
 _FILE_TYPES: Final = {"F32": 0, "F16": 1, "Q8_0": 7}
@@ -32,7 +34,7 @@ _LAYER: Final = {
 _TOP: Final = {"model.embed_tokens": "token_embd", "model.norm": "output_norm", "lm_head": "output"}
 
 
-class CannotExport(ValueError):
+class CannotExport(Refused):
     """The model cannot become a GGUF file of this kind."""
 
 

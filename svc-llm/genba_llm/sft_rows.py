@@ -10,6 +10,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from genba_llm.refused import Refused
+
 DecisionName = Literal["ALLOW", "ESCALATE", "DENY", "REFUSE"]
 Domain = Literal[
     "defense", "aerospace", "transport", "medical", "finance", "business", "information_systems", "general"
@@ -39,7 +41,7 @@ class Row(BaseModel):
         return "<think-" in self.output
 
 
-class TooManyBadRows(ValueError):
+class TooManyBadRows(Refused):
     """More rows of a data set do not match the schema than may be skipped."""
 
 
