@@ -10,7 +10,7 @@ from pydantic import Field, ValidationError
 
 from genba_llm.line_settings import LineSettings
 from genba_llm.refused import Refused
-from genba_shared.problems import Conflict, Invalid, Unavailable
+from genba_shared.problems import Conflict, Invalid
 from genba_shared.recipe import Gate, Params, Recipe, Registration, Result, Run
 
 MODEL_NAME = "llm.so8t"
@@ -106,7 +106,7 @@ class So8tParams(Params):
 def so8t(params: So8tParams, run: Run) -> Result:
     """Fine-tune a model of the Phi-3 family with LoRA and rotations, burn it in, export it and register the bundle."""
     if importlib.util.find_spec("transformers") is None or importlib.util.find_spec("torch") is None:
-        raise Unavailable("This worker cannot fine-tune: install genba[so8t] there.")
+        raise Conflict("This worker cannot fine-tune: install genba[so8t] there.")
     from genba_llm import so8t_line
     from genba_llm.finetune_config import config_of
 
