@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
+from genba_llm import synthesise as templates
 from genba_llm.corpus_quality import domain_of, quality
 from genba_llm.corpus_readers import Document, read_documents
 from genba_llm.duplicates import Seen
@@ -23,6 +24,7 @@ from genba_llm.sft_rows import Row
 from genba_llm.shards import ROWS_PER_SHARD, ShardWriter, batches, read_shards
 
 if TYPE_CHECKING:
+    from genba_llm.verdict import Domain
     from genba_shared.recipe import Run
 
 _BATCH = 512
@@ -39,6 +41,13 @@ class Tally:
     by_licence: Counter[str] = field(default_factory=Counter)
     dropped: Counter[str] = field(default_factory=Counter)
     quality_deciles: list[int] = field(default_factory=lambda: [0] * 10)
+
+    def keep(self, row: Row) -> None:
+        """Count a row that stays."""
+        self.n_kept += 1
+        self.by_domain[row.domain] += 1
+        self.by_decision[row.decision] += 1
+        self.by_licence[row.licence] += 1
 
     def as_json(self) -> dict[str, Any]:
         """Plain values, sorted."""
@@ -123,6 +132,29 @@ def _keep(batch: list[Document], writer: ShardWriter, tally: Tally, keep_from: f
     return filled
 
 
+def synthesise(
+    domains: Sequence[Domain], run: Run, *, per_domain: int, seed: int, rows_per_shard: int = ROWS_PER_SHARD
+) -> Collected:
+    """Rows of every domain, a shard boundary after each, so that a killed job goes on with the domain it was in.
+
+    Raises: Refused when the templates do not give as many.
+    """
+    saved = run.checkpoint.load()
+    state: dict[str, Any] = saved.state if saved else {"done": 0, "shards": [], "tally": Tally().as_json()}
+    tally = Tally.from_json(state["tally"])
+    writer = ShardWriter(run.artifacts, run.workdir, list(state["shards"]), rows_per_shard)
+    for index in range(int(state["done"]), len(domains)):
+        for row in templates.synthesise(domains[index], per_domain, seed=seed):
+            tally.n_read += 1
+            tally.keep(row)
+            writer.add(row.model_dump())
+            if tally.n_read % _BATCH == 0:
+                run.progress(0.99 * tally.n_read / (per_domain * len(domains)), domains[index])
+        writer.flush()
+        run.checkpoint.save({"done": index + 1, "shards": writer.keys, "tally": tally.as_json()})
+    return Collected(writer.keys, tally)
+
+
 def validate(shards: Sequence[str], run: Run, *, evaluation: Sequence[str], max_bad: int) -> Collected:
     """Rows that match the schema, repeat no other and stand in no evaluation set.
 
@@ -140,10 +172,7 @@ def validate(shards: Sequence[str], run: Run, *, evaluation: Sequence[str], max_
             elif repeated := seen.add(f"{question}\n{row.output}", place):
                 tally.dropped["copy" if repeated[1] == 1.0 else "near copy"] += 1
             else:
-                tally.n_kept += 1
-                tally.by_domain[row.domain] += 1
-                tally.by_decision[row.decision] += 1
-                tally.by_licence[row.licence] += 1
+                tally.keep(row)
                 writer.add(row.model_dump())
             if tally.n_read % _BATCH == 0:
                 run.progress(0.5, f"{tally.n_read} rows")

@@ -11,11 +11,9 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from genba_llm.refused import Refused
+from genba_llm.verdict import Domain
 
 DecisionName = Literal["ALLOW", "ESCALATE", "DENY", "REFUSE"]
-Domain = Literal[
-    "defense", "aerospace", "transport", "medical", "finance", "business", "information_systems", "general"
-]
 
 
 class Row(BaseModel):

@@ -10,6 +10,7 @@ from pydantic import Field, ValidationError
 
 from genba_llm.line_settings import LineSettings
 from genba_llm.refused import Refused
+from genba_llm.verdict import DOMAINS, Domain
 from genba_shared.problems import Conflict, Invalid
 from genba_shared.recipe import Gate, Params, Recipe, Registration, Result, Run
 
@@ -36,6 +37,25 @@ def collect(params: CollectParams, run: Run) -> Result:
     except Refused as err:
         raise Conflict(str(err)) from err
     return _told("Collected documents", collected, run)
+
+
+class SynthesiseParams(Params):
+    """How many rows of which domains."""
+
+    per_domain: Annotated[int, Field(ge=1, le=100_000)] = 25_000
+    domains: list[Domain] = Field(default_factory=lambda: list(DOMAINS), min_length=1, max_length=len(DOMAINS))
+    seed: Annotated[int, Field(ge=0)] = 0
+
+
+def synthesise(params: SynthesiseParams, run: Run) -> Result:
+    """Write rows from templates and contrast pairs. The same parameters give the same shards."""
+    from genba_llm import data_line
+
+    try:
+        made = data_line.synthesise(params.domains, run, per_domain=params.per_domain, seed=params.seed)
+    except Refused as err:
+        raise Conflict(str(err)) from err
+    return _told("Synthesised rows", made, run)
 
 
 class ValidateParams(Params):
@@ -238,6 +258,7 @@ SO8T_RECIPES: dict[str, Recipe[Any]] = {
             scope="llm:write",
             time_limit_s=24 * 3600.0,
         ),
+        Recipe("llm.synthesise", SynthesiseParams, synthesise, summary="Write rows from templates.", scope="llm:write"),
         Recipe("llm.validate", ValidateParams, validate, summary="Check rows before training.", scope="llm:write"),
         Recipe(
             "llm.so8t",
