@@ -22,6 +22,7 @@ from genba_gateway.embedded import SERVICES, create_app
 from genba_gateway.home import migrate
 from genba_gateway.routes import ROUTES
 from genba_llm import settings as llm_settings
+from genba_llm.line_settings import LineSettings
 from genba_recommend import settings as recommend_settings
 from genba_shared.principal import ROLES
 from genba_shared.problems import Problem
@@ -78,6 +79,7 @@ def settings_page() -> str:
         ("Gateway", gateway_settings.Settings),
         ("svc-sop", sop_settings.Settings),
         ("svc-llm", llm_settings.Settings),
+        ("svc-llm: the training line", LineSettings),
         ("svc-recommend", recommend_settings.Settings),
         ("svc-training", training_settings.Settings),
     ):

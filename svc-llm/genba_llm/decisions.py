@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -70,6 +70,20 @@ class Recorded:
 
 
 @dataclass(frozen=True)
+class _Pending:
+    """A decision that is about to be written."""
+
+    principal: Principal
+    asked: Asked
+    verdict: GateDecision
+    decision_id: str
+    created_at: datetime
+    escalation_id: str | None
+    salt: bytes
+    entry: NewEntry
+
+
+@dataclass(frozen=True)
 class Decisions:
     """The gate with its memory."""
 
@@ -122,43 +136,63 @@ class Decisions:
         )
         return self.record(principal, asked, raised, event_id=event_id)
 
+    def decide_all(self, principal: Principal, asked: Sequence[Asked]) -> list[Recorded]:
+        """Ask for several texts and record them together, for the price of one write."""
+        pending = [self._pending(principal, each, self.judge(principal, each), None) for each in asked]
+        return self._write(pending) if pending else []
+
     def record(
         self, principal: Principal, asked: Asked, verdict: GateDecision, *, event_id: int | None = None
     ) -> Recorded:
         """Write it down; back when it is durable."""
-        decision_id, created_at = new_id("dec"), utc_now()
+        return self._write([self._pending(principal, asked, verdict, event_id)])[0]
+
+    def _pending(self, principal: Principal, asked: Asked, verdict: GateDecision, event_id: int | None) -> _Pending:
+        decision_id, prompt = new_id("dec"), commit(asked.text)
+        detail = self._detail(principal, asked, verdict, prompt.digest, event_id)
         escalates = verdict.decision is Decision.ESCALATE and asked.queue
-        escalation_id = new_id("esc") if escalates else None
-        prompt = commit(asked.text)
-        entry = NewEntry(
-            "llm.decision",
-            principal.subject,
+        return _Pending(
+            principal,
+            asked,
+            verdict,
             decision_id,
-            self._detail(principal, asked, verdict, prompt.digest, event_id),
+            utc_now(),
+            new_id("esc") if escalates else None,
+            prompt.salt,
+            NewEntry("llm.decision", principal.subject, decision_id, detail),
         )
 
+    def _write(self, pending: Sequence[_Pending]) -> list[Recorded]:
         def also(session: Session, entries: list[AuditEntry]) -> None:
-            session.add(self._row(principal, asked, verdict, decision_id, created_at, entries[0].seq))
+            for each, entry in zip(pending, entries, strict=True):
+                session.add(self._row(each, entry.seq))
             session.flush()
-            session.add(self._sealed(asked, decision_id, created_at, prompt.salt, queued=escalates))
-            if escalation_id is not None:
-                session.add(
-                    EscalationRow(
-                        id=escalation_id,
-                        tenant=principal.tenant,
-                        clearance=self._label(principal, asked),
-                        created_at=created_at,
-                        created_by=principal.subject,
-                        decision_id=decision_id,
-                        target=verdict.escalation_target or "administrator",
-                        status="open",
-                        due_at=created_at + timedelta(seconds=self.settings.escalation_sla_s),
-                    )
-                )
+            for each in pending:
+                session.add(self._sealed(each))
+                if each.escalation_id is not None:
+                    session.add(self._escalation(each, each.escalation_id))
 
-        [written] = self.writer.append_all([entry], also=also)
-        self.metrics.decisions.labels(asked.route, verdict.decision.label, verdict.domain).inc()
-        return Recorded(decision_id, created_at, written.seq, verdict, escalation_id)
+        written = self.writer.append_all([each.entry for each in pending], also=also)
+        for each in pending:
+            decided = each.verdict
+            self.metrics.decisions.labels(each.asked.route, decided.decision.label, decided.domain).inc()
+        return [
+            Recorded(each.decision_id, each.created_at, entry.seq, each.verdict, each.escalation_id)
+            for each, entry in zip(pending, written, strict=True)
+        ]
+
+    def _escalation(self, pending: _Pending, escalation_id: str) -> EscalationRow:
+        return EscalationRow(
+            id=escalation_id,
+            tenant=pending.principal.tenant,
+            clearance=self._label(pending.principal, pending.asked),
+            created_at=pending.created_at,
+            created_by=pending.principal.subject,
+            decision_id=pending.decision_id,
+            target=pending.verdict.escalation_target or "administrator",
+            status="open",
+            due_at=pending.created_at + timedelta(seconds=self.settings.escalation_sla_s),
+        )
 
     def note_answer(
         self, principal: Principal, recorded: Recorded, *, answer: str, hidden: str, facts: Mapping[str, JsonValue]
@@ -224,21 +258,14 @@ class Decisions:
     def _label(self, principal: Principal, asked: Asked) -> int:
         return min(int(principal.clearance), max(int(asked.classification), 1))
 
-    def _row(
-        self,
-        principal: Principal,
-        asked: Asked,
-        verdict: GateDecision,
-        decision_id: str,
-        created_at: datetime,
-        audit_seq: int,
-    ) -> DecisionRow:
+    def _row(self, pending: _Pending, audit_seq: int) -> DecisionRow:
+        principal, asked, verdict = pending.principal, pending.asked, pending.verdict
         fused = verdict.stage("fusion")
         return DecisionRow(
-            id=decision_id,
+            id=pending.decision_id,
             tenant=principal.tenant,
             clearance=self._label(principal, asked),
-            created_at=created_at,
+            created_at=pending.created_at,
             created_by=principal.subject,
             route=asked.route,
             action=asked.action,
@@ -255,16 +282,16 @@ class Decisions:
             audit_seq=audit_seq,
         )
 
-    def _sealed(self, asked: Asked, decision_id: str, created_at: datetime, salt: bytes, *, queued: bool) -> SealedText:
-        full = self.gate.policy.state.audit_text == "full"
+    def _sealed(self, pending: _Pending) -> SealedText:
+        full, queued = self.gate.policy.state.audit_text == "full", pending.escalation_id is not None
         keep = "policy" if full else "queue" if queued else "commitment"
-        sealed = self.vault.seal(asked.text, bound_to=f"{decision_id}/prompt") if full or queued else None
+        bound_to = f"{pending.decision_id}/prompt"
         held_for = _QUEUE_GRACE if keep == "queue" else timedelta(days=self.settings.text_retention_days)
         return SealedText(
-            decision_id=decision_id,
+            decision_id=pending.decision_id,
             kind="prompt",
-            salt=salt,
-            sealed=sealed,
+            salt=pending.salt,
+            sealed=self.vault.seal(pending.asked.text, bound_to=bound_to) if full or queued else None,
             keep=keep,
-            expires_at=created_at + held_for,
+            expires_at=pending.created_at + held_for,
         )

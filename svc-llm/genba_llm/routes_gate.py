@@ -91,8 +91,8 @@ def think(body: ThinkIn, here: Here, principal: Writer) -> ThinkOut:
 def moderate(body: ModerationIn, here: Here, principal: Writer) -> ModerationOut:
     """OpenAI's moderation: flagged is what would not be answered at once. Nothing waits for a person."""
     results = []
-    for text in body.texts():
-        recorded = here.decisions.decide(principal, Asked(text or " ", "moderations", queue=False))
+    asked = [Asked(text or " ", "moderations", queue=False) for text in body.texts()]
+    for recorded in here.decisions.decide_all(principal, asked):
         verdict = recorded.verdict
         fused = verdict.stage("fusion")
         scores = {each.label: float(fused.scores.get(each.label, 0.0)) if fused else 0.0 for each in Decision}
@@ -114,11 +114,8 @@ def guardrail(body: GuardrailIn, here: Here, principal: Writer) -> GuardrailOut:
     given = body.additional_provider_specific_params or {}
     action: Action = "disclose" if body.input_type == "response" else "ask"
     route = f"guardrail_{body.input_type}"
-    found = [
-        here.decisions.decide(principal, Asked(text, route, action, queue=False))
-        for text in body.texts or []
-        if text.strip()
-    ]
+    texts = [text for text in body.texts or [] if text.strip()]
+    found = here.decisions.decide_all(principal, [Asked(text, route, action, queue=False) for text in texts])
     threshold = Decision.DENY if given.get("let_escalations_pass") is True else Decision.ESCALATE
     worst = max(found, key=lambda each: each.verdict.decision, default=None)
     if worst is not None and worst.verdict.decision >= threshold:

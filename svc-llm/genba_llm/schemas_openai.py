@@ -215,7 +215,7 @@ class ModerationOut(OpenAi):
 class GuardrailIn(OpenAi):
     """What LiteLLM's Generic Guardrail sends."""
 
-    texts: Annotated[list[str] | None, Field(max_length=MAX_MESSAGES)] = None
+    texts: Annotated[list[str] | None, Field(max_length=64)] = None
     input_type: Literal["request", "response"] = "request"
     request_data: dict[str, Any] | None = None
     structured_messages: list[dict[str, Any]] | None = None

@@ -44,6 +44,7 @@ ANSWERED_WELL_BEFORE = {
     "DELETE /v1/sop/procedures/{procedure_id}/golds/{gold_id}",
     "POST /v1/models/{model}/rollback",
     "POST /v1/llm/policies",
+    "POST /v1/llm/chat/completions",
     "GET /v1/llm/policies/{revision}",
     "POST /v1/llm/identities",
     "GET /v1/llm/identities/{revision}",
@@ -55,6 +56,7 @@ ANSWERED_WELL_BEFORE = {
     "POST /v1/recommend/events",
     "POST /v1/recommend/users/{user_id}/embedding",  # nothing serves in it
     "POST /v1/recommend/experiments/{experiment_id}/promote",
+    "GET /v1/recommend/users/{user_id}/items/{item_id}/explanation",
 }
 
 

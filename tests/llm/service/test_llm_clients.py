@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import io
 import shutil
 import threading
 import time
@@ -17,13 +18,17 @@ import openai
 import pytest
 import uvicorn
 from mcp.client.client import Client
+from rich.console import Console
 from tests.llm.service.model_server import MODEL, ModelServer, serving
+from typer.testing import CliRunner
 
 from genba_gateway import app as gateway
 from genba_gateway import settings as gateway_settings
 from genba_gateway.home import first_admin_key
 from genba_gateway.keys import Keys
+from genba_llm import demo
 from genba_llm.app import create_app
+from genba_llm.cli import app as cli
 from genba_llm.settings import Settings
 from genba_shared.db import Database
 from genba_shared.settings import Platform
@@ -36,16 +41,18 @@ class Installation:
     """A gateway with svc-llm behind it, on a real port."""
 
     def __init__(self, url: str, platform: Platform, model: ModelServer) -> None:
-        self.url, self.model = url, model
+        self.url, self.model, self.home = url, model, platform.home
         database = Database(platform.database_url)
         self.key = Keys(database, env="dev").create("operator", role="operator", clearance="internal")[1]
+        self.admin = (platform.home / "admin.key").read_text().strip()
         self.viewer = Keys(database, env="dev").create("viewer", role="viewer", clearance="internal")[1]
         database.close()
 
 
 @pytest.fixture(scope="module")
 def installation(tmp_path_factory: pytest.TempPathFactory, _upgraded_sqlite: Path) -> Iterator[Installation]:
-    home = tmp_path_factory.mktemp("clients")
+    home = tmp_path_factory.mktemp("clients") / "home"
+    home.mkdir()
     shutil.copy(_upgraded_sqlite, home / "genba.db")
     platform = Platform(home=home, log_level="error")
     first_admin_key(platform)
@@ -205,3 +212,74 @@ def test_the_tools_ask_for_the_same_key_as_the_routes(installation: Installation
         assert client.post(url, json={}, headers={"authorization": f"Bearer {installation.viewer}"}).status_code == 403
         got = client.get(url, headers={"authorization": f"Bearer {installation.key}"})
         assert (got.status_code, got.headers["allow"]) == (405, "POST")
+
+
+RUN = CliRunner().invoke
+
+
+@pytest.fixture
+def genba(installation: Installation, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """``genba llm …`` as an engineer who may also review."""
+    monkeypatch.setenv("GENBA_URL", installation.url)
+    monkeypatch.setenv("GENBA_API_KEY", installation.admin)
+
+    def run(*arguments: str, code: int = 0) -> str:
+        done = RUN(cli, list(arguments))
+        assert done.exit_code == code, done.output
+        return done.output
+
+    return run
+
+
+def test_the_command_asks_and_its_exit_code_says_what_was_decided(
+    genba: Any, installation: Installation, tmp_path: Path
+) -> None:
+    assert "ALLOW" in genba("triage", QUESTION)
+    assert "entry" in genba("triage", PLANS, "--domain", "defense", code=1)
+    installation.model.text, kept = "<think-task>HIDDEN</think-task><final>25 Nm.</final>", installation.model.text
+    assert genba("think", QUESTION).strip() == "25 Nm."
+    installation.model.text = kept
+    manual = tmp_path / "manual.md"
+    manual.write_text("# Manual\n\nM8 bolts of the guard are tightened to 25 Nm.")
+    document = genba("documents", "add", str(manual), "--clearance", "internal").strip()
+    assert document.startswith("doc_")
+    assert "Manual" in genba("documents", "list")
+    assert "25 Nm" in genba("search", "M8 bolts of the guard")
+    report = tmp_path / "report.html"
+    period = ("--start", "2026-01-01T00:00:00Z", "--end", "2036-01-01T00:00:00Z")
+    genba("report", *period, "--out", str(report))
+    assert report.read_text().startswith("<!doctype html>")
+    genba("report", *period, "--out", str(tmp_path / "report.doc"), code=2)
+
+
+def test_the_command_publishes_rules_and_says_why_it_cannot(genba: Any, tmp_path: Path) -> None:
+    shown = genba("policies", "show")
+    policy = tmp_path / "policy.yml"
+    policy.write_text(shown, encoding="utf-8")
+    assert "is in force" in genba("policies", "publish", str(policy), "--note", "the same")
+    policy.write_text("domains: {}", encoding="utf-8")
+    genba("policies", "publish", str(policy), "--note", "broken", code=3)
+    policy.write_text("a: [", encoding="utf-8")
+    genba("policies", "publish", str(policy), "--note", "broken", code=2)
+
+
+def test_the_command_decides_what_somebody_else_asked(genba: Any, installation: Installation) -> None:
+    headers = {"authorization": f"Bearer {installation.key}"}
+    body = {"text": "Please register the My Number 1234 5678 9018 of the new employee."}
+    asked = httpx.post(f"{installation.url}/v1/llm/triage", json=body, headers=headers, trust_env=False).json()
+    escalation = asked["escalation_id"]
+    assert escalation in genba("escalations", "list")
+    assert "My Number" in genba("escalations", "show", escalation)
+    genba("escalations", "decide", escalation, "ALLOW", "--reason", "They asked for it.")
+    assert escalation not in genba("escalations", "list")
+    genba("escalations", "decide", escalation, "DENY", "--reason", "Too late.", code=3)
+
+
+def test_the_demos_story_finds_what_it_planted(installation: Installation) -> None:
+    headers = {"authorization": f"Bearer {installation.admin}"}
+    with httpx.Client(base_url=installation.url, headers=headers, trust_env=False, timeout=60) as client:
+        installation.model.text, kept = "<final>25 Nm.</final>", installation.model.text
+        try:
+            assert demo.run(client, installation.home.parent / "llm", Console(file=io.StringIO()))
+        finally:
+            installation.model.text = kept
