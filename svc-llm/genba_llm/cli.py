@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 import typer
 import yaml
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
 
 from genba_shared.commands import BAD_INPUT, LOCAL, NEGATIVE, Key, Url, checked, complain, connect, out
 
@@ -24,6 +24,7 @@ app.add_typer(escalations, name="escalations")
 app.add_typer(policies, name="policies")
 
 Json = dict[str, Any]
+_ID = Column("id", min_width=30, no_wrap=True)  # whole even in a narrow terminal: it is there to be copied
 _COLOURS = {"ALLOW": "green", "ESCALATE": "yellow", "DENY": "red", "REFUSE": "bold red"}
 Domain = Annotated[str | None, typer.Option(help="The domain, where you know it.")]
 
@@ -110,7 +111,7 @@ def list_documents(url: Url = LOCAL, key: Key = "") -> None:
     """The newest documents that you may see."""
     with connect(url, key) as client:
         found: Json = checked(client.get("/v1/llm/documents", params={"limit": 200})).json()
-    table = Table("id", "title", "kind", "clearance", "characters")
+    table = Table(_ID, "title", "kind", "clearance", "characters")
     for each in found["items"]:
         table.add_row(each["id"], escape(each["title"]), each["kind"], each["clearance"], f"{each['chars']:,}")
     out.print(table)
@@ -123,7 +124,7 @@ def list_escalations(
     """The newest questions in the queue."""
     with connect(url, key) as client:
         found: Json = checked(client.get("/v1/llm/escalations", params={"status": status, "limit": 200})).json()
-    table = Table("id", "for", "asked by", "due", "overdue", "assignee")
+    table = Table(_ID, "for", "asked by", "due", "overdue", "assignee")
     for each in found["items"]:
         late = "yes" if each["overdue"] else ""
         table.add_row(each["id"], each["target"], each["created_by"], each["due_at"], late, each["assignee"] or "")
