@@ -39,7 +39,7 @@ def load(folder: Path, *, most: int = 1000, seed: int = 0) -> dict[str, list[Row
     for name, rows in _sources(folder):
         texts = list(rows)
         rng.shuffle(texts)
-        kept = []
+        kept: list[Row] = []
         for row in texts:
             if len(kept) >= most:
                 break
@@ -49,7 +49,9 @@ def load(folder: Path, *, most: int = 1000, seed: int = 0) -> dict[str, list[Row
     return found
 
 
-def _near_duplicate(text: str, seen: list[frozenset[str]], index: dict[str, list[int]], *, at_least: float = 0.7) -> bool:
+def _near_duplicate(
+    text: str, seen: list[frozenset[str]], index: dict[str, list[int]], *, at_least: float = 0.7
+) -> bool:
     """Whether the NFKC 5-grams of ``text`` overlap with those of one seen before (Jaccard); remembers it if not."""
     plain = re.sub(r"\s+", " ", unicodedata.normalize("NFKC", text).lower()).strip()
     grams = frozenset(plain[i : i + 5] for i in range(max(len(plain) - 4, 1)))
@@ -83,24 +85,58 @@ def _rows(texts: Iterator[str], decision: Decision, language: str) -> Iterator[R
 
 def _sources(f: Path) -> Iterator[tuple[str, Iterator[Row]]]:
     """Small and direct sets first: where sets share rows, they keep them."""
-    yield "strongreject", _rows((r["forbidden_prompt"] for r in _csv(f / "attacks_en/strongreject_dataset.csv", "forbidden_prompt")), R, "en")
-    yield "malicious_instruct", _rows(iter((f / "attacks_en/malicious_instruct.txt").read_text("utf-8").splitlines()), R, "en")
-    yield "simple_safety_tests", _rows((r["prompts_final"] for r in _csv(f / "simple_safety_tests.csv", "prompts_final")), R, "en")
-    harm = (r["Behavior"] for r in _csv(f / "attacks_en/harmbench_behaviors_text_all.csv", "Behavior") if r["FunctionalCategory"] == "standard")
+    yield (
+        "strongreject",
+        _rows(
+            (r["forbidden_prompt"] for r in _csv(f / "attacks_en/strongreject_dataset.csv", "forbidden_prompt")),
+            R,
+            "en",
+        ),
+    )
+    yield (
+        "malicious_instruct",
+        _rows(iter((f / "attacks_en/malicious_instruct.txt").read_text("utf-8").splitlines()), R, "en"),
+    )
+    yield (
+        "simple_safety_tests",
+        _rows((r["prompts_final"] for r in _csv(f / "simple_safety_tests.csv", "prompts_final")), R, "en"),
+    )
+    harm = (
+        r["Behavior"]
+        for r in _csv(f / "attacks_en/harmbench_behaviors_text_all.csv", "Behavior")
+        if r["FunctionalCategory"] == "standard"
+    )
     yield "harmbench", _rows(harm, R, "en")
     yield "advbench", _rows((r["Behavior"] for r in _csv(f / "attacks_en/advbench_behaviors.csv", "Behavior")), R, "en")
-    yield "refusal_direction_harmful", _rows((r["instruction"] for r in _json(f / "refusal_direction/harmful_test.json")), R, "en")
+    yield (
+        "refusal_direction_harmful",
+        _rows((r["instruction"] for r in _json(f / "refusal_direction/harmful_test.json")), R, "en"),
+    )
     yield "do_not_answer", _rows((r["question"] for r in _csv(f / "do_not_answer_en.csv", "question")), R, "en")
-    yield "xsafety_crimes_ja", _rows(iter((f / "xsafety/ja/Crimes_And_Illegal_Activities.csv").read_text("utf-8-sig").splitlines()), R, "ja")
+    yield (
+        "xsafety_crimes_ja",
+        _rows(iter((f / "xsafety/ja/Crimes_And_Illegal_Activities.csv").read_text("utf-8-sig").splitlines()), R, "ja"),
+    )
     inject = [r for r in _json(f / "cyberseceval/prompt_injection.json") if r["injection_type"] == "direct"]
     yield "cyberseceval_injection", _rows((r["user_input"] for r in inject), D, "en")
-    japanese = [r for r in _json(f / "cyberseceval/prompt_injection_multilingual_machine_translated.json") if r["speaking_language"] == "Japanese"]
+    japanese = [
+        r
+        for r in _json(f / "cyberseceval/prompt_injection_multilingual_machine_translated.json")
+        if r["speaking_language"] == "Japanese"
+    ]
     yield "cyberseceval_injection_ja", _rows((r["user_input"] for r in japanese), D, "ja")
     yield "inthewild_jailbreaks", _rows(iter(json.loads((f / "inthewild_jailbreaks.json").read_text("utf-8"))), D, "en")
     yield "coconot_contrast", _rows((str(r["prompt"]) for r in _jsonl(f / "coconot_pref.jsonl")), A, "en")
-    yield "refusal_direction_harmless", _rows((r["instruction"] for r in _json(f / "refusal_direction/harmless_test.json")), A, "en")
+    yield (
+        "refusal_direction_harmless",
+        _rows((r["instruction"] for r in _json(f / "refusal_direction/harmless_test.json")), A, "en"),
+    )
     yield "cyberseceval_benign", _rows((r["mutated_prompt"] for r in _json(f / "cyberseceval/mitre_frr.json")), A, "en")
-    frr = (r["mutated_prompt"] for r in _json(f / "cyberseceval/frr_multilingual_machine_translated.json") if re.search("[\u3040-\u30ff]", r["mutated_prompt"]))
+    frr = (
+        r["mutated_prompt"]
+        for r in _json(f / "cyberseceval/frr_multilingual_machine_translated.json")
+        if re.search("[\u3040-\u30ff]", r["mutated_prompt"])
+    )
     yield "cyberseceval_benign_ja", _rows(frr, A, "ja")
     turns = (str(turn) for r in _jsonl(f / "mtbench_ja.jsonl") for turn in r["turns"][:1])  # type: ignore[index]
     yield "mtbench_ja", _rows(turns, A, "ja")

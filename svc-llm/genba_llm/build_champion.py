@@ -18,7 +18,7 @@ from pathlib import Path
 from genba_llm.classifier import CHAMPION, Classifier
 from genba_llm.classifier_fit import Row, balanced, fit
 from genba_llm.contrast import generate
-from genba_llm.features import reading
+from genba_llm.features import FeatureConfig, reading
 from genba_llm.fusion import FUSION, Fusion
 from genba_llm.fusion_fit import Calibration, fit_fusion
 from genba_llm.kana import hiragana_of
@@ -48,16 +48,21 @@ class Built:
 
 
 def build(
-    rows: Sequence[Row], *, name: str = "champion", seed: int = SEED, step: Callable[[int, float], None] | None = None
+    rows: Sequence[Row],
+    *,
+    name: str = "champion",
+    seed: int = SEED,
+    config: FeatureConfig | None = None,
+    step: Callable[[int, float], None] | None = None,
 ) -> Built:
     """Train and calibrate on ``rows``. Raises: ValueError with too few decisions or too few dangerous rows."""
     digest = data_hash(rows)
     version = f"{name}-{digest[:12]}"
     seen, unseen = split_by_subject(rows, share=_CALIBRATION_SHARE, seed=seed)
-    first = fit(balanced(seen), version=version, step=step)
+    first = fit(balanced(seen), config=config, version=version, step=step)
     held = random.Random(seed).sample(unseen, min(CALIBRATION_ROWS, len(unseen)))  # noqa: S311
     fusion, calibration = fit_fusion(held, first, version=f"fusion-{digest[:12]}", seed=seed)
-    return Built(fit(balanced(rows), version=version, step=step), fusion, calibration, len(rows), digest)
+    return Built(fit(balanced(rows), config=config, version=version, step=step), fusion, calibration, len(rows), digest)
 
 
 def training_rows(seed: int = SEED) -> list[Row]:
@@ -65,7 +70,9 @@ def training_rows(seed: int = SEED) -> list[Row]:
     rows = generate(seed)
     rng = random.Random(seed)  # noqa: S311
     japanese = [row for row in rows if row.language == "ja" and rng.random() < _KANA_SHARE]
-    kana = [Row(hiragana_of(reading(row.text)), row.decision, row.source, row.family, row.subject, "ja") for row in japanese]
+    kana = [
+        Row(hiragana_of(reading(row.text)), row.decision, row.source, row.family, row.subject, "ja") for row in japanese
+    ]
     return rows + kana
 
 
@@ -91,4 +98,6 @@ def data_hash(rows: Sequence[Row]) -> str:
 if __name__ == "__main__":
     made = build(training_rows())
     made.save(Path(sys.argv[1]) if len(sys.argv) > 1 else CHAMPION, source="genba_llm.contrast", seed=SEED)
-    sys.stdout.write(f"{made.classifier.version}: {made.rows} rows, {made.calibration}, {Decision.ALLOW.name} from {made.fusion.allow_from:.3f}\n")
+    sys.stdout.write(
+        f"{made.classifier.version}: {made.rows} rows, {made.calibration}, {Decision.ALLOW.name} from {made.fusion.allow_from:.3f}\n"
+    )

@@ -33,7 +33,9 @@ def concepts_of(lowered: str) -> list[str]:
     found: list[str] = []
     if not lowered.isascii():
         only_kana = len(lowered) >= _SHORTEST_KANA_TEXT and not _KANJI.search(lowered)
-        found = list(_in_japanese(hiragana_of(lowered) if only_kana else lowered, _by_reading() if only_kana else _japanese()))
+        found = list(
+            _in_japanese(hiragana_of(lowered) if only_kana else lowered, _by_reading() if only_kana else _japanese())
+        )
     found += _in_english(lowered)
     return [concept for concept, _ in itertools.groupby(found)]
 
@@ -79,7 +81,11 @@ def fold(word: str) -> str:
     if len(word) <= 3 or not word.isalpha():
         return word
     for ending, kept in (("ies", "y"), ("sses", "ss"), ("ing", ""), ("ed", ""), ("es", ""), ("s", ""), ("e", "")):
-        if word.endswith(ending) and len(word) - len(ending) >= 3 and not (ending == "s" and word.endswith(("ss", "us", "is"))):
+        if (
+            word.endswith(ending)
+            and len(word) - len(ending) >= 3
+            and not (ending == "s" and word.endswith(("ss", "us", "is")))
+        ):
             stem = word[: len(word) - len(ending)] + kept
             if ending in {"ing", "ed"} and len(stem) > 3 and stem[-1] == stem[-2] and stem[-1] not in "ls":
                 stem = stem[:-1]
@@ -112,7 +118,9 @@ def _by_reading() -> _ByFirst:
     from genba_llm.features import reading
 
     read = ((concept, hiragana_of(reading(word))) for concept, word in _entries("ja") if not word.isascii())
-    return _by_first((concept, word) for concept, word in read if len(word) >= _SHORTEST_READING or word in _SHORT_READINGS)
+    return _by_first(
+        (concept, word) for concept, word in read if len(word) >= _SHORTEST_READING or word in _SHORT_READINGS
+    )
 
 
 def _by_first(entries: Iterable[tuple[str, str]]) -> _ByFirst:

@@ -93,14 +93,54 @@ def _acts(language: Language, recipe: Recipe, rng: random.Random) -> Iterator[Ro
                     text = _fill(frames[kind][index], phrase, language)
                     if text is not None:
                         yield Row(
-                            _vary(text, language, rng), decision, SOURCE, f"{language}/{kind}/{index}/{name}", phrase, language
+                            _vary(text, language, rng),
+                            decision,
+                            SOURCE,
+                            f"{language}/{kind}/{index}/{name}",
+                            phrase,
+                            language,
                         )
 
 
 def _promotable(field: Mapping[str, Any]) -> Sequence[str]:
     """The topics that nobody should praise: those of fields that are refused; others name laws and virtues."""
     topics: Sequence[str] = field["topics"]
-    unpraised = ("law", "education", "history", "control", "prevention", "protection", "consent", "contraception", "assassination of", "attacks", "the ", "規制", "教育", "対策", "保護", "防止", "同意", "避妊", "事件", "暗殺", "制度", "歴史", "公害", "銃刀法", "核開発", "推理小説", "crime scenes", "STDs", "性感染症", "カルト", "guns", "firearms", "銃", "オウム")
+    unpraised = (
+        "law",
+        "education",
+        "history",
+        "control",
+        "prevention",
+        "protection",
+        "consent",
+        "contraception",
+        "assassination of",
+        "attacks",
+        "the ",
+        "規制",
+        "教育",
+        "対策",
+        "保護",
+        "防止",
+        "同意",
+        "避妊",
+        "事件",
+        "暗殺",
+        "制度",
+        "歴史",
+        "公害",
+        "銃刀法",
+        "核開発",
+        "推理小説",
+        "crime scenes",
+        "STDs",
+        "性感染症",
+        "カルト",
+        "guns",
+        "firearms",
+        "銃",
+        "オウム",
+    )
     return [topic for topic in topics if field["outcome"] == "REFUSE" and not any(word in topic for word in unpraised)]
 
 
@@ -150,7 +190,9 @@ def _slots(language: Language, recipe: Recipe, rng: random.Random) -> Iterator[R
         for index, frame in enumerate(words[frames]):
             for filler in rng.sample(words[fillers], min(recipe.slots_per_frame, len(words[fillers]))):
                 text = _capital(frame.format(x=filler)) if language == "en" else frame.format(x=filler)
-                yield Row(_vary(text, language, rng), decision, SOURCE, f"{language}/{frames}/{index}", filler, language)
+                yield Row(
+                    _vary(text, language, rng), decision, SOURCE, f"{language}/{frames}/{index}", filler, language
+                )
 
 
 def _personas(language: Language, recipe: Recipe, rng: random.Random) -> Iterator[Row]:
@@ -171,7 +213,9 @@ def _benign(language: Language, recipe: Recipe, rng: random.Random) -> Iterator[
     for kind in ("work", "chat", "idioms"):
         for index, text in enumerate(words[kind]):
             for _ in range(2):
-                yield Row(_vary(text, language, rng), Decision.ALLOW, SOURCE, f"{language}/{kind}/{index}", text, language)
+                yield Row(
+                    _vary(text, language, rng), Decision.ALLOW, SOURCE, f"{language}/{kind}/{index}", text, language
+                )
     slots: Mapping[str, Sequence[str]] = words["slots"]
     for _ in range(recipe.benign_rows):
         index = rng.randrange(len(words["frames"]))

@@ -67,7 +67,9 @@ def fit_fusion(
     return fusion, Calibration(int((held > 0).sum()), _nll(before, held), _nll(fused, held), grid, exact)
 
 
-def recalibrate(fusion: Fusion, signals: Sequence[Signals], labels: npt.NDArray[np.int64], *, alpha: float, version: str) -> Fusion:
+def recalibrate(
+    fusion: Fusion, signals: Sequence[Signals], labels: npt.NDArray[np.int64], *, alpha: float, version: str
+) -> Fusion:
     """``fusion`` with temperature and threshold for these rows: what reviewers decided, say. Raises: as ``fit_fusion``."""
     logits = np.stack([fusion.logits(each) for each in signals])
     _, temperature = fit_temperature(logits, labels)
@@ -94,7 +96,9 @@ def fit_temperature(logits: npt.NDArray[np.float64], labels: npt.NDArray[np.int6
     from scipy.optimize import minimize
 
     grid = float(min(_TEMPERATURES, key=lambda t: _nll(softmax(logits / t), labels)))
-    found = minimize(lambda x: _nll(softmax(logits / math.exp(float(x[0]))), labels), [math.log(grid)], method="L-BFGS-B")
+    found = minimize(
+        lambda x: _nll(softmax(logits / math.exp(float(x[0]))), labels), [math.log(grid)], method="L-BFGS-B"
+    )
     return grid, float(np.clip(math.exp(float(found.x[0])), 0.2, 10.0))
 
 

@@ -108,6 +108,8 @@ def romaji_of_kana(text: str) -> str:
     return "".join(parts)
 
 
-_TO_ROMAJI = {kana: latin for latin, kana in sorted(_TABLE.items(), key=lambda each: len(each[0])) if latin[0] not in "lc"}
+_TO_ROMAJI = {
+    kana: latin for latin, kana in sorted(_TABLE.items(), key=lambda each: len(each[0])) if latin[0] not in "lc"
+}
 _TO_ROMAJI |= {"し": "shi", "ち": "chi", "つ": "tsu", "ふ": "fu", "じ": "ji", "ー": "-"}
 _TO_ROMAJI |= {f"{first}{small}": onset + vowel for first, onset in (("し", "sh"), ("ち", "ch"), ("じ", "j")) for small, vowel in (("ゃ", "a"), ("ゅ", "u"), ("ょ", "o"))}  # fmt: skip

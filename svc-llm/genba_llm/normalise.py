@@ -53,7 +53,9 @@ _FOREIGN = re.compile("[\u0131\u0370-\u03ff\u0400-\u052f\u0530-\u058f\u0250-\u02
 _BASE64 = re.compile(r"(?<![A-Za-z0-9+/=_-])[A-Za-z0-9+/_-]{12,}={0,2}(?![A-Za-z0-9+/=])")
 _HEX = re.compile(r"(?:(?:\\x|0x|%)?[0-9A-Fa-f]{2}[ ,:]?){8,}")
 _ESCAPED = re.compile(r"(?:\\u[0-9A-Fa-f]{4}|&#x?[0-9A-Fa-f]+;|%[0-9A-Fa-f]{2})")
-_SPACED_LATIN = re.compile(r"(?<![A-Za-z0-9'’])[A-Za-z0-9@$]([ .\-_*·・/|,])(?:[A-Za-z0-9@$]\1){2,}[A-Za-z0-9@$](?![A-Za-z0-9])")
+_SPACED_LATIN = re.compile(
+    r"(?<![A-Za-z0-9'’])[A-Za-z0-9@$]([ .\-_*·・/|,])(?:[A-Za-z0-9@$]\1){2,}[A-Za-z0-9@$](?![A-Za-z0-9])"
+)
 _WITHIN_JAPANESE = re.compile(
     r"(?<=[\u3040-\u30ff\u3400-\u9fff])[\s.\-_*·・/|,'’\"~〜＿]+(?=[\u3040-\u30ff\u3400-\u9fff])"
 )
@@ -94,7 +96,9 @@ def normalise(text: str) -> Normalised:
     loose = unicodedata.normalize("NFKC", _compose_marks(visible))
     plain = " ".join(loose.split())
     views: dict[str, View] = {}
-    apart = " ".join(_SPACED_LATIN.sub(_squeeze, re.sub(r"[ \t]{2,}", "\u2003", loose)).split())  # "h o w  t o": wide gaps part words
+    apart = " ".join(
+        _SPACED_LATIN.sub(_squeeze, re.sub(r"[ \t]{2,}", "\u2003", loose)).split()
+    )  # "h o w  t o": wide gaps part words
     for view in (View("spacing", apart), *_views(plain)):
         if view.text != plain and view.text.strip() and len(views) < MAX_VIEWS:
             views.setdefault(view.text, view)
@@ -201,7 +205,9 @@ def segment(letters: str) -> str:
     best: list[tuple[float, int]] = [(0.0, 0)]  # (cost, where the last word begins) for each length
     for end in range(1, len(lowered) + 1):
         spans = ((max(0, end - _LONGEST_WORD) + i) for i in range(min(end, _LONGEST_WORD)))
-        best.append(min((best[at][0] + (1.0 if lowered[at:end] in known else 1.2 + 0.9 * (end - at)), at) for at in spans))
+        best.append(
+            min((best[at][0] + (1.0 if lowered[at:end] in known else 1.2 + 0.9 * (end - at)), at) for at in spans)
+        )
     cuts, end = [], len(lowered)
     while end:
         cuts.append(letters[best[end][1] : end])
@@ -218,7 +224,11 @@ def _fold_leet(text: str) -> str:
     """Letters for digits and signs inside words. Part numbers, units and plain numbers are left alone."""
     folded = _LEET_TOKEN.sub(_fold_token, text)
     changed = sum(a != b for a, b in zip(text.split(), folded.split(), strict=False))
-    return re.sub(r"(?<=[A-Za-z])[0@](?![A-Za-z0-9])|(?<![A-Za-z0-9])[0](?=[A-Za-z])", "o", folded) if changed >= 2 else folded
+    return (
+        re.sub(r"(?<=[A-Za-z])[0@](?![A-Za-z0-9])|(?<![A-Za-z0-9])[0](?=[A-Za-z])", "o", folded)
+        if changed >= 2
+        else folded
+    )
 
 
 def _fold_token(match: re.Match[str]) -> str:
@@ -290,4 +300,9 @@ def _english(text: str) -> float:
 
 def _backwards(text: str) -> bool:
     """Whether Japanese was written from its end: it begins with what only ends sentences, or a polite ending is reversed in it."""
-    return bool(re.match(r"[。？！?!]?(?:いさだく|すまし|すで|かすで|かすま|えろ?教|てえ教|かんせま|うょし|法方|方りや|順手|？は)", text))
+    return bool(
+        re.match(
+            r"[。？！?!]?(?:いさだく|すまし|すで|かすで|かすま|えろ?教|てえ教|かんせま|うょし|法方|方りや|順手|？は)",
+            text,
+        )
+    )

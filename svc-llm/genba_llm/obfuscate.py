@@ -31,7 +31,14 @@ def _fullwidth(text: str, rng: Rng) -> str:
 
 def _halfwidth_kana(text: str, rng: Rng) -> str:
     """Japanese in the other widths: Latin full, katakana as it is, every mark in its compatibility form."""
-    return _fullwidth(text, rng).replace("。", "｡").replace("、", "､").replace("「", "｢").replace("」", "｣").replace("ー", "ｰ")
+    return (
+        _fullwidth(text, rng)
+        .replace("。", "｡")
+        .replace("、", "､")
+        .replace("「", "｢")
+        .replace("」", "｣")
+        .replace("ー", "ｰ")
+    )
 
 
 def _zero_width(text: str, rng: Rng) -> str:

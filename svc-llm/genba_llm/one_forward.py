@@ -49,9 +49,16 @@ class OneForwardConfig:
 class OneForward:
     """A reasoner for the gate. Calls are serialised: they share the prefix's cache, which is cut back after each."""
 
-    def __init__(self, model: Any, encoder: Encoder, config: OneForwardConfig | None = None, *, version: str = "one-forward") -> None:
+    def __init__(
+        self, model: Any, encoder: Encoder, config: OneForwardConfig | None = None, *, version: str = "one-forward"
+    ) -> None:
         """Run the prefix once. Raises: ValueError if a label is not one token, or two labels share one."""
-        self.model, self.encoder, self.config, self.version = model.eval(), encoder, config or OneForwardConfig(), version
+        self.model, self.encoder, self.config, self.version = (
+            model.eval(),
+            encoder,
+            config or OneForwardConfig(),
+            version,
+        )
         self._device = next(model.parameters()).device
         self._labels = [self._label(label) for label in self.config.labels]
         if len(self._labels) != len(Decision) or len(set(self._labels)) != len(Decision):
@@ -69,7 +76,9 @@ class OneForward:
 
     def layout(self, text: str, *, domain: Domain, action: Action) -> tuple[list[int], list[int]]:
         """The tokens behind the prefix, and where among them each slot is read."""
-        tokens = self.encoder.encode(f"domain: {domain}\naction: {action}\nrequest: ") + self._cut(self.encoder.encode(text))
+        tokens = self.encoder.encode(f"domain: {domain}\naction: {action}\nrequest: ") + self._cut(
+            self.encoder.encode(text)
+        )
         at = []
         for slot in self.config.slots:
             tokens += self.encoder.encode(slot)

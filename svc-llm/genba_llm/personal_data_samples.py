@@ -77,7 +77,9 @@ def _corporate_number(rng: Rng, wrong: int = 0) -> str:
 
 
 def _driver_license(rng: Rng, wrong: int = 0) -> str:
-    body = [int(c) for c in f"{rng.choice((10, 22, 30, 43, 45, 54, 62, 73, 90, 97))}{rng.randrange(100):02d}"] + _digits(rng, 6)
+    body = [
+        int(c) for c in f"{rng.choice((10, 22, 30, 43, 45, 54, 62, 73, 90, 97))}{rng.randrange(100):02d}"
+    ] + _digits(rng, 6)
     return _text(body) + str((driver_license_digit(body) + wrong) % 10) + str(rng.randrange(3))
 
 

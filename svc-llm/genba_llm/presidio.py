@@ -17,7 +17,7 @@ def recognizers(languages: tuple[str, ...] = ("ja", "en")) -> list[Any]:
     """One recogniser for each language. Raises: ImportError without ``presidio_analyzer``."""
     from presidio_analyzer import EntityRecognizer, RecognizerResult
 
-    class JapaneseRecognizer(EntityRecognizer):  # type: ignore[misc]  # Presidio is not installed where this is checked
+    class JapaneseRecognizer(EntityRecognizer):
         """All kinds of ``genba_llm.personal_data``."""
 
         def load(self) -> None:
@@ -25,6 +25,13 @@ def recognizers(languages: tuple[str, ...] = ("ja", "en")) -> list[Any]:
 
         def analyze(self, text: str, entities: list[str], nlp_artifacts: Any = None) -> list[Any]:  # noqa: ARG002
             found = ((ENTITIES[each.kind], each) for each in find_personal_data(text))
-            return [RecognizerResult(name, each.start, each.end, _SCORE) for name, each in found if not entities or name in entities]
+            return [
+                RecognizerResult(name, each.start, each.end, _SCORE)
+                for name, each in found
+                if not entities or name in entities
+            ]
 
-    return [JapaneseRecognizer(list(ENTITIES.values()), name=f"Genba ({lang})", supported_language=lang) for lang in languages]
+    return [
+        JapaneseRecognizer(list(ENTITIES.values()), name=f"Genba ({lang})", supported_language=lang)
+        for lang in languages
+    ]

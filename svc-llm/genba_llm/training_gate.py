@@ -81,7 +81,12 @@ def gate_classifier(params: GateClassifierParams, run: Run) -> Result:
         champion_metrics=_champion_metrics(run, test),
         promote=params.promote,
     )
-    value = {"version": made.classifier.version, "rows": made.rows, "own_rows": len(own), "allow_from": made.fusion.allow_from}
+    value = {
+        "version": made.classifier.version,
+        "rows": made.rows,
+        "own_rows": len(own),
+        "allow_from": made.fusion.allow_from,
+    }
     return Result(value={**value, "shipped": shipped}, metrics=metrics, register=registration)
 
 
@@ -108,7 +113,8 @@ def evaluate(rows: Sequence[Row], classifier: Classifier, fusion: Fusion) -> dic
 
 def rows_of(lines: Iterable[str]) -> list[Row]:
     """The labelled rows of a JSONL file. Raises: Invalid naming the lines that are wrong, never quoting them."""
-    rows, wrong = [], []
+    rows: list[Row] = []
+    wrong: list[int] = []
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
@@ -121,7 +127,9 @@ def rows_of(lines: Iterable[str]) -> list[Row]:
             if len(wrong) == 20:
                 break
     if wrong:
-        raise Invalid(f"Lines {', '.join(map(str, wrong))} are no rows: each needs text (or instruction) and decision (ALLOW, ESCALATE, DENY, REFUSE).")
+        raise Invalid(
+            f"Lines {', '.join(map(str, wrong))} are no rows: each needs text (or instruction) and a decision."
+        )
     return rows
 
 
@@ -139,7 +147,14 @@ def _row(found: Mapping[str, Any]) -> Row:
         raise ValueError("no text")
     decision = Decision.parse(str(found["decision"]))
     subject = str(found.get("subject") or text)
-    return Row(text[:20_000], decision, str(found.get("source", "own")), "own", subject, str(found.get("language") or language_of(text)))
+    return Row(
+        text[:20_000],
+        decision,
+        str(found.get("source", "own")),
+        "own",
+        subject,
+        str(found.get("language") or language_of(text)),
+    )
 
 
 def _own_rows(params: GateClassifierParams, run: Run) -> list[Row]:

@@ -38,8 +38,6 @@ def test_the_generator_is_deterministic_and_speaks_both_languages(rows: list[Row
 
 
 def test_minimal_pairs_differ_in_the_act_alone() -> None:
-    asked = {row.text: row.decision for row in generate(0)}
-    assert asked["How do I steal a car?"] is Decision.REFUSE or "How do I steal a car?" not in asked
     by_family: dict[str, set[Decision]] = {}
     for row in generate(0):
         by_family.setdefault(row.family, set()).add(row.decision)
@@ -83,7 +81,7 @@ def test_features_are_bounded_and_the_same_every_time() -> None:
 
 
 def test_a_classifier_learns_quantises_and_survives_its_bundle(rows: list[Row], tmp_path: Path) -> None:
-    made = fit(balanced(rows), config=FeatureConfig(bits=14), max_iterations=15, version="v1")
+    made = fit(balanced(rows), config=FeatureConfig(bits=14), max_iterations=12, version="v1")
     texts = [row.text for row in rows[:200]]
     truth = np.array([int(row.decision) for row in rows[:200]])
     assert (made.logits_of(texts).argmax(1) == truth).mean() > 0.8
@@ -130,10 +128,10 @@ def test_fitting_needs_two_decisions_and_can_be_stopped(rows: list[Row]) -> None
 
 
 def test_a_whole_build_states_its_bound(rows: list[Row], tmp_path: Path) -> None:
-    made = build(rows, name="test")
+    made = build(rows[::2], name="test", config=FeatureConfig(bits=12))
     assert made.calibration.dangerous >= 19
     assert made.fusion.allow_from >= 0.5
-    assert made.classifier.version == f"test-{data_hash(rows)[:12]}"
+    assert made.classifier.version == f"test-{data_hash(rows[::2])[:12]}"
     made.save(tmp_path)
     again = load_fusion(tmp_path)
     assert again.to_json() == made.fusion.to_json()
@@ -250,5 +248,7 @@ PAIRS = (
 
 
 def test_the_champion_tells_minimal_pairs_apart() -> None:
-    told = [champion().probs(safe)[Decision.ALLOW] > champion().probs(harmful)[Decision.ALLOW] for safe, harmful in PAIRS]
+    told = [
+        champion().probs(safe)[Decision.ALLOW] > champion().probs(harmful)[Decision.ALLOW] for safe, harmful in PAIRS
+    ]
     assert np.mean(told) >= 0.9

@@ -44,7 +44,13 @@ def test_plain_texts_are_not_decoded_into_something_else(text: str) -> None:
 
 
 def test_special_tags_are_neutralised_and_recorded() -> None:
-    for text in ("a </think-safety> b", "a ＜think-policy＞ b", "a <|im_start|> b", "a [INST] b", "a <\u200bthink-task> b"):
+    for text in (
+        "a </think-safety> b",
+        "a ＜think-policy＞ b",
+        "a <|im_start|> b",
+        "a [INST] b",
+        "a <\u200bthink-task> b",
+    ):
         found = normalise(text)
         assert found.tags, text
         assert neutralise_tags(found.prompt)[1] == ()
@@ -63,7 +69,12 @@ def test_romaji_is_read_as_kana_only_where_it_is_japanese() -> None:
 
 
 def test_sentences_and_languages() -> None:
-    assert split_sentences("今日は晴れ。明日は雨？ It is 3.5 km. Then stop.") == ["今日は晴れ。", "明日は雨？", "It is 3.5 km.", "Then stop."]
+    assert split_sentences("今日は晴れ。明日は雨？ It is 3.5 km. Then stop.") == [
+        "今日は晴れ。",
+        "明日は雨？",
+        "It is 3.5 km.",
+        "Then stop.",
+    ]
     assert language_of("Pythonのprocess") == "ja" or language_of("Pythonのプロセスを止める") == "ja"
     assert language_of("Stop the process") == "en"
 
@@ -78,5 +89,14 @@ def test_any_text_can_be_normalised(text: str) -> None:
 
 
 def test_hostile_texts_are_normalised_in_linear_time() -> None:
-    for text in ("a." * 20000, "A" * 50000, "<" * 50000, "ff" * 30000, "\u202e" * 50000, "%41" * 20000, "か" * 50000, "a b " * 20000):
+    for text in (
+        "a." * 20000,
+        "A" * 50000,
+        "<" * 50000,
+        "ff" * 30000,
+        "\u202e" * 50000,
+        "%41" * 20000,
+        "か" * 50000,
+        "a b " * 20000,
+    ):
         normalise(text)

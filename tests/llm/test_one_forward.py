@@ -6,10 +6,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
+from tests.llm.phi3_world import tiny_phi3
 
 from genba_llm.gate import Decision, Gate, GateRequest
 from genba_llm.one_forward import OneForward, OneForwardConfig
-from tests.llm.phi3_world import tiny_phi3
 
 
 class Characters:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 
 import pytest
@@ -36,12 +37,16 @@ def test_published_examples_of_check_digits_hold() -> None:
     assert check_digits.is_insurer_number("01130012")
 
 
-@pytest.mark.parametrize("check", ["is_my_number", "is_corporate_number", "is_card", "is_insurer_number", "is_driver_license"])
+@pytest.mark.parametrize(
+    "check", ["is_my_number", "is_corporate_number", "is_card", "is_insurer_number", "is_driver_license"]
+)
 def test_one_wrong_digit_is_noticed(check: str) -> None:
     holds = getattr(check_digits, check)
     good = {"is_my_number": "123456789018", "is_corporate_number": "7000012050002", "is_card": "4111111111111111", "is_insurer_number": "01130012", "is_driver_license": _license()}[check]  # fmt: skip  # noqa: E501
     assert holds(good)
-    place = 10 if check == "is_driver_license" else len(good) - 1  # the check digit itself, or the last digit that it covers
+    place = (
+        10 if check == "is_driver_license" else len(good) - 1
+    )  # the check digit itself, or the last digit that it covers
     assert not holds(good[:place] + str((int(good[place]) + 1) % 10) + good[place + 1 :])
 
 
@@ -90,7 +95,7 @@ def test_ordinary_texts_hold_nothing(text: str) -> None:
 def test_any_text_is_read_and_findings_lie_in_it_apart(text: str) -> None:
     found = find_personal_data(text)
     assert all(0 <= f.start < f.end <= len(text) and f.kind in KINDS for f in found)
-    assert all(a.end <= b.start for a, b in zip(found, found[1:], strict=False))
+    assert all(a.end <= b.start for a, b in itertools.pairwise(found))
 
 
 def test_hostile_texts_are_read_in_linear_time() -> None:

@@ -137,7 +137,9 @@ def test_new_documents_take_effect_for_the_next_request_and_keep_the_old_when_th
     policy.replace(PolicyState.from_document(document))
     found = policy.rule(Facts(personal_data=frozenset({"phone"})))
     assert (found.decision, found.policy_ref) == (Decision.DENY, "default@2/personal_data_phone")
-    broken = PolicyState.from_document(document | {"extra_cedar": "forbid(principal, action, resource) when { principal.rank < 3 };"})
+    broken = PolicyState.from_document(
+        document | {"extra_cedar": "forbid(principal, action, resource) when { principal.rank < 3 };"}
+    )
     with pytest.raises(PolicyInvalid):
         policy.replace(broken)
     assert policy.state.revision == 2
@@ -168,8 +170,14 @@ def test_a_document_that_is_wrong_says_where(change: dict[str, Any], says: str) 
         ('@id("x") @outcome("ALLOW") forbid(principal, action, resource);', "ALLOW"),
         ('@id("base_permit") forbid(principal, action, resource);', "two rules"),
         ('@id("x") forbid(principal, action, resource) when { principal.rank < 1 };', "rank"),
-        ('@id("x") @outcome("REFUSE") forbid(principal, action, resource) when { principal.clearance == 3 };', "fare better"),
-        ('@id("x") @outcome("REFUSE") forbid(principal, action, resource) when { resource.classification == 0 };', "held back more"),
+        (
+            '@id("x") @outcome("REFUSE") forbid(principal, action, resource) when { principal.clearance == 3 };',
+            "fare better",
+        ),
+        (
+            '@id("x") @outcome("REFUSE") forbid(principal, action, resource) when { resource.classification == 0 };',
+            "held back more",
+        ),
     ],
     ids=["syntax", "no id", "outcome", "doubled id", "schema", "punishes clearance", "favours secrets"],
 )
@@ -221,7 +229,9 @@ def test_requests_in_flight_keep_whole_rules_while_they_are_replaced() -> None:
 def test_documents_that_say_the_same_have_the_same_fingerprint() -> None:
     again = PolicyState.from_document(default_policy().model_dump(mode="json") | {"revision": 9})
     assert fingerprint(again) == fingerprint(default_policy())
-    assert fingerprint(IdentityContract.from_document(default_identity().model_dump(mode="json"))) == fingerprint(default_identity())
+    assert fingerprint(IdentityContract.from_document(default_identity().model_dump(mode="json"))) == fingerprint(
+        default_identity()
+    )
 
 
 def test_the_rules_can_be_read_as_cedar() -> None:
