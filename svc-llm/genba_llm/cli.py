@@ -24,7 +24,6 @@ app.add_typer(escalations, name="escalations")
 app.add_typer(policies, name="policies")
 
 Json = dict[str, Any]
-_ID = Column("id", min_width=30, no_wrap=True)  # whole even in a narrow terminal: it is there to be copied
 _COLOURS = {"ALLOW": "green", "ESCALATE": "yellow", "DENY": "red", "REFUSE": "bold red"}
 Domain = Annotated[str | None, typer.Option(help="The domain, where you know it.")]
 
@@ -111,7 +110,7 @@ def list_documents(url: Url = LOCAL, key: Key = "") -> None:
     """The newest documents that you may see."""
     with connect(url, key) as client:
         found: Json = checked(client.get("/v1/llm/documents", params={"limit": 200})).json()
-    table = Table(_ID, "title", "kind", "clearance", "characters")
+    table = Table(_id(), "title", "kind", "clearance", "characters")
     for each in found["items"]:
         table.add_row(each["id"], escape(each["title"]), each["kind"], each["clearance"], f"{each['chars']:,}")
     out.print(table)
@@ -124,7 +123,7 @@ def list_escalations(
     """The newest questions in the queue."""
     with connect(url, key) as client:
         found: Json = checked(client.get("/v1/llm/escalations", params={"status": status, "limit": 200})).json()
-    table = Table(_ID, "for", "asked by", "due", "overdue", "assignee")
+    table = Table(_id(), "for", "asked by", "due", "overdue", "assignee")
     for each in found["items"]:
         late = "yes" if each["overdue"] else ""
         table.add_row(each["id"], each["target"], each["created_by"], each["due_at"], late, each["assignee"] or "")
@@ -181,6 +180,11 @@ def publish_policy(
     with connect(url, key) as client:
         found: Json = checked(client.post(f"/v1/llm/{kind}", json={"document": document, "note": note})).json()
     out.print(f"revision {found['revision']} is in force", highlight=False)
+
+
+def _id() -> Column:
+    """Whole even in a narrow terminal: it is there to be copied. A column holds its cells, so each table needs its own."""
+    return Column("id", min_width=30, no_wrap=True)
 
 
 def _show(found: Json) -> None:
