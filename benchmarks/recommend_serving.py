@@ -12,9 +12,9 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import itertools
 import json
 import os
-import socket
 import statistics
 import subprocess
 import sys
@@ -32,12 +32,11 @@ import numpy as np
 import numpy.typing as npt
 import psutil
 
-from genba_gateway.home import first_admin_key
 from genba_recommend import store
 from genba_recommend.catalogue import Entry, content_hash
 from genba_recommend.dataset import Kind
 from genba_recommend.evidence import day_of, weight_of
-from genba_recommend.generator import Size, World, generate
+from genba_recommend.generator import World
 from genba_recommend.index import Choice, ExactIndex
 from genba_recommend.index_vectors import VectorIndex, build
 from genba_recommend.serving_model import HASHES
@@ -51,6 +50,7 @@ from genba_shared.vectors_edge import EdgeVectors
 K = 20
 CONNECTIONS = 16
 OPEN_LOOP_PER_S = 100
+VISITORS = 2_000  # users who ask, again and again
 AIM_P99_MS, AIM_RPS = 15.0, 800.0
 NOBODY = np.zeros(0, np.int64)
 
@@ -182,17 +182,17 @@ class Client:
         await reader.readexactly(length)
         return int(head[9:12])
 
-    async def closed(self, seconds: float, connections: int) -> tuple[list[float], int]:
-        """As many as will go."""
+    async def closed(self, seconds: float, connections: int, *, most: int = 10**9) -> tuple[list[float], int]:
+        """As many as will go, up to so many."""
         latencies: list[float] = []
         failed, over = 0, time.perf_counter() + seconds
-        at = iter(range(10**9))
+        at = iter(range(most))
 
         async def one() -> None:
             nonlocal failed
             reader, writer = await asyncio.open_connection("127.0.0.1", self._port)
-            while (started := time.perf_counter()) < over:
-                status = await self._ask(reader, writer, self._paths[next(at) % len(self._paths)])
+            while (started := time.perf_counter()) < over and (n := next(at, None)) is not None:
+                status = await self._ask(reader, writer, self._paths[n % len(self._paths)])
                 latencies.append(1000 * (time.perf_counter() - started))
                 failed += status != 200
             writer.close()
@@ -233,53 +233,16 @@ def measured(process: psutil.Process, load: Any) -> Load:
     return Load(latencies, failed, wall_s, after.user + after.system - before.user - before.system)
 
 
-def paths(world: World, rng: np.random.Generator, n: int) -> list[str]:
-    """Half plain, half with filters."""
-    genres = sorted({genre for row in list(world.item_rows())[:500] for genre in row["genre"]})
-    users = [world.user_id(int(user)) for user in rng.integers(0, len(world.people), n)]
+def paths(world: World, rng: np.random.Generator) -> list[str]:
+    """Each visitor once, then in another order with other filters; half of all without."""
+    genres = sorted({genre for row in itertools.islice(world.item_rows(), 500) for genre in row["genre"]})
+    visitors = rng.choice(len(world.people), min(VISITORS, len(world.people)), replace=False)
     out = []
-    for at, user in enumerate(users):
-        filters = (
-            "",
-            "",
-            f"&genre={genres[at % len(genres)]}&genre={genres[(at + 3) % len(genres)]}",
-            "&price_max=980&duration_min_s=300",
-        )
-        out.append(f"/v1/recommend/users/{user}/items?k={K}{filters[at % 4]}".replace(" ", "%20"))
+    for user in np.concatenate([visitors, *(rng.permutation(visitors) for _ in range(4))]).tolist():
+        first, second = genres[len(out) % len(genres)], genres[(len(out) + 3) % len(genres)]
+        filters = ("", "", f"&genre={first}&genre={second}", "&price_max=980&duration_min_s=300")[len(out) % 4]
+        out.append(f"/v1/recommend/users/{world.user_id(user)}/items?k={K}{filters}".replace(" ", "%20"))
     return out
-
-
-def through_the_gateway(args: argparse.Namespace, folder: Path) -> None:
-    """Lists over HTTP, and a like in the next list."""
-    platform = Platform(home=folder / "home")
-    key_file = first_admin_key(platform)
-    assert key_file is not None
-    key = key_file.read_text().strip()
-    world = generate(Size(args.items, args.users, args.days), seed=1)
-    fill(platform, world)
-    train(platform, folder)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = int(probe.getsockname()[1])
-    rng = np.random.default_rng(0)
-    with serving(platform, port, folder / "server.log") as process:
-        asked = Client(port, key, paths(world, rng, 20_000))
-        popular = Client(port, key, [f"/v1/recommend/popular?k={K}"])
-        print(f"\nThrough the gateway, {args.items} items, {process.memory_info().rss / 1e6:.0f} MB resident")
-        print("| requests | RPS | p50 ms | p99 ms | CPU ms | RPS a core | failed |\n|---|---|---|---|---|---|---|")
-        first = measured(process, asked.closed(args.seconds, CONNECTIONS))
-        print(first.row("lists, users not in memory yet"))
-        steady = measured(process, asked.open(args.seconds, OPEN_LOOP_PER_S))
-        print(steady.row(f"lists, {OPEN_LOOP_PER_S} a second"))
-        full = measured(process, asked.closed(args.seconds, CONNECTIONS))
-        print(full.row("lists, as many as will go"))
-        plain = measured(process, popular.closed(args.seconds / 3, CONNECTIONS))
-        print(plain.row("beside: the popular list"))
-        p99 = sorted(steady.latencies_ms)[int(len(steady.latencies_ms) * 0.99) - 1]
-        rps = len(full.latencies_ms) / full.cpu_s
-        print(f"aim at 100 RPS: p99 {p99:.1f} ms of {AIM_P99_MS:g}, {_word(p99 <= AIM_P99_MS)}")
-        print(f"aim a core: {rps:.0f} RPS of {AIM_RPS:g}, {_word(rps >= AIM_RPS)}")
-        _like(port, key, world, rng)
 
 
 def _word(held: bool) -> str:  # noqa: FBT001 - a word for a truth
