@@ -15,6 +15,7 @@ import asyncio
 import itertools
 import json
 import os
+import socket
 import statistics
 import subprocess
 import sys
@@ -32,11 +33,12 @@ import numpy as np
 import numpy.typing as npt
 import psutil
 
+from genba_gateway.home import first_admin_key
 from genba_recommend import store
 from genba_recommend.catalogue import Entry, content_hash
 from genba_recommend.dataset import Kind
 from genba_recommend.evidence import day_of, weight_of
-from genba_recommend.generator import World
+from genba_recommend.generator import Size, World, generate
 from genba_recommend.index import Choice, ExactIndex
 from genba_recommend.index_vectors import VectorIndex, build
 from genba_recommend.serving_model import HASHES
@@ -237,12 +239,45 @@ def paths(world: World, rng: np.random.Generator) -> list[str]:
     """Each visitor once, then in another order with other filters; half of all without."""
     genres = sorted({genre for row in itertools.islice(world.item_rows(), 500) for genre in row["genre"]})
     visitors = rng.choice(len(world.people), min(VISITORS, len(world.people)), replace=False)
-    out = []
+    out: list[str] = []
     for user in np.concatenate([visitors, *(rng.permutation(visitors) for _ in range(4))]).tolist():
         first, second = genres[len(out) % len(genres)], genres[(len(out) + 3) % len(genres)]
         filters = ("", "", f"&genre={first}&genre={second}", "&price_max=980&duration_min_s=300")[len(out) % 4]
         out.append(f"/v1/recommend/users/{world.user_id(user)}/items?k={K}{filters}".replace(" ", "%20"))
     return out
+
+
+def through_the_gateway(args: argparse.Namespace, folder: Path) -> None:
+    """Lists over HTTP, and a like in the next list."""
+    platform = Platform(home=folder / "home")
+    key_file = first_admin_key(platform)
+    assert key_file is not None
+    key = key_file.read_text().strip()
+    world = generate(Size(args.items, args.users, args.days), seed=1)
+    fill(platform, world)
+    train(platform, folder)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = int(probe.getsockname()[1])
+    rng = np.random.default_rng(0)
+    with serving(platform, port, folder / "server.log") as process:
+        asked = Client(port, key, paths(world, rng))
+        popular = Client(port, key, [f"/v1/recommend/popular?k={K}"])
+        print(f"\nThrough the gateway, {args.items} items, {process.memory_info().rss / 1e6:.0f} MB resident")
+        print("| requests | RPS | p50 ms | p99 ms | CPU ms | RPS a core | failed |\n|---|---|---|---|---|---|---|")
+        first = measured(process, asked.closed(120.0, CONNECTIONS, most=VISITORS))
+        print(first.row("lists, users not in memory yet"))
+        steady = measured(process, asked.open(args.seconds, OPEN_LOOP_PER_S))
+        print(steady.row(f"lists, {OPEN_LOOP_PER_S} a second"))
+        full = measured(process, asked.closed(args.seconds, CONNECTIONS))
+        print(full.row("lists, as many as will go"))
+        plain = measured(process, popular.closed(args.seconds / 3, CONNECTIONS))
+        print(plain.row("beside: the popular list"))
+        p99 = sorted(steady.latencies_ms)[int(len(steady.latencies_ms) * 0.99) - 1]
+        rps = len(full.latencies_ms) / full.cpu_s
+        print(f"aim at 100 RPS: p99 {p99:.1f} ms of {AIM_P99_MS:g}, {_word(p99 <= AIM_P99_MS)}")
+        print(f"aim a core: {rps:.0f} RPS of {AIM_RPS:g}, {_word(rps >= AIM_RPS)}")
+        _like(port, key, world, rng)
 
 
 def _word(held: bool) -> str:  # noqa: FBT001 - a word for a truth
