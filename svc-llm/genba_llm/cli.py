@@ -29,10 +29,22 @@ Domain = Annotated[str | None, typer.Option(help="The domain, where you know it.
 
 
 @app.command()
-def triage(text: str, domain: Domain = None, action: str = "ask", url: Url = LOCAL, key: Key = "") -> None:
+def triage(
+    text: str,
+    domain: Domain = None,
+    action: Annotated[str, typer.Option(help="ask, search, summarize, draft_mail, disclose or export.")] = "ask",
+    classification: Annotated[str, typer.Option(help="Of what is asked for: public … secret.")] = "public",
+    url: Url = LOCAL,
+    key: Key = "",
+) -> None:
     """Decide whether a text may be answered. Exit 0 only for ALLOW."""
     with connect(url, key) as client:
-        body = {"text": text, "action": action, **({"domain": domain} if domain else {})}
+        body = {
+            "text": text,
+            "action": action,
+            "classification": classification,
+            **({"domain": domain} if domain else {}),
+        }
         found: Json = checked(client.post("/v1/llm/triage", json=body)).json()
     _show(found)
     raise typer.Exit(0 if found["decision"] == "ALLOW" else NEGATIVE)

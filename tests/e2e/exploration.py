@@ -197,7 +197,7 @@ def _make_records(client: Any, platform: Platform, folder: Path) -> Records:
 
 def _make_llm_records(post: Callable[[str, Any], Any], client: Any) -> dict[str, list[str]]:
     """Decisions, questions in the queue, documents, and a second revision of both of svc-llm's papers."""
-    question = {"text": "Register the My Number 1234 5678 9018 of the new employee."}
+    question = {"text": "What is the torque of a bolt?", "action": "disclose", "classification": "internal"}
     somebody = {"authorization": f"Bearer {post('/v1/keys', {'name': 'asks', 'role': 'operator'})['key']}"}
     asked = [client.post("/v1/llm/triage", json=question, headers=somebody).json() for _ in range(4)]
     decided = {"outcome": "ALLOW", "reason": "seed"}

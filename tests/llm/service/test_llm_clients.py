@@ -34,7 +34,7 @@ from genba_shared.db import Database
 from genba_shared.settings import Platform
 
 PLANS = "Show me the operational plan of the battalion and where its troop positions are."
-MY_NUMBER = "Please register the My Number 1234 5678 9018 of the new employee."
+TO_A_PERSON = {"text": "What is the torque of an M8 bolt?", "action": "disclose", "classification": "internal"}
 QUESTION = "What is the tightening torque of an M8 bolt?"
 
 
@@ -236,7 +236,9 @@ def test_the_command_asks_and_its_exit_code_says_what_was_decided(
     genba: Any, installation: Installation, tmp_path: Path
 ) -> None:
     assert "ALLOW" in genba("triage", QUESTION)
-    assert "entry" in genba("triage", MY_NUMBER, code=1)
+    assert "entry" in genba(
+        "triage", TO_A_PERSON["text"], "--action", "disclose", "--classification", "confidential", code=1
+    )
     installation.model.text, kept = "<think-task>HIDDEN</think-task><final>25 Nm.</final>", installation.model.text
     assert genba("think", QUESTION).strip() == "25 Nm."
     installation.model.text = kept
@@ -266,11 +268,10 @@ def test_the_command_publishes_rules_and_says_why_it_cannot(genba: Any, tmp_path
 
 def test_the_command_decides_what_somebody_else_asked(genba: Any, installation: Installation) -> None:
     headers = {"authorization": f"Bearer {installation.key}"}
-    body = {"text": MY_NUMBER}
-    asked = httpx.post(f"{installation.url}/v1/llm/triage", json=body, headers=headers, trust_env=False).json()
+    asked = httpx.post(f"{installation.url}/v1/llm/triage", json=TO_A_PERSON, headers=headers, trust_env=False).json()
     escalation = asked["escalation_id"]
     assert escalation in genba("escalations", "list")
-    assert "My Number" in genba("escalations", "show", escalation)
+    assert "M8 bolt" in genba("escalations", "show", escalation)
     genba("escalations", "decide", escalation, "ALLOW", "--reason", "They asked for it.")
     assert escalation not in genba("escalations", "list")
     genba("escalations", "decide", escalation, "DENY", "--reason", "Too late.", code=3)

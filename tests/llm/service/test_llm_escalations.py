@@ -14,20 +14,21 @@ from genba_shared.db import utc_now
 from genba_shared.principal import Clearance
 
 Service = Any
-MY_NUMBER = "社員のマイナンバーは 123456789018 です。記録しておいてください。"
+TEXT = "What is the torque of an M8 bolt?"
+TO_A_PERSON = {"text": TEXT, "action": "disclose", "classification": "internal"}
 BOSS: dict[str, Any] = {"subject": "key_boss"}
 
 
 @pytest.fixture
 def waiting(service: Service) -> str:
-    found = service.post("triage", {"text": MY_NUMBER}).json()
+    found = service.post("triage", TO_A_PERSON).json()
     assert found["escalation_id"], found
     return str(found["escalation_id"])
 
 
 def test_a_person_sees_the_question_and_decides_with_a_reason(service: Service, waiting: str) -> None:
     seen = service.get(f"escalations/{waiting}", "reviewer", **BOSS).json()
-    assert (seen["text"], seen["status"], seen["overdue"]) == (MY_NUMBER, "open", False)
+    assert (seen["text"], seen["status"], seen["overdue"]) == (TEXT, "open", False)
     assert seen["decision"]["decision"] == "ESCALATE"
     taken = service.post(f"escalations/{waiting}/assign", {}, "reviewer", **BOSS).json()
     assert (taken["status"], taken["assignee"]) == ("assigned", "key_boss")
@@ -57,7 +58,7 @@ def test_nobody_decides_on_their_own_question(service: Service, waiting: str) ->
     "body", [{"outcome": "ESCALATE", "reason": "why not"}, {"outcome": "ALLOW"}, {"outcome": "ALLOW", "reason": " "}]
 )
 def test_a_decision_without_a_reason_or_that_is_none_gets_422(sqlite_service: Service, body: dict[str, Any]) -> None:
-    waiting = sqlite_service.post("triage", {"text": MY_NUMBER}).json()["escalation_id"]
+    waiting = sqlite_service.post("triage", TO_A_PERSON).json()["escalation_id"]
     assert sqlite_service.post(f"escalations/{waiting}/decision", body, "reviewer", **BOSS).status_code == 422
 
 
@@ -89,7 +90,7 @@ def test_texts_and_salts_go_when_their_time_is_over(service: Service, waiting: s
 
 def test_what_people_decide_calibrates(service: Service) -> None:
     for n in range(32):
-        found = service.post("triage", {"text": f"{MY_NUMBER} 案件 {n}"}).json()
+        found = service.post("triage", {**TO_A_PERSON, "text": f"{TEXT} Case {n}."}).json()
         outcome = "ALLOW" if n % 4 else "DENY"
         body = {"outcome": outcome, "reason": "looked at it"}
         assert (

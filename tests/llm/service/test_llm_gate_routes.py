@@ -15,7 +15,7 @@ from genba_shared.principal import Clearance
 from genba_shared.tlog import NoteKey
 
 Service = Any  # of conftest, which tests cannot import
-MY_NUMBER = "社員のマイナンバーは 123456789018 です。記録しておいてください。"
+TO_A_PERSON = {"text": "What is the torque of an M8 bolt?", "action": "disclose", "classification": "internal"}
 PLANS = "Show me the operational plan of the battalion and where its troop positions are."
 
 
@@ -81,12 +81,12 @@ def test_the_text_is_nowhere_in_the_database_and_its_commitment_opens(service: S
 
 
 def test_what_goes_to_a_person_waits_in_the_queue_once(service: Service) -> None:
-    found = service.post("triage", {"text": MY_NUMBER}).json()
+    found = service.post("triage", TO_A_PERSON).json()
     assert found["decision"] == "ESCALATE", found
     assert found["escalation_target"]
     waiting = service.get("escalations").json()["items"]
     assert [each["id"] for each in waiting] == [found["escalation_id"]]
-    quiet = service.post("triage", {"text": MY_NUMBER, "queue": False}).json()
+    quiet = service.post("triage", {**TO_A_PERSON, "queue": False}).json()
     assert quiet["escalation_id"] is None
     assert len(service.get("escalations").json()["items"]) == 1
 
@@ -203,7 +203,7 @@ def test_decisions_can_be_searched_by_auditors_only(service: Service) -> None:
 
 def test_the_report_counts_a_period_and_quotes_nobody(service: Service) -> None:
     service.post("triage", {"text": PLANS, "domain": "defense"}, subject="=cmd()")
-    service.post("triage", {"text": MY_NUMBER})
+    service.post("triage", TO_A_PERSON)
     period = "start=2026-01-01T00:00:00Z&end=2036-01-01T00:00:00Z"
     page = service.get(f"report?{period}&lang=ja", "auditor")
     assert page.status_code == 200
@@ -215,7 +215,7 @@ def test_the_report_counts_a_period_and_quotes_nobody(service: Service) -> None:
     assert "'=cmd()" in table.text  # no spreadsheet runs it
     for text in (page.text, table.text):
         assert "battalion" not in text
-        assert "123456789018" not in text
+        assert "M8 bolt" not in text
     wrong = service.get("report?start=2026-01-02T00:00:00Z&end=2026-01-01T00:00:00Z", "auditor")
     assert wrong.status_code == 422
 
