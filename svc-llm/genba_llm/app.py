@@ -35,6 +35,7 @@ def create_app(settings: Settings | None = None, *, backend: Backend | None = No
         async with open_service(settings, app.state.metrics, backend=backend) as llm, tools.running(llm):
             app.state.llm = llm
             app.state.readiness.add("database", llm.database_answers)
+            app.state.readiness.add("model", llm.champion.unwell)
             app.state.readiness.add("backend", llm.backend_answers)
             yield
 

@@ -23,14 +23,17 @@ from genba_llm.gate import Gate
 from genba_llm.generation import Backend
 from genba_llm.host_watch import Allowed, Inventory, Violation
 from genba_llm.library import Library
+from genba_llm.live_gate import LiveGate
 from genba_llm.metrics import LlmMetrics
 from genba_llm.policies import Policies
 from genba_llm.policy import Policy
 from genba_llm.sealed import TextVault
 from genba_llm.settings import Settings
+from genba_shared.artifacts import Artifacts
 from genba_shared.audit import AuditLog
 from genba_shared.audit_writer import AuditWriter, audit_signer, open_writer
 from genba_shared.db import Database, utc_now
+from genba_shared.registry import Registry
 from genba_shared.service import Degraded
 from genba_shared.telemetry import Metrics, get_logger
 
@@ -63,6 +66,7 @@ class Llm:
     library: Library
     metrics: LlmMetrics
     watch: Watch
+    champion: LiveGate
     started_at: datetime = field(default_factory=utc_now)
 
     def database_answers(self) -> str | None:
@@ -156,6 +160,9 @@ async def open_service(settings: Settings, metrics: Metrics, *, backend: Backend
         gate = Gate(policy=Policy())
         policies = Policies(database, gate.policy, ours)
         await asyncio.to_thread(policies.refresh)
+        registry = Registry(database, Artifacts(settings.platform.artifacts_url))
+        champion = LiveGate(gate, registry, cache=settings.platform.home / "models", refresh_s=settings.model_refresh_s)
+        await asyncio.to_thread(champion.follow)
         vault = TextVault(settings.load_text_secret())
         decisions = Decisions(gate, writer, vault, settings, ours)
         library = Library(database)
@@ -175,9 +182,11 @@ async def open_service(settings: Settings, metrics: Metrics, *, backend: Backend
             library=library,
             metrics=ours,
             watch=Watch(allowed),
+            champion=champion,
         )
         for every_s, work in (
             (settings.policy_refresh_s, policies.refresh),
+            (settings.model_refresh_s, champion.follow),
             (5.0, llm.sweep),
             (settings.host_watch_every_s, llm.look_at_host),
         ):

@@ -44,6 +44,7 @@ class Settings(BaseSettings):
     policy_refresh_s: float = Field(
         1.0, gt=0, description="How soon a policy that another process wrote takes effect here."
     )
+    model_refresh_s: float = Field(5.0, gt=0, description="How soon a promoted classifier of the gate decides.")
     escalation_sla_s: float = Field(4 * 3600.0, gt=0, description="Within how long a person should have decided.")
     text_retention_days: int = Field(90, ge=1, description="Kept texts and salts are erased after so many days.")
     egress_allowed: tuple[str, ...] = Field(
