@@ -216,13 +216,16 @@ class _Held:
         return released
 
     def _look(self, text: str) -> None:
-        """Raises: _Cut for a text that must not be said to this caller. Doubt alone cuts nothing: the question was allowed."""
+        """Raises: _Cut for a text that a rule holds back from this caller or that is for nobody.
+
+        The classifier's doubt alone cuts nothing: it judges questions, and this one was allowed.
+        """
         asker = Asker(Level(int(self._principal.clearance)), self._principal.roles, self._principal.compartments)
         request = GateRequest(text, self._asked.domain, self._asked.classification, self._asked.action, asker)
         verdict = self._assistant.decisions.gate.decide(request)
         by_rule = any(reason.startswith("rule_") for reason in verdict.reasons)
         failed = any(each.stage != "fusion" and "error" in code for each in verdict.evidence for code in each.codes)
-        if verdict.decision >= Decision.DENY or (verdict.decision is Decision.ESCALATE and (by_rule or failed)):
+        if verdict.decision is Decision.REFUSE or (verdict.decision > Decision.ALLOW and (by_rule or failed)):
             raise _Cut(verdict.decision)
 
 

@@ -237,7 +237,7 @@ def test_the_command_asks_and_its_exit_code_says_what_was_decided(
 ) -> None:
     assert "ALLOW" in genba("triage", QUESTION)
     assert "entry" in genba(
-        "triage", TO_A_PERSON["text"], "--action", "disclose", "--classification", "confidential", code=1
+        "triage", TO_A_PERSON["text"], "--action", "draft_mail", "--classification", "confidential", code=1
     )
     installation.model.text, kept = "<think-task>HIDDEN</think-task><final>25 Nm.</final>", installation.model.text
     assert genba("think", QUESTION).strip() == "25 Nm."

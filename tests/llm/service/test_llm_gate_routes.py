@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 from sqlalchemy import select
 
-from genba_llm.gate import Decision, Gate
+from genba_llm import gate
+from genba_llm.gate import Decision
 from genba_llm.sealed import opens
 from genba_llm.tables import DecisionRow, SealedText
 from genba_shared.audit_export import check_proof
@@ -149,7 +150,7 @@ def test_a_stage_that_fails_goes_to_a_person(sqlite_service: Service, monkeypatc
     def broken(*_: Any) -> None:
         raise RuntimeError("SECRET-DETAIL")
 
-    monkeypatch.setattr(Gate, "_classify", broken)
+    monkeypatch.setattr(gate, "signals_of", broken)
     found = sqlite_service.post("triage", {"text": "Hello"}).json()
     assert found["decision"] == "ESCALATE"
     assert "SECRET-DETAIL" not in repr(found)
