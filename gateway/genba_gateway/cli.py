@@ -96,6 +96,7 @@ def main() -> None:
 
 def _others() -> Iterator[EntryPoint]:
     yield EntryPoint("jobs", "genba_gateway.jobs_cli:app", "genba.commands")
+    yield EntryPoint("models", "genba_gateway.models_cli:app", "genba.commands")
     yield EntryPoint("keys", "genba_gateway.keys_cli:keys", "genba.commands")
     yield from sorted(entry_points(group="genba.commands"), key=lambda entry: entry.name)
 

@@ -6,7 +6,7 @@
 
 A submission carries an Idempotency-Key of its own, so it may be sent again until an answer arrives. A request without
 one is repeated only if it reads, or never left this machine. What the server refuses is raised as ``Refused``, with the
-problem's own words. Safe to share between threads. Knows no service's routes beyond those of jobs.
+problem's own words. Safe to share between threads. Knows the routes of jobs and models, and no others.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from urllib.parse import quote
 import httpx
 import orjson
 
+from genba_gateway.client_models import RemoteModels
 from genba_gateway.client_records import Job, JobEvent, Overlap, Recipe, Schedule, Status, read
 
 __all__ = ["Client", "GenbaError", "Job", "JobEvent", "Recipe", "Refused", "Schedule", "Unreachable", "fresh_key"]
@@ -95,7 +96,7 @@ class Refused(GenbaError):
 
 
 class Client:
-    """A running Genba. ``jobs``, ``schedules`` and ``recipes`` are typed; ``request`` reaches everything else."""
+    """A running Genba. ``jobs``, ``schedules``, ``models`` and ``recipes`` are typed; ``request`` reaches everything else."""
 
     def __init__(
         self,
@@ -121,6 +122,7 @@ class Client:
         )
         self.jobs = RemoteJobs(self)
         self.schedules = RemoteSchedules(self)
+        self.models = RemoteModels(self)
 
     def __enter__(self) -> Self:
         return self

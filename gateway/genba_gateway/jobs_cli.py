@@ -6,11 +6,8 @@ Exit codes: 0 done, 1 the job ended without success, 2 bad input, 3 the server s
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import json
-from collections.abc import Iterator
-from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
 from zoneinfo import ZoneInfo
@@ -19,10 +16,11 @@ import typer
 from rich.markup import escape
 from rich.table import Column, Table
 
-from genba_gateway.client import Client, Job, Refused, Schedule, Unreachable
+from genba_gateway.client import Client, Job, Schedule
 from genba_gateway.client_records import Overlap, Status
 from genba_gateway.job_progress import Display
-from genba_shared.commands import BAD_INPUT, LOCAL, NEGATIVE, SERVER_SAID_NO, Key, Url, complain, err, out
+from genba_gateway.shell import AsJson, clock, connected, print_json
+from genba_shared.commands import BAD_INPUT, LOCAL, NEGATIVE, Key, Url, complain, err, out
 
 app = typer.Typer(help="Jobs of a running Genba.", no_args_is_help=True, pretty_exceptions_enable=False)
 schedules = typer.Typer(help="Jobs by the clock: list, create, change, delete.", no_args_is_help=True)
@@ -37,7 +35,6 @@ Param = Annotated[
     typer.Option("--param", "-p", metavar="NAME=VALUE", help="A parameter; JSON if it reads as such, else text."),
 ]
 Params = Annotated[str | None, typer.Option("--params", metavar="JSON|@FILE", help="All parameters as one object.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Watch = Annotated[bool, typer.Option("--watch", help="Follow it; the exit code tells how it ended.")]
 
 
@@ -56,7 +53,7 @@ def submit(
 ) -> None:
     """Submit a job and print its id."""
     given = _params(params, param or [])
-    with _genba(url, key) as genba:
+    with connected(url, key) as genba:
         job = genba.jobs.submit(recipe, given, clearance=clearance, idempotency_key=idempotency_key)
         typer.echo(job.id)
         if watch:
@@ -75,10 +72,10 @@ def list_jobs(
     key: Key = "",
 ) -> None:
     """List your jobs, newest first; all of them for who may administer jobs."""
-    with _genba(url, key) as genba:
+    with connected(url, key) as genba:
         found = list(genba.jobs.list(status=status, recipe=recipe, queue=queue, schedule=schedule, limit=limit))
     if as_json:
-        _print([dataclasses.asdict(job) for job in found])
+        print_json([dataclasses.asdict(job) for job in found])
         return
     table = Table(Column("id", no_wrap=True), "recipe", "status", "progress", "attempt", "created", "says")
     for job in found:
@@ -88,7 +85,7 @@ def list_jobs(
             _status(job),
             f"{job.progress:.0%}",
             f"{job.attempt}",
-            _clock(job.created_at),
+            clock(job.created_at),
             _says(job),
         )
     out.print(table)
@@ -97,14 +94,14 @@ def list_jobs(
 @app.command()
 def show(job_id: Annotated[str, typer.Argument(metavar="JOB")], url: Url = LOCAL, key: Key = "") -> None:
     """Print a job as JSON."""
-    with _genba(url, key) as genba:
-        _print(dataclasses.asdict(genba.jobs.get(job_id)))
+    with connected(url, key) as genba:
+        print_json(dataclasses.asdict(genba.jobs.get(job_id)))
 
 
 @app.command()
 def watch(job_id: Annotated[str, typer.Argument(metavar="JOB")], url: Url = LOCAL, key: Key = "") -> None:
     """Follow a job to its end, over lost connections. Exit 0 only if it succeeded; Ctrl-C leaves it running."""
-    with _genba(url, key) as genba:
+    with connected(url, key) as genba:
         _follow(genba, job_id)
 
 
@@ -116,7 +113,7 @@ def cancel(
     key: Key = "",
 ) -> None:
     """Cancel jobs: one that waits at once, one that runs within seconds."""
-    with _genba(url, key) as genba:
+    with connected(url, key) as genba:
         for job_id in job_ids:
             job = genba.jobs.cancel(job_id)
             if watch and not job.done:
@@ -133,7 +130,7 @@ def requeue(
     key: Key = "",
 ) -> None:
     """Give dead, failed or cancelled jobs a fresh set of attempts; they go on from their checkpoints."""
-    with _genba(url, key) as genba:
+    with connected(url, key) as genba:
         for job_id in job_ids:
             genba.jobs.requeue(job_id)
             out.print(f"{job_id} is queued", highlight=False)
@@ -149,13 +146,13 @@ def recipes(
     key: Key = "",
 ) -> None:
     """List what can be submitted."""
-    with _genba(url, key) as genba:
+    with connected(url, key) as genba:
         found = {recipe.name: recipe for recipe in genba.recipes()}
     if name is not None:
         if name not in found:
             complain(f"There is no recipe {name!r}; there are {', '.join(found)}.")
             raise typer.Exit(BAD_INPUT)
-        _print(found[name].params_schema)
+        print_json(found[name].params_schema)
         return
     table = Table(Column("recipe", no_wrap=True), "queue", "parameters", "what it does")
     for recipe in found.values():
@@ -168,10 +165,10 @@ def recipes(
 @schedules.command("list")
 def list_schedules(as_json: AsJson = False, url: Url = LOCAL, key: Key = "") -> None:  # noqa: FBT002 - a flag
     """List your schedules; due times are shown in their own time zones."""
-    with _genba(url, key) as genba:
+    with connected(url, key) as genba:
         found = list(genba.schedules.list())
     if as_json:
-        _print([dataclasses.asdict(schedule) for schedule in found])
+        print_json([dataclasses.asdict(schedule) for schedule in found])
         return
     table = Table(Column("id", no_wrap=True), "name", "recipe", "when", "next", "last job", "says")
     for each in found:
@@ -202,7 +199,7 @@ def create_schedule(
 ) -> None:
     """Run a recipe by the clock, with the authority that you have now; prints the schedule's id."""
     given = _params(params, param or [])
-    with _genba(url, key) as genba:
+    with connected(url, key) as genba:
         made = genba.schedules.create(name, recipe, given, cron=cron, time_zone=time_zone, overlap=overlap)
         typer.echo(made.id)
         err.print(f"next: {_due(made)}", highlight=False)
@@ -211,8 +208,8 @@ def create_schedule(
 @schedules.command("show")
 def show_schedule(schedule_id: ScheduleId, url: Url = LOCAL, key: Key = "") -> None:
     """Print a schedule as JSON."""
-    with _genba(url, key) as genba:
-        _print(dataclasses.asdict(genba.schedules.get(schedule_id)))
+    with connected(url, key) as genba:
+        print_json(dataclasses.asdict(genba.schedules.get(schedule_id)))
 
 
 @schedules.command("change")
@@ -230,7 +227,7 @@ def change_schedule(
     changes: dict[str, Any] = {"name": name, "cron": cron, "time_zone": time_zone, "overlap": overlap}
     if params is not None:
         changes["params"] = _params(params, [])
-    with _genba(url, key) as genba:
+    with connected(url, key) as genba:
         changed = genba.schedules.change(schedule_id, **changes)
         out.print(f"{schedule_id}: next {_due(changed)}", highlight=False)
 
@@ -238,14 +235,14 @@ def change_schedule(
 @schedules.command("enable")
 def enable_schedule(schedule_id: ScheduleId, url: Url = LOCAL, key: Key = "") -> None:
     """Switch a schedule on; what was missed while it was off stays missed."""
-    with _genba(url, key) as genba:
+    with connected(url, key) as genba:
         out.print(f"{schedule_id}: next {_due(genba.schedules.change(schedule_id, enabled=True))}", highlight=False)
 
 
 @schedules.command("disable")
 def disable_schedule(schedule_id: ScheduleId, url: Url = LOCAL, key: Key = "") -> None:
     """Switch a schedule off."""
-    with _genba(url, key) as genba:
+    with connected(url, key) as genba:
         genba.schedules.change(schedule_id, enabled=False)
         out.print(f"{schedule_id} is off", highlight=False)
 
@@ -253,23 +250,9 @@ def disable_schedule(schedule_id: ScheduleId, url: Url = LOCAL, key: Key = "") -
 @schedules.command("delete")
 def delete_schedule(schedule_id: ScheduleId, url: Url = LOCAL, key: Key = "") -> None:
     """Delete a schedule; its jobs stay."""
-    with _genba(url, key) as genba:
+    with connected(url, key) as genba:
         genba.schedules.delete(schedule_id)
         out.print(f"{schedule_id} is deleted", highlight=False)
-
-
-@contextlib.contextmanager
-def _genba(url: str, key: str) -> Iterator[Client]:
-    """A client whose failures are said in one line."""
-    try:
-        with Client(url, key, retry_within_s=3.0) as client:
-            yield client
-    except Refused as refused:
-        complain(f"{refused.status}: {refused.detail or refused.title}", refused.errors)
-        raise typer.Exit(SERVER_SAID_NO) from refused
-    except Unreachable as failure:
-        complain(str(failure))
-        raise typer.Exit(SERVER_SAID_NO) from failure
 
 
 def _follow(genba: Client, job_id: str) -> None:
@@ -283,7 +266,7 @@ def _follow(genba: Client, job_id: str) -> None:
     colour = _COLOURS[job.status]
     err.print(f"[{colour}]{job.status}[/] after {job.attempt} attempt{'s' * (job.attempt != 1)}", highlight=False)
     if job.result is not None:
-        _print(job.result)
+        print_json(job.result)
     if not job.succeeded:
         if job.error is not None and job.status != "cancelled":
             complain(_says(job), job.error.get("errors") or [])
@@ -318,10 +301,6 @@ def _params(document: str | None, pairs: list[str]) -> dict[str, Any]:
     return params
 
 
-def _print(document: Any) -> None:
-    typer.echo(json.dumps(document, indent=2, ensure_ascii=False, default=lambda moment: moment.isoformat()))
-
-
 def _status(job: Job) -> str:
     colour = _COLOURS.get(job.status, "default")
     return f"[{colour}]{job.status}{' (stopping)' if job.cancel_requested and not job.done else ''}[/]"
@@ -329,10 +308,6 @@ def _status(job: Job) -> str:
 
 def _says(job: Job) -> str:
     return str((job.error or {}).get("detail") or job.message)
-
-
-def _clock(moment: datetime) -> str:
-    return f"{moment.astimezone():%Y-%m-%d %H:%M:%S}"
 
 
 def _due(schedule: Schedule) -> str:

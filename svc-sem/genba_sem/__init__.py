@@ -1,1 +1,1 @@
-"""svc-sem: particle classification from SEM views. Reserved by the layout (docs/explanation/architecture.md), not built yet."""
+"""svc-sem says what kind of particle several SEM images show. Two doors: ``app.create_app`` serves, ``training.RECIPES`` trains."""

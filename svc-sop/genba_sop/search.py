@@ -14,6 +14,7 @@ from typing import Final, Literal
 from sqlalchemy import and_, select
 from sqlalchemy.orm import Session
 
+from genba_shared.lexical import Bm25
 from genba_shared.principal import Principal
 from genba_shared.problems import Invalid
 from genba_sop import store
@@ -21,7 +22,6 @@ from genba_sop.authoring import fault
 from genba_sop.bundles import mean_vector
 from genba_sop.clip_index import ClipHit, ClipIndex
 from genba_sop.features import Array, Features
-from genba_sop.lexical import Bm25
 from genba_sop.procedure import Step, Text
 from genba_sop.procedures import procedure_at
 from genba_sop.tables import EvaluationRow, Gold, ProcedureRow, Video

@@ -22,6 +22,7 @@ from genba_shared.artifacts import Artifacts
 from genba_shared.db import Database
 from genba_shared.idempotency import Idempotency
 from genba_shared.jobs import Jobs
+from genba_shared.pool import WorkPool
 from genba_shared.principal import Principal
 from genba_shared.problems import Problem
 from genba_shared.queue import Wakeups, make_celery
@@ -33,7 +34,6 @@ from genba_sop.clip_index import ClipIndex
 from genba_sop.encoders import FrameEncoder, open_encoder
 from genba_sop.evaluations import Evaluations
 from genba_sop.ingest import Owner, Prepared, Received, limits_of, prepare, record
-from genba_sop.pool import WorkPool
 from genba_sop.procedures import Procedures
 from genba_sop.settings import Settings
 from genba_sop.tables import Video

@@ -6,84 +6,28 @@ import json
 import re
 import signal
 import subprocess
-import sys
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 import pytest
-from sqlalchemy import text
-from tests.e2e.world import Genba, environment, until, up
+from tests.e2e.world import Genba, Shell, until
 
 from genba_gateway.client import Client, Refused
-from genba_shared.db import Database
-from genba_shared.settings import Platform
 
 pytestmark = pytest.mark.xdist_group("jobs-cli")
 
-RECIPES = Path(__file__).parents[1] / "training"
-SETTINGS = {
-    "GENBA_LOG_FORMAT": "json",
-    "GENBA_TRAINING_RECIPES": '["genba_training.builtin:RECIPES", "recipes_for_tests:RECIPES"]',
-    "GENBA_TRAINING_LEASE_S": "2",
-    "GENBA_TRAINING_HEARTBEAT_S": "0.1",
-    "GENBA_TRAINING_STOP_GRACE_S": "0.5",
-    "GENBA_TRAINING_EVENT_POLL_S": "0.05",
-    "PYTHONPATH": str(RECIPES),
-}
 JOB = re.compile(r"job_[0-9a-z]{26}")
 
 
-@dataclass(frozen=True)
-class Said:
-    """How a command ended."""
-
-    code: int
-    out: str
-    err: str
-
-
-@dataclass(frozen=True)
-class Shell:
-    """Runs ``genba jobs …`` against a running Genba."""
-
-    genba: Genba
-
-    def argv(self, *arguments: str) -> Sequence[str]:
-        return [sys.executable, "-m", "genba_gateway", "jobs", *arguments]
-
-    @property
-    def env(self) -> dict[str, str]:
-        return {**environment({}), "GENBA_URL": self.genba.url, "GENBA_API_KEY": self.genba.admin_key}
-
-    def __call__(self, *arguments: str) -> Said:
-        ended = subprocess.run(
-            self.argv(*arguments), capture_output=True, text=True, timeout=240, env=self.env, check=False
-        )
-        assert "Traceback" not in ended.stdout + ended.stderr, ended.stderr
-        return Said(ended.returncode, ended.stdout, ended.stderr)
-
-    def json(self, *arguments: str) -> Any:
-        said = self(*arguments)
-        assert said.code == 0, said.err
-        return json.loads(said.out)
-
-
 @pytest.fixture(scope="module")
-def genba(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Genba]:
-    with up(tmp_path_factory.mktemp("jobs") / "home", settings=SETTINGS) as running:
-        database = Database(Platform(home=running.home).database_url)
-        with database.transaction() as session:
-            session.execute(text("CREATE TABLE effects (job_id VARCHAR(40) NOT NULL)"))
-        database.close()
-        yield running
+def genba(genba_with_test_recipes: Genba) -> Genba:
+    return genba_with_test_recipes
 
 
 @pytest.fixture(scope="module")
 def jobs(genba: Genba) -> Shell:
-    return Shell(genba)
+    return Shell(genba, "jobs")
 
 
 @pytest.fixture

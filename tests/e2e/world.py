@@ -11,7 +11,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -279,3 +279,39 @@ def problem(answer: httpx.Response, status: int) -> Json:
     assert document["request_id"] == answer.headers["x-request-id"]
     assert "Traceback" not in answer.text
     return document
+
+
+@dataclass(frozen=True)
+class Said:
+    """How a command ended."""
+
+    code: int
+    out: str
+    err: str
+
+
+@dataclass(frozen=True)
+class Shell:
+    """Runs ``genba <command> …`` against a running Genba."""
+
+    genba: Genba
+    command: str
+
+    def argv(self, *arguments: str) -> Sequence[str]:
+        return [sys.executable, "-m", "genba_gateway", self.command, *arguments]
+
+    @property
+    def env(self) -> dict[str, str]:
+        return {**environment({}), "GENBA_URL": self.genba.url, "GENBA_API_KEY": self.genba.admin_key}
+
+    def __call__(self, *arguments: str) -> Said:
+        ended = subprocess.run(
+            self.argv(*arguments), capture_output=True, text=True, timeout=240, env=self.env, check=False
+        )
+        assert "Traceback" not in ended.stdout + ended.stderr, ended.stderr
+        return Said(ended.returncode, ended.stdout, ended.stderr)
+
+    def json(self, *arguments: str) -> Any:
+        said = self(*arguments)
+        assert said.code == 0, said.err
+        return json.loads(said.out)

@@ -47,7 +47,7 @@ def settings(platform: Platform) -> Settings:
         platform=platform,
         recipes=("genba_training.builtin:RECIPES", TEST_RECIPES),
         heartbeat_s=0.02,
-        stop_grace_s=0.1,
+        stop_grace_s=30.0,  # a loaded machine is no recipe that does not stop
         drain_wait_s=0.0,
         sweep_s=0.05,
         event_poll_s=0.02,
@@ -68,6 +68,7 @@ def runner(jobs: Jobs, settings: Settings, tmp_path: Path) -> Runner:
         artifacts=Artifacts(str(tmp_path / "artifacts")),
         settings=settings,
         owner="worker-1",
+        end=lambda: None,  # in a worker it ends the process, which here is pytest
     )
 
 

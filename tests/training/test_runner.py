@@ -217,7 +217,8 @@ def test_a_recipe_that_does_not_stop_is_ended_with_its_process(
         ended.wait(20)  # deaf to everything else
         return Result(publish=lambda _session: pytest.fail("published"))
 
-    with_recipe(another(end=ended.set), run).run(job.id)
+    impatient = runner.settings.model_copy(update={"stop_grace_s": 0.1})
+    with_recipe(another(end=ended.set, settings=impatient), run).run(job.id)
     assert ended.is_set()
     assert look(jobs, job).status == "cancelled"
     assert not (runner.settings.jobs_dir / job.id).exists()

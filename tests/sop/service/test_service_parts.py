@@ -13,12 +13,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from genba_shared.lexical import Bm25, terms
+from genba_shared.pool import QueueFull, WorkPool
 from genba_shared.telemetry import Metrics
 from genba_sop import analytics
 from genba_sop.bundles import clips, mean_vector, pack_features, pack_thumbnails, unpack_features, unpack_thumbnails
 from genba_sop.features import Features
-from genba_sop.lexical import Bm25, terms
-from genba_sop.pool import QueueFull, WorkPool
 from genba_sop.report import clock, p_text
 from genba_sop.report_figures import alignment_figure, ticks, timeline
 from genba_sop.report_words import KINDS, STATUSES, UI, measured, reason

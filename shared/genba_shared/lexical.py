@@ -1,4 +1,4 @@
-"""BM25 over short texts in English and Japanese, without dictionaries. Knows nothing of steps or clips: texts in,
+"""BM25 over short texts in English and Japanese, without dictionaries. Knows nothing of what they name: texts in,
 scores out.
 
 Latin words count as such and as character trigrams, so that an inflected or misspelt word still meets its kin; runs
@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 K1: Final = 1.2
-B: Final = 0.5  # texts are names of steps: short, so their length says little
+B: Final = 0.5  # texts are names and the like: short, so their length says little
 GRAM_WEIGHT: Final = 0.3
 
 _WORDS: Final = re.compile(r"[a-z0-9]+")

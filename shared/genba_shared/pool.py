@@ -32,7 +32,7 @@ class WorkPool:
 
     def __init__(self, name: str, *, workers: int, queue: int, metrics: Metrics) -> None:
         self._name, self._workers, self._limit = name, workers, workers + queue
-        self._threads = ThreadPoolExecutor(workers, thread_name_prefix=f"sop-{name}")
+        self._threads = ThreadPoolExecutor(workers, thread_name_prefix=f"{name}-pool")
         self._lock = threading.Lock()
         self._taken = 0
         self._typical_s = _FIRST_GUESS_S

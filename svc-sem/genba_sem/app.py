@@ -1,0 +1,30 @@
+"""The door that serves: ``create_app``. Resources are opened in the lifespan, routes live in ``routes_*``."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator
+
+from fastapi import FastAPI
+
+from genba_sem import routes_labels, routes_masters
+from genba_sem.service import open_service
+from genba_sem.settings import Settings
+from genba_shared.service import create_service
+
+
+def create_app(settings: Settings | None = None) -> FastAPI:
+    """svc-sem: labels, masters, particles, reviews, search, audits, exports."""
+    settings = settings or Settings()
+
+    @contextlib.asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        async with open_service(settings, app.state.metrics) as sem:
+            app.state.sem = sem
+            app.state.readiness.add("database", sem.database_answers)
+            yield
+
+    app = create_service("sem", title="svc-sem", platform=settings.platform, lifespan=lifespan)
+    app.include_router(routes_labels.router)
+    app.include_router(routes_masters.router)
+    return app

@@ -1,0 +1,117 @@
+"""What svc-sem's routes stand on, made once per process: database, artifacts, jobs, pools. Knows no route."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Annotated
+
+from fastapi import Depends, Request
+from sqlalchemy import text
+from threadpoolctl import threadpool_limits
+
+from genba_sem import erasure
+from genba_sem.settings import Settings
+from genba_shared.artifacts import Artifacts
+from genba_shared.db import Database
+from genba_shared.idempotency import Idempotency
+from genba_shared.jobs import Jobs
+from genba_shared.pool import WorkPool
+from genba_shared.queue import Wakeups, make_celery
+from genba_shared.telemetry import Metrics, get_logger
+
+log = get_logger(__name__)
+
+ARTIFACTS = "sem"  # a store of this service's own: what no view needs, nobody else does
+
+
+@dataclass(frozen=True)
+class Sem:
+    """The resources of one process."""
+
+    settings: Settings
+    database: Database
+    artifacts: Artifacts
+    idempotency: Idempotency
+    jobs: Jobs
+    classifying: WorkPool
+    background: ThreadPoolExecutor
+
+    def sweep(self) -> None:
+        """Everything that is due."""
+        erasure.erase_due(self.database, self.artifacts)
+        self.idempotency.purge()
+
+    def database_answers(self) -> str | None:
+        """Readiness: None when well."""
+        with self.database.read() as session:
+            session.execute(text("SELECT 1"))
+        return None
+
+
+@contextlib.asynccontextmanager
+async def open_service(settings: Settings, metrics: Metrics) -> AsyncIterator[Sem]:
+    """Open everything, sweep now and then, and close it in order."""
+    async with contextlib.AsyncExitStack() as stack:
+        stack.enter_context(threadpool_limits(limits=1, user_api="blas"))  # the pool's workers are the parallelism
+        database = Database(settings.platform.database_url)
+        stack.callback(database.close)
+        await asyncio.to_thread(database.upgrade)
+        wakeups = Wakeups(make_celery(settings.platform))
+        stack.callback(wakeups.close)
+        sem = Sem(
+            settings=settings,
+            database=database,
+            artifacts=Artifacts(settings.platform.artifacts_url).below(ARTIFACTS),
+            idempotency=Idempotency(database),
+            jobs=Jobs(database, wake=_waker(wakeups)),
+            classifying=WorkPool(
+                "classify", workers=settings.classify_workers, queue=settings.classify_queue, metrics=metrics
+            ),
+            background=ThreadPoolExecutor(1, thread_name_prefix="sem-background"),
+        )
+        stack.callback(sem.background.shutdown, wait=True, cancel_futures=True)
+        stack.callback(sem.classifying.close)
+        sweeper = _Sweeper(sem)
+        stack.callback(sweeper.stop)
+        yield sem
+
+
+def _waker(wakeups: Wakeups) -> Callable[[str, str], None]:
+    def wake(job_id: str, queue: str) -> None:
+        wakeups.send(job_id, queue)  # a wake-up that is lost is made up for by the sweeper of the jobs
+
+    return wake
+
+
+class _Sweeper:
+    """A thread that sweeps every so often until told to stop."""
+
+    def __init__(self, sem: Sem) -> None:
+        self._sem = sem
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._loop, name="sem-sweeper", daemon=True)
+        self._thread.start()
+
+    def _loop(self) -> None:
+        while not self._stop.wait(self._sem.settings.sweep_every_s):
+            try:
+                self._sem.sweep()
+            except Exception:
+                log.exception("sweep_failed")
+
+    def stop(self) -> None:
+        self._stop.set()
+        self._thread.join()
+
+
+def _of(request: Request) -> Sem:
+    sem: Sem = request.app.state.sem
+    return sem
+
+
+Here = Annotated[Sem, Depends(_of)]

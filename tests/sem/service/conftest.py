@@ -1,0 +1,108 @@
+"""svc-sem over both databases, somebody who uses it, and particles as a batch of a lab leaves them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pytest
+from sqlalchemy import insert
+from starlette.testclient import TestClient
+
+from genba_sem import store
+from genba_sem.app import create_app
+from genba_sem.service import Sem
+from genba_sem.settings import Settings
+from genba_sem.tables import ParticleRow
+from genba_shared.ids import new_id
+from genba_shared.settings import Platform
+
+Headers = Callable[..., dict[str, str]]
+Json = dict[str, Any]
+
+
+@dataclass
+class Service:
+    """A running svc-sem and somebody who uses it."""
+
+    client: TestClient
+    sem: Sem
+    signed: Headers
+
+    def headers(self, *roles: str, **fields: Any) -> dict[str, str]:
+        """By default those of an engineer who may also review."""
+        return self.signed(*(roles or ("engineer", "reviewer")), **fields)
+
+    def get(self, path: str, *roles: str, params: Json | None = None, **fields: Any) -> Any:
+        return self.client.get(path, params=params, headers=self.headers(*roles, **fields), follow_redirects=False)
+
+    def post(self, path: str, body: Any, *roles: str, version: int | str | None = None, **fields: Any) -> Any:
+        matching = {} if version is None else {"if-match": f'"{version}"' if isinstance(version, int) else version}
+        return self.client.post(path, json=body, headers=self.headers(*roles, **fields) | matching)
+
+    def put(self, path: str, body: Any, *, version: int | str, **fields: Any) -> Any:
+        matching = {"if-match": f'"{version}"' if isinstance(version, int) else version}
+        return self.client.put(path, json=body, headers=self.headers(**fields) | matching)
+
+    def delete(self, path: str, *roles: str, **fields: Any) -> Any:
+        return self.client.delete(path, headers=self.headers(*roles, **fields))
+
+    def label(self, en: str, ja: str = "", **body: Any) -> str:
+        """A new label; its id."""
+        answer = self.post("/v1/sem/labels", {"name": {"en": en, "ja": ja}, **body})
+        assert answer.status_code == 201, answer.text
+        return str(answer.json()["id"])
+
+    def classified(self, vectors: Sequence[Sequence[float]], label_id: str | None, **columns: Any) -> list[str]:
+        """Particles in the table as a job leaves them, one for each vector; their ids."""
+        moment = store.now()
+        ids = [new_id("par") for _ in vectors]
+        shared = {
+            "tenant": "default", "clearance": 1, "created_at": moment, "created_by": "key_test", "version": 1,
+            "role": "sample", "batch": None, "note": "", "tags": [], "dropped": [], "scaling": {}, "view_count": 0,
+            "encoder": "e-1", "shape": {}, "covered": False, "status": "confirmed", "label_id": label_id,
+            "decided_by": "model", "confidence": 0.99, "reasons": [], "in_queue": False, "priority": 0.0,
+            "decision": {}, "updated_at": moment, **columns,
+        }  # fmt: skip
+        rows = [
+            {"id": each, "name": f"p-{each}", "vector": np.asarray(vector, np.float32).tobytes(), **shared}
+            for each, vector in zip(ids, vectors, strict=True)
+        ]
+        with self.sem.database.transaction() as session:
+            session.execute(insert(ParticleRow), rows)
+        return ids
+
+    def master(self, label_id: str, vector: Sequence[float]) -> str:
+        """A particle with this vector that stands for a label; the master's id."""
+        [particle] = self.classified([vector], label_id, role="master")
+        answer = self.post("/v1/sem/masters", {"label_id": label_id, "particle_id": particle})
+        assert answer.status_code == 201, answer.text
+        return str(answer.json()["id"])
+
+    def counts(self) -> dict[str, int]:
+        """Particles by the label that each id means now; labels without any are left out."""
+        items = self.get("/v1/sem/labels", params={"limit": 200}).json()["items"]
+        return {item["id"]: item["particles"] for item in items if item["particles"]}
+
+
+@pytest.fixture
+def settings(platform: Platform, database_url: str) -> Settings:
+    return Settings(platform=platform.model_copy(update={"database_url": database_url}), sweep_every_s=3600.0)
+
+
+@pytest.fixture
+def service(settings: Settings, signed: Headers) -> Iterator[Service]:
+    """svc-sem, over SQLite and over Postgres."""
+    app = create_app(settings)
+    with TestClient(app, raise_server_exceptions=False) as client:
+        yield Service(client, app.state.sem, signed)
+
+
+@pytest.fixture
+def sqlite_service(platform: Platform, signed: Headers) -> Iterator[Service]:
+    """svc-sem in embedded mode, for what has nothing to do with the database."""
+    app = create_app(Settings(platform=platform, sweep_every_s=3600.0))
+    with TestClient(app, raise_server_exceptions=False) as client:
+        yield Service(client, app.state.sem, signed)
