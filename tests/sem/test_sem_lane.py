@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.sem.sem_world import KINDS, fitted_encoder, masters_of, picture, seen
 
 from genba_sem.classifier import CLASSIFIERS, fitted_temperature, tempered
 from genba_sem.deciding import Policy, Reviewed, calibrate, is_audited, label_set, reviews_for
@@ -23,7 +24,6 @@ from genba_sem.metrics import (
 )
 from genba_sem.micrograph import View
 from genba_sem.views import QualityMean
-from tests.sem.sem_world import KINDS, fitted_encoder, masters_of, picture, seen
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +83,9 @@ def test_the_order_of_views_does_not_matter(lane: Lane, encoder: HlgShape) -> No
     views = seen(encoder, "square", np.random.default_rng(7), 5)
     forward, backward = lane.decide(views), lane.decide(views[::-1])
     assert forward.confidence == pytest.approx(backward.confidence, abs=1e-5)
-    assert [v.contribution for v in forward.views] == pytest.approx([v.contribution for v in backward.views][::-1], abs=1e-4)
+    assert [v.contribution for v in forward.views] == pytest.approx(
+        [v.contribution for v in backward.views][::-1], abs=1e-4
+    )
 
 
 @settings(max_examples=40, deadline=None)
