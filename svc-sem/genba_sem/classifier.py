@@ -74,7 +74,9 @@ class LogisticHead:
         span = np.linalg.svd(values, full_matrices=False)[2] if len(rows) < rows.shape[1] else np.eye(rows.shape[1])
         design = np.concatenate([values @ span.T, np.ones((len(rows), 1))], axis=1)  # (N, r + 1): the rest has weight 0
         truth = np.eye(classes)[labels]  # (N, C)
-        each = (truth / np.maximum(truth.sum(0), 1)).sum(1) / classes  # labels weigh alike, however many masters they have
+        each = (truth / np.maximum(truth.sum(0), 1)).sum(
+            1
+        ) / classes  # labels weigh alike, however many masters they have
 
         def loss(flat: Floats) -> tuple[float, Floats]:
             weights = flat.reshape(-1, classes)
@@ -108,7 +110,10 @@ class Blend:
         """Sum of standardised scores."""
         parts = (self._prototypes.logits(rows), self._head.logits(rows))
         return sum(
-            (share * 4 * _standardised(part) for share, part in zip((1 - _HEAD_SHARE, _HEAD_SHARE), parts, strict=True)),
+            (
+                share * 4 * _standardised(part)
+                for share, part in zip((1 - _HEAD_SHARE, _HEAD_SHARE), parts, strict=True)
+            ),
             np.zeros((len(rows), 1)),
         )
 
@@ -118,7 +123,7 @@ CLASSIFIERS: Final = {kind.id: kind for kind in (Prototypes, NearestMasters, Log
 
 @dataclass(frozen=True, eq=False)
 class LeftOut:
-    """What leaving masters out says. logits: (N, C); similarity: (N,) cosine to the nearest other master; labels: (N,)."""
+    """What leaving masters out says. logits: (N, C); similarity: (N,) cosine to the nearest prototype of the others; labels: (N,)."""
 
     logits: Floats
     similarity: Floats
@@ -139,13 +144,13 @@ def leave_out(kind: str, rows: Rows, labels: Labels, classes: int, *, folds: int
     for fold in np.unique(place[usable]):
         out = (place == fold) & usable
         logits[out] = CLASSIFIERS[kind](rows[~out], labels[~out], classes).logits(rows[out])
-        similarity[out] = greatest_cosine(rows[out], rows[~out])
+        similarity[out] = greatest_cosine(rows[out], Prototypes(rows[~out], labels[~out], classes).rows)
     return LeftOut(logits[usable], similarity[usable], labels[usable])
 
 
-def greatest_cosine(rows: Rows, masters: Rows) -> Floats:
-    """(N,) cosine to the nearest master: how known a particle looks."""
-    return np.asarray((rows @ masters.T).max(1), np.float64)
+def greatest_cosine(rows: Rows, prototypes: Rows) -> Floats:
+    """(N,) cosine to the nearest label's prototype (C, D): how known a particle looks."""
+    return np.asarray((rows @ prototypes.T).max(1), np.float64)
 
 
 def fitted_temperature(logits: Floats, labels: Labels) -> float:

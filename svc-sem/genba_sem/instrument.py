@@ -51,7 +51,9 @@ def read_tiff_header(page: Any, tags: Mapping[str, Any], *, width_px: int, heigh
 
     page: the tifffile page whose pixels are used. tags: name → value over all pages of the same picture, first wins.
     """
-    description = " ".join(str(tag.value) for tag in page.tags.values() if tag.code == 270 and isinstance(tag.value, str))
+    description = " ".join(
+        str(tag.value) for tag in page.tags.values() if tag.code == 270 and isinstance(tag.value, str)
+    )
     if "CZ_SEM" in tags:
         return _zeiss(tags["CZ_SEM"], width_px=width_px)
     fei = tags.get("FEI_HELIOS") or tags.get("FEI_SFEG")
@@ -60,7 +62,7 @@ def read_tiff_header(page: Any, tags: Mapping[str, Any], *, width_px: int, heigh
     if isinstance(tags.get("OlympusSIS"), Mapping):
         return _olympus(tags)
     if "<TemReporter" in description:
-        return _jeol_tem(tags, width_px=width_px)
+        return _jeol_tem(tags)
     texts = [str(tag.value) for tag in page.tags.values() if tag.code == 270]
     for text in texts:
         header = read_sidecar(text, width_px=width_px)
@@ -149,7 +151,7 @@ def _olympus(tags: Mapping[str, Any]) -> Header:
     return Header(Instrument("Olympus", str(tags.get("Model", ""))), size_nm, "Olympus SIS tag" if size_nm else None)
 
 
-def _jeol_tem(tags: Mapping[str, Any], *, width_px: int) -> Header:
+def _jeol_tem(tags: Mapping[str, Any]) -> Header:
     """SightX: XResolution counts the pixels of the camera's plane, so a pixel on the sample is that over the magnification."""
     maker = Instrument("JEOL", str(tags.get("Model", "")).strip("\0 "))
     report = _xml(str(tags.get("ImageDescription", "")))
@@ -175,7 +177,12 @@ def _jeol_sem(fields: Mapping[str, str]) -> Header:
 
 
 def _hitachi(fields: Mapping[str, str], *, width_px: int) -> Header:
-    model = fields.get("instructname") or fields.get("instrumentname") or fields.get("instrument") or fields.get("machineno", "")
+    model = (
+        fields.get("instructname")
+        or fields.get("instrumentname")
+        or fields.get("instrument")
+        or fields.get("machineno", "")
+    )
     size_nm = length_nm(fields["pixelsize"])
     notes: list[str] = []
     declared = re.match(r"(\d+)\s*[x*]\s*(\d+)", fields.get("datasize") or fields.get("imagesize") or "")
