@@ -104,7 +104,9 @@ class ParticleRow(Labelled, Base):
     shape: Mapped[dict[str, Any]] = mapped_column(Json)  # every measured descriptor
     covered: Mapped[bool] = mapped_column(Boolean)  # its outline is cut off or hidden: left out of size statistics
 
-    status: Mapped[str] = mapped_column(String(16))  # waiting | confirmed | needs_review | unknown | reviewed
+    status: Mapped[str] = mapped_column(
+        String(16)
+    )  # waiting | confirmed | needs_review | unknown | reviewed | unreadable
     label_id: Mapped[str | None] = mapped_column(String(40))
     decided_by: Mapped[str] = mapped_column(String(16))  # nobody | model | review | split
     confidence: Mapped[float | None] = mapped_column(Float)
@@ -113,6 +115,7 @@ class ParticleRow(Labelled, Base):
     priority: Mapped[float] = mapped_column(Float)
     decision: Mapped[dict[str, Any]] = mapped_column(Json)  # the newest decision, whole
     decided_in: Mapped[str | None] = mapped_column(String(40), index=True)  # the job that decided it
+    indexed_in: Mapped[str | None] = mapped_column(String(160), index=True)  # the collection that holds its vector
     updated_at: Mapped[datetime] = mapped_column(UtcDateTime)
 
 
@@ -194,6 +197,7 @@ class ReviewRow(Base):
     reasons: Mapped[list[Any]] = mapped_column(Json)  # why it had been in the queue
     confidence: Mapped[float | None] = mapped_column(Float)
     decided_from: Mapped[dict[str, Any]] = mapped_column(Json)  # model and set whose word was judged
+    calibrates: Mapped[bool] = mapped_column(Boolean)  # drawn whatever its confidence
     note: Mapped[str] = mapped_column(Text)
     seconds: Mapped[float | None] = mapped_column(Float)  # that the decision took
     bundle_id: Mapped[str | None] = mapped_column(String(40), index=True)
