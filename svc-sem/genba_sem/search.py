@@ -22,8 +22,10 @@ from genba_sem.tables import ParticleRow
 from genba_shared.lexical import Bm25, terms
 from genba_shared.principal import Principal
 
-NOTICE: Final = "Text is matched with names, synonyms, definitions, notes, tags and measured shapes; "
+NOTICE: Final = (
+    "Text is matched with names, synonyms, definitions, notes, tags and measured shapes; "
     "no vision-language model looks at pictures."
+)
 _MOST_CANDIDATES: Final = 2000  # of each source; what lies beyond matched worse or is older
 _LABEL_WEIGHT, _SHAPE_WEIGHT, _NOTE_WEIGHT = 0.9, 0.8, 0.6
 _LEAST_LABEL: Final = 0.35
