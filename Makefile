@@ -28,6 +28,8 @@ test: .venv/.test ## every test that needs no server; with Postgres and Redis at
 	@$(PY) -m pytest -q -n 2 --dist loadgroup tests
 distributed-test: .venv/.test ## the tests that need real Postgres and Redis
 	@$(PY) -m pytest -q -m distributed tests
+chaos: .venv/.test ## kill -9 of workers and emptied brokers, in small; bench-jobs-chaos is the full matrix
+	@$(PY) -m pytest -q tests/distributed/test_jobs_chaos.py
 savedmodel-test: .venv/.test ## the TensorFlow export against torch; installs TensorFlow (1.3 GB) first
 	@deploy/setup.sh tensorflow && $(PY) -m pytest -q tests/recommend/test_export_savedmodel.py
 lint: .venv/.test ## ruff: rules and format
@@ -53,6 +55,9 @@ bench-order: .venv/.base ## order and missing steps on CaptainCook4D's annotatio
 bench-gateway: .venv/.bench ## the gateway against nginx (needs nginx and wrk)
 	@$(PY) benchmarks/gateway.py
 
+bench-jobs-chaos: .venv/.base ## kill -9 of workers, brokers, databases and the API under 1,000 jobs, and plain Celery beside it
+	@$(PY) -m benchmarks.jobs_chaos && $(PY) -m benchmarks.plain_celery
+
 docs: .venv/.test ## write docs/reference from the code
 	@$(PY) docs/generate.py
 dashboards: .venv/.test ## write deploy/grafana/dashboards from the code
@@ -63,4 +68,4 @@ lock: .venv/.test ## write constraints.txt anew
 clean: ## remove the virtual environment and caches; data in .genba stays
 	@rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
-.PHONY: dashboards docs help setup setup-test demo up test distributed-test savedmodel-test lint format types imports check bench-alignment bench-deviations bench-manner bench-speed bench-order bench-gateway lock clean
+.PHONY: dashboards docs help setup setup-test demo up test distributed-test chaos savedmodel-test lint format types imports check bench-alignment bench-deviations bench-manner bench-speed bench-order bench-gateway bench-jobs-chaos lock clean

@@ -164,18 +164,24 @@ class Checkpoint:
         self._attempt = attempt
         self._keep = keep
 
-    def load(self) -> Saved | None:
-        """The newest state that can be read, or None for a fresh start."""
+    def load(self, is_whole: Callable[[Saved], bool] | None = None) -> Saved | None:
+        """The newest state that can be read and that ``is_whole`` accepts, or None for a fresh start."""
         for _, folder in reversed(self._complete()):
             try:
-                state = json.loads((folder / "state.json").read_text("utf-8"))
+                saved = Saved(json.loads((folder / "state.json").read_text("utf-8")), folder)
+                if is_whole is None or is_whole(saved):
+                    return saved
             except (OSError, ValueError):
                 continue  # pruned by its owner, or torn by a power cut: the one before will do
-            return Saved(state, folder)
         return None
 
-    def save(self, state: Mapping[str, Any], fill: Callable[[Path], None] | None = None) -> None:
-        """Make ``state`` (JSON) and the files that ``fill(folder)`` writes the newest checkpoint, or change nothing."""
+    def save(
+        self, state: Mapping[str, Any], fill: Callable[[Path], None] | None = None, *, keep: int | None = None
+    ) -> None:
+        """Make ``state`` (JSON) and the files that ``fill(folder)`` writes the newest checkpoint, or change nothing.
+
+        ``keep`` is how many of this attempt's and earlier ones' stay. Raises: OSError, when the disk is full for one.
+        """
         mine = [sequence for (attempt, sequence), _ in self._complete() if attempt == self._attempt]
         name = f"{self._attempt:06d}-{max(mine, default=0) + 1:08d}"
         staging = self._folder / f".{name}.{os.getpid()}.tmp"
@@ -192,7 +198,7 @@ class Checkpoint:
         except BaseException:
             shutil.rmtree(staging, ignore_errors=True)
             raise
-        self._prune()
+        self._prune(keep or self._keep)
 
     def _complete(self) -> list[tuple[tuple[int, int], Path]]:
         if not self._folder.is_dir():
@@ -200,9 +206,9 @@ class Checkpoint:
         found = ((_CHECKPOINT.match(path.name), path) for path in self._folder.iterdir())
         return sorted(((int(match[1]), int(match[2])), path) for match, path in found if match)
 
-    def _prune(self) -> None:
+    def _prune(self, keep: int) -> None:
         older = [path for (attempt, _), path in self._complete() if attempt <= self._attempt]
-        for path in older[: -self._keep]:
+        for path in older[:-keep]:
             shutil.rmtree(path, ignore_errors=True)
 
 

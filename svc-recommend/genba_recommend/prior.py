@@ -42,6 +42,10 @@ class Prior:
         logs = np.log(counts + self.smoothing)
         return np.asarray(logs - logs.max(initial=-np.inf), np.float32) if n_items else np.zeros(0, np.float32)
 
+    def scores(self, interactions: Interactions, *, n_items: int, now_s: float) -> npt.NDArray[np.float32]:
+        """Return what is added to dot product over temperature when ranking, (N,) float32."""
+        return np.float32(self.weight) * self.log_popularity(interactions, n_items=n_items, now_s=now_s)
+
 
 def tune_half_life(
     interactions: Interactions, asked: Questions, half_lives_days: Sequence[float]

@@ -94,7 +94,7 @@ class ItemTower(nn.Module):
         self.tags = _table(sizes.tags, dim)
         self.text = _table(sizes.text, dim)
         self.number_bucket = nn.ModuleList([_table(n, dim, missing="learnt") for n in sizes.number_buckets])
-        self.number = nn.Linear(len(NUMBERS), dim)
+        self.number = _quiet(nn.Linear(len(NUMBERS), dim))
         self.embedding = nn.Linear(sizes.embedding_len, dim, bias=False) if sizes.embedding_len else None
         self.mlp = ResidualMlp(dim, config.hidden)
 
@@ -103,7 +103,7 @@ class ItemTower(nn.Module):
         x = self.id(items["id"]) + self.number(items["number"])  # (N, D)
         for name in ("genre", "maker", "performers", "tags"):
             x = x + mean_of(getattr(self, name), items[name])
-        x = x + (self.text(items["text"]) * items["text_weight"].unsqueeze(-1)).sum(-2)
+        x = x + weighted_sum_of(self.text, items["text"], items["text_weight"])
         for at, table in enumerate(self.number_bucket):
             x = x + table(items["number_bucket"][:, at])
         if self.embedding is not None:
@@ -120,12 +120,12 @@ class UserTower(nn.Module):
         self.config = config
         self.position = nn.Parameter(-0.05 * torch.arange(config.history_len, dtype=torch.float32))
         self.attend = nn.Linear(dim, 1, bias=False)
-        self.pool = nn.Linear((3 if config.pooling == "three_ways" else 1) * dim, dim)
+        self.pool = _average_of(3 if config.pooling == "three_ways" else 1, dim)
         self.genre = _table(sizes.genres, dim)
         self.maker = _table(sizes.makers, dim)
         self.age_range = _table(sizes.age_ranges, dim)
         self.region = _table(sizes.regions, dim)
-        self.number = nn.Linear(len(PROFILE_NUMBERS), dim)
+        self.number = _quiet(nn.Linear(len(PROFILE_NUMBERS), dim))
         self.mlp = ResidualMlp(dim, config.hidden)
         nn.init.zeros_(self.attend.weight)  # starts as attention by position alone
 
@@ -179,8 +179,15 @@ def tensors(features: ItemFeatures | UserFeatures) -> dict[str, Tensor]:
 
 def mean_of(table: nn.Embedding, index: Tensor) -> Tensor:
     """index: (N, L), 0 for nothing. Returns: (N, D), the mean of what is there, zeros without."""
-    there = (index > 0).unsqueeze(-1)  # (N, L, 1)
-    out: Tensor = (table(index) * there).sum(-2) / there.sum(-2).clamp_min(1)
+    there = (index > 0).to(table.weight.dtype)  # (N, L)
+    return weighted_sum_of(table, index, there / there.sum(1, keepdim=True).clamp_min(1))
+
+
+def weighted_sum_of(table: nn.Embedding, index: Tensor, weight: Tensor) -> Tensor:
+    """index, weight: (N, L). Returns: (N, D). Never holds the (N, L, D) that a sum over looked-up rows would."""
+    out: Tensor = F.embedding_bag(
+        index, table.weight, mode="sum", per_sample_weights=weight, padding_idx=table.padding_idx
+    )
     return out
 
 
@@ -211,6 +218,22 @@ def _table(n_rows: int, dim: int, *, missing: Literal["zeros", "learnt"] = "zero
         with torch.no_grad():
             table.weight[0].zero_()
     return table
+
+
+def _quiet(linear: nn.Linear) -> nn.Linear:
+    """As small as a table at the start."""
+    nn.init.normal_(linear.weight, std=0.03)
+    nn.init.zeros_(linear.bias)
+    return linear
+
+
+def _average_of(n_pools: int, dim: int) -> nn.Linear:
+    """(n·D) → (D): the mean of the pools at the start, so that users begin among what they chose."""
+    linear = nn.Linear(n_pools * dim, dim)
+    with torch.no_grad():
+        linear.weight.mul_(0.1).add_(torch.eye(dim).repeat(1, n_pools) / n_pools)
+        linear.bias.zero_()
+    return linear
 
 
 def parameters(model: nn.Module) -> dict[str, Any]:

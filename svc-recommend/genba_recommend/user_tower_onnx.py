@@ -56,7 +56,7 @@ class OnnxUserTower:
 
     def __call__(self, features: Mapping[str, npt.NDArray[Any]], history: Float32s) -> Float32s:
         """Args: features: ``UserFeatures`` columns of one user, history counting from 1 in ``history``, (n, D). Returns: (D,)."""
-        vector: Float32s = self._run(features, history)[0]
+        vector: Float32s = self.run(features, history)[0]
         return vector
 
     def of(self, users: Sequence[User], windows: Windows, items: ItemFeatures, vectors: Float32s) -> Float32s:
@@ -68,8 +68,9 @@ class OnnxUserTower:
             message = "Encoders are needed to read users; load the tower from its folder."
             raise ValueError(message)
         features: UserFeatures = self._encoders.users(users, windows, items)
-        return self._run(features.columns(), vectors)
+        return self.run(features.columns(), vectors)
 
-    def _run(self, columns: Mapping[str, npt.NDArray[Any]], vectors: Float32s) -> Float32s:
+    def run(self, columns: Mapping[str, npt.NDArray[Any]], vectors: Float32s) -> Float32s:
+        """Args: columns: ``UserFeatures`` of B users by name.   vectors: (N, D). Returns: (B, D), unit length."""
         table = np.concatenate([np.zeros((1, vectors.shape[1]), np.float32), vectors])
         return self._tower.run({**columns, "table": table})

@@ -1,0 +1,111 @@
+"""The base model of a fine-tuning, from a folder on this machine. Never asks a hub, never runs a model's own code."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from genba_llm.finetune_config import FinetuneConfig, Quantise
+from genba_shared.torchvision import make_torchvision_importable
+
+FAMILY = "phi3"
+
+
+class BadBase(ValueError):
+    """The base model cannot be used, and why."""
+
+
+def check_base(folder: Path) -> dict[str, Any]:
+    """The configuration of a model folder of the Phi-3 family (Phi-3.5-mini and Phi-4-mini are).
+
+    Raises: BadBase for a missing or unreadable folder and for another family.
+    """
+    path = folder / "config.json"
+    try:
+        config: dict[str, Any] = json.loads(path.read_text("utf-8"))
+    except FileNotFoundError as err:
+        message = f"There is no model at {folder.name!r}: config.json is missing."
+        raise BadBase(message) from err
+    except (OSError, ValueError) as err:
+        message = f"The config.json of {folder.name!r} cannot be read: {err}."
+        raise BadBase(message) from err
+    if config.get("model_type") != FAMILY:
+        message = f"{folder.name!r} is of the family {config.get('model_type')!r}; SO8T is for {FAMILY!r} (Phi-3.5-mini, Phi-4-mini)."
+        raise BadBase(message)
+    return config
+
+
+def load_base(
+    folder: Path, *, quantise: Quantise = "none", dtype: torch.dtype = torch.float32, device: str = "cpu"
+) -> Any:
+    """The model in evaluation mode. ``quantise`` holds its linear layers in int8 (LLM.int8, threshold 6.0) or nf4.
+
+    Raises: BadBase.
+    """
+    check_base(folder)
+    make_torchvision_importable()
+    from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+
+    how: dict[str, Any] = {}
+    if quantise == "int8":
+        how["quantization_config"] = BitsAndBytesConfig(load_in_8bit=True, llm_int8_threshold=6.0)
+    elif quantise == "nf4":
+        how["quantization_config"] = BitsAndBytesConfig(
+            load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype, bnb_4bit_use_double_quant=True
+        )
+    try:
+        return AutoModelForCausalLM.from_pretrained(
+            folder,
+            local_files_only=True,
+            trust_remote_code=False,
+            dtype=dtype,
+            device_map=device,
+            attn_implementation="sdpa",
+            **how,
+        ).eval()
+    except (OSError, ValueError) as err:
+        message = f"The model in {folder.name!r} cannot be loaded: {err}"
+        raise BadBase(message) from err
+
+
+def load_tokenizer(folder: Path) -> Any:
+    """Raises: BadBase without a tokenizer or without a chat template."""
+    make_torchvision_importable()
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except (OSError, ValueError) as err:
+        message = f"The tokenizer in {folder.name!r} cannot be loaded: {err}"
+        raise BadBase(message) from err
+    if not tokenizer.chat_template:
+        message = f"The tokenizer in {folder.name!r} has no chat template; rows cannot be written as conversations."
+        raise BadBase(message)
+    return tokenizer
+
+
+def empty_model(folder: Path) -> Any:
+    """The architecture without weights, on the meta device. Raises: BadBase."""
+    check_base(folder)
+    make_torchvision_importable()
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    with torch.device("meta"):
+        return AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder, local_files_only=True))
+
+
+def available_bytes(device: str) -> float:
+    """Memory that is free on the device now."""
+    if device.startswith("cuda"):
+        return float(torch.cuda.mem_get_info()[0])
+    import psutil
+
+    return float(psutil.virtual_memory().available)
+
+
+def compute_dtype(device: str, config: FinetuneConfig) -> torch.dtype:
+    """bfloat16 on a GPU for adapters, single precision elsewhere."""
+    return torch.bfloat16 if device.startswith("cuda") and config.train == "adapter" else torch.float32

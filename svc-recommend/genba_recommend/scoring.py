@@ -1,0 +1,81 @@
+"""From vectors to scores, and from scores to measures: full ranking of every candidate for every asked user, seen removed.
+
+The served score is one line: dot product over temperature, plus the prior's weight times log-popularity. Everything that tunes
+or judges a model goes through here, so that what is measured is what is served. Arrays in, arrays out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from genba_recommend.dataset import Dataset, Interactions, Ints, User
+from genba_recommend.features import Encoders, ItemFeatures, UserFeatures, latest_windows
+from genba_recommend.metrics import Comparison, Quality, Questions, ScoreUsers, paired_bootstrap, quality, rank
+from genba_recommend.prior import Prior
+
+Float32s = npt.NDArray[np.float32]
+EmbedUsers = Callable[[UserFeatures, Float32s], Float32s]  # features of B users, (N, D) item vectors -> (B, D)
+
+
+def tower_scores(user_vectors: Float32s, vectors: Float32s, *, temperature: float) -> ScoreUsers:
+    """Score by the towers alone. Args: user_vectors: (U, D) by row of the user.   vectors: (N, D)."""
+    return lambda users: user_vectors[users] @ vectors.T / temperature
+
+
+def with_prior(score: ScoreUsers, log_popularity: Float32s, weight: float) -> ScoreUsers:
+    """Add the prior. Args: log_popularity: (N,)."""
+    return lambda users: score(users) + np.float32(weight) * log_popularity
+
+
+def latest_vectors(
+    embed: EmbedUsers,
+    encoders: Encoders,
+    items: ItemFeatures,
+    vectors: Float32s,
+    dataset: Dataset,
+    users: Ints,
+    *,
+    batch: int = 2048,
+) -> Float32s:
+    """Embed some users as they are at the end of a dataset. Returns: (U, D) by row, zeros for users not asked for."""
+    out = np.zeros((len(dataset.users), vectors.shape[1]), np.float32)
+    for at in range(0, len(users), batch):
+        rows = users[at : at + batch]
+        seen = latest_windows(dataset.histories, rows, length=encoders.config.history_len)
+        out[rows] = embed(encoders.users([dataset.users[row] for row in rows], seen, items), vectors)
+    return out
+
+
+@dataclass(frozen=True)
+class Judged:
+    """Measures of several models over the same questions, and how the first compares with each other one by NDCG@10."""
+
+    measures: Mapping[str, Quality]
+    against: Mapping[str, Comparison]
+
+    def summary(self) -> dict[str, dict[str, float]]:
+        return {name: found.summary() for name, found in self.measures.items()}
+
+
+def judge(models: Mapping[str, ScoreUsers], asked: Questions, *, seed: int = 0) -> Judged:
+    """Rank with every model and compare the first with the others by paired bootstrap over users."""
+    measures = {name: quality(rank(score, asked), asked) for name, score in models.items()}
+    first, *others = measures
+    ours = measures[first].ndcg_at_10
+    against = {name: paired_bootstrap(ours, measures[name].ndcg_at_10, seed=seed) for name in others}
+    return Judged(measures, against)
+
+
+def popularity_now(prior: Prior, interactions: Interactions, *, n_items: int) -> Float32s:
+    """Return log-popularity at the newest event, (N,)."""
+    now_s = float(interactions.time_s.max()) if len(interactions) else 0.0
+    return prior.log_popularity(interactions, n_items=n_items, now_s=now_s)
+
+
+def strangers(users: tuple[User, ...], n: int) -> tuple[User, ...]:
+    """Return n users without any profile, as a service sees somebody for the first time."""
+    return tuple(User(f"stranger {len(users) + row}") for row in range(n))

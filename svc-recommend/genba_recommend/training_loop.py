@@ -1,0 +1,329 @@
+"""Train the two towers: steps, epochs, early stopping on what came later, averaged weights, and a state that can be resumed.
+
+``train(dataset, config)`` is the door. Three stages: *fit* learns from all but the newest events and stops when those are not
+predicted better any more; *tune* picks the popularity prior on them; *refit* goes on from the best weights over everything, so
+that what is new gets its vector. Every random number follows from seed, epoch and step, so a run that was killed and goes on
+from its checkpoint ends with the same bits as one that was not. Knows no queue and no database: hooks report and stop.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from genba_recommend.adam import Adam
+from genba_recommend.batches import Batches, Step
+from genba_recommend.dataset import Dataset, split_by_time
+from genba_recommend.features import Encoders, ItemFeatures
+from genba_recommend.metrics import ScoreUsers, quality, questions, rank
+from genba_recommend.objective import loss_of
+from genba_recommend.prior import Prior
+from genba_recommend.scoring import latest_vectors, popularity_now, tower_scores, with_prior
+from genba_recommend.training_config import TrainingConfig
+from genba_recommend.tuning import TunedPrior, sample_questions, tune_prior
+from genba_recommend.two_tower import TableSizes, TwoTower, item_vectors, user_vectors
+
+Stage = Literal["fit", "refit", "done"]
+Weights = dict[str, Tensor]
+TENSORS = "training.safetensors"
+
+
+class TooFewEvents(ValueError):
+    """There is too little to learn from."""
+
+    def __init__(self, found: int, needed: int) -> None:
+        super().__init__(f"Training needs {needed} positive events, found {found}.")
+        self.found, self.needed = found, needed
+
+
+class SavedState(Protocol):
+    """As ``genba_shared.recipe.Saved``."""
+
+    @property
+    def state(self) -> dict[str, Any]: ...
+    @property
+    def folder(self) -> Path: ...
+
+
+class CheckpointStore(Protocol):
+    """As ``genba_shared.recipe.Checkpoint``."""
+
+    def load(self) -> SavedState | None: ...
+    def save(self, state: Mapping[str, Any], fill: Callable[[Path], None] | None = None) -> None: ...
+
+
+@dataclass(frozen=True)
+class Hooks:
+    """How a run is watched and stopped; any of them may raise, between two steps, to stop.
+
+    progress: share done in [0, 1], and what is being done; after every step.   log: step, metrics; after every epoch.
+    checkpoint: where the state goes after every epoch and every ``checkpoint_every_s``, and where it is found again.
+    """
+
+    progress: Callable[[float, str], None] = lambda _share, _what: None
+    log: Callable[[int, Mapping[str, float]], None] = lambda _step, _metrics: None
+    checkpoint: CheckpointStore | None = None
+    checkpoint_every_s: float = 60.0
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A model that is ready to rank, and how it was made.
+
+    vectors: (N, D) of the dataset's catalogue.   metrics: on the validation slice, before refit saw it; figures of popularity
+    alone beside it.   epochs: one record for every epoch.   n_events: positive ones that were learnt from.
+    """
+
+    model: TwoTower
+    encoders: Encoders
+    prior: Prior
+    items: ItemFeatures
+    vectors: npt.NDArray[np.float32]
+    metrics: Mapping[str, float]
+    epochs: tuple[Mapping[str, float], ...]
+    config: TrainingConfig
+    data_hash: str
+    n_events: int
+    trained_until_s: float  # of the newest event
+    cpu_seconds: float
+
+
+@dataclass
+class _State:
+    """Where training is; all that checkpoints hold beside tensors."""
+
+    stage: Stage = "fit"
+    epoch: int = 0  # over all stages
+    step: int = 0
+    steps_of_stage: int = 0
+    best_epoch: int = -1
+    best: float = -1.0
+    loss_sum: float = 0.0
+    epochs: list[dict[str, float]] = field(default_factory=list)
+    cpu_seconds: float = 0.0
+
+
+def train(dataset: Dataset, config: TrainingConfig, hooks: Hooks | None = None) -> Trained:
+    """Train on all positive events of a dataset.
+
+    Raises: TooFewEvents; whatever a hook raises, with the last checkpoint in place.
+    """
+    n_events = len(dataset.interactions.positive)
+    if n_events < config.least_events:
+        raise TooFewEvents(n_events, config.least_events)
+    training = _Training(dataset, config, hooks or Hooks())
+    training.resume()
+    training.fit()
+    tuned = training.tune()
+    training.refit()
+    return training.result(tuned, n_events)
+
+
+class _Training:
+    """A run in progress."""
+
+    def __init__(self, dataset: Dataset, config: TrainingConfig, hooks: Hooks) -> None:
+        self._config, self._hooks, self._dataset = config, hooks, dataset
+        self._split = split_by_time(dataset, newest=config.validation)
+        self._asked = sample_questions(questions(self._split), config.validation_users, seed=config.seed)
+        self._encoders = Encoders.fit(dataset, config.encoders)
+        self._items = self._encoders.items(dataset.catalogue)
+        torch.manual_seed(config.seed)
+        self._model = TwoTower(config.towers, TableSizes.of(self._encoders))
+        self._average: Weights = _copy(self._model.state_dict())
+        self._best: Weights = self._average
+        self._adam = self._new_adam(config.learning_rate)
+        self._at = _State()
+        self._saved_s = time.monotonic()
+        self._cpu_started_s = time.process_time()
+        self._n_epochs = config.max_epochs + config.refit_epochs
+
+    # stages
+
+    def fit(self) -> None:
+        if self._at.stage != "fit":
+            return
+        batches = Batches(self._split.train, self._encoders, self._items, self._config)
+        while (
+            self._at.epoch < self._config.max_epochs and self._at.epoch - self._at.best_epoch <= self._config.patience
+        ):
+            self._run_epoch(batches)
+            found = self._validate()
+            self._end_epoch(**({"ndcg_at_10": found} if len(self._asked) else {}))
+            if found > self._at.best:
+                self._at.best, self._at.best_epoch, self._best = found, self._at.epoch - 1, _copy(self._average)
+            self._save()
+        self._at.stage, self._at.epoch, self._at.steps_of_stage = "refit", self._config.max_epochs, 0
+        self._model.load_state_dict(self._best)
+        self._average = _copy(self._best)
+        self._adam = self._new_adam(self._config.learning_rate / 2)
+        self._save()
+
+    def refit(self) -> None:
+        if self._at.stage != "refit":
+            return
+        batches = Batches(self._dataset, self._encoders, self._items, self._config)
+        while self._at.epoch < self._n_epochs:
+            self._run_epoch(batches)
+            self._end_epoch()
+            self._save()
+        self._at.stage = "done"
+        self._save()
+
+    def tune(self) -> TunedPrior | None:
+        """By the weights that have not seen the validation slice; None where nobody can be asked."""
+        if not len(self._asked):
+            return None
+        return tune_prior(
+            self._validation_scores(self._best),
+            self._split.train.interactions,
+            self._asked,
+            half_lives_days=self._config.half_lives_days,
+            weights=self._config.prior_weights,
+        )
+
+    def result(self, tuned: TunedPrior | None, n_events: int) -> Trained:
+        self._model.load_state_dict(self._average)
+        self._model.eval()
+        metrics = {"best_epoch": float(self._at.best_epoch + 1)}
+        if tuned is not None:
+            metrics |= tuned.blended.summary()
+            metrics |= {f"popularity_{name}": value for name, value in tuned.alone.summary().items()}
+        return Trained(
+            model=self._model,
+            encoders=self._encoders,
+            prior=tuned.prior if tuned else Prior(),
+            items=self._items,
+            vectors=item_vectors(self._model, self._items),
+            metrics=metrics,
+            epochs=tuple(self._at.epochs),
+            config=self._config,
+            data_hash=self._dataset.data_hash,
+            n_events=n_events,
+            trained_until_s=float(self._dataset.interactions.time_s.max()),
+            cpu_seconds=self._cpu_seconds(),
+        )
+
+    # an epoch
+
+    def _run_epoch(self, batches: Batches) -> None:
+        self._model.train()
+        for step in batches.epoch(self._at.epoch, start=self._at.step):
+            self._learn(step)
+            self._at.step += 1
+            share = (self._at.epoch + self._at.step / len(batches)) / self._n_epochs
+            self._hooks.progress(share, f"{self._at.stage}, epoch {self._at.epoch + 1}")
+            if time.monotonic() - self._saved_s > self._hooks.checkpoint_every_s:
+                self._save()
+
+    def _end_epoch(self, **metrics: float) -> None:
+        record = {"epoch": self._at.epoch + 1.0, "loss": self._at.loss_sum / max(self._at.step, 1), **metrics}
+        self._at.epochs.append(record)
+        self._hooks.log(self._at.epoch + 1, record)
+        self._at.epoch, self._at.step, self._at.loss_sum = self._at.epoch + 1, 0, 0.0
+
+    def _learn(self, step: Step) -> None:
+        self._adam.zero_grad()
+        loss = loss_of(self._model, step, self._config, seed=self._dropout_seed())
+        loss.backward()
+        self._adam.step()
+        self._at.loss_sum += float(loss.detach())
+        self._at.steps_of_stage += 1
+        self._follow()
+
+    @torch.no_grad()
+    def _follow(self) -> None:
+        """Move the averaged weights; the first steps count for more, or a short run would average its random start."""
+        n_steps = self._at.steps_of_stage
+        decay = min(self._config.ema_decay, (1 + n_steps) / (10 + n_steps))
+        weights = self._model.state_dict()
+        names = list(weights)
+        torch._foreach_lerp_([self._average[name] for name in names], [weights[name] for name in names], 1 - decay)
+
+    def _dropout_seed(self) -> int:
+        return int(np.random.SeedSequence([self._config.seed, self._at.epoch, self._at.step]).generate_state(1)[0])
+
+    def _new_adam(self, learning_rate: float) -> Adam:
+        return Adam(dict(self._model.named_parameters()), learning_rate=learning_rate)
+
+    # judging
+
+    def _validate(self) -> float:
+        """NDCG@10 of the averaged weights; where nobody can be asked, the latest epoch is the best."""
+        if not len(self._asked):
+            return float(self._at.epoch)
+        scores = self._validation_scores(self._average)
+        prior = Prior(half_life_days=7.0, weight=self._config.prior_in_training)
+        popular = popularity_now(prior, self._split.train.interactions, n_items=len(self._items))
+        found = quality(rank(with_prior(scores, popular, prior.weight), self._asked), self._asked)
+        return float(found.ndcg_at_10.mean())
+
+    def _validation_scores(self, weights: Weights) -> ScoreUsers:
+        model = TwoTower(self._config.towers, TableSizes.of(self._encoders))
+        model.load_state_dict(weights)
+        vectors = item_vectors(model, self._items)
+        users = latest_vectors(
+            lambda features, table: user_vectors(model, features, table),
+            self._encoders,
+            self._items,
+            vectors,
+            self._split.train,
+            self._asked.users,
+        )
+        return tower_scores(users, vectors, temperature=self._config.towers.temperature)
+
+    # checkpoints
+
+    def resume(self) -> None:
+        """Go on from the last checkpoint, if it is of the same data and configuration."""
+        saved = self._hooks.checkpoint.load() if self._hooks.checkpoint else None
+        if saved is None or saved.state.get("fingerprint") != self._fingerprint:
+            return
+        found = load_file(saved.folder / TENSORS)
+        self._at = _State(**saved.state["at"])
+        if self._at.stage != "fit":
+            self._adam = self._new_adam(self._config.learning_rate / 2)
+        self._model.load_state_dict(_below(found, "model."))
+        self._average, self._best = _below(found, "average."), _below(found, "best.")
+        self._adam.load_state(_below(found, "adam."))
+
+    def _save(self) -> None:
+        self._saved_s = time.monotonic()
+        if self._hooks.checkpoint is None:
+            return
+        at = {**vars(self._at), "cpu_seconds": self._cpu_seconds()}
+        self._hooks.checkpoint.save(
+            {"fingerprint": self._fingerprint, "at": at},
+            lambda folder: save_file(self._tensors(), folder / TENSORS),
+        )
+
+    def _tensors(self) -> Weights:
+        parts = {"model": self._model.state_dict(), "average": self._average, "best": self._best}
+        parts["adam"] = self._adam.state()
+        return {f"{part}.{name}": x.detach().clone() for part, found in parts.items() for name, x in found.items()}
+
+    @cached_property
+    def _fingerprint(self) -> str:
+        return hashlib.sha256(f"{self._dataset.data_hash} {self._config.to_json()}".encode()).hexdigest()
+
+    def _cpu_seconds(self) -> float:
+        return self._at.cpu_seconds + time.process_time() - self._cpu_started_s
+
+
+def _copy(weights: Mapping[str, Tensor]) -> Weights:
+    return {name: value.detach().clone() for name, value in weights.items()}
+
+
+def _below(weights: Mapping[str, Tensor], prefix: str) -> Weights:
+    return {name.removeprefix(prefix): value for name, value in weights.items() if name.startswith(prefix)}
