@@ -119,12 +119,10 @@ class Lanes:
     ) -> Ready:
         rows = master_sets.at(session, tenant, number)
         if parts is None:
-            particles = _from_rows(session, [row for row in rows if row.clearance <= clearance])
+            particles = from_rows(session, [row for row in rows if row.clearance <= clearance])
         else:
             particles = tuple(each.particle for each in parts.masters if each.clearance <= clearance)
-        particles = _as_labels_are_now(
-            particles, book, clearance, moved={row.particle_id: row.label_id for row in rows}
-        )
+        particles = as_labels_are_now(particles, book, clearance, moved={row.particle_id: row.label_id for row in rows})
         held = Counter(particle.label_id for particle in particles)
         ready = {
             label.id for label in master_sets.enough(held, book, clearance=clearance, least=self._settings.min_masters)
@@ -206,7 +204,7 @@ def _digest(book: LabelBook, clearance: int) -> str:
     return hashlib.sha256("\n".join(said).encode()).hexdigest()[:12]
 
 
-def _from_rows(session: Session, rows: Sequence[MasterRow]) -> tuple[MasterParticle, ...]:
+def from_rows(session: Session, rows: Sequence[MasterRow]) -> tuple[MasterParticle, ...]:
     """Masters as the numerics take them, from the views that are kept; those of another kind of row are passed over."""
     seen = seen_of(session, [row.particle_id for row in rows])
     made = []
@@ -218,7 +216,7 @@ def _from_rows(session: Session, rows: Sequence[MasterRow]) -> tuple[MasterParti
     return tuple(made)
 
 
-def _as_labels_are_now(
+def as_labels_are_now(
     particles: Sequence[MasterParticle], book: LabelBook, clearance: int, *, moved: Mapping[str, str]
 ) -> tuple[MasterParticle, ...]:
     """Each under the label that stands for it now: after a merge the successor, after a split the part that it went to."""

@@ -15,6 +15,7 @@ import pytest
 from sqlalchemy import func, select
 from tests.sem.service.pictures import KINDS, picture, views
 
+from genba_sem import particles
 from genba_sem.settings import Settings
 from genba_sem.tables import DecisionRow, ParticleRow
 from genba_training.recipes import load
@@ -121,7 +122,7 @@ def test_a_worker_killed_twice_in_the_middle_of_a_batch_loses_no_particle_and_do
     service: Service, settings: Settings, work: Callable[[str], str]
 ) -> None:
     service.lab(masters=2, kinds=("disc", "needle"))
-    count = 24
+    count = 14
     for k in range(count):
         service.particle(views("disc", seed=k), batch="b-1", name=f"p-{k}", decide="later")
     job = classify(service, "b-1")
@@ -131,7 +132,7 @@ def test_a_worker_killed_twice_in_the_middle_of_a_batch_loses_no_particle_and_do
     for _ in range(2):
         until(lambda: free(service, job))
         with subprocess.Popen(argv, env={**os.environ, "OMP_NUM_THREADS": "1"}) as process:
-            until(lambda seen=seen: sum(decisions(service, "b-1").values()) >= seen + 3)  # type: ignore[misc]
+            until(lambda seen=seen: sum(decisions(service, "b-1").values()) >= seen + 2)  # type: ignore[misc]
             process.kill()
         seen = sum(decisions(service, "b-1").values())
         assert seen < count
@@ -153,6 +154,69 @@ def until(look: Callable[[], bool], *, within_s: float = 120.0) -> None:
     while not look():
         assert time.monotonic() < deadline
         time.sleep(0.05)
+
+
+def submit(service: Service, recipe: str, **params: Any) -> str:
+    """Submit a job as svc-training would; its id."""
+    job = service.sem.jobs.submit(recipe, params, principal=_engineer(), idempotency_key=None)
+    return str(job.id)
+
+
+def reviewed(service: Service, labels: dict[str, str], *, each: int) -> None:
+    """Particles of every kind, reviewed as what they are."""
+    for kind, label_id in labels.items():
+        for seed in range(each):
+            found = service.particle(views(kind, seed=700 + seed))
+            body = {"particle_id": found["id"], "label_id": label_id}
+            assert service.post("/v1/sem/reviews", body, version="*").status_code == 201
+
+
+def test_a_refresh_learns_from_reviews_and_becomes_champion_only_if_it_is_no_worse(
+    service: Service, work: Callable[[str], str]
+) -> None:
+    labels = service.lab(masters=2)
+    reviewed(service, labels, each=8)
+    job = submit(service, "sem.refresh")
+    assert work(job) == "succeeded", service.sem.jobs.peek(job).error
+    result = service.sem.jobs.peek(job).result
+    assert result["value"]["masters"] > 6
+    assert result["value"]["judged_by"] >= 8
+    assert result["metrics"]["accuracy_gain"] >= 0
+    service.sem.lanes.refresh("default")
+    found = service.particle(views("needle", seed=900))
+    assert found["decided_from"]["model"] == "sem.lane 1"
+    assert found["label"]["id"] == labels["needle"]
+    renamed = service.put(f"/v1/sem/labels/{labels['needle']}", {"name": {"en": "Rod"}}, version=1)
+    assert renamed.status_code == 200
+    again = service.get(f"/v1/sem/particles/{found['id']}").json()
+    assert (again["label"]["name"]["en"], again["decided_from"]["model"]) == ("Rod", "sem.lane 1")
+    merge = service.post(
+        f"/v1/sem/labels/{labels['disc']}/merge", {"into": labels["square"], "reason": "x y z"}, version=1
+    )
+    assert merge.status_code == 200
+    after = service.particle(views("disc", seed=901))
+    assert after["label"]["id"] == labels["square"]  # the champion's masters of a merged label stand for its successor
+    assert after["decided_from"]["model"] == "sem.lane 1"
+
+
+def test_a_proposal_that_learnt_from_a_careless_reviewer_is_registered_and_does_not_serve(
+    sqlite_service: Service,
+) -> None:
+    service = sqlite_service
+    work = worker(service, service.sem.settings)
+    labels = service.lab(masters=2)
+    wrong = dict(zip(labels.values(), [*list(labels.values())[1:], labels["disc"]], strict=True))
+    for kind, label_id in labels.items():
+        for seed in range(10):
+            found = service.particle(views(kind, seed=700 + seed))
+            judges = particles.share_of(f"judge {found['id']}") < 0.5
+            body = {"particle_id": found["id"], "label_id": label_id if judges else wrong[label_id]}
+            assert service.post("/v1/sem/reviews", body, version="*").status_code == 201
+    job = submit(service, "sem.refresh")
+    assert work(job) == "succeeded", service.sem.jobs.peek(job).error
+    assert service.sem.jobs.peek(job).result["metrics"]["accuracy_gain"] < 0
+    service.sem.lanes.refresh("default")
+    assert service.get("/v1/sem/lane").json()["model"] == "masters"
 
 
 def test_a_folder_becomes_a_batch_once_by_subfolders_or_by_a_manifest(
