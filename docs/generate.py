@@ -25,6 +25,7 @@ from genba_shared.principal import ROLES
 from genba_shared.problems import Problem
 from genba_shared.queue import QUEUES
 from genba_shared.settings import Platform
+from genba_sem import settings as sem_settings
 from genba_sop import settings as sop_settings
 from genba_training import settings as training_settings
 from genba_training.worker_status import WorkerStatus
@@ -75,6 +76,7 @@ def settings_page() -> str:
         ("Platform: every process", Platform),
         ("Gateway", gateway_settings.Settings),
         ("svc-sop", sop_settings.Settings),
+        ("svc-sem", sem_settings.Settings),
         ("svc-training", training_settings.Settings),
     ):
         rows = variables(model, str(model.model_config.get("env_prefix", "")))

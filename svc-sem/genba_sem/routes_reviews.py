@@ -28,7 +28,7 @@ from genba_sem.schemas_reviews import (
 )
 from genba_sem.service import Here, Sem
 from genba_sem.tables import ParticleRow, ReviewRow
-from genba_sem.wire import Cursor, IfMatch, Limit, Page, Reader, RecordId, Reviewer, Writer, expected_version, fault
+from genba_sem.wire import Cursor, IfMatch, Limit, Page, Reader, RecordId, Reviewer, expected_version, fault
 from genba_shared.audit import append_in
 from genba_shared.principal import Principal
 from genba_shared.problems import Invalid
@@ -144,7 +144,7 @@ def list_reviews(
 
 
 @router.post("/reviews/requests", status_code=status.HTTP_202_ACCEPTED, responses=problem_responses(404, 409))
-def request_reviews(body: RequestIn, here: Here, principal: Writer) -> QueueOut:
+def request_reviews(body: RequestIn, here: Here, principal: Reviewer) -> QueueOut:
     """Ask for reviews of particles that do not wait for one; what they are held for stays meanwhile."""
     with here.database.transaction() as session:
         book = labels.book(session, principal.tenant)
