@@ -7,7 +7,14 @@ from collections.abc import AsyncIterator
 
 from fastapi import FastAPI
 
-from genba_sem import routes_labels, routes_masters, routes_particles, routes_reviews, routes_search
+from genba_sem import (
+    routes_label_studio,
+    routes_labels,
+    routes_masters,
+    routes_particles,
+    routes_reviews,
+    routes_search,
+)
 from genba_sem.service import open_service
 from genba_sem.settings import Settings
 from genba_shared.service import create_service
@@ -31,4 +38,5 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.include_router(routes_particles.router)
     app.include_router(routes_reviews.router)
     app.include_router(routes_search.router)
+    app.include_router(routes_label_studio.router)
     return app

@@ -74,7 +74,9 @@ class LogisticHead:
         span = np.linalg.svd(values, full_matrices=False)[2] if len(rows) < rows.shape[1] else np.eye(rows.shape[1])
         design = np.concatenate([values @ span.T, np.ones((len(rows), 1))], axis=1)  # (N, r + 1): the rest has weight 0
         truth = np.eye(classes)[labels]  # (N, C)
-        each = (truth / np.maximum(truth.sum(0), 1)).sum(1) / classes  # labels weigh alike, however many masters they have
+        each = (truth / np.maximum(truth.sum(0), 1)).sum(
+            1
+        ) / classes  # labels weigh alike, however many masters they have
 
         def loss(flat: Floats) -> tuple[float, Floats]:
             weights = flat.reshape(-1, classes)
@@ -108,7 +110,10 @@ class Blend:
         """Sum of standardised scores."""
         parts = (self._prototypes.logits(rows), self._head.logits(rows))
         return sum(
-            (share * 4 * _standardised(part) for share, part in zip((1 - _HEAD_SHARE, _HEAD_SHARE), parts, strict=True)),
+            (
+                share * 4 * _standardised(part)
+                for share, part in zip((1 - _HEAD_SHARE, _HEAD_SHARE), parts, strict=True)
+            ),
             np.zeros((len(rows), 1)),
         )
 

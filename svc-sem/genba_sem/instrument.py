@@ -51,7 +51,9 @@ def read_tiff_header(page: Any, tags: Mapping[str, Any], *, width_px: int, heigh
 
     page: the tifffile page whose pixels are used. tags: name → value over all pages of the same picture, first wins.
     """
-    description = " ".join(str(tag.value) for tag in page.tags.values() if tag.code == 270 and isinstance(tag.value, str))
+    description = " ".join(
+        str(tag.value) for tag in page.tags.values() if tag.code == 270 and isinstance(tag.value, str)
+    )
     if "CZ_SEM" in tags:
         return _zeiss(tags["CZ_SEM"], width_px=width_px)
     fei = tags.get("FEI_HELIOS") or tags.get("FEI_SFEG")
@@ -175,7 +177,12 @@ def _jeol_sem(fields: Mapping[str, str]) -> Header:
 
 
 def _hitachi(fields: Mapping[str, str], *, width_px: int) -> Header:
-    model = fields.get("instructname") or fields.get("instrumentname") or fields.get("instrument") or fields.get("machineno", "")
+    model = (
+        fields.get("instructname")
+        or fields.get("instrumentname")
+        or fields.get("instrument")
+        or fields.get("machineno", "")
+    )
     size_nm = length_nm(fields["pixelsize"])
     notes: list[str] = []
     declared = re.match(r"(\d+)\s*[x*]\s*(\d+)", fields.get("datasize") or fields.get("imagesize") or "")

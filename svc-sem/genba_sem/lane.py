@@ -115,7 +115,9 @@ class Decision:
     row: Rows
 
 
-def see(view: View, encoder: Encoder, *, click: tuple[float, float] | None = None, mask: Mask | None = None) -> SeenView:
+def see(
+    view: View, encoder: Encoder, *, click: tuple[float, float] | None = None, mask: Mask | None = None
+) -> SeenView:
     """Look at a picture once. click: (x, y) on the particle; mask: a given outline, (H, W), instead of finding one."""
     outline = outline_of(mask) if mask is not None else find_particle(view.pixels, click=click)
     shape = measure(outline)

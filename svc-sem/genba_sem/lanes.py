@@ -106,6 +106,11 @@ class Lanes:
             self._remember(key, made)
             return made
 
+    def model_now(self, tenant: str) -> str | None:
+        """The version that serves a tenant, as decisions name it; None while none has been promoted."""
+        loaded = self._follow(tenant).current
+        return f"{model_name(tenant)} {loaded.version.number}" if loaded else None
+
     def _make(
         self,
         session: Session,

@@ -17,7 +17,7 @@ import numpy.typing as npt
 Rows = npt.NDArray[np.float32]
 
 
-class TooFewMasters(ValueError):  # noqa: N818
+class TooFewMasters(ValueError):
     """Labels without enough masters; ``labels`` names them."""
 
     def __init__(self, labels: Sequence[str], needed: int) -> None:
@@ -59,7 +59,9 @@ class MasterSet:
     @cached_property
     def fingerprint(self) -> str:
         """Twelve hex digits of who is in the set under which label."""
-        lines = sorted(f"{particle.particle_id}\t{particle.label_id}\t{len(particle.raw)}" for particle in self.particles)
+        lines = sorted(
+            f"{particle.particle_id}\t{particle.label_id}\t{len(particle.raw)}" for particle in self.particles
+        )
         return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:12]
 
     def checked(self, *, least: int = 1, least_labels: int = 2) -> MasterSet:

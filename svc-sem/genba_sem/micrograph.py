@@ -9,7 +9,6 @@ from __future__ import annotations
 import io
 import math
 import warnings
-from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
@@ -32,7 +31,7 @@ _GREY: Final = np.array([0.299, 0.587, 0.114])
 _NEAR_GREY: Final = 257 * 6  # of 65,535: a palette entry whose colours differ by less is a grey
 
 
-class Unreadable(Exception):  # noqa: N818
+class Unreadable(Exception):
     """A file that gives no picture; ``reason`` is one of no_picture, broken, too_large, too_small, unsupported."""
 
     def __init__(self, reason: str, detail: str) -> None:
@@ -245,7 +244,11 @@ def _from_palette(index: npt.NDArray[Any], colormap: npt.NDArray[Any]) -> npt.ND
         return np.asarray(ramp[index])
     drawn = odd[index]
     grey = np.where(drawn, 0, index).astype(np.uint8)
-    return np.asarray(cv2.inpaint(grey, drawn.astype(np.uint8), 2, cv2.INPAINT_TELEA)) if 0 < drawn.mean() < 0.05 else index
+    return (
+        np.asarray(cv2.inpaint(grey, drawn.astype(np.uint8), 2, cv2.INPAINT_TELEA))
+        if 0 < drawn.mean() < 0.05
+        else index
+    )
 
 
 def _scaled(raw: npt.NDArray[Any], dtype: str) -> Pixels:

@@ -71,7 +71,9 @@ def judge(view: View, outline: Outline) -> Quality:
         return Quality(0.0, ("empty",), **measured)
     factors = {reason: _factor(reason, measured[name]) for reason, (name, _, _) in _RAMPS.items()}
     score = float(np.prod(list(factors.values())))
-    reasons = sorted((reason for reason, factor in factors.items() if factor < 0.75), key=lambda reason: factors[reason])
+    reasons = sorted(
+        (reason for reason, factor in factors.items() if factor < 0.75), key=lambda reason: factors[reason]
+    )
     return Quality(score, tuple(reasons), **measured)
 
 
@@ -113,7 +115,9 @@ def _noise(pixels: Pixels) -> float:
 
 def _charging(pixels: Pixels) -> float:
     """Streaks along rows: how much rows' levels jump against columns', at saturated brightness or over wide runs."""
-    rows = cv2.GaussianBlur(pixels.mean(1, keepdims=True), (1, 5), 0) - cv2.GaussianBlur(pixels, (1, 1), 0).mean(1, keepdims=True)
+    rows = cv2.GaussianBlur(pixels.mean(1, keepdims=True), (1, 5), 0) - cv2.GaussianBlur(pixels, (1, 1), 0).mean(
+        1, keepdims=True
+    )
     columns = pixels.mean(0, keepdims=True) - cv2.GaussianBlur(pixels.mean(0, keepdims=True), (5, 1), 0)
     jump, calm = float(np.abs(rows).mean()), float(np.abs(columns).mean())
     return float(np.clip((jump - 1.5 * calm) / 0.02, 0, 1))

@@ -47,6 +47,7 @@ def say(
     book: LabelBook,
     reviewers_needed: int,
     expected: int | None = None,
+    reviewer: str | None = None,
 ) -> ReviewRow:
     """Add a word to a particle that is locked by the caller, and settle the particle or keep it in the queue.
 
@@ -58,9 +59,9 @@ def say(
             current_version=row.version,
         )
     label_id = None if said.label_id is None else labels.given(book, said.label_id, clearance=row.clearance).id
-    moment = store.now()
+    moment, reviewer = store.now(), reviewer or principal.subject
     review = ReviewRow(
-        id=new_id("rev"), particle_id=row.id, tenant=row.tenant, reviewer=principal.subject, label_id=label_id,
+        id=new_id("rev"), particle_id=row.id, tenant=row.tenant, reviewer=reviewer, label_id=label_id,
         was_label_id=row.label_id, was_status=row.status, reasons=list(row.reasons), confidence=row.confidence,
         decided_from={k: row.decision[k] for k in ("model", "master_set", "likeliest") if k in row.decision},
         calibrates=bool(DRAWN & set(row.reasons)), note=said.note, seconds=said.seconds, bundle_id=said.bundle_id,
@@ -68,13 +69,11 @@ def say(
     )  # fmt: skip
     session.add(review)
     session.flush()
-    _settle(session, row, principal, book, reviewers_needed=reviewers_needed)
+    _settle(session, row, reviewer, book, reviewers_needed=reviewers_needed)
     return review
 
 
-def _settle(
-    session: Session, row: ParticleRow, principal: Principal, book: LabelBook, *, reviewers_needed: int
-) -> None:
+def _settle(session: Session, row: ParticleRow, reviewer: str, book: LabelBook, *, reviewers_needed: int) -> None:
     latest = latest_words(session, [row.id])[row.id]
     votes = Counter(now_id(book, each.label_id) for each in latest.values())
     (top, count), *rest = votes.most_common()
@@ -90,8 +89,8 @@ def _settle(
         row.in_queue, row.priority = True, _SECOND_PRIORITY
     session.add(
         DecisionRow(
-            id=new_id("dec"), particle_id=row.id, by="review", actor=principal.subject, status=row.status,
-            label_id=top if agreed else now_id(book, latest[principal.subject].label_id), confidence=None,
+            id=new_id("dec"), particle_id=row.id, by="review", actor=reviewer, status=row.status,
+            label_id=top if agreed else now_id(book, latest[reviewer].label_id), confidence=None,
             master_set=None, model="", document={"votes": {str(k): v for k, v in votes.items()}}, created_at=store.now(),
         )
     )  # fmt: skip

@@ -96,7 +96,9 @@ def _foreground(small: Pixels) -> Pixels:
     smooth = cv2.GaussianBlur(small * 255, (0, 0), 1.0)
     off_background = np.abs(smooth - _background(smooth))
     barrier = minimum_barrier(smooth)
-    return np.asarray(np.clip(2 * np.sqrt(np.minimum(off_background, 80) * np.minimum(barrier, 80)), 0, 255), np.float32)
+    return np.asarray(
+        np.clip(2 * np.sqrt(np.minimum(off_background, 80) * np.minimum(barrier, 80)), 0, 255), np.float32
+    )
 
 
 def _background(smooth: Pixels) -> Pixels:
@@ -153,7 +155,11 @@ def _piece(mask: Mask, seed: tuple[float, float] | None) -> Mask:
         return np.asarray(pieces == 1 + int(np.argmin(nearest)))
     weight = np.exp(-np.square((y - height / 2) / (height / 3)) - np.square((x - width / 2) / (width / 3)))
     best = 1 + int(np.bincount(pieces.ravel(), weight.ravel())[1:].argmax())
-    return np.asarray(pieces == best) if stats[best, cv2.CC_STAT_AREA] >= _LEAST_SHARE * mask.size else np.zeros(mask.shape, bool)
+    return (
+        np.asarray(pieces == best)
+        if stats[best, cv2.CC_STAT_AREA] >= _LEAST_SHARE * mask.size
+        else np.zeros(mask.shape, bool)
+    )
 
 
 def _refined(pixels: Pixels, small: Mask) -> Mask:

@@ -12,6 +12,7 @@ from datetime import datetime
 from typing import Any
 
 from sqlalchemy import (
+    BigInteger,
     Boolean,
     Float,
     ForeignKey,
@@ -225,3 +226,14 @@ class SemErasure(Base):
 
     target: Mapped[str] = mapped_column(String(160), primary_key=True)
     due_at: Mapped[datetime] = mapped_column(UtcDateTime, index=True)
+
+
+class LabelStudioTask(Base):
+    """Which particle a task of a Label Studio project shows: its webhooks name the task and nothing of the data."""
+
+    __tablename__ = "sem_label_studio_tasks"
+
+    tenant: Mapped[str] = mapped_column(String, primary_key=True)
+    project: Mapped[str] = mapped_column(String(80), primary_key=True)
+    task_id: Mapped[int] = mapped_column(BigInteger, primary_key=True)
+    particle_id: Mapped[str] = mapped_column(ForeignKey("sem_particles.id", ondelete="CASCADE"), index=True)

@@ -136,6 +136,23 @@ def upgrade() -> None:
     )
     op.create_index("ix_sem_decisions_particle_id_id", "sem_decisions", ["particle_id", "id"], unique=False)
     op.create_table(
+        "sem_label_studio_tasks",
+        sa.Column("tenant", sa.String(), nullable=False),
+        sa.Column("project", sa.String(length=80), nullable=False),
+        sa.Column("task_id", sa.BigInteger(), nullable=False),
+        sa.Column("particle_id", sa.String(length=40), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["particle_id"],
+            ["sem_particles.id"],
+            name=op.f("fk_sem_label_studio_tasks_particle_id_sem_particles"),
+            ondelete="CASCADE",
+        ),
+        sa.PrimaryKeyConstraint("tenant", "project", "task_id", name=op.f("pk_sem_label_studio_tasks")),
+    )
+    op.create_index(
+        op.f("ix_sem_label_studio_tasks_particle_id"), "sem_label_studio_tasks", ["particle_id"], unique=False
+    )
+    op.create_table(
         "sem_label_versions",
         sa.Column("label_id", sa.String(length=40), nullable=False),
         sa.Column("version", sa.Integer(), nullable=False),
@@ -236,6 +253,8 @@ def downgrade() -> None:
     op.drop_index(op.f("ix_sem_masters_label_id"), "sem_masters")
     op.drop_table("sem_masters")
     op.drop_table("sem_label_versions")
+    op.drop_index(op.f("ix_sem_label_studio_tasks_particle_id"), "sem_label_studio_tasks")
+    op.drop_table("sem_label_studio_tasks")
     op.drop_index("ix_sem_decisions_particle_id_id", "sem_decisions")
     op.drop_table("sem_decisions")
     op.drop_index("ix_sem_particles_tenant_queue", "sem_particles")
