@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from fastapi import FastAPI
 
 from genba_sem import (
+    routes_bundles,
     routes_label_studio,
     routes_labels,
     routes_masters,
@@ -36,6 +37,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.include_router(routes_labels.router)
     app.include_router(routes_masters.router)
     app.include_router(routes_particles.router)
+    app.include_router(routes_bundles.router)
     app.include_router(routes_reviews.router)
     app.include_router(routes_search.router)
     app.include_router(routes_label_studio.router)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import numpy as np
 import pytest
 from tests.sem.service.pictures import views
 
@@ -145,3 +146,70 @@ def test_random_reviews_calibrate_until_something_is_confirmed_and_a_share_stays
     assert confirmed
     assert all([reason["code"] for reason in each["reasons"]] == ["random_audit"] for each in confirmed)
     assert all(each["in_queue"] for each in confirmed)
+
+
+def look_alikes(service: Service, label_id: str, *, centres: int = 2, each: int = 6, **columns: Any) -> list[list[str]]:
+    """Particles of the queue in tight groups of their own directions; their ids by group."""
+    rng = np.random.default_rng(0)
+    groups = []
+    for k in range(centres):
+        vectors = np.eye(8)[k] + rng.normal(0, 0.02, (each, 8))
+        vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+        columns = {"in_queue": True, "status": "needs_review", "reasons": ["low_confidence"], **columns}
+        groups.append(service.classified(vectors.tolist(), label_id, **columns))
+    return groups
+
+
+def test_look_alikes_are_bundled_and_confirmed_by_one_decision(service: Service) -> None:
+    disc, needle = service.label("Disc"), service.label("Needle")
+    first, second = look_alikes(service, disc, aspect_ratio=0.95, circularity=0.95, solidity=0.98)
+    other = look_alikes(service, needle, centres=1)[0]
+    made = service.post("/v1/sem/reviews/bundles", {})
+    assert made.status_code == 201, made.text
+    wholes = [service.get(f"/v1/sem/reviews/bundles/{bundle['id']}").json() for bundle in made.json()]
+    assert {frozenset(each["particle_ids"]) for each in wholes} == {frozenset(g) for g in (first, second, other)}
+    bundle = next(each for each in wholes if set(each["particle_ids"]) == set(first))
+    assert bundle["cohesion"] > 0.9
+    assert "spherical" in bundle["tags"]
+    assert len(bundle["representatives"]) == 4
+    path = f"/v1/sem/reviews/bundles/{bundle['id']}/confirm"
+    body = {"label_id": needle, "without": [first[0]], "seconds": 6.0}
+    done = service.post(path, body, version=bundle["version"])
+    assert done.status_code == 200, done.text
+    assert (done.json()["settled"], done.json()["skipped"]) == (5, [])
+    assert service.counts()[needle] == 11
+    late = service.post(path, body, version=bundle["version"])
+    assert late.status_code == 409
+    progress = service.get("/v1/sem/reviews/progress").json()
+    assert (progress["decisions"], progress["particles_per_decision"], progress["reviewed"]) == (1, 5.0, 5)
+    waiting = {item["id"] for item in service.get("/v1/sem/reviews").json()["items"]}
+    assert first[0] in waiting
+
+
+def test_a_bundle_is_split_by_likeness_or_as_the_reviewer_says(service: Service) -> None:
+    disc = service.label("Disc")
+    [members] = look_alikes(service, disc, centres=1, each=8)
+    [bundle] = service.post("/v1/sem/reviews/bundles", {}).json()
+    path = f"/v1/sem/reviews/bundles/{bundle['id']}/split"
+    strange = service.post(path, {"groups": [members[:2], ["par_0"]]}, version=1)
+    assert (strange.status_code, strange.json()["errors"][0]["field"]) == (422, "groups")
+    halves = service.post(path, {"groups": [members[:5], members[5:]]}, version=1)
+    assert [each["size"] for each in halves.json()] == [5, 3]
+    assert service.get(f"/v1/sem/reviews/bundles/{bundle['id']}").json()["status"] == "split"
+    smaller = service.post(f"/v1/sem/reviews/bundles/{halves.json()[0]['id']}/split", {"parts": 2}, version=1)
+    assert smaller.status_code == 201
+    assert sum(each["size"] for each in smaller.json()) <= 5
+    again = service.post("/v1/sem/reviews/bundles", {}).json()
+    assert [each["size"] for each in again] == [8]
+    stale = service.get("/v1/sem/reviews/bundles", params={"status": "stale"}).json()["items"]
+    assert len(stale) >= 1
+
+
+def test_what_was_settled_meanwhile_is_skipped_when_its_bundle_is_confirmed(service: Service) -> None:
+    disc = service.label("Disc")
+    [members] = look_alikes(service, disc, centres=1, each=6)
+    [bundle] = service.post("/v1/sem/reviews/bundles", {}).json()
+    assert say(service, {"id": members[0], "version": 1}, None).status_code == 201
+    done = service.post(f"/v1/sem/reviews/bundles/{bundle['id']}/confirm", {"label_id": disc}, version=1).json()
+    assert (done["settled"], done["skipped"]) == (5, [members[0]])
+    assert service.get(f"/v1/sem/particles/{members[0]}").json()["label"] is None
