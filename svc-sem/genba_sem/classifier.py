@@ -123,7 +123,7 @@ CLASSIFIERS: Final = {kind.id: kind for kind in (Prototypes, NearestMasters, Log
 
 @dataclass(frozen=True, eq=False)
 class LeftOut:
-    """What leaving masters out says. logits: (N, C); similarity: (N,) cosine to the nearest other master; labels: (N,)."""
+    """What leaving masters out says. logits: (N, C); similarity: (N,) cosine to the nearest prototype of the others; labels: (N,)."""
 
     logits: Floats
     similarity: Floats
@@ -144,13 +144,13 @@ def leave_out(kind: str, rows: Rows, labels: Labels, classes: int, *, folds: int
     for fold in np.unique(place[usable]):
         out = (place == fold) & usable
         logits[out] = CLASSIFIERS[kind](rows[~out], labels[~out], classes).logits(rows[out])
-        similarity[out] = greatest_cosine(rows[out], rows[~out])
+        similarity[out] = greatest_cosine(rows[out], Prototypes(rows[~out], labels[~out], classes).rows)
     return LeftOut(logits[usable], similarity[usable], labels[usable])
 
 
-def greatest_cosine(rows: Rows, masters: Rows) -> Floats:
-    """(N,) cosine to the nearest master: how known a particle looks."""
-    return np.asarray((rows @ masters.T).max(1), np.float64)
+def greatest_cosine(rows: Rows, prototypes: Rows) -> Floats:
+    """(N,) cosine to the nearest label's prototype (C, D): how known a particle looks."""
+    return np.asarray((rows @ prototypes.T).max(1), np.float64)
 
 
 def fitted_temperature(logits: Floats, labels: Labels) -> float:

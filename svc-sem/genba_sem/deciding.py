@@ -130,7 +130,6 @@ def outcome_of(
     similarity: float,
     agreement: float,
     quality: float,
-    set_size: int,
     calibration: Calibration,
 ) -> tuple[Outcome, tuple[str, ...]]:
     """The outcome and its reasons: ``unknown``, ``poor_quality``, ``views_disagree``, ``boundary``, ``low_confidence``,

@@ -1,7 +1,8 @@
-"""What a view looks like, as numbers without any learnt weights: HOG, LBP, GLCM and 49 shape descriptors inside the outline.
+"""What a view looks like, as numbers without any learnt weights: gradients, outline, polar spectrum, LBP, GLCM and 49 shape figures.
 
-The particle is cut out by its mask, scaled to one size and equalised, so that neither its place nor the exposure counts.
-Pixels and mask in, one raw row out; ``BLOCKS`` names its parts. What the row means is for ``encoders.py`` to fit.
+The particle is cut out by its mask, scaled to one size and equalised, so that neither its place nor the exposure counts. Gradient
+grids are split into a part that a mirror leaves alone and the size of the rest: a particle has no left and right. Pixels and mask
+in, one raw row out; ``BLOCKS`` names its parts. What the row means is for ``encoders.py`` to fit.
 """
 
 from __future__ import annotations
@@ -20,10 +21,11 @@ Row = npt.NDArray[np.float32]
 
 _CROP_PX: Final = 64
 _MARGIN: Final = 1.12
-_CELL_PX: Final = 8
-_BINS: Final = 9
-_CELLS: Final = _CROP_PX // _CELL_PX
-_HOG: Final = (_CELLS - 1) ** 2 * 4 * _BINS
+_FINE: Final = (8, 9)  # pixels a cell, orientations
+_COARSE: Final = (16, 12)
+_POLAR_ANGLES: Final = 64
+_POLAR_RADII: Final = 16
+_POLAR_ORDERS: Final = 10
 _LEVELS: Final = 16
 _FOURIER: Final = 16
 _RADII: Final = 8
@@ -41,7 +43,19 @@ def _laid_out(*sizes: tuple[str, int]) -> dict[str, slice]:
     return blocks
 
 
-BLOCKS: Final = _laid_out(("hog", _HOG), ("mask_hog", _HOG), ("lbp", _LBP), ("glcm", _GLCM), ("shape", _SHAPE))
+def _grid_size(cell_px: int, bins: int) -> int:
+    return 2 * (_CROP_PX // cell_px) ** 2 * bins
+
+
+BLOCKS: Final = _laid_out(
+    ("fine", _grid_size(*_FINE)),
+    ("coarse", _grid_size(*_COARSE)),
+    ("outline", _grid_size(*_COARSE)),
+    ("polar", 2 * _POLAR_RADII * _POLAR_ORDERS),
+    ("lbp", _LBP),
+    ("glcm", _GLCM),
+    ("shape", _SHAPE),
+)
 DIM: Final = BLOCKS["shape"].stop
 
 
@@ -55,8 +69,10 @@ def describe(pixels: Pixels, mask: Mask) -> Row:
     crop, inside = cut_out(pixels, mask)
     masked = np.where(inside, crop, 0.0).astype(np.float32)
     parts = {
-        "hog": hog(masked),
-        "mask_hog": hog(inside.astype(np.float32)),
+        "fine": _mirrored(_fine_grid(masked)),
+        "coarse": _mirrored(_coarse_grid(masked)),
+        "outline": _mirrored(_coarse_grid(cv2.GaussianBlur(inside.astype(np.float32), (0, 0), 1.0))),
+        "polar": _polar(masked, inside),
         "lbp": _lbp(crop, inside),
         "glcm": _glcm(crop, inside),
         "shape": shape_row(mask),
@@ -82,22 +98,64 @@ def cut_out(pixels: Pixels, mask: Mask, *, side_px: int = _CROP_PX) -> tuple[Pix
     return np.clip(0.5 + 0.2 * (crop - values.mean()) / max(float(values.std()), 1e-3), 0, 1).astype(np.float32), inside
 
 
-def hog(crop: Pixels) -> Row:
-    """(1764,) for 64×64: histograms of oriented gradients, 9 unsigned bins, blocks of 2×2 cells, L2-Hys (Dalal & Triggs)."""
+def _gradients(crop: Pixels) -> tuple[Pixels, Pixels]:
+    """Strength and direction in [0, π), each (side, side)."""
     across, down = cv2.Sobel(crop, cv2.CV_32F, 1, 0, ksize=1), cv2.Sobel(crop, cv2.CV_32F, 0, 1, ksize=1)
-    strength = np.hypot(across, down)
-    place = np.mod(np.arctan2(down, across), np.pi) * (_BINS / np.pi) - 0.5
+    return np.hypot(across, down), np.mod(np.arctan2(down, across), np.pi)
+
+
+def _fine_grid(crop: Pixels) -> Row:
+    """(8, 8, 9): histograms of oriented gradients, each cell normalised by its four neighbourhoods (Felzenszwalb et al. 2010)."""
+    cell_px, bins = _FINE
+    strength, direction = _gradients(crop)
+    place = direction * (bins / np.pi) - 0.5
     low = np.floor(place).astype(np.int64)
     share = place - low
-    y, x = np.mgrid[: crop.shape[0], : crop.shape[1]] // _CELL_PX
-    cell = (y * _CELLS + x) * _BINS
-    size = _CELLS * _CELLS * _BINS
-    cells = np.bincount((cell + low % _BINS).ravel(), (strength * (1 - share)).ravel(), size)
-    cells += np.bincount((cell + (low + 1) % _BINS).ravel(), (strength * share).ravel(), size)
-    grid = cells.reshape(_CELLS, _CELLS, _BINS)
-    blocks = np.concatenate([grid[:-1, :-1], grid[:-1, 1:], grid[1:, :-1], grid[1:, 1:]], axis=-1)  # (7, 7, 36)
-    blocks = np.minimum(blocks / np.sqrt(np.square(blocks).sum(-1, keepdims=True) + 1e-2), 0.2)
-    return np.asarray((blocks / np.sqrt(np.square(blocks).sum(-1, keepdims=True) + 1e-3)).ravel(), np.float32)
+    side = crop.shape[0] // cell_px
+    y, x = np.mgrid[: crop.shape[0], : crop.shape[1]] // cell_px
+    cell, size = (y * side + x) * bins, side * side * bins
+    sums = np.bincount((cell + low % bins).ravel(), (strength * (1 - share)).ravel(), size)
+    sums += np.bincount((cell + (low + 1) % bins).ravel(), (strength * share).ravel(), size)
+    grid = sums.reshape(side, side, bins)
+    energy = np.pad(np.square(grid).sum(-1), 1, mode="edge")
+    around = energy[:-1, :-1] + energy[1:, :-1] + energy[:-1, 1:] + energy[1:, 1:]  # (side + 1, side + 1)
+    corners = [around[dy : dy + side, dx : dx + side, None] for dy in (0, 1) for dx in (0, 1)]
+    return np.asarray(
+        np.mean([np.minimum(grid / np.sqrt(corner + 1e-2), 0.2) for corner in corners], axis=0), np.float32
+    )
+
+
+def _coarse_grid(crop: Pixels) -> Row:
+    """(4, 4, 12): where gradients of each direction lie, blurred, so that parts may move; square root, unit length."""
+    cell_px, bins = _COARSE
+    strength, direction = _gradients(crop)
+    which = np.floor(direction * (bins / np.pi)).astype(np.int64) % bins
+    side = crop.shape[0] // cell_px
+    planes = [np.where(which == index, strength, 0).astype(np.float32) for index in range(bins)]
+    pooled = [
+        cv2.resize(cv2.GaussianBlur(plane, (0, 0), cell_px / 2.5), (side, side), interpolation=cv2.INTER_AREA)
+        for plane in planes
+    ]
+    grid = np.sqrt(np.stack(pooled, axis=-1))
+    return np.asarray(grid / max(float(np.linalg.norm(grid)), 1e-6), np.float32)
+
+
+def _mirrored(grid: Row) -> Row:
+    """(2 · n,): the mean of a grid (side, side, bins) and its mirror image, and the size of their difference."""
+    mirror = grid[:, ::-1, ::-1]  # a direction of angle a lies at π − a in the mirror
+    return np.concatenate([((grid + mirror) / 2).ravel(), (np.abs(grid - mirror) / 2).ravel()])
+
+
+def _polar(masked: Pixels, inside: Mask) -> Row:
+    """(320,): spectra along the angle at every radius, of grey and of the outline: a turn changes nothing."""
+    middle = (_CROP_PX - 1) / 2
+    size, radius = (_POLAR_RADII, _POLAR_ANGLES), _CROP_PX * 0.53
+    unrolled = [
+        cv2.warpPolar(picture, size, (middle, middle), radius, cv2.WARP_POLAR_LINEAR)
+        for picture in (masked, inside.astype(np.float32))
+    ]
+    spectrum = np.abs(np.fft.rfft(np.concatenate(unrolled, axis=1), axis=0))[:_POLAR_ORDERS]
+    return np.asarray(np.log1p(spectrum).ravel(), np.float32)
 
 
 def _lbp(crop: Pixels, inside: Mask) -> Row:

@@ -62,7 +62,7 @@ def read_tiff_header(page: Any, tags: Mapping[str, Any], *, width_px: int, heigh
     if isinstance(tags.get("OlympusSIS"), Mapping):
         return _olympus(tags)
     if "<TemReporter" in description:
-        return _jeol_tem(tags, width_px=width_px)
+        return _jeol_tem(tags)
     texts = [str(tag.value) for tag in page.tags.values() if tag.code == 270]
     for text in texts:
         header = read_sidecar(text, width_px=width_px)
@@ -151,7 +151,7 @@ def _olympus(tags: Mapping[str, Any]) -> Header:
     return Header(Instrument("Olympus", str(tags.get("Model", ""))), size_nm, "Olympus SIS tag" if size_nm else None)
 
 
-def _jeol_tem(tags: Mapping[str, Any], *, width_px: int) -> Header:
+def _jeol_tem(tags: Mapping[str, Any]) -> Header:
     """SightX: XResolution counts the pixels of the camera's plane, so a pixel on the sample is that over the magnification."""
     maker = Instrument("JEOL", str(tags.get("Model", "")).strip("\0 "))
     report = _xml(str(tags.get("ImageDescription", "")))

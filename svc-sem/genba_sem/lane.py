@@ -15,6 +15,7 @@ import numpy.typing as npt
 from genba_sem.classifier import (
     CLASSIFIERS,
     Floats,
+    Prototypes,
     fitted_temperature,
     greatest_cosine,
     label_indices,
@@ -91,7 +92,7 @@ class Versions:
 class Decision:
     """label_id: the likeliest label, None when the particle is unknown. confidence: its probability, tempered.
 
-    label_set: holds the truth with the policy's coverage. probabilities: by label id. similarity: greatest cosine to a master.
+    label_set: holds the truth with the policy's coverage. probabilities: by label id. similarity: greatest cosine to a label's prototype.
     agreement: weighted share of views that would say the same. reasons: see ``deciding.outcome_of``. audit: confirmed, and to be
     reviewed all the same. recommended_view: index of the view that shows most; shape: of the view with the largest whole
     outline. reviews_needed: error-free reviews until something can be confirmed.
@@ -147,6 +148,7 @@ class Lane:
         self._rows = np.stack([self._fused(p.raw, p.quality)[1].row for p in masters.particles])  # (M, D)
         self._truth = label_indices([p.label_id for p in masters.particles], self.labels)
         self._classifier = CLASSIFIERS[classifier](self._rows, self._truth, len(self.labels))
+        self._prototypes = Prototypes(self._rows, self._truth, len(self.labels))
         left_out = leave_out(classifier, self._rows, self._truth, len(self.labels))
         self.temperature = fitted_temperature(left_out.logits, left_out.labels)
         probabilities = tempered(left_out.logits, self.temperature) if len(left_out.labels) else np.zeros((0, 1))
@@ -172,14 +174,13 @@ class Lane:
         probabilities, alone = self.probabilities(fused.row[None])[0], self.probabilities(rows)
         best = int(probabilities.argmax())
         agreement = float(fused.weights @ (alone.argmax(1) == best))
-        similarity = float(greatest_cosine(fused.row[None], self._rows)[0])
+        similarity = float(greatest_cosine(fused.row[None], self._prototypes.rows)[0])
         members = label_set(probabilities, self.labels, self.calibration)
         outcome, reasons = outcome_of(
             probabilities,
             similarity=similarity,
             agreement=agreement,
             quality=float(quality.max()),
-            set_size=len(members),
             calibration=self.calibration,
         )
         verdicts = self._verdicts(views, rows, quality, fused.weights, alone, best)

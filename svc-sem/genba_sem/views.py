@@ -54,7 +54,7 @@ class PlainMean:
 
     id: Final = "plain-mean-v1"
 
-    def fuse(self, rows: Rows, quality: Rows) -> Fused:
+    def fuse(self, rows: Rows, quality: Rows) -> Fused:  # noqa: ARG002 (one call for all fusions)
         """Return the mean, unit length."""
         weights = np.full(len(rows), 1 / len(rows), np.float32)
         return Fused(unit(weights @ rows), weights)

@@ -42,8 +42,8 @@ def fitted_encoder(seed: int = 0) -> HlgShape:
     """Fit to unlabelled pictures of every kind."""
     rng = np.random.default_rng(seed)
     unfitted = HlgShape.fit(np.random.default_rng(1).random((8, HlgShape.raw_dim), np.float32))
-    rows = [see(View(picture(kind, rng)), unfitted).raw for kind in KINDS for _ in range(8)]
-    return HlgShape.fit(np.stack(rows))
+    rows = [see(View(picture(kind, rng)), unfitted).raw for kind in KINDS for _ in range(16)]
+    return HlgShape.fit(np.stack(rows), [f"{number // 2}" for number in range(len(rows))])
 
 
 def seen(encoder: HlgShape, kind: str, rng: np.random.Generator, count: int = 3) -> list[SeenView]:
