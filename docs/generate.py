@@ -21,11 +21,11 @@ from genba_gateway.app import Gateway
 from genba_gateway.embedded import SERVICES, create_app
 from genba_gateway.home import migrate
 from genba_gateway.routes import ROUTES
+from genba_sem import settings as sem_settings
 from genba_shared.principal import ROLES
 from genba_shared.problems import Problem
 from genba_shared.queue import QUEUES
 from genba_shared.settings import Platform
-from genba_sem import settings as sem_settings
 from genba_sop import settings as sop_settings
 from genba_training import settings as training_settings
 from genba_training.worker_status import WorkerStatus

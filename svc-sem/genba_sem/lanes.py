@@ -198,7 +198,7 @@ def fitted(particles: Sequence[MasterParticle]) -> Encoder:
             needed=_LEAST_ROWS,
             labels=[],
         )
-    return HlgShape.fit(raw)
+    return HlgShape.fit(raw, [particle.particle_id for particle in particles for _ in particle.raw])
 
 
 def _digest(book: LabelBook, clearance: int) -> str:

@@ -60,6 +60,7 @@ class Stock:
     reviewed: tuple[KeptMaster, ...]  # may become masters
     judges: tuple[Judge, ...]
     unlabelled: Rows  # (N, raw_dim) raw rows of views, masters and reviewed ones among them
+    shown: tuple[str, ...]  # (N,) whom each of them shows
     book: LabelBook
 
 
@@ -79,7 +80,8 @@ def stock(run: Run) -> Stock:
         held = Counter(each.particle.label_id for each in kept)
         master_sets.enough(held, book, clearance=clearance, least=Settings(platform=run.platform).min_masters)
         reviewed, judges = _reviewed(session, tenant, clearance, book, without=set(clear))
-        return Stock(tenant, clearance, number, kept, reviewed, judges, _some_views(session, tenant, clearance), book)
+        rows_seen, shown = _some_views(session, tenant, clearance)
+        return Stock(tenant, clearance, number, kept, reviewed, judges, rows_seen, shown, book)
 
 
 def _reviewed(
@@ -112,8 +114,8 @@ def as_master(particle_id: str, label_id: str, views: Sequence[SeenView]) -> Mas
     return MasterParticle(particle_id, label_id, np.stack([view.raw for view in views]), quality)
 
 
-def _some_views(session: Session, tenant: str, clearance: int) -> Rows:
-    """Raw rows of the newest views, labelled or not."""
+def _some_views(session: Session, tenant: str, clearance: int) -> tuple[Rows, tuple[str, ...]]:
+    """Raw rows of the newest views, labelled or not, and whom each shows."""
     query = (
         select(ViewRow)
         .join(ParticleRow, ParticleRow.id == ViewRow.particle_id)
@@ -122,9 +124,10 @@ def _some_views(session: Session, tenant: str, clearance: int) -> Rows:
         .order_by(ViewRow.particle_id.desc())
         .limit(_MOST_VIEWS)
     )
-    rows = [np.frombuffer(view.raw or b"", np.float16).astype(np.float32) for view in session.scalars(query)]
-    width = Counter(len(row) for row in rows).most_common(1)[0][0] if rows else 0
-    return np.array([row for row in rows if len(row) == width], np.float32)
+    found = [(view.particle_id, np.frombuffer(view.raw or b"", np.float16)) for view in session.scalars(query)]
+    width = Counter(len(row) for _, row in found).most_common(1)[0][0] if found else 0
+    kept = [(particle, row) for particle, row in found if len(row) == width]
+    return np.array([row for _, row in kept], np.float32), tuple(particle for particle, _ in kept)
 
 
 # --- building -------------------------------------------------------------------------------------------------------

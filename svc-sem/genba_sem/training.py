@@ -135,7 +135,7 @@ def _fitted(held: Stock) -> HlgShape:
     rows = held.unlabelled
     if len(rows) < 8:
         raise Conflict(f"There are {len(rows)} views to fit the encoder to; 8 are needed.")
-    return HlgShape.fit(rows)
+    return HlgShape.fit(rows, held.shown)
 
 
 def _proposed(
