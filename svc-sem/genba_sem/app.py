@@ -13,6 +13,7 @@ from genba_sem import (
     routes_labels,
     routes_masters,
     routes_particles,
+    routes_policy,
     routes_reviews,
     routes_search,
 )
@@ -39,6 +40,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.include_router(routes_particles.router)
     app.include_router(routes_bundles.router)
     app.include_router(routes_reviews.router)
+    app.include_router(routes_policy.router)
     app.include_router(routes_search.router)
     app.include_router(routes_label_studio.router)
     return app

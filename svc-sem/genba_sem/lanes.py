@@ -28,7 +28,7 @@ from genba_sem.master_sets import TooFewMasters
 from genba_sem.masters import MasterParticle, MasterSet
 from genba_sem.model import LaneParts
 from genba_sem.settings import Settings
-from genba_sem.tables import MasterRow, ParticleRow, ReviewRow, ViewRow
+from genba_sem.tables import MasterRow, ParticleRow, PolicyRow, ReviewRow, ViewRow
 from genba_shared.artifacts import Artifacts
 from genba_shared.db import Database
 from genba_shared.live import Live
@@ -95,14 +95,17 @@ class Lanes:
             parts = loaded.value if loaded else None
             number = parts.master_set if parts else newest.number if newest else 0
             model = f"{model_name(tenant)} {loaded.version.number}" if loaded else "masters"
-            key = (tenant, clearance, model, number, _digest(book, clearance), reviews // _CALIBRATE_EVERY)
+            policy = self.policy(session, tenant)
+            key = (tenant, clearance, model, number, _digest(book, clearance), reviews // _CALIBRATE_EVERY, policy)
             if (found := self._known(key)) is not None:
                 return found
         with self._turn(key):
             if (found := self._known(key)) is not None:
                 return found
             with self._database.read() as session:
-                made = self._make(session, tenant, clearance, parts=parts, model=model, number=number, book=book)
+                made = self._make(
+                    session, tenant, clearance, parts=parts, model=model, number=number, book=book, policy=policy
+                )
             self._remember(key, made)
             return made
 
@@ -121,6 +124,7 @@ class Lanes:
         model: str,
         number: int,
         book: LabelBook,
+        policy: Policy,
     ) -> Ready:
         rows = master_sets.at(session, tenant, number)
         if parts is None:
@@ -139,7 +143,7 @@ class Lanes:
             MasterSet(kept, str(number)),
             fusion=parts.fusion if parts else None,
             classifier=parts.classifier if parts else "blend-v1",
-            policy=self.policy(),
+            policy=policy,
         )
         masters = {particle.particle_id for particle in kept}
         if reviewed := _reviewed(session, tenant, clearance, lane, book, without=masters):
@@ -149,9 +153,12 @@ class Lanes:
             )  # fmt: skip
         return Ready(lane, model, number, tuple(sorted(held.keys() - ready)))
 
-    def policy(self) -> Policy:
-        """What this installation promises."""
-        return Policy(precision=self._settings.precision, audit_share=self._settings.audit_share)
+    def policy(self, session: Session, tenant: str) -> Policy:
+        """What is promised: as the tenant set it, or as the installation does."""
+        row = session.get(PolicyRow, tenant)
+        if row is None:
+            return Policy(precision=self._settings.precision, audit_share=self._settings.audit_share)
+        return Policy(precision=row.precision, audit_share=row.audit_share)
 
     def _follow(self, tenant: str) -> Live[LaneParts]:
         with self._lock:
@@ -282,7 +289,8 @@ def _reviewed(
         label = book.now(truths[particle_id] or "")
         truth = label.id if label is not None else None
         best = max(decision.probabilities, key=lambda each: decision.probabilities[each])
-        found.append(
-            Reviewed(decision.confidence, best == truth, decision.similarity, decision.probabilities.get(truth or ""))
-        )
+        # What is called unknown or is of poor quality is never confirmed, whatever its confidence: it ranks last.
+        never = decision.outcome == "unknown" or "poor_quality" in decision.reasons
+        confidence = 0.0 if never else decision.confidence
+        found.append(Reviewed(confidence, best == truth, decision.similarity, decision.probabilities.get(truth or "")))
     return found

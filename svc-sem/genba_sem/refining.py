@@ -1,7 +1,8 @@
 """Propose a better lane, and measure it against the one that decides now, on reviewed particles that neither has seen.
 
-Reviewed particles are divided by their id: one half may become masters, the other half judges. Every change (masters, encoder fit,
-classifier, fusion) goes through the same door: build, measure, register, gate. Knows no queue and no HTTP.
+Reviewed particles that were drawn at random judge, and by their id some of the others; the rest may become masters. Every
+change (masters, encoder fit, classifier, fusion) goes through the same door: build, measure, register, gate. Knows no queue and
+no HTTP.
 """
 
 from __future__ import annotations
@@ -27,14 +28,14 @@ from genba_sem.masters import MasterParticle, MasterSet
 from genba_sem.model import FUSIONS, KeptMaster, LaneParts
 from genba_sem.particles import share_of
 from genba_sem.settings import Settings
-from genba_sem.tables import ParticleRow, ViewRow
+from genba_sem.tables import ParticleRow, ReviewRow, ViewRow
 from genba_sem.views import Fusion, QualityMean
 from genba_shared.problems import Conflict
 from genba_shared.recipe import Gate, Registration, Run
 
 Rows = npt.NDArray[np.float32]
 
-_JUDGES: Final = 0.5  # share of reviewed particles that never become masters
+_JUDGES: Final = 0.3  # share of reviewed particles that never become masters, besides those that were drawn at random
 _MOST_VIEWS: Final = 2000
 _LEAST_JUDGES: Final = 8
 WORSE_BY: Final = 0.0
@@ -95,17 +96,24 @@ def _reviewed(
     )
     rows = [row for row in session.execute(query.order_by(ParticleRow.id)) if row.id not in without]
     seen = lanes.seen_of(session, [row.id for row in rows])
+    random = select(ReviewRow.particle_id).where(ReviewRow.tenant == tenant, ReviewRow.calibrates)
+    drawn = set(session.scalars(random))
     kept, judges = [], []
     for row in rows:
         views = seen.get(row.id)
         label = book.now(row.label_id) if row.label_id else None
         if not views or (label is not None and label.status != "active"):
             continue
-        if share_of(f"judge {row.id}") < _JUDGES:
+        if row.id in drawn or is_judge(row.id):
             judges.append(Judge(row.id, views, label.id if label else None))
         elif label is not None:
             kept.append(KeptMaster(as_master(row.id, label.id, views), row.clearance))
     return tuple(kept), tuple(judges)
+
+
+def is_judge(particle_id: str) -> bool:
+    """Whether a particle is held back to judge, by its id: the same answer at every refresh."""
+    return share_of(f"judge {particle_id}") < _JUDGES
 
 
 def as_master(particle_id: str, label_id: str, views: Sequence[SeenView]) -> MasterParticle:

@@ -237,3 +237,16 @@ class LabelStudioTask(Base):
     project: Mapped[str] = mapped_column(String(80), primary_key=True)
     task_id: Mapped[int] = mapped_column(BigInteger, primary_key=True)
     particle_id: Mapped[str] = mapped_column(ForeignKey("sem_particles.id", ondelete="CASCADE"), index=True)
+
+
+class PolicyRow(Base):
+    """What a tenant wants promised of automatic confirmations; without a row the installation's settings hold."""
+
+    __tablename__ = "sem_policies"
+
+    tenant: Mapped[str] = mapped_column(String, primary_key=True)
+    version: Mapped[int] = mapped_column(Integer)
+    precision: Mapped[float] = mapped_column(Float)
+    audit_share: Mapped[float] = mapped_column(Float)
+    updated_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    updated_by: Mapped[str] = mapped_column(String)

@@ -219,7 +219,7 @@ def _make_particles(client: Any, post: Callable[[str, Any], Any]) -> _Particles:
     for _ in range(2):
         send("square", master_of=doomed_labels[0])
     masters = client.get("/v1/sem/masters", params={"label_id": doomed_labels[0]}).json()["items"]
-    known = [send("disc", batch="b-1", lot="L1") for _ in range(PICTURES)]
+    known = [send("disc", batch="b-1", lot="L1", name=f"p-{n}") for n in range(PICTURES)]
     send("needle", batch="b-1", decide="later")
     files = [("views", ("v.png", picture("disc", seed=0), "image/png"))]
     assert client.post("/v1/sem/search/image", files=files).ok

@@ -124,9 +124,9 @@ def test_random_reviews_calibrate_until_something_is_confirmed_and_a_share_stays
 ) -> None:
     """With the precision asked for at 80 %, eleven error-free random reviews are enough (Clopper–Pearson at 10 %)."""
     service = sqlite_service
-    settings = service.sem.settings.model_copy(update={"precision": 0.8, "audit_share": 1.0})
-    object.__setattr__(service.sem, "settings", settings)
-    service.sem.lanes._settings = settings
+    policy = service.put("/v1/sem/policy", {"precision": 0.8, "audit_share": 1.0}, version=0)
+    assert (policy.status_code, policy.json()["error_free_reviews"]) == (200, 11)
+    assert service.put("/v1/sem/policy", {"precision": 0.9}, version=0).status_code == 409
     labels = service.lab(masters=3)
     needed = service.get("/v1/sem/lane").json()["reviews_needed"]
     assert needed == 11

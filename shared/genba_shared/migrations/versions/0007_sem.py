@@ -114,6 +114,16 @@ def upgrade() -> None:
     op.create_index("ix_sem_particles_tenant_label_id", "sem_particles", ["tenant", "label_id", "status"], unique=False)
     op.create_index("ix_sem_particles_tenant_queue", "sem_particles", ["tenant", "in_queue", "priority"], unique=False)
     op.create_table(
+        "sem_policies",
+        sa.Column("tenant", sa.String(), nullable=False),
+        sa.Column("version", sa.Integer(), nullable=False),
+        sa.Column("precision", sa.Float(), nullable=False),
+        sa.Column("audit_share", sa.Float(), nullable=False),
+        sa.Column("updated_at", db.UtcDateTime(timezone=True), nullable=False),
+        sa.Column("updated_by", sa.String(), nullable=False),
+        sa.PrimaryKeyConstraint("tenant", name=op.f("pk_sem_policies")),
+    )
+    op.create_table(
         "sem_decisions",
         sa.Column("id", sa.String(length=40), nullable=False),
         sa.Column("particle_id", sa.String(length=40), nullable=False),
@@ -257,6 +267,7 @@ def downgrade() -> None:
     op.drop_table("sem_label_studio_tasks")
     op.drop_index("ix_sem_decisions_particle_id_id", "sem_decisions")
     op.drop_table("sem_decisions")
+    op.drop_table("sem_policies")
     op.drop_index("ix_sem_particles_tenant_queue", "sem_particles")
     op.drop_index("ix_sem_particles_tenant_label_id", "sem_particles")
     op.drop_index("ix_sem_particles_tenant_id", "sem_particles")
