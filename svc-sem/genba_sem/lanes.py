@@ -146,11 +146,13 @@ class Lanes:
             policy=policy,
         )
         masters = {particle.particle_id for particle in kept}
-        if reviewed := _reviewed(session, tenant, clearance, lane, book, without=masters):
-            lane = Lane(
-                encoder, lane.masters, fusion=lane.fusion, classifier=lane.versions.classifier, policy=lane.policy,
-                reviews=reviewed,
-            )  # fmt: skip
+        for _ in range(2):  # the reviews say what is unknown, and what is unknown is no matter of confidence
+            reviewed = _reviewed(session, tenant, clearance, lane, book, without=masters)
+            if reviewed:
+                lane = Lane(
+                    encoder, lane.masters, fusion=lane.fusion, classifier=lane.versions.classifier,
+                    policy=lane.policy, reviews=reviewed,
+                )  # fmt: skip
         return Ready(lane, model, number, tuple(sorted(held.keys() - ready)))
 
     def policy(self, session: Session, tenant: str) -> Policy:

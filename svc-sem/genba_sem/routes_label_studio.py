@@ -46,7 +46,7 @@ class Lenient(BaseModel):
 class SetupIn(Lenient):
     """A project that connects."""
 
-    project: str | int | dict[str, Any] | None = None
+    project: Any = Field(None, description="The project's id, alone or with its moment of creation, or the project.")
     label_config: str | None = Field(None, alias="schema")
     hostname: str | None = None
     extra_params: Any = None
@@ -77,7 +77,7 @@ class PredictIn(Lenient):
     )  # fmt: skip
 
     tasks: list[TaskIn] = Field(max_length=1000)
-    project: str | int | dict[str, Any] | None = None
+    project: Any = Field(None, description="The project's id, alone or with its moment of creation, or the project.")
     label_config: str | None = None
 
 
