@@ -166,6 +166,9 @@ def _make_records(client: Any, platform: Platform, folder: Path) -> Records:
     particles = _make_particles(client, post)
     _register(platform, folder)
     post(f"/v1/models/{MODEL}/rollback", {"generation": VERSIONS, "reason": "seed"})
+    _fill_catalogue(client)
+    arms = [{"name": "a", "lists": "popular"}, {"name": "b", "lists": "trending"}]
+    experiments = [post("/v1/recommend/experiments", {"name": f"seed {n}", "arms": arms})["id"] for n in range(5)]
     keys = [post("/v1/keys", {"name": f"seed {n}"})["id"] for n in range(12)]
     return Records(
         ids={
@@ -175,6 +178,9 @@ def _make_records(client: Any, platform: Platform, folder: Path) -> Records:
             "job_id": [*jobs, done],
             "key_id": keys[:4],
             "schedule_id": schedules[:2],
+            "item_id": [f"v{n}" for n in range(6)],
+            "user_id": [f"u{n}" for n in range(4)],
+            "experiment_id": experiments[:2],
             **particles.ids,
         },
         spares={
@@ -183,6 +189,7 @@ def _make_records(client: Any, platform: Platform, folder: Path) -> Records:
             "gold_id": iter(doomed_golds),
             "key_id": iter(keys[4:]),
             "schedule_id": iter(schedules[2:]),
+            "experiment_id": iter(experiments[2:]),
             **particles.spares,
         },
         finished_job=done,
@@ -249,6 +256,19 @@ def _make_particles(client: Any, post: Callable[[str, Any], Any]) -> _Particles:
             "particle_id": iter([send("needle") for _ in range(4)]),
         },
     )
+
+
+def _fill_catalogue(client: Any) -> None:
+    """Items with events, so that every kind of list has something on it."""
+    items = [{"item_id": f"v{n}", "title": f"Video {n}", "genre": ["drama"], "maker": "Aoi"} for n in range(6)]
+    users = [{"user_id": f"u{n}", "age_range": "25-34"} for n in range(4)]
+    likes = [{"event_id": f"e{n}", "user_id": f"u{n % 4}", "item_id": f"v{n % 5}", "kind": "like"} for n in range(12)]
+    for answer in (
+        client.put("/v1/recommend/items", json={"items": items}),
+        client.put("/v1/recommend/users", json={"users": users}),
+        client.post("/v1/recommend/events", json={"events": likes}),
+    ):
+        assert answer.ok, answer.text
 
 
 def _finish(platform: Platform, job_id: str) -> str:
@@ -346,6 +366,7 @@ def _aim(case: Any, records: Records) -> None:
         if _may_be_an_id(value):
             is_target = ends_something and f"{{{name}}}" in case.path.removesuffix(ending).rsplit("/", 1)[1]
             parameters[name] = records.spare(name, value) if is_target else records.one(name, salt) or value
+    _aim_at_own_ids(parameters, records, salt)
     if case.path.endswith("/artifacts/{name}") and parameters.get("job_id") in records.ids["job_id"]:
         parameters.update(job_id=records.finished_job, name=ARTIFACT)
     if "model" in parameters and re.fullmatch(r"[a-z0-9_]+\.[a-z0-9_]+", str(parameters["model"])):
@@ -356,6 +377,13 @@ def _aim(case: Any, records: Records) -> None:
             case.body["number"] = 1 + case.body["number"] % (VERSIONS + 1)
     for place in (case.query, case.body):
         _aim_within(place, records, salt)
+
+
+def _aim_at_own_ids(parameters: dict[str, Any], records: Records, salt: str) -> None:
+    """Ids that senders choose, of any form that a path can hold."""
+    for name in {"item_id", "user_id"} & parameters.keys():
+        if re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.:@~-]{0,127}", str(parameters[name])):
+            parameters[name] = records.one(name, salt) or parameters[name]
 
 
 def _aim_within(node: Any, records: Records, salt: str) -> None:
