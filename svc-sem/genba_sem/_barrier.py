@@ -12,12 +12,14 @@ from numba import njit
 
 def _python_sweep(grey: Any, distance: Any, highest: Any, lowest: Any, step: int) -> None:
     height, width = grey.shape
-    for row in range(1, height - 1):
+    for row in range(height):
         y = row if step > 0 else height - 1 - row
-        for column in range(1, width - 1):
+        for column in range(width):
             x = column if step > 0 else width - 1 - column
             for side in range(2):
                 other_y, other_x = (y - step, x) if side == 0 else (y, x - step)
+                if not (0 <= other_y < height and 0 <= other_x < width):
+                    continue
                 high = max(highest[other_y, other_x], grey[y, x])
                 low = min(lowest[other_y, other_x], grey[y, x])
                 if high - low < distance[y, x]:
@@ -27,10 +29,12 @@ def _python_sweep(grey: Any, distance: Any, highest: Any, lowest: Any, step: int
 _sweep: Callable[..., None] = njit(cache=True, nogil=True)(_python_sweep)
 
 
-def minimum_barrier(grey: npt.NDArray[np.float32], *, passes: int = 4) -> npt.NDArray[np.float32]:
-    """(h, w): the least range of grey on any path from a pixel to the border (approximated by raster passes)."""
+def minimum_barrier(
+    grey: npt.NDArray[np.float32], ground: npt.NDArray[np.bool_], *, passes: int = 4
+) -> npt.NDArray[np.float32]:
+    """(h, w): the least range of grey on any path from a pixel to the ground (approximated by raster passes)."""
     distance = np.full(grey.shape, np.inf, np.float32)
-    distance[0], distance[-1], distance[:, 0], distance[:, -1] = 0, 0, 0, 0
+    distance[ground] = 0
     highest, lowest = grey.copy(), grey.copy()
     for index in range(passes):
         _sweep(grey, distance, highest, lowest, 1 if index % 2 == 0 else -1)

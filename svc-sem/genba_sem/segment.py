@@ -24,6 +24,9 @@ _WORK_SIDE_PX: Final = 128  # finding is done small; measuring is done at the pi
 _MEASURE_SIDE_PX: Final = 1024
 _BORDER_PX: Final = 5
 _LEAST_SHARE: Final = 0.003
+_CUT_GREY: Final = 40.0  # grey levels off the background
+_CUT_RUN: Final = 0.08  # of the longer side
+_MOST_CUT: Final = 0.4  # of the border
 _CUT_SHARE: Final = 0.02  # of the outline on the picture's edge
 
 
@@ -61,7 +64,7 @@ def find_particle(pixels: Pixels, *, click: tuple[float, float] | None = None) -
     size = (max(8, round(width * scale)), max(8, round(height * scale)))
     small = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA) if scale < 1 else pixels
     seed = None if click is None else (click[0] * size[0] / width, click[1] * size[1] / height)
-    mask = _piece(_sharpened(small, _foreground(small)), seed)
+    mask = _piece(_sharpened(small, *_foreground(small)), seed)
     if scale < 1:
         mask = _refined(pixels, mask)
     return outline_of(mask, how="automatic" if click is None else "click")
@@ -91,14 +94,29 @@ def split_touching(mask: Mask) -> npt.NDArray[np.int32]:
     return np.asarray(watershed(-smooth, markers, mask=mask), np.int32)
 
 
-def _foreground(small: Pixels) -> Pixels:
-    """(h, w) in [0, 255]: how far a pixel stands out from the border's background."""
+def _foreground(small: Pixels) -> tuple[Pixels, Mask]:
+    """(h, w) in [0, 255]: how far a pixel stands out from the border's background; (h, w): border pixels that are background."""
     smooth = cv2.GaussianBlur(small * 255, (0, 0), 1.0)
     off_background = np.abs(smooth - _background(smooth))
-    barrier = minimum_barrier(smooth)
-    return np.asarray(
-        np.clip(2 * np.sqrt(np.minimum(off_background, 80) * np.minimum(barrier, 80)), 0, 255), np.float32
-    )
+    ground = _ground_border(off_background)
+    barrier = minimum_barrier(smooth, ground)
+    standing_out = 2 * np.sqrt(np.minimum(off_background, 80) * np.minimum(barrier, 80))
+    return np.asarray(np.clip(standing_out, 0, 255), np.float32), ground
+
+
+def _ground_border(off_background: Pixels) -> Mask:
+    """The border without the runs where a particle reaches it: long, well off the background, and not most of the border."""
+    border = np.zeros(off_background.shape, bool)
+    border[0], border[-1], border[:, 0], border[:, -1] = True, True, True, True
+    values = off_background[border]
+    limit = max(_CUT_GREY, 6 * 1.48 * float(np.median(values)))
+    reached = border & (off_background > limit)
+    pieces, count = ndimage.label(reached, np.ones((3, 3)))
+    sizes = np.bincount(pieces.ravel(), minlength=count + 1)
+    long_enough = sizes >= _CUT_RUN * max(off_background.shape)
+    long_enough[0] = False
+    taken = long_enough[pieces]
+    return border & ~taken if taken.sum() <= _MOST_CUT * border.sum() else border
 
 
 def _background(smooth: Pixels) -> Pixels:
@@ -119,7 +137,7 @@ def _background(smooth: Pixels) -> Pixels:
     return np.asarray(terms @ surface, np.float32)
 
 
-def _sharpened(small: Pixels, standing_out: Pixels) -> Mask:
+def _sharpened(small: Pixels, standing_out: Pixels, ground: Mask) -> Mask:
     level, _ = cv2.threshold(standing_out.astype(np.uint8), 0, 255, cv2.THRESH_OTSU)
     rough = _piece(standing_out > level, None)
     core = cv2.erode(rough.astype(np.uint8), np.ones((7, 7), np.uint8)) > 0
@@ -130,7 +148,7 @@ def _sharpened(small: Pixels, standing_out: Pixels) -> Mask:
     texture = np.clip(np.sqrt(np.maximum(squares, 0)) * 1500, 0, 255).astype(np.uint8)
     features = np.dstack([grey, texture, np.clip(1.5 * standing_out, 0, 255).astype(np.uint8)])
     labels = np.where(rough, cv2.GC_PR_FGD, cv2.GC_PR_BGD).astype(np.uint8)
-    labels[:2], labels[-2:], labels[:, :2], labels[:, -2:] = (cv2.GC_BGD,) * 4
+    labels[cv2.dilate(ground.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0] = cv2.GC_BGD
     labels[core] = cv2.GC_FGD
     cv2.setRNGSeed(0)  # GrabCut draws its mixtures' seeds
     try:
