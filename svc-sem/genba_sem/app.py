@@ -8,7 +8,9 @@ from collections.abc import AsyncIterator
 from fastapi import FastAPI
 
 from genba_sem import (
+    routes_audits,
     routes_bundles,
+    routes_export,
     routes_label_studio,
     routes_labels,
     routes_masters,
@@ -43,4 +45,6 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.include_router(routes_policy.router)
     app.include_router(routes_search.router)
     app.include_router(routes_label_studio.router)
+    app.include_router(routes_audits.router)
+    app.include_router(routes_export.router)
     return app
