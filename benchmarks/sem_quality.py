@@ -273,12 +273,17 @@ def _similarities(rows: Rows, pictures: Pictures, split: Split, label: int) -> t
     return similar[split.test_labels != label], similar[split.test_labels == label]
 
 
-def spoilt(_: list[Pictures]) -> None:
+def spoilt(_sets: list[Pictures]) -> None:
     print("\n## Spoilt views (generator): accuracy with k of 6 views cropped, blurred or black\n")
     print("| k | quality-weighted mean | plain mean | majority vote |\n|---|---|---|---|")
     rng = np.random.default_rng(4)
-    each, clean, bad = 10, [], []
-    label, particle, quality, quality_bad = [], [], [], []
+    each = 10
+    clean: list[Any] = []
+    bad: list[Any] = []
+    quality: list[float] = []
+    quality_bad: list[float] = []
+    label: list[int] = []
+    particle: list[int] = []
     names = ("cropped", "blurred", "black")
     for index, kind in enumerate(generator.KINDS):
         for number in range(each):
@@ -303,7 +308,7 @@ def spoilt(_: list[Pictures]) -> None:
         np.array(quality, np.float32),
         labels,
         ids,
-        True,
+        grouped=True,
     )
     table: dict[int, tuple[list[float], list[float], list[float]]] = {k: ([], [], []) for k in range(6)}
     for split in splits(pictures):
@@ -391,7 +396,7 @@ def _deployments(pools: list[Any]) -> None:
     """200 deployments: reviews drawn from a set's outcomes, the rest of the stream drawn likewise (with replacement)."""
     print("\n### 200 simulated deployments, 300 reviews each\n")
     print(
-        "| set | promised | broken by the bound | share of the oracle's confirmed | broken by an empirical threshold |\n|---|---|---|---|---|"
+        "| set | promised | broken by the bound | share of the oracle's confirmed | empirical threshold |\n|---|---|---|---|---|"
     )
     for name in dict.fromkeys(pool[0] for pool in pools):
         own = [pool for pool in pools if pool[0] == name]
@@ -434,7 +439,7 @@ def few(sets: list[Pictures]) -> None:
                         classes,
                         labelled=pool[:0],
                         masters_per_label=0,
-                        strategy="random" if strategy in {"random", "margin"} else "typical",
+                        strategy=("random" if strategy in {"random", "margin"} else "typical"),
                         seed=seed,
                     )
                 )
@@ -442,9 +447,9 @@ def few(sets: list[Pictures]) -> None:
                     while len(have) < goal * classes:
                         known, present = labels[have], np.unique(labels[have])
                         compact = np.searchsorted(present, known)
-                        head = LogisticHead(pool[have], compact, len(present)) if len(present) > 1 else None
+                        taught = LogisticHead(pool[have], compact, len(present)) if len(present) > 1 else None
                         rest = np.setdiff1d(np.arange(len(pool)), have)
-                        probabilities = None if head is None else tempered(head.logits(pool[rest]), 1.0)
+                        probabilities = None if taught is None else tempered(taught.logits(pool[rest]), 1.0)
                         asked = choose(
                             pool[rest],
                             min(classes, goal * classes - len(have)),
@@ -557,7 +562,7 @@ def _label_errors(sets: list[Pictures]) -> None:
             print(f"| {pictures.name} | {share:.0%} | {interval(areas)} | {interval(found)} | {share:.2f} |")
 
 
-def sizes(_: list[Pictures]) -> None:
+def sizes(_sets: list[Pictures]) -> None:
     print("\n## Sizes against the generator's truth\n")
     print("| kind | equivalent diameter, mean error | mean absolute error | outlines found whole |\n|---|---|---|---|")
     rng = np.random.default_rng(9)
@@ -575,20 +580,19 @@ def sizes(_: list[Pictures]) -> None:
         print(f"| {kind} | {np.mean(errors):+.2%} | {np.mean(np.abs(errors)):.2%} | {whole}/12 |")
     counted, left_out = [], []
     for _ in range(8):
-        pixels, labels, covered, true = generator.field_of_particles(rng)
-        seen = 2 * np.sqrt(np.bincount(labels.ravel(), minlength=len(true) + 1)[1:] / np.pi)
+        _, parts, covered, diameters = generator.field_of_particles(rng)
+        seen = 2 * np.sqrt(np.bincount(parts.ravel(), minlength=len(diameters) + 1)[1:] / np.pi)
         here = seen > 0
         everyone = size_distribution(list(seen[here]), [False] * int(here.sum()))
         whole_ones = size_distribution(list(seen[here]), list(covered[here]))
         assert everyone is not None
         assert whole_ones is not None
-        assert pixels.shape == labels.shape
-        counted.append(everyone.d50 / np.median(true) - 1)
-        left_out.append(whole_ones.d50 / np.median(true) - 1)
+        counted.append(everyone.d50 / float(np.median(diameters)) - 1)
+        left_out.append(whole_ones.d50 / float(np.median(diameters)) - 1)
     print(f"\nMedian size, covered particles counted: {np.mean(counted):+.1%}; left out: {np.mean(left_out):+.1%}.")
 
 
-def cost(_: list[Pictures]) -> None:
+def cost(_sets: list[Pictures]) -> None:
     rng = np.random.default_rng(2)
     shots = [
         s for kind in generator.KINDS for s in generator.six_views(generator.make_particle(kind, rng), rng, side_px=256)

@@ -6,11 +6,13 @@ masters a label on, those between two labels do (smallest margin), spread out so
 
 from __future__ import annotations
 
+import warnings
 from typing import Final, Literal
 
 import numpy as np
 import numpy.typing as npt
 from sklearn.cluster import KMeans, MiniBatchKMeans
+from sklearn.exceptions import ConvergenceWarning
 
 Rows = npt.NDArray[np.float32]
 Floats = npt.NDArray[np.float64]
@@ -84,7 +86,9 @@ def smallest_margin(rows: Rows, probabilities: Floats, count: int, *, seed: int 
 
 def _clustered(rows: Rows, clusters: int, seed: int) -> npt.NDArray[np.int64]:
     kind = MiniBatchKMeans if len(rows) > _MANY_ROWS else KMeans
-    return np.asarray(kind(clusters, n_init=1, random_state=seed).fit_predict(rows), np.int64)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # equal rows leave clusters empty, and that is fine
+        return np.asarray(kind(clusters, n_init=1, random_state=seed).fit_predict(rows), np.int64)
 
 
 def _typicality(rows: Rows) -> Floats:

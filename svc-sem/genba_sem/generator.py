@@ -245,11 +245,12 @@ def _developed(
     ground = 0.16 + 0.04 * _cloud(side_px, 30.0, rng) + 0.015 * _cloud(side_px, 2.0, rng)
     pixels = condition.gain * np.where(mask, yield_, ground)
     if condition.charging:
-        streaks = np.convolve(rng.normal(0, 1, side_px), np.ones(3) / 3, "same")[:, None] * mask.any(1)[:, None]
+        jumps = np.convolve(rng.normal(size=(side_px,)), np.full(3, 1 / 3), "same")
+        streaks = jumps[:, None] * np.asarray(mask.any(axis=1))[:, None]
         halo = cv2.GaussianBlur(mask.astype(np.float32), (0, 0), side_px / 16)
         pixels = pixels + condition.charging * (0.5 * streaks * halo + 0.5 * halo * mask)
     pixels = cv2.GaussianBlur(pixels, (0, 0), condition.blur_px)
-    return np.clip(pixels + rng.normal(0, condition.noise, pixels.shape), 0, 1).astype(np.float32)
+    return np.asarray(np.clip(pixels + rng.normal(0, condition.noise, pixels.shape), 0, 1), np.float32)
 
 
 def _cloud(side_px: int, sigma_px: float, rng: np.random.Generator) -> Floats:
@@ -269,7 +270,7 @@ def _banner(width_px: int, pixel_size_nm: float, rng: np.random.Generator) -> tu
     banner[rows // 2 : rows // 2 + 2, 8 : 8 + bar_px] = 255
     words = f"{rng.integers(3, 20)}.0 kV  {bar_nm / 1000:g} um"
     cv2.putText(banner, words, (width_px * 45 // 100, rows - 5), cv2.FONT_HERSHEY_SIMPLEX, rows / 45, 230, 1)
-    return banner.astype(np.float32) / 255, bar_px, bar_nm
+    return np.asarray(banner / 255, np.float32), bar_px, bar_nm
 
 
 def _solid(
@@ -287,7 +288,7 @@ def _solid(
         reach = min(reach, float(np.abs(solid[1][:, 3]).max()) * 1.5)
     solid = [np.concatenate([part[:, :3] / reach, part[:, 3:] / reach], axis=1) for part in solid]
     solid[1] = np.asarray(planes, np.float64).reshape(-1, 4) * np.array([1, 1, 1, 1 / reach])
-    return Particle(kind, *solid, grain, float(rng.uniform(2, 20)))
+    return Particle(kind, solid[0], solid[1], solid[2], grain, float(rng.uniform(2, 20)))
 
 
 def _sphere(rng: np.random.Generator) -> Particle:
@@ -325,8 +326,8 @@ def _dendrite(rng: np.random.Generator) -> Particle:
     spheres: list[list[float]] = []
 
     def branch(start: Floats, way: Floats, length: float, thick: float, depth: int) -> None:
-        for share in np.linspace(0, 1, max(4, int(14 * length))):
-            spheres.append([*(start + share * length * way), thick * (1 - 0.5 * share)])
+        shares = np.linspace(0, 1, max(4, int(14 * length)))
+        spheres.extend([*(start + share * length * way), thick * (1 - 0.5 * share)] for share in shares)
         if depth:
             for share in np.linspace(0.3, 0.9, 3):
                 side = way + 1.1 * rng.normal(size=3)

@@ -97,44 +97,43 @@ def split_touching(mask: Mask) -> npt.NDArray[np.int32]:
 def _foreground(small: Pixels) -> tuple[Pixels, Mask]:
     """(h, w) in [0, 255]: how far a pixel stands out from the border's background; (h, w): border pixels that are background."""
     smooth = cv2.GaussianBlur(small * 255, (0, 0), 1.0)
-    off_background = np.abs(smooth - _background(smooth))
-    ground = _ground_border(off_background)
+    ground = _ground_border(smooth)
+    off_background = np.abs(smooth - _background(smooth, ground, terms=6))
     barrier = minimum_barrier(smooth, ground)
     standing_out = 2 * np.sqrt(np.minimum(off_background, 80) * np.minimum(barrier, 80))
     return np.asarray(np.clip(standing_out, 0, 255), np.float32), ground
 
 
-def _ground_border(off_background: Pixels) -> Mask:
-    """The border without the runs where a particle reaches it: long, well off the background, and not most of the border."""
-    border = np.zeros(off_background.shape, bool)
+def _ground_border(smooth: Pixels) -> Mask:
+    """The border without the runs where a particle reaches it: long, well off a plane through the rest, not most of the border."""
+    border = np.zeros(smooth.shape, bool)
     border[0], border[-1], border[:, 0], border[:, -1] = True, True, True, True
-    values = off_background[border]
-    limit = max(_CUT_GREY, 6 * 1.48 * float(np.median(values)))
-    reached = border & (off_background > limit)
-    pieces, count = ndimage.label(reached, np.ones((3, 3)))
+    off_plane = np.abs(smooth - _background(smooth, border, terms=3))
+    limit = max(_CUT_GREY, 6 * 1.48 * float(np.median(off_plane[border])))
+    pieces, count = ndimage.label(border & (off_plane > limit), np.ones((3, 3)))
     sizes = np.bincount(pieces.ravel(), minlength=count + 1)
-    long_enough = sizes >= _CUT_RUN * max(off_background.shape)
+    long_enough = sizes >= _CUT_RUN * max(smooth.shape)
     long_enough[0] = False
     taken = long_enough[pieces]
     return border & ~taken if taken.sum() <= _MOST_CUT * border.sum() else border
 
 
-def _background(smooth: Pixels) -> Pixels:
-    """(h, w): a quadratic surface through the border, outliers (a particle that reaches it) weighed down."""
+def _background(smooth: Pixels, ground: Mask, *, terms: int) -> Pixels:
+    """(h, w): a plane (3 terms) or quadratic surface (6) through the ground's border, outliers weighed down."""
     height, width = smooth.shape
     y, x = np.mgrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j]
-    terms = np.stack([np.ones_like(x), x, y, x * y, x * x, y * y], axis=-1)  # (h, w, 6)
-    border = np.zeros((height, width), bool)
-    border[:_BORDER_PX], border[-_BORDER_PX:], border[:, :_BORDER_PX], border[:, -_BORDER_PX:] = True, True, True, True
-    design, values = terms[border], smooth[border].astype(np.float64)
-    weights = np.ones(len(values))
-    surface = np.zeros(6)
-    for _ in range(4):
-        weighted = design * weights[:, None]
-        surface = np.linalg.solve(weighted.T @ design + 1e-6 * np.eye(6), weighted.T @ values)
+    basis = np.stack([np.ones_like(x), x, y, x * y, x * x, y * y][:terms], axis=-1)  # (h, w, terms)
+    band = cv2.dilate(ground.astype(np.uint8), np.ones((2 * _BORDER_PX - 1,) * 2, np.uint8)) > 0
+    band[_BORDER_PX:-_BORDER_PX, _BORDER_PX:-_BORDER_PX] = False
+    design, values = basis[band], smooth[band].astype(np.float64)
+    surface = np.zeros(terms)
+    surface[0] = np.median(values)
+    for _ in range(5):
         residual = np.abs(values - design @ surface)
         weights = 1 / (1 + (residual / (2 * (1.48 * np.median(residual) + 1))) ** 2)
-    return np.asarray(terms @ surface, np.float32)
+        weighted = design * np.square(weights)[:, None]
+        surface = np.linalg.solve(weighted.T @ design + 1e-6 * np.eye(terms), weighted.T @ values)
+    return np.asarray(basis @ surface, np.float32)
 
 
 def _sharpened(small: Pixels, standing_out: Pixels, ground: Mask) -> Mask:

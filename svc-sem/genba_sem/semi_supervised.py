@@ -127,7 +127,7 @@ class _Threshold:
             own = self.level * self._by_label / self._by_label.max()
             return np.asarray(sure >= own[probs.argmax(1)], np.float64)
         self._spread = _MEMORY * self._spread + (1 - _MEMORY) * float(sure.var())
-        return np.exp(-np.square(np.minimum(sure - self.level, 0)) / (2 * self._spread / 4 + 1e-9))
+        return np.asarray(np.exp(-np.square(np.minimum(sure - self.level, 0)) / (2 * self._spread / 4 + 1e-9)))
 
 
 def _means(particles: Sequence[Rows]) -> Rows:

@@ -66,7 +66,8 @@ def test_shapes_differ_as_their_names_say() -> None:
 @pytest.mark.parametrize("name", SPOILT)
 def test_spoilt_views_are_trusted_less(name: str) -> None:
     rng = np.random.default_rng(7)
-    good, bad = [], []
+    good: list[float] = []
+    bad: list[float] = []
     for kind in ("sphere", "cube", "broken"):
         solid = make_particle(kind, rng)
         for condition, scores in (
@@ -80,10 +81,9 @@ def test_spoilt_views_are_trusted_less(name: str) -> None:
 
 def test_a_cut_outline_is_called_incomplete() -> None:
     rng = np.random.default_rng(9)
-    cut = [
-        photograph(make_particle(kind, rng), rng, side_px=160, condition=Condition(crop=0.5, banner=False))
-        for kind in ("sphere", "cube", "porous")
-    ]
+    condition = Condition(crop=0.5, banner=False)
+    kinds = ("sphere", "cube", "porous")
+    cut = [photograph(make_particle(kind, rng), rng, side_px=160, condition=condition) for kind in kinds]
     assert not any(find_particle(shot.pixels).complete for shot in cut)
 
 
