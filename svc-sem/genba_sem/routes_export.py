@@ -70,7 +70,7 @@ def get_statistics(
         rows = [row for row, _ in _pairs(here, principal, where, with_views=False)]
     found = []
     for line in report.summary(rows, book):
-        sizes = line.sizes and SizesOut(**line.sizes.__dict__)
+        sizes = None if line.sizes is None else SizesOut(**line.sizes.__dict__)
         label = book.by_id.get(line.label_id or "")
         found.append(
             StatisticsRow(

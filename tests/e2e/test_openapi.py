@@ -49,6 +49,7 @@ ANSWERED_WELL_BEFORE = {
     "POST /v1/recommend/events",
     "POST /v1/recommend/users/{user_id}/embedding",  # nothing serves in it
     "POST /v1/recommend/experiments/{experiment_id}/promote",
+    "GET /v1/recommend/users/{user_id}/items/{item_id}/explanation",
     "POST /v1/sem/particles",
     "POST /v1/sem/search/image",
     "POST /v1/sem/labels/{label_id}/merge",
