@@ -100,9 +100,8 @@ def master_health(session: Session, principal: Principal, book: LabelBook) -> Ma
     rows = [row for row in master_sets.current(session, principal.tenant) if row.clearance <= principal.clearance]
     active = {label.id for label in book.active(int(principal.clearance))}
     masters = Counter(now.id for row in rows if (now := book.now(row.label_id)) is not None)
-    counts = dict(session.execute(
-        select(ParticleRow.id, ParticleRow.view_count).where(ParticleRow.id.in_([row.particle_id for row in rows]))
-    ).tuples().all())  # fmt: skip
+    kept = select(ParticleRow.id, ParticleRow.view_count).where(ParticleRow.id.in_([row.particle_id for row in rows]))
+    counts = {row.id: row.view_count for row in session.execute(kept)}
     views: Counter[str] = Counter()
     for row in rows:
         if (now := book.now(row.label_id)) is not None:

@@ -21,7 +21,10 @@ from genba_sem.shape import Sizes, size_distribution
 from genba_sem.tables import ParticleRow, ViewRow
 
 Language = Literal["en", "ja"]
-CONTENT_SECURITY_POLICY: Final = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; frame-ancestors 'self'"
+CONTENT_SECURITY_POLICY: Final = (
+    "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; "
+    "frame-ancestors 'self'"
+)
 MOST_PICTURED: Final = 200
 
 _UI: Final[Mapping[str, words.Words]] = {
