@@ -174,13 +174,13 @@ def _split(pictures: Pictures, rng: np.random.Generator, seed: int, views: int) 
 
 
 def as_particles(pictures: Pictures, split: Split) -> list[str]:
-    """Whom each free picture shows, in groups of six, as a lab would have sent them."""
+    """Whom each free picture shows, in groups of six from any side, as masters and tests are."""
     seen: dict[int, int] = {}
-    names = []
-    for index in split.free:
-        one = int(pictures.particle[index])
+    names = [""] * len(split.free)
+    for at in np.random.default_rng(0).permutation(len(split.free)):
+        one = int(pictures.particle[split.free[at]])
         seen[one] = seen.get(one, -1) + 1
-        names.append(f"{one}-{seen[one] // 6}")
+        names[at] = f"{one}-{seen[one] // 6}"
     return names
 
 

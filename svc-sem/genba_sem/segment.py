@@ -24,7 +24,8 @@ _WORK_SIDE_PX: Final = 128  # finding is done small; measuring is done at the pi
 _MEASURE_SIDE_PX: Final = 1024
 _BORDER_PX: Final = 5
 _LEAST_SHARE: Final = 0.003
-_CUT_GREY: Final = 40.0  # grey levels off the background
+_CUT_GREY: Final = 25.0  # grey levels off the background, at least
+_CUT_RANGE: Final = 0.6  # of the picture's range: a table's edge or a second ground is less
 _CUT_RUN: Final = 0.08  # of the longer side
 _MOST_CUT: Final = 0.4  # of the border
 _CUT_SHARE: Final = 0.02  # of the outline on the picture's edge
@@ -109,7 +110,8 @@ def _ground_border(smooth: Pixels) -> Mask:
     border = np.zeros(smooth.shape, bool)
     border[0], border[-1], border[:, 0], border[:, -1] = True, True, True, True
     off_plane = np.abs(smooth - _background(smooth, border, terms=3))
-    limit = max(_CUT_GREY, 6 * 1.48 * float(np.median(off_plane[border])))
+    low, high = (float(value) for value in np.percentile(smooth, (1, 99)))
+    limit = max(_CUT_GREY, _CUT_RANGE * (high - low), 6 * 1.48 * float(np.median(off_plane[border])))
     pieces, count = ndimage.label(border & (off_plane > limit), np.ones((3, 3)))
     sizes = np.bincount(pieces.ravel(), minlength=count + 1)
     long_enough = sizes >= _CUT_RUN * max(smooth.shape)
