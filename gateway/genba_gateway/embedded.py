@@ -54,6 +54,12 @@ def _recommend(platform: Platform) -> FastAPI:
     return app.create_app(settings.Settings(platform=platform))
 
 
+def _sem(platform: Platform) -> FastAPI:
+    from genba_sem import app, settings
+
+    return app.create_app(settings.Settings(platform=platform))
+
+
 def _training(platform: Platform) -> FastAPI:
     from genba_training import app, settings
 
@@ -65,6 +71,7 @@ SERVICES: Mapping[str, Callable[[Platform], FastAPI]] = {
     "sop": _sop,
     "llm": _llm,
     "recommend": _recommend,
+    "sem": _sem,
     "training": _training,
 }
 
