@@ -52,6 +52,8 @@ bench-speed: .venv/.base ## 60 s of 480p, decode to stored report
 	@$(PY) benchmarks/sop_speed.py
 bench-order: .venv/.base ## order and missing steps on CaptainCook4D's annotations
 	@$(PY) benchmarks/sop_order.py
+bench-recommend: .venv/.bench ## the recommender against its peers on film ratings (FOLDERS= of MovieLens)
+	@$(PY) -m benchmarks.recommend_quality $(FOLDERS)
 bench-gateway: .venv/.bench ## the gateway against nginx (needs nginx and wrk)
 	@$(PY) benchmarks/gateway.py
 
@@ -68,4 +70,4 @@ lock: .venv/.test ## write constraints.txt anew
 clean: ## remove the virtual environment and caches; data in .genba stays
 	@rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
-.PHONY: dashboards docs help setup setup-test demo up test distributed-test chaos savedmodel-test lint format types imports check bench-alignment bench-deviations bench-manner bench-speed bench-order bench-gateway bench-jobs-chaos lock clean
+.PHONY: dashboards docs help setup setup-test demo up test distributed-test chaos savedmodel-test lint format types imports check bench-alignment bench-deviations bench-manner bench-speed bench-order bench-recommend bench-gateway bench-jobs-chaos lock clean

@@ -24,8 +24,7 @@ class TrainingConfig:
     encoders: EncoderConfig = field(default_factory=EncoderConfig)
     loss: Loss = "sampled_softmax"
     max_epochs: int = 14
-    patience: int = 3  # epochs without a better validation before training stops
-    refit_epochs: int = 2  # afterwards, over the validation slice too: what is new there gets its vector
+    patience: int = 2  # epochs without a better validation before training stops
     places_per_epoch: int = 120_000
     batch: int = 512
     learning_rate: float = 4e-3
@@ -39,7 +38,7 @@ class TrainingConfig:
     hinge_margin: float = 0.3
     hinge_negatives: int = 100  # a row: 60 % random, 30 % hard, 10 % popular
     validation: float = 0.1  # the newest share of events, for early stopping and for tuning the prior
-    validation_users: int = 4_000  # at most
+    validation_users: int = 2_000  # at most
     half_lives_days: tuple[float, ...] = (1.0, 2.0, 3.0, 5.0, 7.0, 14.0, 30.0)
     prior_weights: tuple[float, ...] = (0.0, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0)
     least_events: int = 200  # positive ones; with fewer nothing can be learnt

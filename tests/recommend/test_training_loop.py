@@ -26,7 +26,6 @@ SMALL = TrainingConfig(
     towers=TowerConfig(dim=16, hidden=16, history_len=12),
     encoders=EncoderConfig(history_len=12, text_buckets=64),
     max_epochs=3,
-    refit_epochs=1,
     places_per_epoch=1_000,
     batch=64,
     uniform_negatives=32,
@@ -116,7 +115,7 @@ def test_the_same_seed_gives_the_same_bits_and_another_does_not(data: Dataset, t
 def test_a_checkpoint_of_other_data_or_another_configuration_is_not_taken_up(data: Dataset, tmp_path: Path) -> None:
     with pytest.raises(Killed):
         train(data, SMALL, killed_after(5, Checkpoint(tmp_path)))
-    other = replace(SMALL, max_epochs=1, refit_epochs=0)
+    other = replace(SMALL, max_epochs=1)
     seen: list[float] = []
     train(data, other, Hooks(progress=lambda share, _: seen.append(share), checkpoint=Checkpoint(tmp_path)))
     assert seen[0] == pytest.approx(1 / 15, rel=0.1)
