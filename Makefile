@@ -56,6 +56,8 @@ bench-recommend: .venv/.bench ## the recommender against its peers on film ratin
 	@$(PY) -m benchmarks.recommend_quality $(FOLDERS)
 bench-gateway: .venv/.bench ## the gateway against nginx (needs nginx and wrk)
 	@$(PY) benchmarks/gateway.py
+bench-audit: .venv/.base ## durable appends, verification, 10,000 tamperings and kill -9 of the audit log
+	@$(PY) benchmarks/audit.py
 
 bench-jobs-chaos: .venv/.base ## kill -9 of workers, brokers, databases and the API under 1,000 jobs, and plain Celery beside it
 	@$(PY) -m benchmarks.jobs_chaos && $(PY) -m benchmarks.plain_celery
@@ -70,4 +72,4 @@ lock: .venv/.test ## write constraints.txt anew
 clean: ## remove the virtual environment and caches; data in .genba stays
 	@rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
-.PHONY: dashboards docs help setup setup-test demo up test distributed-test chaos savedmodel-test lint format types imports check bench-alignment bench-deviations bench-manner bench-speed bench-order bench-recommend bench-gateway bench-jobs-chaos lock clean
+.PHONY: dashboards docs help setup setup-test demo up test distributed-test savedmodel-test lint format types imports check bench-alignment bench-deviations bench-manner bench-speed bench-order bench-recommend bench-gateway bench-audit lock clean chaos bench-jobs-chaos

@@ -74,6 +74,19 @@ class Platform(BaseSettings):
     principal_secret_file: Path | None = Field(
         default=None, description="File with that secret; without either, one is made in <home>/secrets (mode 0600)."
     )
+    audit_key_file: Path | None = Field(
+        default=None,
+        description="File with the 32 bytes in hex that sign the audit log's checkpoints; without it, one is made in <home>/secrets.",
+    )
+    audit_origin: str = Field(
+        default="genba.local/audit",
+        pattern=r"^[^\s+]{1,120}$",
+        description="Name of this installation's audit log; stands in every checkpoint, so choose it once.",
+    )
+    audit_syslog: str | None = Field(
+        default=None,
+        description="Where decisions are told as well: udp://host:514, tcp://host:514 or a socket such as /dev/log.",
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="Least level logged.")
     log_format: Literal["json", "console"] = Field(default="json", description="json for machines, console for people.")
     max_upload_bytes: int = Field(
@@ -114,6 +127,19 @@ class Platform(BaseSettings):
                 "set GENBA_PRINCIPAL_SECRET or GENBA_PRINCIPAL_SECRET_FILE, e.g. from `openssl rand -hex 32`."
             )
         return secret
+
+    def load_audit_seed(self) -> bytes:
+        """The seed of the Ed25519 key that signs checkpoints: from its file, or made once under ``home``.
+
+        A secret of its own: it signs for years, while the principal's may be exchanged any day.
+
+        Raises: ValueError if it is not 64 hex digits; OSError if the named file cannot be read.
+        """
+        file = self.audit_key_file
+        text = (file.read_bytes().strip() if file else read_or_make_secret(self.home / "secrets" / "audit")).decode()
+        if len(text) != 2 * _MIN_SECRET_BYTES or not all(each in "0123456789abcdefABCDEF" for each in text):
+            raise ValueError("The audit key must be 64 hex digits, e.g. from `openssl rand -hex 32`.")
+        return bytes.fromhex(text)
 
 
 def with_password(url: str, file: Path | None) -> str:

@@ -8,7 +8,10 @@ Knows nothing of steps' names, deviations or scores: normalised costs in, gold f
 
 from __future__ import annotations
 
+import importlib
 from dataclasses import dataclass
+from functools import cache
+from typing import cast
 
 import numpy as np
 import numpy.typing as npt
@@ -35,7 +38,7 @@ class Penalties:
     elsewhere: float = 0.55
     leave: float = 0.8
     jump: float = 4.0
-    jump_free: float = 2.0
+    jump_free: float = 1.0
     cut: float = 4.0
 
 
@@ -70,18 +73,51 @@ def follow(cost: npt.ArrayLike, chart: Chart, penalties: Penalties) -> tuple[Fol
     Returns: one ``Followed`` for each gold. O(N·M + K²·M) for all golds together.
     """
     columns = np.ascontiguousarray(np.asarray(cost, np.float64).T)  # (M, N)
-    lattice = _Lattice(chart, penalties)
-    match = np.empty_like(columns)
-    extra = np.empty_like(columns)
-    match[0] = columns[0] + lattice.first()
-    extra[0] = lattice.first() + penalties.leave + penalties.elsewhere
-    for j in range(1, len(columns)):
-        match[j] = columns[j] + lattice.best(match[j - 1], extra[j - 1])
-        extra[j] = np.minimum(extra[j - 1], match[j - 1] + penalties.leave) + penalties.elsewhere
+    lattice = (lattice_class() or Lattice)(chart, penalties)
+    match, extra = lattice.forwards(columns)
     return tuple(lattice.walk(columns, match, extra, gold=g) for g in range(int(chart.gold[-1]) + 1))
 
 
-class _Lattice:
+def warm_up() -> None:
+    """Load or compile the inner loops now rather than in the first request."""
+    one = np.zeros(2, np.int64)
+    follow(np.zeros((2, 2)), Chart(one, one, np.zeros((1, 1)), np.zeros(1), np.zeros(1)), Penalties())
+
+
+@cache
+def lattice_class() -> type[Lattice] | None:
+    """The compiled lattice, None where numba is missing or does not fit this NumPy."""
+    try:
+        kernels = importlib.import_module("genba_sop._decoding_numba")
+    except ImportError:
+        return None
+
+    class Compiled(Lattice):
+        """The same lattice in machine code."""
+
+        def forwards(self, columns: Floats) -> tuple[Floats, Floats]:
+            chart = self.chart
+            return cast(
+                "tuple[Floats, Floats]",
+                kernels.forwards(
+                    columns, chart.gold, chart.segment, chart.jump, self.first(), self.late, self.early, self.prices
+                ),
+            )
+
+        def back(self, columns: Floats, match: Floats, extra: Floats, *, low: int, end: int) -> Ints:
+            chart, matched = self.chart, bool(match[-1, end] <= extra[-1, end])
+            return cast(
+                "Ints",
+                kernels.backwards(
+                    columns, match, extra, chart.gold, chart.segment, chart.jump, self.early, self.prices, low, end,
+                    matched=matched,
+                ),
+            )  # fmt: skip
+
+    return Compiled
+
+
+class Lattice:
     """The moves between two trainee frames, forwards (all states at once) and backwards (one state)."""
 
     def __init__(self, chart: Chart, penalties: Penalties) -> None:
@@ -94,9 +130,22 @@ class _Lattice:
         self.late = penalties.cut * within / span  # entering this late in the segment
         self.early = penalties.cut * (lengths[segment] - 1 - within) / span  # leaving this early
         self.moves = [(k, penalties.hurry * (k - 1)) for k in range(1, penalties.reach + 1)]
+        p = penalties
+        self.prices = (p.hold, p.hurry, p.reach, p.elsewhere, p.leave)
         self.border = {k: np.where(chart.gold[k:] == chart.gold[:-k], 0.0, np.inf) for k, _ in self.moves}
 
+    def forwards(self, columns: Floats) -> tuple[Floats, Floats]:
+        """(M, N) cheapest cost of being at each gold frame, matched and not, after each trainee frame."""
+        match, extra, penalties = np.empty_like(columns), np.empty_like(columns), self.penalties
+        match[0] = columns[0] + self.first()
+        extra[0] = self.first() + penalties.leave + penalties.elsewhere
+        for j in range(1, len(columns)):
+            match[j] = columns[j] + self.best(match[j - 1], extra[j - 1])
+            extra[j] = np.minimum(extra[j - 1], match[j - 1] + penalties.leave) + penalties.elsewhere
+        return match, extra
+
     def first(self) -> Floats:
+        """(N,) cost of starting the video at each gold frame."""
         entered: Floats = self.chart.enter[self.chart.segment] + self.late
         return entered
 
@@ -114,20 +163,23 @@ class _Lattice:
 
     def walk(self, columns: Floats, match: Floats, extra: Floats, *, gold: int) -> Followed:
         """Walk back from the cheapest end of one gold; the moves are found again instead of stored."""
-        lo, hi = np.searchsorted(self.chart.gold, [gold, gold + 1])
-        last = len(columns) - 1
-        ends = np.minimum(match[last], extra[last]) + self.chart.finish[self.chart.segment] + self.early
-        at = int(lo + ends[lo:hi].argmin())
-        total, matched = float(ends[at]), bool(match[last, at] <= extra[last, at])
+        low, high = np.searchsorted(self.chart.gold, [gold, gold + 1])
+        ends = np.minimum(match[-1], extra[-1]) + self.chart.finish[self.chart.segment] + self.early
+        end = int(low + ends[low:high].argmin())
+        return Followed(self.back(columns, match, extra, low=int(low), end=end), float(ends[end]))
+
+    def back(self, columns: Floats, match: Floats, extra: Floats, *, low: int, end: int) -> Ints:
+        """(M,) the frames of the gold that begins at ``low`` on the way that ends at ``end``."""
+        at, matched = end, bool(match[-1, end] <= extra[-1, end])
         frame = np.full(len(columns), ELSEWHERE, np.int64)
-        for j in range(last, -1, -1):
+        for j in range(len(columns) - 1, -1, -1):
             if matched:
-                frame[j] = at - lo
+                frame[j] = at - low
                 if j:
                     at, matched = self._came_from(at, match[j - 1], extra[j - 1], float(match[j, at] - columns[j, at]))
             elif j:
                 matched = bool(match[j - 1, at] + self.penalties.leave < extra[j - 1, at])
-        return Followed(frame, total)
+        return frame
 
     def _came_from(self, at: int, match: Floats, extra: Floats, entered: float) -> tuple[int, bool]:
         """The state before ``at`` by which its cost ``entered`` came about; only when no near one explains it, a jump."""

@@ -45,6 +45,9 @@ LAGGING = 1.25  # a step that takes so many times as long without its pauses is 
 STILL_SHARE = 0.7  # of a run that no gold shows, from which on it is idling and not an extra action
 ACTION_Z, ITEM_Z = 2.2, 2.5  # in spreads between golds, above the run's own median step; together as an ellipse
 ITEM_SHARE = 1.0  # of the action, from which on the object is what differs
+OTHER_HISTORY = (
+    3.0  # log-odds that the pictures must reach for a step that was done after other steps than in the golds
+)
 AGAIN_SHARE = 0.4  # of the step's usual time, from which on a second performance is a repetition
 
 
@@ -77,7 +80,12 @@ def find(reference: Reference, rows: Rows, seen: Observation, laid: Laid | None)
     kept = iter(discoveries(p_values, tests=tested, rate=FALSE_DISCOVERY_RATE))
     chosen = [c for c in candidates if c.p_value is None or next(kept)]
     slow = [c for c in chosen if c.kind == "too_slow"]
-    chosen = [c for c in chosen if not (c.kind == "idle" and any(_within(c, other) for other in slow))]
+    again = [c for c in chosen if c.kind in {"repeated", "moved", "execution"}]
+    chosen = [
+        c
+        for c in chosen
+        if c.kind != "idle" or not (any(_within(c, other) for other in slow) or any(_held(c, other) for other in again))
+    ]
     return Findings(tuple(sorted(chosen, key=lambda d: (d.start_s, d.kind))), case.main, case.performances)
 
 
@@ -103,6 +111,11 @@ def _within(inner: Deviation, outer: Deviation) -> bool:
     shared_s = min(inner.end_s, outer.end_s) - max(inner.start_s, outer.start_s)
     length_s = inner.end_s - inner.start_s
     return shared_s > 0.5 * length_s or (shared_s > -0.5 and length_s < LAST_HOLD_S)
+
+
+def _held(idle: Deviation, other: Deviation) -> bool:
+    """Whether a short stillness is a hold of a step that is done out of turn, or not as the golds do it."""
+    return idle.end_s - idle.start_s < LAST_HOLD_S and other.start_s < idle.start_s and idle.end_s < other.end_s
 
 
 class _Shown(TypedDict):
@@ -280,10 +293,16 @@ class _Case:
         for at, main in enumerate(self.main):
             item, action = float(heard.item[at]), float(heard.action[at])
             odds = float(np.logaddexp(item, action))
-            if main is None or self.steps[at].id in explained or odds < 0:
+            least = OTHER_HISTORY if main is not None and self._other_history(main) else 0.0
+            if main is None or self.steps[at].id in explained or odds < least:
                 continue
             p = tail_p(pool, max(item, action), least_scale=1.0)
             yield self._of(main, "wrong_tool" if item >= action else "execution", p=p, measure=odds, expected=0.0)
+
+    def _other_history(self, performance: Performance) -> bool:
+        """Whether other steps were done before than in any gold: gloves that are on, or not yet, change what a picture shows."""
+        before = {p.step for p in self.main if p is not None and p.start_s < performance.start_s}
+        return all(before != earlier for earlier in self.reference.histories[performance.step])
 
     @cached_property
     def _borders_s(self) -> Floats:

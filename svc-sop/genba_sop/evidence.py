@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from genba_sop.scene import StepMaps
+from genba_sop.sight import Activity, StepMaps, middle
 
 Floats = npt.NDArray[np.float64]
 Singles = npt.NDArray[np.float32]
@@ -123,7 +123,7 @@ def measure(mine: StepMaps, usual: Usual, sequence: Sequence[int]) -> Floats:
     return table
 
 
-def unlike(mine: StepMaps, usual: Usual) -> Floats:
+def unlike(mine: Activity, usual: Usual) -> Floats:
     """(n, S) how far each of n stretches is from what golds show in each step, as a share of what is covered and moves; inf where
     unknown.
 
@@ -177,9 +177,9 @@ def _smooth(picture: Singles) -> Singles:
 
 def _own(rows: Singles) -> Singles:
     """(n, 60, 80) length of what is the step's own: the least of the differences to the run, the step before and the one after."""
-    length = np.linalg.norm(rows - np.median(rows, axis=0), axis=-1)
+    length = _length(rows - middle(rows))
     if len(rows) > 1:
-        steps = np.linalg.norm(rows[1:] - rows[:-1], axis=-1)
+        steps = _length(rows[1:] - rows[:-1])
         length[1:] = np.minimum(length[1:], steps)
         length[:-1] = np.minimum(length[:-1], steps)
     return np.asarray(length / max(1.0, float(np.median(length)) / _USUAL_NOISE), np.float32)
@@ -188,24 +188,29 @@ def _own(rows: Singles) -> Singles:
 def _lasting(rows: Singles) -> Singles:
     """(n, 60, 80) by how much the picture differs from this step on, from how it differed before; at the step that explains most."""
     found = np.zeros(rows.shape[:3], np.float32)
-    whole = _cost(rows, np.median(rows, axis=0))
+    whole = _cost(rows, middle(rows))
     y, x = np.nonzero(whole > _LEAST_COST)  # a few pixels; elsewhere nothing changes
     if len(rows) < 5 or not len(y):
         return found
     few, steps = rows[:, y, x], range(2, len(rows) - 2)
-    before = {s: np.median(few[:s], axis=0) for s in steps}
-    after = {s: np.median(few[s + 1 :], axis=0) for s in steps}
+    before = {s: middle(few[:s]) for s in steps}
+    after = {s: middle(few[s + 1 :]) for s in steps}
     cost = np.stack([_cost(few[:s], before[s]) + _cost(few[s + 1 :], after[s]) for s in steps])
     best = cost.argmin(axis=0)
     for n, s in enumerate(steps):
-        step = np.minimum(np.linalg.norm(after[s] - before[s], axis=-1), np.maximum(whole[y, x] - cost[n], 0))
+        step = np.minimum(_length(after[s] - before[s]), np.maximum(whole[y, x] - cost[n], 0))
         found[s, y, x] = np.where(best == n, step, 0)
     return found
 
 
 def _cost(rows: Singles, level: Singles) -> Singles:
     """How far the rows are from a level in each pixel, each by at most ``_MOST_LASTING``."""
-    return np.asarray(np.minimum(np.linalg.norm(rows - level, axis=-1), _MOST_LASTING).sum(axis=0), np.float32)
+    return np.asarray(np.minimum(_length(rows - level), _MOST_LASTING).sum(axis=0), np.float32)
+
+
+def _length(rows: Singles) -> Singles:
+    """(…,) Euclidean length of the last axis, (…, 3)."""
+    return np.asarray(np.sqrt(np.einsum("...c,...c->...", rows, rows)), np.float32)
 
 
 def _shares(mine: Singles, most: Singles, least: Singles, seen: Mask) -> tuple[Singles, Singles]:
@@ -219,7 +224,7 @@ def _shares(mine: Singles, most: Singles, least: Singles, seen: Mask) -> tuple[S
 
 def _own_share(rows: Singles) -> Singles:
     """What is the step's own of a share, as in ``_own``."""
-    own = (rows - np.median(rows, axis=0)).clip(0)
+    own = (rows - middle(rows)).clip(0)
     own[1:] = np.minimum(own[1:], (rows[1:] - rows[:-1]).clip(0))
     own[:-1] = np.minimum(own[:-1], (rows[:-1] - rows[1:]).clip(0))
     return np.asarray(own, np.float32)

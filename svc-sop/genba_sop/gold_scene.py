@@ -17,7 +17,8 @@ import numpy.typing as npt
 from genba_sop.evidence import LEAST_GOLDS, Told, Usual, measure, numbers, scale_of, told, unlike, usual_of
 from genba_sop.features import Features
 from genba_sop.observation import Rows
-from genba_sop.scene import Filmstrip, Place, View, lay_over, place_of, step_maps
+from genba_sop.scene import Filmstrip, Place, lay_over, place_of
+from genba_sop.sight import Sight
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -58,7 +59,7 @@ class GoldScene:
     def lay(self, strip: Filmstrip) -> Laid | None:
         """Lay a run's pictures over the golds'; None when they do not show the same place."""
         laid = _laid(strip, self.place)
-        return None if laid is None else Laid(self, *laid)
+        return None if laid is None else Laid(self, laid)
 
     def to_arrays(self) -> dict[str, npt.NDArray[Any]]:
         """Everything, maps in half precision."""
@@ -102,7 +103,7 @@ def fit_scene(
         return None
     place = place_of(strips[0].pictures)
     laid = [_laid(strip, place) for strip in strips]
-    known = [(step_maps(each[0], rows[g], *each[1:]), g) for g, each in enumerate(laid) if each is not None]
+    known = [(sight.maps(rows[g]), g) for g, sight in enumerate(laid) if sight is not None]
     if len(known) < LEAST_GOLDS:
         return None
     pool, tables, own, other = [], [], [], []
@@ -131,13 +132,11 @@ class Laid:
     """A run's pictures laid over the golds'."""
 
     scene: GoldScene
-    strip: Filmstrip
-    place: Place
-    view: View
+    sight: Sight
 
     def unlike(self, stretches: Sequence[Ints]) -> Floats:
         """(n, S) of ``evidence.unlike`` for stretches of rows."""
-        return unlike(step_maps(self.strip, stretches, self.place, self.view), self.scene.usual)
+        return unlike(self.sight.activity(stretches), self.scene.usual)
 
     def numbers(self, rows: Sequence[Ints], *, action: Floats, item: Floats) -> tuple[Floats, Mask]:
         """(S, 13) of ``evidence.numbers`` and (S,) which steps were seen.
@@ -146,7 +145,7 @@ class Laid:
             rows: for each step the rows of the performance that counts.   action, item: (S,) of ``manner``.
 
         """
-        maps = step_maps(self.strip, rows, self.place, self.view)
+        maps = self.sight.maps(rows)
         return numbers(measure(maps, self.scene.usual, in_order(rows)), action, item, self.scene.scale), maps.done
 
     def ask(self, rows: Sequence[Ints], *, action: Floats, item: Floats) -> Told:
@@ -154,9 +153,9 @@ class Laid:
         return told(*self.numbers(rows, action=action, item=item))
 
 
-def _laid(strip: Filmstrip, place: Place) -> tuple[Filmstrip, Place, View] | None:
+def _laid(strip: Filmstrip, place: Place) -> Sight | None:
     if not len(strip.pictures):
         return None
     own = place_of(strip.pictures)
     view = lay_over(own, place)
-    return (strip, own, view) if view.fits else None
+    return Sight(strip, own, view) if view.fits else None

@@ -8,7 +8,7 @@ Knows nothing of thresholds for deviations, of p-values or of scores.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from genba_sop.alignment import dtw
 from genba_sop.decoding import ELSEWHERE, Chart, Penalties, follow
+from genba_sop.explaining import Told, simplest
 from genba_sop.features import Features
 from genba_sop.procedure import Procedure
 from genba_sop.segmentation import EXTRA, Run, absorb_short, edges_s, runs_of
@@ -133,14 +134,20 @@ def rows_of(features: Features, grid: Grid) -> Rows:
 
 def _thin_median(rows: Singles) -> Singles:
     """Median over time, of at most about 64 rows spread evenly."""
-    return np.asarray(np.median(rows[:: max(1, len(rows) // 64)], axis=0), np.float32)
+    return _median(rows[:: max(1, len(rows) // 64)])
+
+
+def _median(rows: Singles) -> Singles:
+    """Median over the first axis; sorting a few rows is quicker than NumPy's own."""
+    ordered, half = np.sort(rows, axis=0), len(rows) // 2
+    return np.asarray(ordered[half] if len(rows) % 2 else (ordered[half - 1] + ordered[half]) / 2, np.float32)
 
 
 def _recent_median(rows: Singles, reach: int) -> Singles:
     """(T, …) median over the rows up to ``reach`` away, found every ``reach`` / 2 rows and interpolated."""
     centres = np.unique(np.minimum(np.arange(0, len(rows) + reach // 2, max(1, reach // 2)), len(rows) - 1))
     stride = max(1, reach // 10)
-    medians = np.stack([np.median(rows[max(0, c - reach) : c + reach + 1 : stride], axis=0) for c in centres])
+    medians = np.stack([_median(rows[max(0, c - reach) : c + reach + 1 : stride]) for c in centres])
     at = np.arange(len(rows))
     low = np.clip(np.searchsorted(centres, at, side="right") - 1, 0, max(0, len(centres) - 2))
     high = np.minimum(low + 1, len(centres) - 1)
@@ -191,8 +198,13 @@ def chart_of(golds: Sequence[GoldRun], order: Mask, penalties: Penalties) -> Cha
     bound |= (steps[:, None] < 0) | (steps[None, :] < 0)
     same = held[:, None] == held[None, :]
     jump[same] = np.where(bound, penalties.jump, penalties.jump_free)[same]
-    enter, finish = np.full(len(owner), penalties.jump), np.full(len(owner), penalties.jump)
+    anywhere = steps >= 0
+    first, last_of_all = anywhere & ~order[:, steps].any(axis=0), anywhere & ~order[steps].any(axis=1)
+    enter = np.where(first, penalties.jump_free, penalties.jump)
+    finish = np.where(last_of_all, penalties.jump_free, penalties.jump)
     for k in range(len(owner)):
+        for onwards in _past_what_may_wait(k, steps, held, order):
+            jump[k, onwards] = penalties.jump_free
         for onwards in (k + 1, k + 2):  # the next step, also across a stretch between steps
             if onwards < len(owner) and held[onwards] == held[k] and (onwards == k + 1 or steps[k + 1] < 0):
                 jump[k, onwards] = 0.0
@@ -203,6 +215,19 @@ def chart_of(golds: Sequence[GoldRun], order: Mask, penalties: Penalties) -> Cha
             finish[k] = 0.0
     frames = np.repeat(np.arange(len(golds)), [len(gold.labels) for gold in golds])
     return Chart(frames, np.array(segment), jump, enter, finish)
+
+
+def _past_what_may_wait(k: int, steps: Ints, held: Ints, order: Mask) -> Iterator[int]:
+    """Segments that may follow ``k`` because what the gold shows between them need not come after it: perhaps it came before."""
+    if steps[k] < 0:
+        return
+    for onwards in range(k + 1, len(steps)):
+        if held[onwards] != held[k]:
+            return
+        if steps[onwards] >= 0:
+            yield onwards
+            if order[steps[k], steps[onwards]]:
+                return
 
 
 @dataclass(frozen=True)
@@ -262,6 +287,16 @@ def observe(trainee: Rows, golds: Sequence[GoldRun], *, order: Mask, chart: Char
         labels[run.first : run.last + 1] = step
         for cost, gold, frame, path_cost in zip(costs, golds, frames, path_costs, strict=True):
             _place(run, gold.labels == step, cost, frame, path_cost)
+    told = Told(
+        costs, [gold.labels for gold in golds], votes, np.array([each.elsewhere for each in between]), path_costs, frames,
+        labels, order, trainee.frame_s,
+    )  # fmt: skip
+    for piece in simplest(told):
+        run = piece.run
+        labels[run.first : run.last + 1] = run.label
+        for each, gold, frame, path_cost in zip(between, golds, frames, path_costs, strict=True):
+            if not piece.kept:
+                _match_anew(run, run.label, each, gold, frame, path_cost)
     skipped, residual, local = measured(trainee, golds, frames, path_costs, labels, steps=len(order))
     contrast = match / pair
     return Observation(votes, frames, path_costs, labels, skipped, residual, local, distance, contrast)
@@ -277,9 +312,7 @@ def relabelled(
         inside = slice(run.first, run.last + 1)
         labels[inside] = step
         for pair, gold, frame, path_cost in zip(between, golds, frames, path_costs, strict=True):
-            frame[inside], path_cost[inside] = ELSEWHERE, pair.elsewhere
-            if step >= 0:
-                _place(run, gold.labels == step, pair.cost, frame, path_cost)
+            _match_anew(run, step, pair, gold, frame, path_cost)
     skipped, residual, local = measured(trainee, golds, frames, path_costs, labels, steps=seen.skipped.shape[1])
     return replace(
         seen, frames=frames, costs=path_costs, labels=labels, skipped=skipped, residual=residual, local=local
@@ -443,6 +476,14 @@ def _place(run: Run, rows: Mask, cost: Floats, frame: Ints, path_cost: Floats) -
     for i, j in dtw(block).path:
         frame[run.first + j] = at[i]
         path_cost[run.first + j] = block[i, j]
+
+
+def _match_anew(run: Run, step: int, pair: PairCost, gold: GoldRun, frame: Ints, path_cost: Floats) -> None:
+    """Match the run to one gold's whole step, or to nothing."""
+    inside = slice(run.first, run.last + 1)
+    frame[inside], path_cost[inside] = ELSEWHERE, pair.elsewhere
+    if step >= 0:
+        _place(run, gold.labels == step, pair.cost, frame, path_cost)
 
 
 def _measure(

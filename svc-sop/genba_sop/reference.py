@@ -43,7 +43,7 @@ from genba_sop.segmentation import EXTRA, labels_of, propose, runs_of, spans_of
 
 Floats = npt.NDArray[np.float64]
 
-FORMAT = 2
+FORMAT = 3
 RECENT_STEPS = 2.5  # what lies so many mean step lengths back is no longer recent
 OUTLIER = 1.5  # a gold this many times as far from the others as they are among themselves
 
@@ -126,6 +126,17 @@ class Reference:
         """How often the golds show each step, the most that one of them does."""
         seen = [Counter(run.label for run in runs_of(gold.labels)) for gold in self.golds]
         return tuple(max(count[step] for count in seen) for step in range(len(self.step_ids)))
+
+    @cached_property
+    def histories(self) -> tuple[tuple[frozenset[int], ...], ...]:
+        """By step, for every gold that shows it, the steps that were begun before."""
+        begun = [
+            list(dict.fromkeys(run.label for run in runs_of(gold.labels) if run.label >= 0)) for gold in self.golds
+        ]
+        return tuple(
+            tuple(frozenset(steps[: steps.index(step)]) for steps in begun if step in steps)
+            for step in range(len(self.step_ids))
+        )
 
     @cached_property
     def _charts(self) -> dict[float, Chart]:

@@ -2,15 +2,14 @@
 
 Every video is kept as 60×80 pictures of half a second each. A trainee's are laid over the golds' by their medians, which
 show the place without the people: an affine map (Evangelidis & Psarakis 2008) and, for the light, a gain and an offset of
-each channel. For each step there are then four maps: how it looks on average and in the median, where something covers the
-place, and where something moves. Knows nothing of what is right or wrong.
+each channel. Knows nothing of steps, and of what is right or wrong.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from typing import Any
 
 import cv2
 import numpy as np
@@ -26,14 +25,8 @@ MAX_PICTURES = 2400
 PICTURE_S = 0.5
 LEAST_CORRELATION = 0.6  # of two places laid over each other; below, they are not the same place
 _BACKGROUND_PICTURES = 32
-_STEP_PICTURES = 24  # of a step that lasts long
-_UNPACK = np.array([100 / 255, 1, 1], np.float32)  # OpenCV packs L* into a byte
-_COVERED = (
-    5.0,
-    8.0,
-)  # CIE 1976 colour difference from the place, from which on something covers it, and over how much more
+UNPACK = np.array([100 / 255, 1, 1], np.float32)  # OpenCV packs L* into a byte
 _MOVED = (6.0, 8.0)
-_BORDER_PICTURES = 1  # near its borders a step's pictures are mixed with its neighbours'
 
 
 @dataclass(frozen=True)
@@ -83,20 +76,6 @@ class View:
             ),
             np.float32,
         )
-
-
-@dataclass(frozen=True)
-class StepMaps:
-    """S steps in the golds' pixels. mean, median: (S, 60, 80, 3) L*a*b*.   covered, moving: (S, 60, 80) share of the step's time.
-    done: (S,) whether the step was seen at all; its maps are 0 otherwise.   seen: (60, 80) pixels that the video shows.
-    """
-
-    mean: Singles
-    median: Singles
-    covered: Singles
-    moving: Singles
-    done: Mask
-    seen: Mask
 
 
 @dataclass
@@ -149,28 +128,34 @@ class Album:
 
 def _moved(difference: Singles) -> Singles:
     """(60, 80) how clearly a packed colour changed, 0 to 1."""
-    difference = difference * _UNPACK
+    difference = difference * UNPACK
     distance = np.sqrt(np.einsum("hwc,hwc->hw", difference, difference))
     return np.asarray(np.clip((distance - _MOVED[0]) / _MOVED[1], 0, 1), np.float32)
 
 
 def unpacked(pictures: Bytes) -> Singles:
     """(…, 3) float32 CIE L*a*b* of pictures."""
-    return pictures[..., :3] * _UNPACK - np.array([0, 128, 128], np.float32)
+    return pictures[..., :3] * UNPACK - np.array([0, 128, 128], np.float32)
 
 
 def place_of(pictures: Bytes) -> Place:
     """The place without the people, of (P, 60, 80, 4) pictures, P ≥ 1."""
-    return Place(unpacked(_median(pictures[:: -(-len(pictures) // _BACKGROUND_PICTURES)])))
+    return Place(unpacked(upper_median(pictures[:: -(-len(pictures) // _BACKGROUND_PICTURES)])))
 
 
-def _median(pictures: Bytes) -> Bytes:
-    """(60, 80, 4) the upper median of n pictures, by odd–even transposition: whole pictures at once, 20 times as fast as sorting pixels."""
-    rows = list(pictures)
-    for turn in range(len(rows)):
-        for low in range(turn % 2, len(rows) - 1, 2):
-            rows[low], rows[low + 1] = np.minimum(rows[low], rows[low + 1]), np.maximum(rows[low], rows[low + 1])
-    return np.asarray(rows[len(rows) // 2], np.uint8)
+def upper_median(pictures: Bytes) -> Bytes:
+    """(60, 80, 4) the upper median of n pictures."""
+    return np.asarray(ordered(pictures)[len(pictures) // 2], np.uint8)
+
+
+def ordered(rows: npt.NDArray[Any]) -> list[npt.NDArray[Any]]:
+    """The rows sorted in each place by odd–even transposition: whole rows at once, 20 times as fast as sorting pixels."""
+    sorting = list(rows)
+    for turn in range(len(sorting)):
+        for low in range(turn % 2, len(sorting) - 1, 2):
+            one, other = sorting[low], sorting[low + 1]
+            sorting[low], sorting[low + 1] = np.minimum(one, other), np.maximum(one, other)
+    return sorting
 
 
 def lay_over(mine: Place, theirs: Place) -> View:
@@ -210,40 +195,3 @@ def _light(mine: Singles, theirs: Singles, where: Mask) -> tuple[Singles, Single
         lines.append((gain, offset))
     table = np.asarray(lines, np.float32)
     return table[:, 0], table[:, 1]
-
-
-def step_maps(strip: Filmstrip, rows: Sequence[Ints], place: Place, view: View) -> StepMaps:
-    """The maps of every step.
-
-    Args:
-        rows: for each step the rows in which it is done, in order, perhaps none.   place, view: of this video.
-
-    """
-    packed_place = np.zeros((HEIGHT, WIDTH, CHANNELS), np.float32)
-    packed_place[..., :3] = (place.lab + np.array([0, 128, 128], np.float32)) / _UNPACK
-    shape = (len(rows), HEIGHT, WIDTH)
-    mean, median = np.zeros((*shape, 3), np.float32), np.zeros((*shape, 3), np.float32)
-    covered, moving, done = np.zeros(shape, np.float32), np.zeros(shape, np.float32), np.zeros(len(rows), np.bool_)
-    for step, own in enumerate(rows):
-        chosen = np.unique(strip.picture_of[own])
-        border = min(_BORDER_PICTURES, len(chosen) // 4)
-        chosen = chosen[border : len(chosen) - border]
-        if len(chosen) < 2:
-            continue
-        pictures = strip.pictures[chosen[:: -(-len(chosen) // _STEP_PICTURES)]]  # (n, 60, 80, 4)
-        average = pictures.mean(axis=0, dtype=np.float32)
-        mean[step] = view.laid_over(unpacked(average) * view.gain + view.offset)
-        median[step] = view.laid_over(unpacked(_median(pictures)) * view.gain + view.offset)
-        covered[step] = view.laid_over(_covered(pictures, packed_place, view.gain))
-        moving[step] = view.laid_over(average[..., 3] / 255)
-        done[step] = True
-    return StepMaps(mean, median, covered, moving, done, view.seen())
-
-
-def _covered(pictures: Bytes, place: Singles, gain: Singles) -> Singles:
-    """(60, 80) mean over time of how clearly something covers the place; both packed, (n, 60, 80, 4) and (60, 80, 4)."""
-    weight = np.zeros(CHANNELS, np.float32)
-    weight[:3] = np.square(_UNPACK * gain)
-    difference = pictures - place
-    distance = np.sqrt(np.square(difference, out=difference) @ weight)
-    return np.asarray(np.clip((distance - _COVERED[0]) / _COVERED[1], 0, 1).mean(axis=0), np.float32)

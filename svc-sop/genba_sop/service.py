@@ -28,7 +28,7 @@ from genba_shared.problems import Problem
 from genba_shared.queue import Wakeups, make_celery
 from genba_shared.telemetry import Metrics, get_logger
 from genba_shared.vectors import Vectors, open_vectors
-from genba_sop import erasure
+from genba_sop import decoding, erasure, explaining
 from genba_sop.alignment import warm_up
 from genba_sop.clip_index import ClipIndex
 from genba_sop.encoders import FrameEncoder, open_encoder
@@ -170,7 +170,12 @@ async def open_service(settings: Settings, metrics: Metrics) -> AsyncIterator[So
         stack.callback(sop.extracting.close)
         sop.spool.mkdir(parents=True, exist_ok=True)
         await asyncio.to_thread(sop.clips.open)
-        sop.background.submit(warm_up)  # the first evaluation does not pay for loading the compiled kernels
+        for kernels in (
+            warm_up,
+            decoding.warm_up,
+            explaining.warm_up,
+        ):  # the first evaluation does not pay for loading them
+            sop.background.submit(kernels)
         sweeper = _Sweeper(sop)
         stack.callback(sweeper.stop)
         yield sop

@@ -11,8 +11,8 @@ from sqlalchemy import delete, insert, select, text, update
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
-from genba_shared import audit
-from genba_shared.audit import GENESIS, AuditLog, AuditRow, append_in
+from genba_shared import audit_verify
+from genba_shared.audit import COLUMNS, GENESIS, AuditLog, AuditRow, Fields, append_in, hash_of
 from genba_shared.db import Database
 
 
@@ -26,6 +26,10 @@ def past_the_triggers(database: Database) -> Iterator[Session]:
         else:
             session.execute(text("SET LOCAL session_replication_role = replica"))
         yield session
+
+
+def row_fields(row: AuditRow) -> Fields:
+    return Fields(*(getattr(row, column.key) for column in COLUMNS))
 
 
 @pytest.fixture
@@ -93,14 +97,14 @@ def slip_in(session: Session) -> None:
     forged = AuditRow(
         seq=3, at=before.at, event="e", actor="a", subject="s", detail="{}", previous_hash=before.hash, hash=""
     )
-    forged.hash = audit._hash(forged)
+    forged.hash = hash_of(row_fields(forged).entry())
     session.add(forged)
 
 
 def rewrite_one_with_its_hash(session: Session) -> None:
     row = session.scalars(select(AuditRow).where(AuditRow.seq == 3)).one()
     row.detail = '{"n":0}'
-    row.hash = audit._hash(row)
+    row.hash = hash_of(row_fields(row).entry())
 
 
 def put_before_the_first(session: Session) -> None:
@@ -134,7 +138,7 @@ def test_a_cut_off_end_is_found_by_who_kept_the_head(log: AuditLog, database: Da
 
 
 def test_verify_walks_a_log_longer_than_a_page(log: AuditLog, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(audit, "_PAGE_ROWS", 2)
+    monkeypatch.setattr(audit_verify, "PAGE_ROWS", 2)
     assert log.verify().entries == 5
 
 

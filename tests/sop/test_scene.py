@@ -11,7 +11,8 @@ import pytest
 
 from genba_sop import evidence
 from genba_sop.gold_scene import GoldScene, fit_scene, in_order, rows_by_step
-from genba_sop.scene import HEIGHT, WIDTH, Album, Filmstrip, StepMaps, lay_over, place_of, step_maps
+from genba_sop.scene import HEIGHT, WIDTH, Album, Filmstrip, lay_over, place_of
+from genba_sop.sight import Sight, StepMaps, middle
 
 STEPS, ROWS = 7, 24  # rows a step
 HANDS = [(10 + 6 * step, 12 + 8 * step) for step in range(STEPS)]  # where each step's work is
@@ -65,7 +66,7 @@ def rows() -> list[npt.NDArray[np.int64]]:
 
 def maps(strip: Filmstrip, onto: Filmstrip) -> StepMaps:
     own = place_of(strip.pictures)
-    return step_maps(strip, rows(), own, lay_over(own, place_of(onto.pictures)))
+    return Sight(strip, own, lay_over(own, place_of(onto.pictures))).maps(rows())
 
 
 @pytest.fixture(scope="module")
@@ -188,3 +189,9 @@ def test_every_stretch_is_most_like_its_own_step_and_a_strange_one_like_none(gol
     middle = Filmstrip(strange.pictures[:, :, ::-1], strange.picture_of)  # hands where no step has them
     laid = maps(middle, middle)
     assert evidence.unlike(laid, usual).min() > off.diagonal().max()
+
+
+@pytest.mark.parametrize("count", [1, 2, 5, 8])
+def test_the_quick_median_is_the_median(count: int) -> None:
+    rows = np.random.default_rng(count).normal(size=(count, 6, 7, 3)).astype(np.float32)
+    assert np.array_equal(middle(rows), np.median(rows, axis=0))

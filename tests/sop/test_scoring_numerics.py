@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from scipy.stats import false_discovery_control
 
-from genba_sop.decoding import ELSEWHERE, Chart, Penalties, follow
+from genba_sop import decoding, explaining
+from genba_sop.decoding import ELSEWHERE, Chart, Lattice, Penalties, follow, lattice_class
 from genba_sop.nulls import discoveries, fit_null, tail_p
 from genba_sop.procedure import Span
 from genba_sop.segmentation import BETWEEN, Run, absorb_short, edges_s, labels_of, runs_of, spans_of
@@ -89,6 +90,27 @@ def test_golds_side_by_side_are_followed_as_each_alone() -> None:
         assert joint.frame.tolist() == single.frame.tolist()
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_the_compiled_decoder_walks_exactly_as_the_one_in_numpy(seed: int) -> None:
+    compiled = lattice_class()
+    if compiled is None:
+        pytest.skip("numba is not installed")
+    rng = np.random.default_rng(seed)
+    segment = np.repeat(np.arange(9), rng.integers(1, 9, 9))
+    gold = np.repeat([0, 1], [int((segment < 5).sum()), int((segment >= 5).sum())])
+    jump = np.where(np.equal.outer(np.arange(9) < 5, np.arange(9) < 5), rng.choice([0.0, 2.0, 4.0], (9, 9)), INF)
+    both = Chart(gold, segment, jump, rng.choice([0.0, 4.0], 9), rng.choice([0.0, 4.0], 9))
+    columns = np.ascontiguousarray(rng.choice([0.1, 0.4, 0.9, 1.6], (60, len(segment))))
+    ours, theirs = (lattice(both, Penalties()) for lattice in (compiled, Lattice))
+    match, extra = ours.forwards(columns)
+    for mine, other in zip((match, extra), theirs.forwards(columns), strict=True):
+        assert np.array_equal(mine, other)
+    for number in (0, 1):
+        walked = [lattice.walk(columns, match, extra, gold=number) for lattice in (ours, theirs)]
+        assert walked[0].frame.tolist() == walked[1].frame.tolist()
+        assert walked[0].total == walked[1].total
+
+
 def test_frames_that_match_nothing_are_left_out_and_the_place_is_kept() -> None:
     cost = np.full((6, 10), 2.0)
     for i, j in [(0, 0), (1, 1), (2, 2), (3, 7), (4, 8), (5, 9)]:
@@ -154,3 +176,10 @@ def test_short_runs_go_to_their_longer_neighbour() -> None:
     assert absorb_short(labels, shortest=3).tolist() == [0] * 8 + [2] * 4
     assert runs_of(np.zeros(3)) == (Run(0, 0, 2),)
     assert runs_of([]) == ()
+
+
+def test_warming_up_leaves_the_kernels_ready() -> None:
+    decoding.warm_up()
+    explaining.warm_up()
+    (found,) = follow(np.zeros((3, 3)), chart([0, 0, 0], jump=1.0), Penalties())
+    assert found.frame.tolist() == [0, 1, 2]

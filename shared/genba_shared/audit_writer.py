@@ -1,0 +1,219 @@
+"""Append to the audit log from many threads at the cost of few disk syncs: what waits is written, sealed and synced together.
+
+``append`` returns when its entry is durable and below a signed checkpoint, never before. Sinks (syslog, Windows Event Log)
+get each entry after that; one that fails is counted and delays nobody. Knows no event's meaning.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import logging.handlers
+import queue
+import sys
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
+from typing import NamedTuple, Protocol
+from urllib.parse import urlsplit
+
+from pydantic import JsonValue
+
+from genba_shared.audit import AuditEntry, Fields, NewEntry, append_after, entry_of, stand_in_line
+from genba_shared.audit_tree import Tree, catch_up, extend, seal
+from genba_shared.db import Database
+from genba_shared.problems import Draining
+from genba_shared.settings import Platform
+from genba_shared.telemetry import get_logger
+from genba_shared.tlog import NoteSigner
+
+log = get_logger(__name__)
+
+
+class Sink(Protocol):
+    """Somewhere else that hears of each entry."""
+
+    def write(self, entry: AuditEntry, /) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class _Waiting(NamedTuple):
+    entries: Sequence[NewEntry]
+    written: Future[list[AuditEntry]]
+
+
+class AuditWriter:
+    """One per process. Threads call ``append``; one thread of its own writes."""
+
+    def __init__(
+        self,
+        database: Database,
+        signer: NoteSigner,
+        *,
+        sinks: Sequence[Sink] = (),
+        largest_batch: int = 1024,
+        on_batch: Callable[[int], None] = lambda _: None,
+    ) -> None:
+        self._database, self._signer, self._sinks = database, signer, sinks
+        self._largest_batch, self._on_batch = largest_batch, on_batch
+        self._queue: queue.SimpleQueue[_Waiting | None] = queue.SimpleQueue()
+        self._tree: Tree | None = None
+        self._closed = False
+        self.sink_failures = 0
+        self._thread = threading.Thread(target=self._run, name="audit-writer", daemon=True)
+        self._thread.start()
+
+    def append(
+        self, event: str, *, actor: str, subject: str, detail: Mapping[str, JsonValue] | None = None
+    ) -> AuditEntry:
+        """Write one entry; back when it is durable. Raises: Unavailable when it could not be written."""
+        [entry] = self.append_all([NewEntry(event, actor, subject, detail or {})])
+        return entry
+
+    def append_all(self, entries: Sequence[NewEntry]) -> list[AuditEntry]:
+        """Write entries one after the other, all of them or none."""
+        return self.submit(entries).result()
+
+    def submit(self, entries: Sequence[NewEntry]) -> Future[list[AuditEntry]]:
+        """The same, for who can wait elsewhere."""
+        if self._closed:
+            raise Draining("The audit log is closed.")
+        written: Future[list[AuditEntry]] = Future()
+        self._queue.put(_Waiting(entries, written))
+        return written
+
+    def seal(self) -> None:
+        """Sign what others have appended since; a log whose head is signed already is left alone."""
+        self.append_all([])
+
+    def close(self) -> None:
+        """Write what waits, then end."""
+        self._closed = True
+        self._queue.put(None)
+        self._thread.join()
+        for sink in self._sinks:
+            with contextlib.suppress(OSError):
+                sink.close()
+
+    def _run(self) -> None:
+        while (first := self._queue.get()) is not None:
+            batch, last = [first], False
+            while len(batch) < self._largest_batch:
+                try:
+                    following = self._queue.get_nowait()
+                except queue.Empty:
+                    break
+                if following is None:
+                    last = True
+                    break
+                batch.append(following)
+            self._write(batch)
+            if last:
+                return
+
+    def _write(self, batch: Sequence[_Waiting]) -> None:
+        new = [entry for waiting in batch for entry in waiting.entries]
+        try:
+            with self._database.transaction() as session:
+                last = stand_in_line(session)
+                tree = catch_up(session, self._tree, last)
+                rows: list[Fields] = append_after(session, last, new) if new else []
+                extend(session, tree, rows, fresh=True)
+                seal(session, tree, self._signer)
+        except BaseException as error:  # noqa: BLE001 - whoever waits must be told, whatever it was
+            for waiting in batch:
+                waiting.written.set_exception(error)
+            return
+        self._tree = tree
+        entries = [entry_of(row) for row in rows]
+        self._on_batch(len(entries))
+        at = 0
+        for waiting in batch:
+            waiting.written.set_result(entries[at : at + len(waiting.entries)])
+            at += len(waiting.entries)
+        for sink in self._sinks:
+            self._tell(sink, entries)
+
+    def _tell(self, sink: Sink, entries: Sequence[AuditEntry]) -> None:
+        for entry in entries:
+            try:
+                sink.write(entry)
+            except Exception as error:  # noqa: BLE001 - the entry is safe; a sink that is down must not stop the work
+                self.sink_failures += 1
+                log.warning("audit_sink_failed", sink=type(sink).__name__, error=type(error).__name__)
+                return
+
+
+def open_writer(database: Database, platform: Platform, *, on_batch: Callable[[int], None]) -> AuditWriter:
+    """With the key and the sinks that the platform's settings name."""
+    sinks: list[Sink] = []
+    if platform.audit_syslog:
+        sinks.append(SyslogSink(platform.audit_syslog))
+    if sys.platform == "win32":
+        sinks.append(WindowsEventSink())
+    return AuditWriter(database, audit_signer(platform), sinks=sinks, on_batch=on_batch)
+
+
+def audit_signer(platform: Platform) -> NoteSigner:
+    """Who signs this installation's checkpoints."""
+    return NoteSigner(platform.audit_origin, platform.load_audit_seed())
+
+
+def line_of(entry: AuditEntry) -> str:
+    """An entry as one line for logs of others: no text of users is in an entry, so none is in the line."""
+    outcome = entry.detail.get("decision", "")
+    return f"seq={entry.seq} event={entry.event} outcome={outcome} subject={entry.subject} actor={entry.actor} hash={entry.hash}"
+
+
+def event_id_of(entry: AuditEntry) -> int:
+    """The id under which Windows files it; 1000 for entries that bring none."""
+    found = entry.detail.get("event_id")
+    return found if isinstance(found, int) else 1000
+
+
+class _Handler:
+    """Entries through a handler of the standard library, whose failures are not swallowed."""
+
+    def __init__(self, handler: logging.Handler) -> None:
+        self._handler = handler
+        handler.handleError = self._raise  # type: ignore[method-assign,assignment]
+
+    @staticmethod
+    def _raise(_record: logging.LogRecord) -> None:
+        raise  # noqa: PLE0704 - the handler calls this from its except block
+
+    def write(self, entry: AuditEntry) -> None:
+        decision = str(entry.detail.get("decision", ""))
+        level = {"DENY": logging.WARNING, "REFUSE": logging.WARNING, "ERROR": logging.ERROR}.get(decision, logging.INFO)
+        record = logging.LogRecord("genba.audit", level, "", 0, line_of(entry), None, None)
+        record.event_id = event_id_of(entry)
+        self._handler.emit(record)
+
+    def close(self) -> None:
+        self._handler.close()
+
+
+class SyslogSink(_Handler):
+    """RFC 3164 syslog, facility ``authpriv``: ``udp://host:514``, ``tcp://host:514`` or a socket's path such as ``/dev/log``."""
+
+    def __init__(self, address: str) -> None:
+        import socket
+
+        parts = urlsplit(address)
+        where: str | tuple[str, int] = address if not parts.scheme else (parts.hostname or "", parts.port or 514)
+        kind = None if not parts.scheme else socket.SOCK_STREAM if parts.scheme == "tcp" else socket.SOCK_DGRAM
+        handler = logging.handlers.SysLogHandler(
+            where, facility=logging.handlers.SysLogHandler.LOG_AUTHPRIV, socktype=kind
+        )
+        handler.ident = "genba-audit: "
+        super().__init__(handler)
+
+
+class WindowsEventSink(_Handler):
+    """The Windows Event Log, under the source SO8T. Needs pywin32, which Windows only has."""
+
+    def __init__(self, source: str = "SO8T") -> None:
+        handler = logging.handlers.NTEventLogHandler(source)
+        handler.getMessageID = lambda record: getattr(record, "event_id", 1000)  # type: ignore[method-assign]
+        super().__init__(handler)

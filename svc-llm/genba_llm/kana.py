@@ -1,0 +1,90 @@
+"""Romaji to kana and katakana to hiragana: the readings in which Japanese hides from a filter made for kanji."""
+
+from __future__ import annotations
+
+import re
+
+from genba_llm.words import words
+
+_VOWELS = "aiueo"
+_ROWS = {
+    "": "あいうえお", "k": "かきくけこ", "s": "さしすせそ", "t": "たちつてと", "n": "なにぬねの", "h": "はひふへほ",
+    "m": "まみむめも", "r": "らりるれろ", "g": "がぎぐげご", "z": "ざじずぜぞ", "d": "だぢづでど", "b": "ばびぶべぼ",
+    "p": "ぱぴぷぺぽ", "v": ("ゔぁ", "ゔぃ", "ゔ", "ゔぇ", "ゔぉ"), "f": ("ふぁ", "ふぃ", "ふ", "ふぇ", "ふぉ"),
+    "j": ("じゃ", "じ", "じゅ", "じぇ", "じょ"), "l": "らりるれろ", "c": ("か", "し", "く", "せ", "こ"),
+}  # fmt: skip
+_YOUON = {
+    "ky": "き", "sy": "し", "ty": "ち", "ny": "に", "hy": "ひ", "my": "み", "ry": "り", "gy": "ぎ", "zy": "じ", "jy": "じ",
+    "dy": "ぢ", "by": "び", "py": "ぴ", "sh": "し", "ch": "ち", "cy": "ち",
+}  # fmt: skip
+_IRREGULAR = {
+    "shi": "し", "chi": "ち", "tsu": "つ", "fu": "ふ", "ji": "じ", "she": "しぇ", "che": "ちぇ", "ya": "や", "yu": "ゆ",
+    "yo": "よ", "wa": "わ", "wo": "を", "wi": "うぃ", "we": "うぇ", "ti": "てぃ", "di": "でぃ", "dwu": "どぅ", "twu": "とぅ",
+}  # fmt: skip
+
+
+def _syllables() -> dict[str, str]:
+    table = {onset + vowel: kana for onset, row in _ROWS.items() for vowel, kana in zip(_VOWELS, row, strict=True)}
+    for onset, kana in _YOUON.items():
+        table |= {
+            onset + "a": kana + "ゃ",
+            onset + "u": kana + "ゅ",
+            onset + "o": kana + "ょ",
+            onset + "e": kana + "ぇ",
+        }
+    return table | _IRREGULAR | {"ti": "ち", "tu": "つ", "si": "し", "hu": "ふ", "zi": "じ", "-": "ー"}
+
+
+_TABLE = _syllables()
+_LONG = str.maketrans({"ā": "aa", "ī": "ii", "ū": "uu", "ē": "ee", "ō": "ou", "â": "aa", "î": "ii", "û": "uu", "ê": "ei", "ô": "ou"})  # fmt: skip
+_WORD = re.compile(r"[a-z'\-]+")
+_TO_HIRAGANA = {code: code - 0x60 for code in range(0x30A1, 0x30F7)}
+_TO_KATAKANA = {code: code + 0x60 for code in range(0x3041, 0x3097)}
+# Words that no Japanese sentence in romaji does without: particles, endings, question words.
+_FUNCTION_WORDS = frozenset(words("romaji_function_words"))
+
+
+def kana_of_romaji(text: str) -> str | None:
+    """The hiragana of a sentence in romaji; None if the text does not look like one."""
+    lowered = text.lower().translate(_LONG)
+    words = _WORD.findall(lowered)
+    if len(words) < 2:
+        return None
+    kana = [_word(word) for word in words]
+    whole = sum(each is not None for each in kana)
+    function_words = sum(word in _FUNCTION_WORDS for word in words)
+    if whole < 0.8 * len(words) or function_words < max(1, len(words) // 6):
+        return None
+    return "".join(each if each is not None else word for each, word in zip(kana, words, strict=True))
+
+
+def hiragana_of(text: str) -> str:
+    """``text`` with katakana as hiragana; everything else stays."""
+    return text.translate(_TO_HIRAGANA)
+
+
+def katakana_of(text: str) -> str:
+    """``text`` with hiragana as katakana; everything else stays."""
+    return text.translate(_TO_KATAKANA)
+
+
+def _word(word: str) -> str | None:
+    """The hiragana of one word in Hepburn or Kunrei spelling, or None where it is not Japanese."""
+    kana, at = [], 0
+    while at < len(word):
+        piece = next((word[at : at + size] for size in (3, 2, 1) if word[at : at + size] in _TABLE), None)
+        if piece is not None:
+            kana.append(_TABLE[piece])
+            at += len(piece)
+        elif word[at] == "n":
+            kana.append("ん")
+            at += 2 if word[at + 1 : at + 2] == "'" else 1
+        elif word[at] == "m" and word[at + 1 : at + 2] in {"b", "p", "m"}:
+            kana.append("ん")
+            at += 1
+        elif at + 1 < len(word) and (word[at] == word[at + 1] or word[at : at + 3] == "tch"):
+            kana.append("っ")
+            at += 1
+        else:
+            return None
+    return "".join(kana)

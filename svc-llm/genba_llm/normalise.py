@@ -1,0 +1,269 @@
+"""Stage 0: see a text as a reader would, whatever was done to hide it.
+
+Every trick is undone in a *view* of its own: folded look-alikes, decoded base64, kana for romaji. The gate scores all
+views and the worst one counts. A view is made only where its trick shows, so that plain text costs one pass and a part
+number is not "decoded" into an alarm. Special tags are neutralised in what goes on to a model, and recorded.
+Knows no policy and no model.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import codecs
+import html
+import re
+import unicodedata
+from collections.abc import Iterator
+from dataclasses import dataclass
+from urllib.parse import unquote
+
+from genba_llm.kana import kana_of_romaji
+from genba_llm.verdict import Language
+from genba_llm.words import words
+
+MAX_VIEWS = 12
+_INVISIBLE = re.compile(
+    "[\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\u3164\ufe00-\ufe0f\ufeff\uffa0\U000e0000-\U000e01ef]"
+)
+_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
+_JAPANESE = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uff66-\uff9f々〆〇]")
+_LATIN = re.compile(r"[A-Za-z]")
+_SENTENCE = re.compile(r"(?<=[。！？!?\n])\s*|(?<=[.;])\s+(?=[A-Z\"'(「])")
+# What a tokenizer may read as control: the thinking tags, chat templates' turns, roles.
+_TAG = re.compile(
+    r"[<＜﹤〈‹]\s*[/／]?\s*(think[-_ ]?(?:task|safety|policy)|think(?:ing)?|final|system|assistant|user|tool(?:_call)?|s|bos|eos|inst)\s*[/／]?\s*[>＞﹥〉›]"
+    r"|[<＜]\s*[|｜]\s*([A-Za-z_][\w ▁-]{0,40}?)\s*[|｜]\s*[>＞]"
+    r"|\[\s*/?\s*(INST|SYS|SYSTEM)\s*\]|<<\s*/?\s*(SYS)\s*>>",
+    re.IGNORECASE,
+)
+_LEET = str.maketrans({"0": "o", "1": "i", "3": "e", "4": "a", "5": "s", "7": "t", "8": "b", "9": "g", "@": "a", "$": "s", "!": "i", "|": "l", "€": "e", "£": "l", "+": "t"})  # fmt: skip
+_LEET_TOKEN = re.compile(r"[A-Za-z0-9@$!|€£+]{2,}")
+_MODEL_NUMBER = re.compile(r"[A-Za-z]{1,4}\d+[A-Za-z]?|\d+[A-Za-z]{1,4}|[A-Za-z]+\d{2,}|\d[\d.,]*\w{0,3}")
+# Cyrillic, Greek, Armenian and other letters that pass for Latin ones (a subset of Unicode's confusables).
+_HOMOGLYPHS = str.maketrans(
+    "аеорсухіјѕһԁԛԝѵҽɡɑοαενιρτυκχϲϳАВЕКМНОРСТУХІЈЅΑΒΕΖΗΙΚΜΝΟΡΤΥΧոսցհʏʀɪᴀᴄᴅᴇᴊᴋʟᴍɴᴏᴘᴛᴜᴠᴡᴢьгпвмнткℓ",
+    "aeopcyxijshdqwvegaoaevipturxcjABEKMHOPCTYXIJSABEZHIKMNOPTYXnughyriacdejklmnoptuvwzbrnbmhtkl".replace(
+        "turx", "tukx"
+    ),
+)
+_FOREIGN = re.compile("[\u0370-\u03ff\u0400-\u052f\u0530-\u058f\u0250-\u02af\u1d00-\u1d7fℓ]")
+_BASE64 = re.compile(r"(?<![A-Za-z0-9+/=_-])[A-Za-z0-9+/_-]{12,}={0,2}(?![A-Za-z0-9+/=])")
+_HEX = re.compile(r"(?:(?:\\x|0x|%)?[0-9A-Fa-f]{2}[ ,:]?){8,}")
+_ESCAPED = re.compile(r"(?:\\u[0-9A-Fa-f]{4}|&#x?[0-9A-Fa-f]+;|%[0-9A-Fa-f]{2})")
+_SPACED_LATIN = re.compile(r"(?<![A-Za-z])(?:[A-Za-z][\s.\-_*·・/|,]{1,2}){3,}[A-Za-z](?![A-Za-z])")
+_WITHIN_JAPANESE = re.compile(
+    r"(?<=[\u3040-\u30ff\u3400-\u9fff])[\s.\-_*·・/|,'’\"~〜＿]+(?=[\u3040-\u30ff\u3400-\u9fff])"
+)
+_WITHIN_WORD = re.compile(r"(?<=[A-Za-z])[.\-_*·・/|'’~](?=[A-Za-z])")
+_WORD = re.compile(r"[A-Za-z']+")
+# The commonest words of English: what tells a decoded text from noise.
+_COMMON = frozenset(words("common_english"))
+
+
+@dataclass(frozen=True)
+class View:
+    """One reading of the text, named for the trick that it undoes."""
+
+    name: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Normalised:
+    """``text`` is the plain reading; ``views`` others, where a trick showed; ``prompt`` may go to a model.
+
+    ``tags`` are the special tags that were neutralised, ``tricks`` the codes of what was found.
+    """
+
+    text: str
+    prompt: str
+    views: tuple[View, ...]
+    tags: tuple[str, ...]
+    tricks: tuple[str, ...]
+    language: Language
+    sentences: tuple[str, ...]
+
+
+def normalise(text: str) -> Normalised:
+    """Every reading of ``text``. Total over all strings, lone surrogates included."""
+    visible = _CONTROL.sub("", _INVISIBLE.sub("", text))
+    prompt, tags = neutralise_tags(visible)
+    plain = " ".join(unicodedata.normalize("NFKC", _compose_marks(visible)).split())
+    views: dict[str, View] = {}
+    for view in _views(plain):
+        if view.text != plain and view.text.strip() and len(views) < MAX_VIEWS:
+            views.setdefault(view.text, view)
+    tricks = [name for name, found in (("invisible", visible != text), ("special_tag", bool(tags))) if found]
+    tricks += [view.name for view in views.values()]
+    return Normalised(
+        text=plain,
+        prompt=prompt,
+        views=tuple(views.values()),
+        tags=tags,
+        tricks=tuple(dict.fromkeys(tricks)),
+        language=language_of(plain),
+        sentences=tuple(split_sentences(plain)),
+    )
+
+
+def neutralise_tags(text: str) -> tuple[str, tuple[str, ...]]:
+    """``text`` in which no special tag can be read as control, and the names of those that were there.
+
+    The brackets become angle quotation marks, which no tokenizer holds for control; the words stay readable.
+    """
+    found: list[str] = []
+
+    def quote(match: re.Match[str]) -> str:
+        found.append(next(group for group in match.groups() if group).lower())
+        return f"⟪{match.group().strip('<>＜＞﹤﹥〈〉‹›[]').replace('|', '¦').replace('｜', '¦')}⟫"
+
+    return _TAG.sub(quote, text), tuple(dict.fromkeys(found))
+
+
+def language_of(text: str) -> Language:
+    """Japanese if a fifth of the letters are; a text without letters is taken for Japanese."""
+    japanese, latin = len(_JAPANESE.findall(text)), len(_LATIN.findall(text))
+    return "ja" if japanese * 4 >= latin else "en"
+
+
+def split_sentences(text: str) -> list[str]:
+    """The sentences of a text in either language, without empty ones."""
+    return [part.strip() for part in _SENTENCE.split(text) if part and part.strip()]
+
+
+def _compose_marks(text: str) -> str:
+    """Without the combining marks that are stacked on letters to break words up ("b̶o̶m̶b̶"); kana's voicing marks stay."""
+    if text.isascii():
+        return text
+    return re.sub(
+        "[\u0300-\u036f\u0483-\u0489\u1ab0-\u1aff\u1dc0-\u1dff\u20d0-\u20ff]", "", unicodedata.normalize("NFKC", text)
+    )
+
+
+def _views(plain: str) -> Iterator[View]:
+    """The readings that the text gives cause for; those of a decoded text are read once more for look-alikes."""
+    for decoded in _decoded(plain):
+        yield decoded
+        yield from _unmasked(decoded.text)
+    yield from _unmasked(plain)
+
+
+def _unmasked(text: str) -> Iterator[View]:
+    folded = _fold_homoglyphs(text)
+    if folded != text:
+        yield View("homoglyph", folded)
+    joined = _join(folded)
+    if joined != folded:
+        yield View("spacing", joined)
+    plain = _fold_leet(joined)
+    if plain != joined:
+        yield View("leet", plain)
+    if not _JAPANESE.search(plain):
+        if (kana := kana_of_romaji(plain)) is not None:
+            yield View("romaji", kana)
+        elif _english(reverse := plain[::-1]) > max(0.25, _english(plain)):
+            yield View("reversed", reverse)
+    elif _backwards(plain):
+        yield View("reversed", plain[::-1])
+
+
+def _fold_homoglyphs(text: str) -> str:
+    """Latin for its look-alikes, unless the text is written in that other script."""
+    foreign = len(_FOREIGN.findall(text))
+    if not foreign:
+        return text
+    folded = text.translate(_HOMOGLYPHS)
+    left = len(_FOREIGN.findall(folded))
+    return folded if left * 3 <= foreign else text
+
+
+def _join(text: str) -> str:
+    """Words whose letters were set apart, joined again; the gap between two such words is wider or a full word."""
+    text = _SPACED_LATIN.sub(_squeeze, text)
+    cut = _WITHIN_WORD.findall(text)
+    if len(cut) >= max(2, len(_LATIN.findall(text)) // 6):
+        text = _WITHIN_WORD.sub("", text)
+    gaps = len(_WITHIN_JAPANESE.findall(text))
+    if gaps >= 3 and gaps * 3 >= len(_JAPANESE.findall(text)):
+        text = _WITHIN_JAPANESE.sub("", text)
+    return text
+
+
+def _squeeze(match: re.Match[str]) -> str:
+    letters = re.sub(r"[\s.\-_*·・/|,]+", "", match.group())
+    return letters if len(letters) >= 4 else match.group()
+
+
+def _fold_leet(text: str) -> str:
+    """Letters for digits and signs inside words. Part numbers, units and plain numbers are left alone."""
+    return _LEET_TOKEN.sub(_fold_token, text)
+
+
+def _fold_token(match: re.Match[str]) -> str:
+    token = match.group()
+    body = token.rstrip("!|+")
+    letters = sum(c.isalpha() for c in body)
+    if not letters or body.isalpha() or (_MODEL_NUMBER.fullmatch(body) and not re.search(r"[@$]", body)):
+        return token
+    return body.translate(_LEET) + token[len(body) :]
+
+
+def _decoded(text: str) -> Iterator[View]:
+    if _ESCAPED.search(text):
+        yield View("escape", _unescape(text))
+    for name, pattern, decode in (("hex", _HEX, _from_hex), ("base64", _BASE64, _from_base64)):
+        replaced = pattern.sub(lambda match, decode=decode: decode(match.group()) or match.group(), text)  # type: ignore[misc]
+        if replaced != text:
+            yield View(name, replaced)
+            inner = [decode(found.group()) for found in pattern.finditer(text)]
+            yield View(name, " ".join(part for part in inner if part))
+    if _LATIN.search(text):
+        turned = codecs.encode(text, "rot13")
+        if _english(turned) > max(0.2, _english(text) + 0.1) or (
+            _english(text) < 0.1 and kana_of_romaji(text) is None and kana_of_romaji(turned) is not None
+        ):
+            yield View("rot13", turned)
+            if (kana := kana_of_romaji(turned)) is not None:
+                yield View("rot13", kana)
+
+
+def _unescape(text: str) -> str:
+    plain = re.sub(
+        r"\\u([0-9A-Fa-f]{4})", lambda match: chr(int(match[1], 16)), html.unescape(unquote(text, errors="replace"))
+    )
+    return unicodedata.normalize("NFKC", plain.encode("utf-16", "surrogatepass").decode("utf-16", "replace"))
+
+
+def _from_hex(run: str) -> str | None:
+    digits = re.sub(r"\\x|0x|[^0-9A-Fa-f]", "", run)
+    return _readable(bytes.fromhex(digits)) if len(digits) % 2 == 0 else None
+
+
+def _from_base64(run: str) -> str | None:
+    body = run.rstrip("=").replace("-", "+").replace("_", "/")
+    try:
+        return _readable(base64.b64decode(body + "=" * (-len(body) % 4), validate=True))
+    except (binascii.Error, ValueError):
+        return None
+
+
+def _readable(data: bytes) -> str | None:
+    """The text in ``data``, or None where it is not one: encoded text is what is sought, not keys and digests."""
+    try:
+        text = data.decode("utf-8")
+    except UnicodeDecodeError:
+        return None
+    wordlike = sum(c.isalpha() or c in " .,!?'’-。、！？ー" for c in text)
+    return unicodedata.normalize("NFKC", text) if len(text) >= 3 and wordlike >= 0.8 * len(text) else None
+
+
+def _english(text: str) -> float:
+    """The share of a text's words that are among the commonest of English, in [0, 1]."""
+    words = _WORD.findall(text.lower())
+    return sum(word in _COMMON for word in words) / len(words) if len(words) >= 2 else 0.0
+
+
+def _backwards(text: str) -> bool:
+    """Whether Japanese was written from its end: it begins with what only ends sentences."""
+    return bool(re.match(r"[。？！?!]?(?:いさだく|すまし|すで|かすで|かすま|えろ?教|てえ教|かんせま|うょし)", text))

@@ -1,0 +1,267 @@
+"""The simplest explanation of a doubtful stretch: which whole steps, in which order, it most likely shows.
+
+Following frame by frame confuses steps that begin or end alike: two that may be swapped become three fragments, and a step out
+of turn becomes one left out and another repeated. So wherever a run shows something twice, in no step, far too short or far too
+long, whole steps are laid over that stretch in every order, and a simpler story is believed when it is also the cheaper one.
+Knows nothing of pictures, p-values and scores: normalised costs and labels in, better labels out.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from genba_sop._explaining import cheapest, segment_costs
+from genba_sop.segmentation import EXTRA, Run, runs_of
+
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+Mask = npt.NDArray[np.bool_]
+
+GRID_S = 0.5
+MOST_STEPS = 6  # at once
+MOST_CELLS = 240  # of the grid in one stretch
+EXTRA_S = 1.0
+SHORT, LONG = 0.55, 1.8  # times the usual length, in the run's own tempo: then a run is doubted
+TEMPO_FREE = 0.4  # of the logarithm of that is nobody's concern
+LONGEST = 3.0  # times the usual length may a step take
+NO_STEP = 0.55  # normalised cost of a row in no step that was taken for one so far, at least: it resembles one
+ALIKE = 0.8  # IoU of two runs that are the same one
+MARGIN = 1.0  # by so much must the new story be cheaper
+
+
+@dataclass(frozen=True)
+class Prices:
+    """What is odd in a story costs, in rows of a random match at four a second: any of the deviations, a stretch in no step, each
+    unit of tempo, and what is left out of a step that is begun.
+    """
+
+    odd: float = 4.0
+    leave: float = 0.8
+    tempo: float = 3.0
+    partial: float = 4.0
+
+
+@dataclass(frozen=True)
+class Told:
+    """What a run looks like so far.
+
+    costs: for each gold (N, M) normalised.   gold_labels: for each gold (N,).   votes: (G,).   elsewhere: (G,).
+    path_costs: (G, M) of the path.   frames: (G, M) gold row or −1.   labels: (M,).   order: (S, S) must come before.
+    """
+
+    costs: Sequence[Floats]
+    gold_labels: Sequence[Ints]
+    votes: Floats
+    elsewhere: Floats
+    path_costs: Floats
+    frames: Ints
+    labels: Ints
+    order: Mask
+    frame_s: float
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A run of the simpler story; ``kept`` when it was told so before, with about the same borders."""
+
+    run: Run
+    kept: bool
+
+
+def simplest(told: Told) -> tuple[Piece, ...]:
+    """The runs of the stretches of which a simpler story is better, with their new labels, perhaps ``EXTRA``."""
+    case = _Case(told, runs_of(told.labels))
+    return tuple(piece for first, last in case.stretches() for piece in case.better(first, last))
+
+
+def warm_up() -> None:
+    """Load or compile the inner loops now rather than in the first request."""
+    table = segment_costs(np.zeros((2, 2)), 2)
+    cheapest(table[:, :, None].copy(), table, np.zeros((2, 1)), np.zeros(2))
+
+
+def _iou(run: Run, first: int, end: int) -> float:
+    shared = min(run.last + 1, end) - max(run.first, first)
+    return shared / (max(run.last + 1, end) - min(run.first, first))
+
+
+class _Case:
+    def __init__(self, told: Told, runs: Sequence[Run]) -> None:
+        self.told, self.runs = told, runs
+        self.rate = 0.25 / told.frame_s
+        self.prices = Prices()
+        self.often = Counter(run.label for run in runs)
+        shown = {int(s) for labels in told.gold_labels for s in np.unique(labels) if s >= 0}
+        self.missing = sorted(shown - set(self.often))
+        self.usual = {
+            step: float(np.mean([n for labels in told.gold_labels if (n := (labels == step).sum())])) for step in shown
+        }
+        lengths = [(run.last - run.first + 1) / self.usual[run.label] for run in runs if run.label in self.usual]
+        self.tempo = float(np.median(lengths)) if lengths else 1.0
+        elsewhere = float(told.votes @ told.elsewhere)
+        self.none = np.where(told.labels >= 0, max(elsewhere, NO_STEP), elsewhere)  # (M,)
+
+    def stretches(self) -> list[tuple[int, int]]:
+        """First and last run of each doubtful stretch, with the run before and the run after."""
+        doubted = [at for at, run in enumerate(self.runs) if self._doubted(run)]
+        found: list[tuple[int, int]] = []
+        for at in doubted:
+            first, last = max(0, at - 1), min(len(self.runs) - 1, at + 1)
+            if found and first <= found[-1][1]:
+                found[-1] = (found[-1][0], last)
+            else:
+                found.append((first, last))
+        return found
+
+    def _doubted(self, run: Run) -> bool:
+        length = run.last - run.first + 1
+        if run.label < 0:
+            return run.label == EXTRA and length * self.told.frame_s >= EXTRA_S
+        ratio = length / (self.usual[run.label] * self.tempo) if run.label in self.usual else 1.0
+        return self.often[run.label] > 1 or not SHORT <= ratio <= LONG
+
+    def better(self, first: int, last: int) -> list[Piece]:
+        """A better story of one stretch, none when the story so far is as good."""
+        runs = self.runs[first : last + 1]
+        options = sorted({run.label for run in runs if run.label >= 0} | set(self.missing))
+        low, high = runs[0].first, runs[-1].last + 1
+        stride = max(1, round(GRID_S / self.told.frame_s))
+        borders = np.unique(np.r_[np.arange(low, high, stride), high])
+        if not options or len(options) > MOST_STEPS or len(borders) > MOST_CELLS:
+            return []
+        before = {run.label for run in self.runs[:first]}
+        after = {run.label for run in self.runs[last + 1 :]}
+        cost, cuts, steps = cheapest(*self._table(options, borders), *self._rules(options, before, after))
+        if cost + MARGIN * self.rate >= self._cost_so_far(runs, options, before, after):
+            return []
+        pieces = [
+            (EXTRA if k < 0 else options[k], int(borders[a]), int(borders[b]))
+            for k, a, b in zip(steps, cuts[:-1], cuts[1:], strict=True)
+        ]
+        return list(self._told(pieces))
+
+    def _told(self, pieces: Sequence[tuple[int, int, int]]) -> Iterator[Piece]:
+        """The pieces as runs; those that the labels show by and large already keep their borders."""
+        ends = [end for _, _, end in pieces]
+        kept: list[bool] = []
+        start = pieces[0][1]
+        for n, (label, first, end) in enumerate(pieces):
+            same = [run for run in self.runs if run.label == label and run.first < end and run.last >= first]
+            alike = len(same) == 1 and _iou(same[0], first, end) >= ALIKE
+            kept.append(alike)
+            if alike and n and pieces[n - 1][1] < same[0].first < end:
+                ends[n - 1] = same[0].first
+            if alike and n + 1 < len(pieces) and first < same[0].last + 1 < pieces[n + 1][2]:
+                ends[n] = same[0].last + 1
+        for (label, _, _), end, alike in zip(pieces, ends, kept, strict=True):
+            if end > start:
+                yield Piece(Run(label, start, end - 1), alike)
+                start = end
+
+    def _table(self, options: Sequence[int], borders: Ints) -> tuple[Floats, Floats]:
+        """(B, B, K) cost of each step from one border to another, inf where it cannot be; (B, B) that of no step."""
+        count = len(borders)
+        table = np.zeros((count, count, len(options)))
+        rows = np.subtract.outer(borders, borders).T.astype(np.float64)  # (from, to)
+        stride = max(1, int(borders[1] - borders[0])) if count > 1 else 1
+        for k, step in enumerate(options):
+            total, weight = np.zeros((count, count)), 0.0
+            longest = int(LONGEST * self.usual[step] * max(1.0, self.tempo) / stride) + 1
+            for cost, labels, vote in zip(self.told.costs, self.told.gold_labels, self.told.votes, strict=True):
+                own = np.flatnonzero(labels == step)
+                if own.size:
+                    block = cost[own[::stride]][:, borders[:-1] + np.diff(borders) // 2]
+                    total += vote * segment_costs(np.ascontiguousarray(block), longest)
+                    weight += float(vote)
+            with np.errstate(invalid="ignore", divide="ignore"):
+                tempo = np.abs(np.log(rows / (self.usual[step] * self.tempo)))
+            mean = total / weight if weight else np.full((count, count), np.inf)
+            table[:, :, k] = mean * np.where(rows > 0, rows, 1.0) + self.rate * self.prices.tempo * np.maximum(
+                0, tempo - TEMPO_FREE
+            )
+        summed = np.r_[0.0, np.cumsum(self.none)][borders]
+        none = np.subtract.outer(summed, summed).T + self.rate * self._strange(rows)
+        return np.where(np.isnan(table), np.inf, table), np.where(rows > 0, none, np.inf)
+
+    def _strange(self, rows: npt.ArrayLike) -> Floats:
+        """The price of so many rows in no step; a transition is not odd."""
+        odd = np.asarray(rows, np.float64) * self.told.frame_s >= EXTRA_S
+        return np.asarray(self.prices.leave + self.prices.odd * odd, np.float64)
+
+    def _rules(self, options: Sequence[int], before: set[int], after: set[int]) -> tuple[Floats, Floats]:
+        """(2^K, K) price of doing a step after the others of a set; (2^K,) that of doing only these."""
+        odd = self.rate * self.prices.odd
+        sets = 1 << len(options)
+        again, left = np.zeros((sets, len(options))), np.zeros(sets)
+        for done in range(sets):
+            earlier = before | {step for k, step in enumerate(options) if done >> k & 1}
+            for k, step in enumerate(options):
+                again[done, k] = odd * self._odd(step, earlier, after)
+            left[done] = odd * sum(
+                not done >> k & 1 and step not in before and step not in after for k, step in enumerate(options)
+            )
+        return again, left
+
+    def _odd(self, step: int, earlier: set[int], later: set[int]) -> bool:
+        """Whether it is odd to do a step after some and before others."""
+        order = self.told.order
+        return (
+            step in earlier
+            or step in later
+            or any(order[step, other] for other in earlier if other >= 0)
+            or any(order[other, step] for other in later if other >= 0)
+        )
+
+    def _cost_so_far(self, runs: Sequence[Run], options: Sequence[int], before: set[int], after: set[int]) -> float:
+        """The price of the story that the labels tell."""
+        told, prices, done = self.told, self.prices, set(before)
+        cost = 0.0
+        for at, run in enumerate(runs):
+            rows = run.last - run.first + 1
+            if run.label == EXTRA:
+                cost += float(self.none[run.first] * rows) + self.rate * float(self._strange(rows))
+                continue
+            cost += float(told.votes @ told.path_costs[:, run.first : run.last + 1].sum(axis=1))
+            if run.label >= 0 and not self._resumed(runs, at):
+                cost += self.rate * prices.odd * self._odd(run.label, done, after)
+                done.add(run.label)
+        for step in set(options):
+            own = [run for run in runs if run.label == step]
+            if not own and step not in before and step not in after:
+                cost += self.rate * prices.odd
+            elif own:
+                rows = sum(run.last - run.first + 1 for run in own)
+                off = abs(float(np.log(rows / (len(own) * self.usual[step] * self.tempo))))
+                cost += self.rate * (
+                    prices.tempo * max(0.0, off - TEMPO_FREE) + prices.partial * self._left_out(step, own)
+                )
+        return cost
+
+    def _resumed(self, runs: Sequence[Run], at: int) -> bool:
+        """Whether a step is only taken up where it was left."""
+        run = runs[at]
+        earlier = [other for other in runs[:at] if other.label == run.label]
+        if not earlier:
+            return False
+        gold = int(self.told.votes.argmax())
+        left = self.told.frames[gold, earlier[-1].first : earlier[-1].last + 1]
+        right = self.told.frames[gold, run.first : run.last + 1]
+        left, right = left[left >= 0], right[right >= 0]
+        return bool(left.size and right.size and right[0] >= left[-1] and at - runs.index(earlier[-1]) <= 2)
+
+    def _left_out(self, step: int, own: Sequence[Run]) -> float:
+        """Share of the step's gold rows that these runs do not come to."""
+        share = 0.0
+        for labels, frames, vote in zip(self.told.gold_labels, self.told.frames, self.told.votes, strict=True):
+            rows = np.flatnonzero(labels == step)
+            if rows.size:
+                met = np.concatenate([frames[run.first : run.last + 1] for run in own])
+                met = np.unique(met[np.isin(met, rows)])
+                passed = int(met[-1] - met[0] + 1) if met.size else 0
+                share += float(vote) * (1 - min(1.0, passed / rows.size))
+        return share

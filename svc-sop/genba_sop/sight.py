@@ -1,0 +1,106 @@
+"""What one video shows of each step, in the golds' pixels.
+
+For each step there are four maps: how it looks on average and in the median, where something covers the place, and where
+something moves. Knows nothing of what is right or wrong.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from genba_sop.scene import CHANNELS, HEIGHT, UNPACK, WIDTH, Filmstrip, Place, View, ordered, unpacked, upper_median
+
+Singles = npt.NDArray[np.float32]
+Ints = npt.NDArray[np.int64]
+Mask = npt.NDArray[np.bool_]
+
+_STEP_PICTURES = 24  # of a step that lasts long
+_BORDER_PICTURES = 1  # near its borders a step's pictures are mixed with its neighbours'
+_COVERED = (5.0, 8.0)  # CIE 1976 difference from the place, from which on something covers it, and over how much more
+
+
+@dataclass(frozen=True)
+class Activity:
+    """Where something is going on in n stretches of a video, in the golds' pixels.
+
+    covered, moving: (n, 60, 80) share of the stretch's time.   done: (n,) whether it was seen at all; its maps are 0 otherwise.
+    seen: (60, 80) pixels that the video shows.
+    """
+
+    covered: Singles
+    moving: Singles
+    done: Mask
+    seen: Mask
+
+
+@dataclass(frozen=True)
+class StepMaps(Activity):
+    """And how they look.   mean, median: (n, 60, 80, 3) L*a*b*."""
+
+    mean: Singles
+    median: Singles
+
+
+class Sight:
+    """One video's pictures in the golds' pixels. What covers the place is worked out once for each picture that is asked for."""
+
+    def __init__(self, strip: Filmstrip, place: Place, view: View) -> None:
+        self.strip, self.view, self.seen = strip, view, view.seen()
+        self._place = np.zeros((HEIGHT, WIDTH, CHANNELS), np.float32)
+        self._place[..., :3] = (place.lab + np.array([0, 128, 128], np.float32)) / UNPACK
+        self._covered = np.empty((len(strip.pictures), HEIGHT, WIDTH), np.float32)
+        self._known = np.zeros(len(strip.pictures), np.bool_)
+
+    def activity(self, rows: Sequence[Ints]) -> Activity:
+        """Where something covers the place or moves in each stretch, given as rows in order, perhaps none."""
+        shape = (len(rows), HEIGHT, WIDTH)
+        covered, moving, done = np.zeros(shape, np.float32), np.zeros(shape, np.float32), np.zeros(len(rows), np.bool_)
+        for n, own in enumerate(rows):
+            chosen = self._chosen(own)
+            if chosen.size:
+                done[n] = True
+                covered[n] = self.view.laid_over(self._cover(chosen))
+                moving[n] = self.view.laid_over(
+                    self.strip.pictures[chosen, ..., 3].mean(axis=0, dtype=np.float32) / 255
+                )
+        return Activity(covered, moving, done, self.seen)
+
+    def maps(self, rows: Sequence[Ints]) -> StepMaps:
+        """The maps of every stretch, as ``activity``."""
+        active, view = self.activity(rows), self.view
+        mean, median = (np.zeros((len(rows), HEIGHT, WIDTH, 3), np.float32) for _ in range(2))
+        for n in np.flatnonzero(active.done).tolist():
+            pictures = self.strip.pictures[self._chosen(rows[n])]  # (k, 60, 80, 4)
+            average = pictures.mean(axis=0, dtype=np.float32)
+            mean[n] = view.laid_over(unpacked(average) * view.gain + view.offset)
+            median[n] = view.laid_over(unpacked(upper_median(pictures)) * view.gain + view.offset)
+        return StepMaps(active.covered, active.moving, active.done, active.seen, mean, median)
+
+    def _chosen(self, rows: Ints) -> Ints:
+        """The pictures that stand for a stretch: not its first and last, not too many; none of a stretch of one."""
+        chosen = np.unique(self.strip.picture_of[rows])
+        border = min(_BORDER_PICTURES, len(chosen) // 4)
+        chosen = chosen[border : len(chosen) - border]
+        return chosen[:: -(-len(chosen) // _STEP_PICTURES)] if len(chosen) > 1 else chosen[:0]
+
+    def _cover(self, chosen: Ints) -> Singles:
+        """(60, 80) mean over these pictures of how clearly something covers the place."""
+        new = chosen[~self._known[chosen]]
+        if new.size:
+            weight = np.zeros(CHANNELS, np.float32)
+            weight[:3] = np.square(UNPACK * self.view.gain)
+            difference = self.strip.pictures[new] - self._place
+            distance = np.sqrt(np.square(difference, out=difference) @ weight)
+            self._covered[new] = np.clip((distance - _COVERED[0]) / _COVERED[1], 0, 1)
+            self._known[new] = True
+        return np.asarray(self._covered[chosen].mean(axis=0), np.float32)
+
+
+def middle(rows: Singles) -> Singles:
+    """Median over the first axis, as ``numpy.median`` says it, of a few rows of many numbers each."""
+    rising, half = ordered(rows), len(rows) // 2
+    return np.asarray(rising[half] if len(rows) % 2 else (rising[half - 1] + rising[half]) / 2, np.float32)
