@@ -16,7 +16,7 @@ class Steps(Params):
     """How long a job lasts."""
 
     number: int = Field(ge=0)
-    steps: int = Field(default=4, ge=1, le=1000)
+    steps: int = Field(default=8, ge=1, le=1000)
     step_s: float = Field(default=0.1, ge=0, le=10)
 
 

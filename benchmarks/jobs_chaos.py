@@ -2,10 +2,11 @@
 
 Protocol. A real deployment in processes of its own: the API process (`genba run embedded`: gateway and job service),
 workers with two children each, a broker and a database. Eight clients submit the jobs through the gateway with a key of
-their own each, by `genba_gateway.client`, while the kills go on. Each job is four steps of 0.1 s with a checkpoint after
-each, and one row in a table without any constraint when it is done: a job that is missing there was lost, one that is
-there twice was doubled. Kills are spread evenly over the jobs by progress and not by the clock; a worker kill hits a
-process that holds a running job (in turn the worker, whose children are orphaned, and one of its children).
+their own each, by `genba_gateway.client`, while the kills go on and no faster than these. Each job is eight steps of
+0.1 s with a checkpoint after each, and one row in a table without any constraint when it is done: a job that is missing
+there was lost, one that is there twice was doubled. Kills are spread evenly over the jobs by progress and not by the
+clock; a worker kill hits a process that holds a running job (in turn the worker, whose children are orphaned, and one of
+its children).
 
 * `sqlite`: SQLite and the folder broker. That broker has no process, so "killing" it is deleting every message in its
   folder. That database has no server, so in its place the API process is killed, which also is its sweeper.
@@ -23,6 +24,7 @@ import argparse
 import asyncio
 import os
 import shutil
+import signal
 import sys
 import tempfile
 import threading
@@ -144,7 +146,7 @@ def _environment(platform: Platform) -> dict[str, str]:
         "GENBA_TRAINING_RECIPES": '["chaos_recipes:RECIPES"]',
         "GENBA_TRAINING_MAX_ACTIVE_JOBS": "100000",
         "GENBA_TRAINING_LEASE_S": str(LEASE_S),
-        "GENBA_TRAINING_HEARTBEAT_S": "0.5",
+        "GENBA_TRAINING_HEARTBEAT_S": "0.1",
         "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])]),
     }
 
@@ -155,33 +157,7 @@ def _is_ready(port: int) -> bool:
     return False
 
 
-# ---- submitting ----
-
-
-class Submitting(threading.Thread):
-    """Eight clients that submit while everything dies; ``acknowledged`` maps a job's number to the id that came back."""
-
-    def __init__(self, deployment: Deployment, jobs: int) -> None:
-        super().__init__(daemon=True)
-        self._deployment, self._jobs = deployment, jobs
-        self.acknowledged: dict[int, str] = {}
-
-    def run(self) -> None:
-        with ThreadPoolExecutor(SUBMITTERS) as pool:
-            list(pool.map(self._share, range(SUBMITTERS)))
-
-    def _share(self, which: int) -> None:
-        """Half of the jobs at once, so that there is a queue; the others as the queue is worked off."""
-        mine = range(which, self._jobs, SUBMITTERS)
-        with Client(self._deployment.url, self._deployment.key, retry_within_s=BROKEN_AFTER_S) as client:
-            for position, number in enumerate(mine):
-                if position > len(mine) // 2:
-                    time.sleep(0.5)
-                job = client.jobs.submit("chaos.work", {"number": number}, idempotency_key=f"chaos-{number}")
-                self.acknowledged[number] = job.id
-
-
-# ---- killing ----
+# ---- the plan and who submits ----
 
 
 @dataclass
@@ -196,9 +172,37 @@ class Plan:
         share = effects / self.jobs
         return [part for part, n in self.kills.items() if self.done[part] < n and share >= self._at(part) / n]
 
+    def share_killed(self) -> float:
+        return self.done["worker"] / max(self.kills["worker"], 1)
+
     def _at(self, part: str) -> float:
         """Parts do not die at the same moment, so that each one's recovery can be told."""
         return self.done[part] + {"worker": 0.0, "broker": 0.4, "database": 0.7}.get(part, 0.2)
+
+
+class Submitting(threading.Thread):
+    """Eight clients that submit while everything dies; ``acknowledged`` maps a job's number to the id that came back."""
+
+    def __init__(self, deployment: Deployment, plan: Plan) -> None:
+        super().__init__(daemon=True)
+        self._deployment, self._plan = deployment, plan
+        self.acknowledged: dict[int, str] = {}
+
+    def run(self) -> None:
+        with ThreadPoolExecutor(SUBMITTERS) as pool:
+            list(pool.map(self._share, range(SUBMITTERS)))
+
+    def _share(self, which: int) -> None:
+        """A share of the jobs, never more than three tenths ahead of the kills: so there is a queue at every kill."""
+        with Client(self._deployment.url, self._deployment.key, retry_within_s=BROKEN_AFTER_S) as client:
+            for number in range(which, self._plan.jobs, SUBMITTERS):
+                while number / self._plan.jobs > self._plan.share_killed() + 0.3:
+                    time.sleep(0.1)
+                job = client.jobs.submit("chaos.work", {"number": number}, idempotency_key=f"chaos-{number}")
+                self.acknowledged[number] = job.id
+
+
+# ---- killing ----
 
 
 def kill(deployment: Deployment, part: str, turn: int) -> bool:
@@ -353,7 +357,7 @@ def run(shape: str, options: argparse.Namespace) -> Count:
     plan = Plan(options.jobs, kills)
     with deployed(shape, workers=options.workers) as deployment:
         started_s = time.monotonic()
-        submitting = Submitting(deployment, options.jobs)
+        submitting = Submitting(deployment, plan)
         submitting.start()
         chaos(deployment, plan)
         submitting.join()
@@ -364,6 +368,7 @@ def run(shape: str, options: argparse.Namespace) -> Count:
 
 
 def main() -> int:
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what was started here is stopped
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shape", choices=("sqlite", "postgres", "both"), default="both")
     parser.add_argument("--jobs", type=int, default=1000)

@@ -1,9 +1,10 @@
 """The peer of jobs_chaos.py: plain Celery on the same brokers, killed by the same rules, and its losses counted.
 
-Protocol. Two prefork workers with two children each, a task of four steps of 0.1 s whose effect is a line in a file.
-Half of the tasks are sent at once, the others as the queue is worked off. Kills are spread by progress: a worker that is
-in the middle of a task, in turn its parent and one of its children; it is started again at once, as by a service
-manager. A broker kill is a -9 of a Redis without persistence, or the deletion of every message in the folder.
+Protocol. Two prefork workers with two children each, a task of eight steps of 0.1 s whose effect is a line in a file.
+Tasks are sent as fast as the kills go on, three tenths of them ahead, so that there is a queue at every kill. Kills are
+spread by progress: a worker that is in the middle of a task, in turn its parent and one of its children; it is started
+again at once, as by a service manager. A broker kill is a -9 of a Redis without persistence, or the deletion of every
+message in the folder.
 
 Settings: `default` is Celery as it comes; `late acks` adds `task_acks_late` and `task_reject_on_worker_lost`, as its
 manual advises for tasks that may run twice. A task counts as lost when the queue has been silent for 30 s and its effect
@@ -15,11 +16,13 @@ from __future__ import annotations
 import argparse
 import itertools
 import os
+import signal
 import sys
 import tempfile
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -27,7 +30,7 @@ from typing import Any
 from benchmarks.chaos_world import Program, redis_server, running
 from celery import Celery
 
-WORKERS, STEPS, STEP_S = 2, 4, 0.1
+WORKERS, STEPS, STEP_S = 2, 8, 0.1
 SILENT_S = 30.0
 MODES = {"default": {}, "late acks": {"task_acks_late": True, "task_reject_on_worker_lost": True}}
 
@@ -59,16 +62,16 @@ def work(number: int, effects: str) -> None:
 
 
 class Sending(threading.Thread):
-    """Half at once, the others over time. A broker that is down is tried again until it takes the message."""
+    """Never far ahead of the kills. A broker that is down is tried again until it takes the message."""
 
-    def __init__(self, celery: Celery, jobs: int, effects: Path) -> None:
+    def __init__(self, celery: Celery, jobs: int, effects: Path, share_killed: Callable[[], float]) -> None:
         super().__init__(daemon=True)
-        self._celery, self._jobs, self._effects = celery, jobs, effects
+        self._celery, self._jobs, self._effects, self._share_killed = celery, jobs, effects, share_killed
 
     def run(self) -> None:
         for number in range(self._jobs):
-            if number > self._jobs // 2:
-                time.sleep(0.08)
+            while number / self._jobs > self._share_killed() + 0.3:
+                time.sleep(0.1)
             while True:
                 with suppress(Exception):
                     self._celery.send_task("plain.work", args=[number, str(self._effects)], retry=False)
@@ -113,8 +116,9 @@ def run(broker_name: str, mode: str, *, jobs: int, worker_kills: int, broker_kil
         log = folder / "workers.log"
         workers = [Program(f"w{n}", [*argv, "-n", f"w{n}"], log, env=env) for n in range(WORKERS)]
         with running(*([redis] if broker_name == "Redis" else []), *workers):
-            Sending(make(url, str(messages), mode), jobs, effects).start()
             kills: Counter[str] = Counter()
+            celery = make(url, str(messages), mode)
+            Sending(celery, jobs, effects, lambda: kills["worker"] / worker_kills).start()
             silent_since, seen = time.monotonic(), 0
             while seen < jobs and time.monotonic() - silent_since < SILENT_S:
                 time.sleep(0.05)
@@ -132,6 +136,7 @@ def run(broker_name: str, mode: str, *, jobs: int, worker_kills: int, broker_kil
 
 
 def main() -> int:
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what was started here is stopped
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--jobs", type=int, default=200)
     parser.add_argument("--worker-kills", type=int, default=10)

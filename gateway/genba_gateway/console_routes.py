@@ -18,7 +18,8 @@ _HEADERS = {
     "referrer-policy": "no-referrer",
     "cache-control": "no-cache",
 }
-_TYPES = {"console.js": "text/javascript", "texts.js": "text/javascript", "console.css": "text/css"}
+_SCRIPTS = ("console.js", "jobs.js", "models.js", "texts.js")
+_TYPES = {"console.css": "text/css", **dict.fromkeys(_SCRIPTS, "text/javascript")}
 
 router = APIRouter(include_in_schema=False)
 

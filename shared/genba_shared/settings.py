@@ -74,6 +74,14 @@ class Platform(BaseSettings):
     principal_secret_file: Path | None = Field(
         default=None, description="File with that secret; without either, one is made in <home>/secrets (mode 0600)."
     )
+    mlflow_tracking_url: str | None = Field(
+        default=None, repr=False, description="MLflow server to which jobs also log params, metrics and artifacts."
+    )
+    mlflow_token_file: Path | None = Field(default=None, description="File with a bearer token for that server.")
+    mlflow_clearance: Literal["public", "internal", "confidential", "secret"] = Field(
+        default="internal",
+        description="Jobs labelled above this, or with a compartment, are not logged to MLflow.",
+    )
     audit_key_file: Path | None = Field(
         default=None,
         description="File with the 32 bytes in hex that sign the audit log's checkpoints; without it, one is made in <home>/secrets.",
@@ -109,6 +117,10 @@ class Platform(BaseSettings):
         if self.qdrant_api_key is not None:
             return self.qdrant_api_key.get_secret_value()
         return None if self.qdrant_api_key_file is None else self.qdrant_api_key_file.read_text().strip()
+
+    def load_mlflow_token(self) -> str | None:
+        """Raises: OSError if the named file cannot be read."""
+        return None if self.mlflow_token_file is None else self.mlflow_token_file.read_text().strip()
 
     def load_principal_secret(self) -> bytes:
         """The key that gateway and services share: from the setting, its file, or made once under ``home``.

@@ -25,6 +25,7 @@ from genba_shared.recipe import (
     Drained,
     LeaseLost,
     Recipe,
+    Reporter,
     Result,
     Run,
     Stopped,
@@ -37,6 +38,7 @@ from genba_training.attempt import Heartbeat, NoWatchdog, Watchdog, json_safe
 from genba_training.publishing import Publishing
 from genba_training.recipes import Recipes, validate
 from genba_training.settings import Settings
+from genba_training.tracking import tracker
 
 Outcome = Status | Literal["lost", "not_ours"]
 _MAX_DETAIL_CHARS = 2000
@@ -106,18 +108,21 @@ class Runner:
             watchdog=self.watchdog,
             too_late=lambda reason: self._end_now(job, heartbeat, reason),
         ) as heartbeat:
+            tracked = tracker(self.settings.platform, job, heartbeat)
             try:
                 self._sweep_folder(job)
                 workdir.mkdir(parents=True)
-                run = self._run(job, workdir, heartbeat)
+                run = self._run(job, workdir, tracked)
                 result = recipe.run(validate(recipe, job.params), run)
-                return self._finish(job, heartbeat, run, result)
+                outcome = self._finish(job, heartbeat, run, result, tracked.run_id())
             except (Exception, Stopped) as error:  # noqa: BLE001 - every ending of a recipe is settled in the row
-                return self._settle(job, heartbeat, error)
+                outcome = self._settle(job, heartbeat, error)
             finally:
                 shutil.rmtree(workdir, ignore_errors=True)
+        tracked.close(outcome, lambda: (self.jobs.peek(job.id) or job).result, self.artifacts)
+        return outcome
 
-    def _run(self, job: Job, workdir: Path, heartbeat: Heartbeat) -> Run:
+    def _run(self, job: Job, workdir: Path, reporter: Reporter) -> Run:
         return Run(
             job_id=job.id,
             attempt=job.attempt,
@@ -128,12 +133,13 @@ class Runner:
             platform=self.settings.platform,
             database=self.jobs.database,
             artifacts=self.artifacts,
-            reporter=heartbeat,
+            reporter=reporter,
         )
 
-    def _finish(self, job: Job, heartbeat: Heartbeat, run: Run, result: Result) -> Outcome:
+    def _finish(self, job: Job, heartbeat: Heartbeat, run: Run, result: Result, mlflow_run_id: str | None) -> Outcome:
         keys = {name: self._store(path) for name, path in result.artifacts.items()}
-        document = json_safe({"value": result.value, "metrics": result.metrics, "artifacts": keys})
+        elsewhere = {} if mlflow_run_id is None else {"mlflow_run_id": mlflow_run_id}
+        document = json_safe({"value": result.value, "metrics": result.metrics, "artifacts": keys, **elsewhere})
         publish = Publishing.prepare(self.registry, run, result)
         events = heartbeat.take_events()
         try:

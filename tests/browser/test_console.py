@@ -5,27 +5,18 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import signal
-import socket
 import subprocess
-import sys
-import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
 import pytest
 import yaml
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Page
+from tests.browser.console import sign_in
 
 from genba_sop.data import generate
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-pytestmark = [
-    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine (Debian: apt-get install chromium)"),
-    pytest.mark.xdist_group("browser"),
-]
-FLAGS = ["--no-sandbox", "--disable-quic", "--disable-background-networking"]
+pytestmark = pytest.mark.xdist_group("browser")
 
 
 @pytest.fixture(scope="module")
@@ -33,56 +24,6 @@ def films(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("films")
     generate("oil_change", folder, golds=1, size=(320, 240), fps=15.0)
     return folder
-
-
-@pytest.fixture(scope="module")
-def genba(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]]:
-    """Embedded mode as ``genba up`` starts it: its url and the admin key of the first start."""
-    home = tmp_path_factory.mktemp("home")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    argv = [sys.executable, "-m", "genba_gateway", "up", "--home", str(home), "--port", str(port)]
-    with (home / "log").open("w") as log, subprocess.Popen(argv, stdout=log, stderr=log) as process:
-        url = f"http://127.0.0.1:{port}"
-        try:
-            _wait_until_ready(url, process, home / "log")
-            yield url, (home / "admin.key").read_text().strip()
-        finally:
-            process.send_signal(signal.SIGTERM)
-            process.wait()
-
-
-def _wait_until_ready(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
-    for _ in range(600):
-        if process.poll() is not None:
-            break
-        try:
-            if httpx.get(f"{url}/ready", trust_env=False).status_code == 200:
-                return
-        except httpx.TransportError:
-            pass
-        time.sleep(0.1)
-    pytest.fail(f"genba up did not become ready:\n{log.read_text()[-3000:]}")
-
-
-@pytest.fixture
-def page(genba: tuple[str, str]) -> Iterator[Page]:
-    with sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        page = browser.new_page(locale="en-US")
-        errors: list[str] = []
-        page.on("pageerror", lambda error: errors.append(str(error)))
-        page.goto(f"{genba[0]}/console")
-        yield page
-        browser.close()
-        assert errors == []
-
-
-def sign_in(page: Page, key: str) -> None:
-    page.fill("#sign-in input", key)
-    page.click("#sign-in button")
-    page.wait_for_selector("nav button")
 
 
 def definition(films: Path) -> str:
@@ -159,7 +100,7 @@ def test_every_tab_opens_without_a_complaint_and_shows_a_job_that_ran(page: Page
     job = {"recipe": "platform.verify_audit", "params": {}}
     httpx.post(f"{genba[0]}/v1/jobs", json=job, headers=headers, trust_env=False).raise_for_status()
     sign_in(page, genba[1])
-    for tab in ("score", "procedures", "evaluations", "keys", "system", "jobs"):
+    for tab in ("score", "procedures", "evaluations", "keys", "system", "models", "jobs"):
         page.click(f"nav button[data-tab={tab}]")
         page.wait_for_selector(f"nav button[data-tab={tab}][aria-selected=true]")
         page.wait_for_load_state("networkidle")

@@ -1,11 +1,12 @@
 // The console: what an operator does every day, over the same public API that any program uses. No framework, nothing fetched from outside.
+import { jobsPage } from "/console/jobs.js";
+import { modelsPage } from "/console/models.js";
 import { TEXTS } from "/console/texts.js";
 
 const $ = (id) => document.getElementById(id);
 let language = localStorage.getItem("genba.language") ?? (navigator.language.startsWith("ja") ? "ja" : "en");
 let key = sessionStorage.getItem("genba.key");
 let tab = "score";
-let polling = null;
 
 const t = (name) => TEXTS[language][name] ?? name;
 const say = (text) => text?.[language] || text?.en || text?.ja || "–";
@@ -45,10 +46,10 @@ class Refused extends Error {
   }
 }
 
-async function call(path, { method = "GET", body, headers = {} } = {}) {
+async function call(path, { method = "GET", body, headers = {}, signal } = {}) {
   let answer;
   try {
-    answer = await fetch(path, { method, body, headers: { authorization: `Bearer ${key}`, ...headers } });
+    answer = await fetch(path, { method, body, headers: { authorization: `Bearer ${key}`, ...headers }, signal });
   } catch {
     throw new Error(t("unreachable"));
   }
@@ -189,17 +190,6 @@ async function evaluationsPage(cursor = null) {
   return [table([t("when"), t("operator"), t("score_column"), t("verdict"), t("encoder")], rows), ...(more ? [more] : []), shown];
 }
 
-async function jobsPage() {
-  const { jobs } = await get("/v1/jobs");
-  const act = (job, verb) => el("button", { type: "button", onclick: (event) => attempt(async () => { await call(`/v1/jobs/${job.id}/${verb}`, { method: "POST" }); await open("jobs"); }, event.target) }, t(verb));
-  const rows = jobs.map((job) => row([
-    job.recipe, t(`job_${job.status}`), el("span", {}, el("progress", { max: 1, value: job.progress }), job.error?.detail ?? job.message), when(job.created_at),
-    ["queued", "running"].includes(job.status) ? act(job, "cancel") : ["dead", "failed"].includes(job.status) ? act(job, "requeue") : "",
-  ]));
-  polling = setTimeout(() => { if (tab === "jobs" && key) open("jobs"); }, 2000);
-  return [table([t("recipe"), t("status"), t("progress"), t("when"), ""], rows)];
-}
-
 async function keysPage() {
   const { keys } = await get("/v1/keys");
   const made = el("p", { id: "made-key" });
@@ -226,11 +216,11 @@ async function systemPage() {
   return [el("p", { className: `verdict ${answer.ok ? "good" : "bad"}` }, t(answer.ok ? "ready" : "notReady")), table([t("check"), t("status")], checks), el("p", {}, el("a", { href: "/docs" }, "/docs"), " · ", el("a", { href: "/metrics" }, "/metrics"))];
 }
 
-const PAGES = { score: scorePage, procedures: proceduresPage, evaluations: evaluationsPage, jobs: jobsPage, keys: keysPage, system: systemPage };
+const KIT = { el, t, table, row, field, get, post, call, attempt, show, when };
+const PAGES = { score: scorePage, procedures: proceduresPage, evaluations: evaluationsPage, jobs: jobsPage(KIT), models: modelsPage(KIT), keys: keysPage, system: systemPage };
 
 async function open(name) {
   tab = name;
-  clearTimeout(polling);
   for (const button of $("tabs").children) button.setAttribute("aria-selected", String(button.dataset.tab === name));
   await attempt(async () => $("page").replaceChildren(...(await PAGES[name]())));
 }
@@ -253,7 +243,6 @@ function door() {
 
 async function draw() {
   document.documentElement.lang = language;
-  clearTimeout(polling);
   $("language").textContent = t("language");
   $("sign-out").textContent = t("signOut");
   $("sign-out").hidden = !key;

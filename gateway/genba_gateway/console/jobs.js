@@ -1,0 +1,136 @@
+// Jobs as they run: the list looks again every few seconds, the chosen job is followed live over server-sent events.
+// fetch instead of EventSource, which cannot send the key; the id of the last event carries over a broken connection.
+
+const STATES = ["queued", "running", "succeeded", "failed", "dead", "cancelled"];
+const LOOK_EVERY_MS = 3000;
+const RECONNECT_MS = 1000;
+const KEPT_LINES = 500;
+
+/** ``kit`` is what console.js shares: el, t, table, row, get, call, attempt, when, headers. */
+export function jobsPage(kit) {
+  const { el, t, table, row, get, call, attempt, when } = kit;
+  let following = null;
+
+  async function page() {
+    following?.abort();
+    const list = el("section", { id: "job-list" });
+    const shown = el("section", { id: "job" });
+    const state = el("select", { id: "job-state", title: t("status"), onchange: () => attempt(look) }, el("option", { value: "" }, t("anyState")), STATES.map((s) => el("option", { value: s }, t(`job_${s}`))));
+    async function look() {
+      const { jobs } = await get(`/v1/jobs?limit=50${state.value ? `&status=${state.value}` : ""}`);
+      list.replaceChildren(table([t("recipe"), t("status"), t("progress"), t("says"), t("when")], jobs.map((job) => row([
+        el("button", { type: "button", data: { job: job.id }, onclick: () => attempt(() => follow(job.id, shown, look)) }, job.recipe),
+        el("span", { className: colour(job.status) }, t(`job_${job.status}`)),
+        el("progress", { max: 1, value: job.progress }), job.error?.detail ?? job.message, when(job.created_at),
+      ]))));
+    }
+    await look();
+    const timer = setInterval(() => (list.isConnected ? look().catch(() => {}) : (clearInterval(timer), following?.abort())), LOOK_EVERY_MS);
+    return [state, list, shown];
+  }
+
+  async function follow(id, into, changed) {
+    following?.abort();
+    const stop = (following = new AbortController());
+    const job = await get(`/v1/jobs/${id}`);
+    const bar = el("progress", { id: "job-progress", max: 1, value: job.progress });
+    const says = el("p", { id: "job-says", className: "help" }, job.error?.detail ?? job.message);
+    const state = el("strong", { id: "job-status" });
+    const metrics = el("p", { id: "job-metrics" });
+    const lines = el("pre", { id: "job-log", tabIndex: 0 });
+    const result = el("div", { id: "job-result" });
+    const buttons = el("p", {});
+    const act = (verb) => el("button", { type: "button", data: { act: verb }, onclick: (event) => attempt(async () => { await call(`/v1/jobs/${id}/${verb}`, { method: "POST" }); await changed(); await follow(id, into, changed); }, event.target) }, t(verb));
+    const draw = (now) => {
+      state.textContent = t(`job_${now.status}`) + (now.cancel_requested && now.status === "running" ? ` (${t("stopping")})` : "");
+      state.className = colour(now.status);
+      bar.value = now.progress;
+      says.textContent = now.error?.detail ?? now.message;
+      buttons.replaceChildren(...(["queued", "running"].includes(now.status) ? [act("cancel")] : ["dead", "failed", "cancelled"].includes(now.status) ? [act("requeue")] : []));
+      result.replaceChildren(...(now.result ? resultOf(id, now.result) : []));
+    };
+    draw(job);
+    into.replaceChildren(el("h2", {}, `${job.recipe} `, el("small", {}, id)), el("p", {}, state, ` · ${t("attempt")} ${job.attempt}`), bar, says, metrics, buttons, el("details", {}, el("summary", {}, t("parameters")), el("pre", {}, JSON.stringify(job.params, null, 2))), el("h3", {}, t("log")), lines, result);
+    const hear = (event) => {
+      if (event.kind === "progress") { bar.value = event.data.fraction; says.textContent = event.data.message; }
+      if (event.kind === "metrics") metrics.textContent = `${t("step")} ${event.data.step}: ${Object.entries(event.data.values).map(([name, value]) => `${name} ${value === null ? "–" : Number(value.toPrecision(5))}`).join(" · ")}`;
+      if (event.kind === "line") write(lines, `${clock(event.data.at)}  ${event.data.message}`, event.data.level);
+      if (event.kind === "status") {
+        write(lines, `${clock(event.data.at)}  ${t(`job_${event.data.status}`)}${event.data.reason ? `: ${event.data.reason}` : ""}`, "status");
+        get(`/v1/jobs/${id}`).then(draw, () => {});
+      }
+    };
+    listen(id, hear, stop.signal).then(async () => { draw(await get(`/v1/jobs/${id}`)); await changed(); }).catch(() => {});
+  }
+
+  /** Calls ``hear`` for every event, from the first, until the job is over or ``signal`` says stop. */
+  async function listen(id, hear, signal) {
+    let last = 0;
+    while (!signal.aborted) {
+      try {
+        const answer = await call(`/v1/jobs/${id}/events`, { headers: last ? { "last-event-id": String(last) } : {}, signal });
+        if (answer.status === 204) return;
+        for await (const event of events(answer.body)) {
+          if (event.kind === "end") return;
+          last = event.id;
+          hear(event);
+        }
+      } catch (failure) {
+        if (signal.aborted || [401, 403, 404].includes(failure.status)) throw failure;
+      }
+      await new Promise((resolve) => setTimeout(resolve, RECONNECT_MS));
+    }
+  }
+
+  function resultOf(id, result) {
+    const files = Object.keys(result.artifacts ?? {}).map((name) => el("button", { type: "button", onclick: (event) => attempt(() => save(`/v1/jobs/${id}/artifacts/${encodeURIComponent(name)}`, name), event.target) }, name));
+    const { artifacts, ...shown } = result;
+    return [el("h3", {}, t("result")), el("pre", {}, JSON.stringify(shown, null, 2)), ...(files.length ? [el("p", {}, `${t("files")}: `, files)] : [])];
+  }
+
+  async function save(path, name) {
+    const link = el("a", { href: URL.createObjectURL(await (await call(path)).blob()), download: name });
+    link.click();
+    setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
+  }
+
+  function write(lines, text, level) {
+    const atEnd = lines.scrollHeight - lines.scrollTop - lines.clientHeight < 30;
+    lines.append(el("span", { className: level === "error" ? "bad" : level === "warning" ? "major" : "" }, `${text}\n`));
+    while (lines.childElementCount > KEPT_LINES) lines.firstChild.remove();
+    if (atEnd) lines.scrollTop = lines.scrollHeight;
+  }
+
+  const clock = (iso) => new Date(iso).toLocaleTimeString();
+  return page;
+}
+
+const colour = (status) => ({ succeeded: "good", failed: "bad", dead: "bad", cancelled: "major" })[status] ?? "";
+
+/** Server-sent events out of a body: {id, kind, data}. Lines that a chunk cuts in two are put together again. */
+async function* events(body) {
+  let rest = "", fields = {};
+  for await (const chunk of chunks(body.pipeThrough(new TextDecoderStream()))) {
+    const lines = (rest + chunk).split("\n");
+    rest = lines.pop();
+    for (const line of lines) {
+      if (line === "") {
+        if (fields.data) yield { id: Number(fields.id), kind: fields.event, data: JSON.parse(fields.data) };
+        fields = {};
+      } else if (!line.startsWith(":")) {
+        const cut = line.indexOf(":");
+        fields[line.slice(0, cut)] = line.slice(cut + 1).replace(/^ /, "");
+      }
+    }
+  }
+}
+
+/** A stream's chunks; not every browser can iterate over one. */
+async function* chunks(stream) {
+  const reader = stream.getReader();
+  try {
+    for (let next = await reader.read(); !next.done; next = await reader.read()) yield next.value;
+  } finally {
+    reader.cancel().catch(() => {});
+  }
+}
