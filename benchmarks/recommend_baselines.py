@@ -18,7 +18,7 @@ from genba_recommend.prior import Prior, everybody, tune_half_life
 from genba_recommend.scoring import popularity_now, with_prior
 
 HALF_LIVES_DAYS = (0.5, 1.0, 2.0, 3.0, 5.0, 7.0, 14.0, 30.0)
-MOST_EASE_ITEMS = 5_000  # its cost is cubic; rarer items score 0
+MOST_EASE_ITEMS = 3_000  # its cost is cubic; rarer items score 0
 Fit = Callable[[Dataset, int], ScoreUsers]
 
 
@@ -65,7 +65,7 @@ def item_knn(dataset: Dataset, _seed: int) -> ScoreUsers:
 
 def ease(dataset: Dataset, _seed: int) -> ScoreUsers:
     """Steck 2019, over the most popular items."""
-    return _best(dataset, fit_ease, (100.0, 400.0, 1_000.0))
+    return _best(dataset, fit_ease, (100.0, 500.0))
 
 
 def fit_ease(dataset: Dataset, penalty: float) -> ScoreUsers:
@@ -118,7 +118,7 @@ def lightfm(dataset: Dataset, seed: int) -> ScoreUsers:
     kinds = sp.csr_matrix((np.ones(len(at), np.float32), (at[:, 0], at[:, 1])), shape=(len(items), max(1, len(genres))))
     features = sp.hstack([sp.identity(len(items), dtype=np.float32), kinds]).tocsr()
     model = LightFM(no_components=64, loss="warp", learning_rate=0.05, random_state=seed)
-    model.fit(matrix(dataset), item_features=features, epochs=20, num_threads=1)
+    model.fit(matrix(dataset), item_features=features, epochs=15, num_threads=1)
     biases, vectors = model.get_item_representations(features)
     _, users = model.get_user_representations()
     return _scores(lambda rows: users[rows] @ vectors.T + biases)

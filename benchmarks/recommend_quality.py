@@ -20,12 +20,13 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import time
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict, dataclass, replace
 from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -58,107 +59,155 @@ DIALS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0)  # prior weight
 DISCOVERIES = (0, 1, 2, 3, 4, 5)  # of ten places
 
 
-@dataclass
+@dataclass(frozen=True)
+class Extras:
+    """What is looked at in ours alone: the tuned prior, the curve, cold start."""
+
+    half_life_days: float
+    weight: float
+    best_epoch: float
+    curve: list[dict[str, float]]
+    cold: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One model with one seed."""
+
+    quality: Quality
+    cpu_seconds: float
+    extras: Extras | None
+
+
+@dataclass(frozen=True)
 class Row:
     """One model over all seeds."""
 
     name: str
-    measures: list[Quality]
-    cpu_seconds: list[float]
+    by_seed: dict[int, Measured]
 
     @property
     def ndcg(self) -> Floats:
         """(U,) averaged over seeds."""
-        return np.asarray(np.mean([found.ndcg_at_10 for found in self.measures], axis=0))
+        return np.asarray(np.mean([found.quality.ndcg_at_10 for found in self.by_seed.values()], axis=0))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", nargs="*", type=Path)
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="models trained at a time, a thread each")
     parser.add_argument("--only", default="", help="comma-separated beginnings of rows, to look at some")
     parser.add_argument("--figure", type=Path, help="write the accuracy-coverage curve here (PNG or SVG)")
     parser.add_argument("--json", type=Path, help="write every figure here")
     options = parser.parse_args()
-    torch.set_num_threads(1)
-    threadpool_limits(1)  # CPU seconds are compared, and implicit asks for it
-    warnings.filterwarnings("ignore", module="implicit")
     for folder in options.folder or [shared_tweets()]:
         if not folder.is_dir():
             print(f"no ratings at {folder}; set GENBA_DATA or name a folder")
             continue
-        run(load(folder), folder.name, options)
+        run(folder, options)
 
 
-def run(dataset: Dataset, name: str, options: argparse.Namespace) -> None:
-    split = split_by_time(dataset, newest=0.2)
-    asked = questions(split)
-    events = dataset.interactions
-    print(f"\n{name}: {len(events)} ratings, {len(dataset.users)} users, {len(dataset.catalogue)} films")
-    print(f"asked: {len(asked)} users, {asked.n_relevant.sum()} relevant films, {asked.candidates.sum()} candidates\n")
+def run(folder: Path, options: argparse.Namespace) -> None:
+    dataset = load(folder)
+    asked = questions(split_by_time(dataset, newest=0.2))
+    print(
+        f"\n{folder.name}: {len(dataset.interactions)} ratings, {len(dataset.users)} users, {len(dataset.catalogue)} films"
+    )
+    print(
+        f"asked: {len(asked)} users, {asked.n_relevant.sum()} relevant films, {asked.candidates.sum()} candidates\n",
+        flush=True,
+    )
     wanted = [part for part in options.only.split(",") if part]
+    labels = [label for label in ENTRIES if not wanted or label.startswith(tuple(wanted))]
+    tasks = [(label, seed) for label in labels for seed in range(options.seeds if ENTRIES[label].seeded else 1)]
     rows: dict[str, Row] = {}
-    models: list[Trained] = []
-    for label, fit, seeded in entries():
-        if wanted and not label.startswith(tuple(wanted)):
-            continue
-        try:
-            row = Row(label, [], [])
-            for seed in range(options.seeds if seeded else 1):
-                with cpu_clock(row.cpu_seconds):
-                    score = fit(split.train, seed, models)
-                row.measures.append(quality(rank(score, asked), asked))
-        except ImportError as err:
-            print(f"{label:<34} not installed: {err}")
-            continue
-        rows[label] = row
-        print_row(row)
+    with ProcessPoolExecutor(options.jobs, mp_context=get_context("spawn")) as pool:
+        coming = {pool.submit(measure, folder, *task): task for task in tasks}
+        for done in as_completed(coming):
+            label, seed = coming[done]
+            try:
+                rows.setdefault(label, Row(label, {})).by_seed[seed] = done.result()
+            except ImportError as err:
+                print(f"{label:<34} not installed: {err}")
+                continue
+            print_row(label, f"seed {seed}", [rows[label].by_seed[seed]])
+    rows = {label: rows[label] for label in labels if label in rows}
+    print()
+    for row in rows.values():
+        print_row(row.name, f"{len(row.by_seed)} seeds", list(row.by_seed.values()))
     compared = compare(rows)
-    curve = accuracy_coverage(models, split, asked) if models else []
-    cold = cold_start(models, split) if models else {}
-    if options.figure and curve:
-        plot(curve, rows, options.figure)
+    extras = [found.extras for found in rows[OURS].by_seed.values() if found.extras] if OURS in rows else []
+    if extras:
+        print_extras(extras)
+        if options.figure:
+            plot(extras, rows, options.figure)
     if options.json:
-        figures = {
-            label: mean_summary(row) | {"cpu_seconds": float(np.mean(row.cpu_seconds))} for label, row in rows.items()
-        }
-        found = {"rows": figures, "against": compared, "curve": curve, "cold_start": cold}
+        figures = {label: mean_summary(list(row.by_seed.values())) for label, row in rows.items()}
+        found = {"rows": figures, "against": compared, "ours": [asdict(each) for each in extras]}
         options.json.write_text(json.dumps(found, indent=1), "utf-8")
 
 
-def entries() -> Iterator[tuple[str, Callable[[Dataset, int, list[Trained]], ScoreUsers], bool]]:
-    """Name, how to train it, and whether a seed changes anything."""
-    plain: tuple[tuple[str, peers.Fit, bool], ...] = (
-        ("popularity", peers.popularity, False),
-        (DECAYED, peers.decayed_popularity, False),
-        ("ItemKNN", peers.item_knn, False),
-        ("EASE", peers.ease, False),
-        ("ALS (implicit)", peers.als, True),
-        ("BPR (implicit)", peers.bpr, True),
-        ("LightFM (WARP, genres)", peers.lightfm, True),
-        ("ItemKNN + prior", lambda data, _: peers.with_tuned_prior(partial(peers.item_knn, _seed=0), data), False),
-        ("EASE + prior", lambda data, _: peers.with_tuned_prior(partial(peers.fit_ease, penalty=400.0), data), False),
-    )
-    for label, fit, seeded in plain:
-        yield label, partial(_peer, fit), seeded
-    yield "two-tower, hinge 60/30/10, mean", _hinge, True
-    yield OURS, partial(towers, config=TrainingConfig(), ranking="served"), True
+def measure(folder: Path, label: str, seed: int) -> Measured:
+    """One model with one seed, in a process of its own."""
+    torch.set_num_threads(1)
+    warnings.filterwarnings("ignore", module="implicit")
+    with threadpool_limits(1):  # CPU seconds are compared, and implicit asks for it
+        split = split_by_time(load(folder), newest=0.2)
+        asked = questions(split)
+        entry = ENTRIES[label]
+        started_s = time.process_time()
+        if isinstance(entry, Peer):
+            score = entry.fit(split.train, seed)
+            cpu_seconds = time.process_time() - started_s
+            return Measured(quality(rank(score, asked), asked), cpu_seconds, None)
+        trained = train(split.train, replace(entry.config, seed=seed))
+        cpu_seconds = time.process_time() - started_s
+        alone = scores_of(trained, split.train)
+        served = with_prior(alone, popular(trained, split.train), trained.prior.weight)
+        found = quality(rank(served if entry.served else alone, asked), asked)
+        extras = look_closer(trained, split, asked) if entry.served else None
+        return Measured(found, cpu_seconds, extras)
 
 
-def _peer(fit: peers.Fit, data: Dataset, seed: int, _models: list[Trained]) -> ScoreUsers:
-    return fit(data, seed)
+@dataclass(frozen=True)
+class Peer:
+    """How to train one that we are compared with, and whether a seed changes anything."""
+
+    fit: peers.Fit
+    seeded: bool = False
 
 
-def _hinge(data: Dataset, seed: int, _models: list[Trained]) -> ScoreUsers:
-    return towers(data, seed, [], config=hinge_config(TrainingConfig()), ranking="towers")
+@dataclass(frozen=True)
+class Towers:
+    """How to train towers, and whether they rank with their prior."""
+
+    config: TrainingConfig
+    served: bool
+    seeded: bool = True
 
 
-def towers(data: Dataset, seed: int, models: list[Trained], *, config: TrainingConfig, ranking: str) -> ScoreUsers:
-    """Train; keep the model for the parts of the report that need one."""
-    trained = train(data, replace(config, seed=seed))
-    models.append(trained)
-    alone = scores_of(trained, data)
-    return alone if ranking == "towers" else with_prior(alone, popular(trained, data), trained.prior.weight)
+def _knn_and_prior(data: Dataset, _seed: int) -> ScoreUsers:
+    return peers.with_tuned_prior(partial(peers.item_knn, _seed=0), data)
+
+
+def _ease_and_prior(data: Dataset, _seed: int) -> ScoreUsers:
+    return peers.with_tuned_prior(partial(peers.fit_ease, penalty=500.0), data)
+
+
+ENTRIES: dict[str, Peer | Towers] = {
+    OURS: Towers(TrainingConfig(), served=True),
+    "popularity": Peer(peers.popularity),
+    DECAYED: Peer(peers.decayed_popularity),
+    "ItemKNN": Peer(peers.item_knn),
+    "EASE": Peer(peers.ease),
+    "ItemKNN + prior": Peer(_knn_and_prior),
+    "EASE + prior": Peer(_ease_and_prior),
+    "ALS (implicit)": Peer(peers.als, seeded=True),
+    "BPR (implicit)": Peer(peers.bpr, seeded=True),
+    "two-tower, hinge 60/30/10, mean": Towers(hinge_config(TrainingConfig()), served=False),
+    "LightFM (WARP, genres)": Peer(peers.lightfm, seeded=True),
+}
 
 
 def scores_of(trained: Trained, data: Dataset) -> ScoreUsers:
@@ -178,63 +227,59 @@ def popular(trained: Trained, data: Dataset) -> Float32s:
     return popularity_now(trained.prior, data.interactions, n_items=len(data.catalogue))
 
 
-def accuracy_coverage(models: list[Trained], split: Split, asked: Questions) -> list[dict[str, float]]:
-    """How the dials move accuracy and coverage: the prior's weight, and places given to the towers alone. First seed."""
-    trained = models[0]
+def look_closer(trained: Trained, split: Split, asked: Questions) -> Extras:
     alone, prior = scores_of(trained, split.train), popular(trained, split.train)
-    print(
-        f"\naccuracy against coverage (seed 0, prior tuned to weight {trained.prior.weight}, half-life {trained.prior.half_life_days} d)"
-    )
-    points = []
-    own = rank(alone, asked)
+    tuned = trained.prior
+    own, curve = rank(alone, asked), []
     for weight in DIALS:
         found = quality(rank(with_prior(alone, prior, weight), asked), asked).summary()
-        points.append({"dial": 0.0, "weight": weight, "discovery": 0.0} | found)
-    served = rank(with_prior(alone, prior, trained.prior.weight), asked)
+        curve.append({"weight": weight, "discovery": 0.0} | found)
+    served = rank(with_prior(alone, prior, tuned.weight), asked)
     for n_places in DISCOVERIES:
         found = quality(with_discovery(served, own, n_places=n_places, k=10), asked).summary()
-        points.append({"dial": 1.0, "weight": trained.prior.weight, "discovery": float(n_places)} | found)
-    for point in points:
+        curve.append({"weight": tuned.weight, "discovery": float(n_places)} | found)
+    cold = cold_start(split, alone, with_prior(alone, prior, tuned.weight))
+    return Extras(tuned.half_life_days, tuned.weight, float(trained.metrics["best_epoch"]), curve, cold)
+
+
+def cold_start(split: Split, alone: ScoreUsers, served: ScoreUsers) -> dict[str, float]:
+    """Users and films of which training knows nothing, against popularity and chance."""
+    data = split.train
+    week = everybody(popularity_now(Prior(half_life_days=7.0), data.interactions, n_items=len(data.catalogue)))
+    found: dict[str, float] = {}
+    users = new_users(split)
+    if len(users):
+        found["new users: how many"] = float(len(users))
+        found["new users: NDCG@10, popularity of half-life 7 d"] = ndcg(week, users)
+        found["new users: NDCG@10, decayed popularity"] = ndcg(peers.decayed_popularity(data, 0), users)
+        found["new users: NDCG@10, ours"] = ndcg(served, users)
+    items = new_items(split)
+    if len(items):
+        n = int(items.candidates.sum())
+        chance = 1 - np.exp(items.n_relevant * np.log1p(-min(10 / n, 0.999)))
+        release = release_prior(data)
+        found["never-seen films: candidates"] = float(n)
+        found["never-seen films: users asked"] = float(len(items))
+        found["never-seen films: HR@10, chance"] = float(chance.mean())
+        found["never-seen films: HR@10, newest first"] = hit_rate(everybody(published(data)), items)
+        found["never-seen films: HR@10, release prior"] = hit_rate(everybody(release), items)
+        found["never-seen films: HR@10, our towers"] = hit_rate(alone, items)
+        found["never-seen films: HR@10, our towers + release prior"] = hit_rate(with_prior(alone, release, 1.0), items)
+    return found
+
+
+def print_extras(extras: list[Extras]) -> None:
+    first = extras[0]
+    print(f"\naccuracy against coverage (seed 0; tuned: weight {first.weight}, half-life {first.half_life_days} d)")
+    for point in first.curve:
         print(
             f"  weight {point['weight']:4.2f}, {point['discovery']:.0f} of 10 places from the towers alone: "
             f"NDCG@10 {point['ndcg_at_10']:.4f}  R@50 {point['recall_at_50']:.4f}  "
             f"coverage {point['coverage_at_10']:.3f}  entropy {point['entropy_at_10']:.2f}"
         )
-    return points
-
-
-def cold_start(models: list[Trained], split: Split) -> dict[str, dict[str, float]]:
-    """Users and films of which training knows nothing, against popularity and chance."""
-    found: dict[str, dict[str, float]] = {}
-    data = split.train
-    week = everybody(popularity_now(Prior(half_life_days=7.0), data.interactions, n_items=len(data.catalogue)))
-    users = new_users(split)
-    if len(users):
-        found["new users"] = {"users": float(len(users)), "popularity, half-life 7 d": ndcg(week, users)}
-        found["new users"][DECAYED] = ndcg(peers.decayed_popularity(data, 0), users)
-        ours = [
-            ndcg(with_prior(scores_of(each, data), popular(each, data), each.prior.weight), users) for each in models
-        ]
-        found["new users"] |= {"our towers + prior": float(np.mean(ours))}
-    items = new_items(split)
-    if len(items):
-        n = int(items.candidates.sum())
-        chance = 1 - np.exp(items.n_relevant * np.log1p(-min(10 / n, 0.999)))
-        found["never-seen films"] = {"users": float(len(items)), "candidates": float(n), "chance": float(chance.mean())}
-        release = release_prior(data)
-        found["never-seen films"]["release prior"] = hit_rate(everybody(release), items)
-        found["never-seen films"]["newest first"] = hit_rate(everybody(published(data)), items)
-        found["never-seen films"]["our towers"] = float(
-            np.mean([hit_rate(scores_of(each, data), items) for each in models])
-        )
-        found["never-seen films"]["our towers + release prior"] = float(
-            np.mean([hit_rate(with_prior(scores_of(each, data), release, 1.0), items) for each in models])
-        )
-    for part, figures in found.items():
-        print(f"\ncold start, {part}")
-        for label, value in figures.items():
-            print(f"  {label:<28} {value:.4g}")
-    return found
+    print(f"\ncold start (mean of {len(extras)} seeds)")
+    for label in first.cold:
+        print(f"  {label:<56} {np.mean([each.cold[label] for each in extras]):.4g}")
 
 
 def published(data: Dataset) -> Float32s:
@@ -265,51 +310,44 @@ def compare(rows: dict[str, Row]) -> dict[str, dict[str, float]]:
     return found
 
 
-def mean_summary(row: Row) -> dict[str, float]:
-    found = [each.summary() for each in row.measures]
-    return {name: float(np.mean([each[name] for each in found])) for name in found[0]}
+def mean_summary(found: list[Measured]) -> dict[str, float]:
+    rows = [each.quality.summary() | {"cpu_seconds": each.cpu_seconds} for each in found]
+    return {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
 
 
-def print_row(row: Row) -> None:
-    it = mean_summary(row)
-    spread = float(np.std([found.ndcg_at_10.mean() for found in row.measures]))
+def print_row(label: str, what: str, found: list[Measured]) -> None:
+    it = mean_summary(found)
+    spread = float(np.std([each.quality.ndcg_at_10.mean() for each in found]))
     print(
-        f"{row.name:<34} NDCG@10 {it['ndcg_at_10']:.4f} ± {spread:.4f}  P@10 {it['precision_at_10']:.4f}  "
+        f"{label:<34} {what:<8} NDCG@10 {it['ndcg_at_10']:.4f} ± {spread:.4f}  P@10 {it['precision_at_10']:.4f}  "
         f"R@50 {it['recall_at_50']:.4f}  coverage {it['coverage_at_10']:.3f}  entropy {it['entropy_at_10']:.2f}  "
-        f"[{np.mean(row.cpu_seconds):.1f} CPU s]",
+        f"[{it['cpu_seconds']:.1f} CPU s]",
         flush=True,
     )
 
 
-def plot(curve: list[dict[str, float]], rows: dict[str, Row], path: Path) -> None:
+def plot(extras: list[Extras], rows: dict[str, Row], path: Path) -> None:
     import matplotlib as mpl
 
     mpl.use("Agg")
     from matplotlib import pyplot as plt
 
     figure, axes = plt.subplots(figsize=(7, 4.5), layout="constrained")
-    for dial, label in ((0.0, "ours, weight of the prior"), (1.0, "ours, places for the towers alone")):
-        points = [point for point in curve if point["dial"] == dial]
+    curve = extras[0].curve
+    parts = {"ours, weight of the prior": curve[: len(DIALS)], "ours, places for the towers alone": curve[len(DIALS) :]}
+    for label, points in parts.items():
         x, y = [point["coverage_at_10"] for point in points], [point["ndcg_at_10"] for point in points]
         axes.plot(x, y, marker="o", label=label)
     for label, row in rows.items():
         if label != OURS:
-            it = mean_summary(row)
-            axes.plot(it["coverage_at_10"], it["ndcg_at_10"], "k.", markersize=5)
-            axes.annotate(
-                label, (it["coverage_at_10"], it["ndcg_at_10"]), fontsize=7, xytext=(3, 3), textcoords="offset points"
-            )
+            it = mean_summary(list(row.by_seed.values()))
+            at = (it["coverage_at_10"], it["ndcg_at_10"])
+            axes.plot(*at, "k.", markersize=5)
+            axes.annotate(label, at, fontsize=7, xytext=(3, 3), textcoords="offset points")
     axes.set(xlabel="coverage@10", ylabel="NDCG@10")
     axes.legend()
     figure.savefig(path, dpi=150)
     plt.close(figure)
-
-
-@contextmanager
-def cpu_clock(seconds: list[float]) -> Iterator[None]:
-    started_s = time.process_time()
-    yield
-    seconds.append(time.process_time() - started_s)
 
 
 if __name__ == "__main__":
