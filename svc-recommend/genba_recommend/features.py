@@ -224,6 +224,12 @@ class Encoders:
             embedding=self._embeddings(items),
         )
 
+    def profile_codes(self, items: Sequence[Item]) -> tuple[Int32s, Int32s]:
+        """Encode of items only what profiles are made of: genre (N, Lg) and maker (N, 1), as in ``items``."""
+        index = self._index
+        genre = _bags((item.genre for item in items), index["genres"], self.config.genre_len)
+        return genre, _bags(((item.maker,) if item.maker else () for item in items), index["makers"], 1)
+
     def users(self, users: Sequence[User], windows: Windows, items: ItemFeatures) -> UserFeatures:
         """Encode users with what they did lately; ``items`` are the features of the rows that the windows refer to."""
         sessions = np.array([np.nan if user.sessions_per_week is None else user.sessions_per_week for user in users])

@@ -91,8 +91,8 @@ class World:
         """The wire's name of a user."""
         return f"u{user:06d}"
 
-    def item_rows(self) -> Iterator[Row]:
-        """The catalogue in the shape of ``PUT /v1/recommend/items``."""
+    def item_rows(self, *, later_by_s: int = 0) -> Iterator[Row]:
+        """The catalogue in the shape of ``PUT /v1/recommend/items``; all of it may be moved in time."""
         catalogue = self.catalogue
         for item in range(len(catalogue)):
             title, description = catalogue.text(item)
@@ -106,7 +106,7 @@ class World:
                 "tags": [TAGS[n] for n in catalogue.tags[item] if n >= 0],
                 "price": int(catalogue.prices_yen[item]),
                 "duration_s": int(catalogue.durations_s[item]),
-                "published_at": _iso(int(catalogue.published_s[item])),
+                "published_at": _iso(int(catalogue.published_s[item]) + later_by_s),
             }
 
     def user_rows(self) -> Iterator[Row]:
@@ -120,7 +120,7 @@ class World:
             sessions_per_week = round(float(self.people.sessions_a_week[user]), 1)
             yield {"user_id": self.user_id(user), "sessions_per_week": sessions_per_week, **told}
 
-    def event_rows(self) -> Iterator[Row]:
+    def event_rows(self, *, later_by_s: int = 0) -> Iterator[Row]:
         """The log in the shape of ``POST /v1/recommend/events``, in the order of time."""
         events = self.events
         columns = (events.users, events.items, events.kinds, events.at_s, events.watched_s, events.sessions)
@@ -132,7 +132,7 @@ class World:
                 "user_id": self.user_id(user),
                 "item_id": self.item_id(item),
                 "kind": KINDS[kind],
-                "at": _iso(at_s),
+                "at": _iso(at_s + later_by_s),
                 "session_id": f"s{session:08d}",
                 **watched,
             }

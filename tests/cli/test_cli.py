@@ -78,7 +78,10 @@ def test_a_command_that_does_not_exist_is_an_error() -> None:
 def test_a_service_that_does_not_exist_is_named_with_those_that_do(tmp_path: Path) -> None:
     said = genba("run", "nonsense", home=tmp_path)
     assert said.code == 2
-    assert refusal(said) == "genba: There is no service 'nonsense'; there are embedded, gateway, sop, training, worker."
+    assert (
+        refusal(said)
+        == "genba: There is no service 'nonsense'; there are embedded, gateway, recommend, sop, training, worker."
+    )
 
 
 def test_a_database_that_does_not_answer_is_said_without_its_password(

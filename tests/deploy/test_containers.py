@@ -24,7 +24,7 @@ COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text
 DOCKERFILE = (ROOT / "deploy/Dockerfile").read_text(encoding="utf-8")
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 OURS = {name: service for name, service in COMPOSE["services"].items() if service["image"].startswith("genba-")}
-COMING = frozenset({"recommend"})  # being built; leaves this set when `genba run` knows it
+COMING: frozenset[str] = frozenset()  # being built; leaves this set when `genba run` knows it
 
 
 def scraped() -> dict[str, int]:

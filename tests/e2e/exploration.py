@@ -155,6 +155,9 @@ def _make_records(client: Any, platform: Platform, folder: Path) -> Records:
     schedules = [post("/v1/schedules", {"name": f"seed {n}", **nightly})["id"] for n in range(8)]
     _register(platform, folder)
     post(f"/v1/models/{MODEL}/rollback", {"generation": VERSIONS, "reason": "seed"})
+    _fill_catalogue(client)
+    arms = [{"name": "a", "lists": "popular"}, {"name": "b", "lists": "trending"}]
+    experiments = [post("/v1/recommend/experiments", {"name": f"seed {n}", "arms": arms})["id"] for n in range(5)]
     keys = [post("/v1/keys", {"name": f"seed {n}"})["id"] for n in range(12)]
     return Records(
         ids={
@@ -164,6 +167,9 @@ def _make_records(client: Any, platform: Platform, folder: Path) -> Records:
             "job_id": [*jobs, done],
             "key_id": keys[:4],
             "schedule_id": schedules[:2],
+            "item_id": [f"v{n}" for n in range(6)],
+            "user_id": [f"u{n}" for n in range(4)],
+            "experiment_id": experiments[:2],
         },
         spares={
             "video_id": iter(videos[3:]),
@@ -171,10 +177,24 @@ def _make_records(client: Any, platform: Platform, folder: Path) -> Records:
             "gold_id": iter(doomed_golds),
             "key_id": iter(keys[4:]),
             "schedule_id": iter(schedules[2:]),
+            "experiment_id": iter(experiments[2:]),
         },
         finished_job=done,
         videos=tuple(clips),
     )
+
+
+def _fill_catalogue(client: Any) -> None:
+    """Items with events, so that every kind of list has something on it."""
+    items = [{"item_id": f"v{n}", "title": f"Video {n}", "genre": ["drama"], "maker": "Aoi"} for n in range(6)]
+    users = [{"user_id": f"u{n}", "age_range": "25-34"} for n in range(4)]
+    likes = [{"event_id": f"e{n}", "user_id": f"u{n % 4}", "item_id": f"v{n % 5}", "kind": "like"} for n in range(12)]
+    for answer in (
+        client.put("/v1/recommend/items", json={"items": items}),
+        client.put("/v1/recommend/users", json={"users": users}),
+        client.post("/v1/recommend/events", json={"events": likes}),
+    ):
+        assert answer.ok, answer.text
 
 
 def _finish(platform: Platform, job_id: str) -> str:
@@ -266,11 +286,12 @@ def _aim(case: Any, records: Records) -> None:
         return
     salt = json.dumps([case.path_parameters, case.query, repr(case.body)], sort_keys=True, default=repr)
     parameters = case.path_parameters or {}
-    ends_something = case.method == "DELETE" or case.path.endswith("/rotate")
+    ends_something = case.method == "DELETE" or case.path.endswith(("/rotate", "/stop"))
     for name, value in list(parameters.items()):
         if _may_be_an_id(value):
-            is_target = ends_something and f"{{{name}}}" in case.path.removesuffix("/rotate").rsplit("/", 1)[1]
+            is_target = ends_something and f"{{{name}}}" in re.sub("/(rotate|stop)$", "", case.path).rsplit("/", 1)[1]
             parameters[name] = records.spare(name, value) if is_target else records.one(name, salt) or value
+    _aim_at_own_ids(parameters, records, salt)
     if case.path.endswith("/artifacts/{name}") and parameters.get("job_id") in records.ids["job_id"]:
         parameters.update(job_id=records.finished_job, name=ARTIFACT)
     if "model" in parameters and re.fullmatch(r"[a-z0-9_]+\.[a-z0-9_]+", str(parameters["model"])):
@@ -281,6 +302,13 @@ def _aim(case: Any, records: Records) -> None:
             case.body["number"] = 1 + case.body["number"] % (VERSIONS + 1)
     for place in (case.query, case.body):
         _aim_within(place, records, salt)
+
+
+def _aim_at_own_ids(parameters: dict[str, Any], records: Records, salt: str) -> None:
+    """Ids that senders choose, of any form that a path can hold."""
+    for name in {"item_id", "user_id"} & parameters.keys():
+        if re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.:@~-]{0,127}", str(parameters[name])):
+            parameters[name] = records.one(name, salt) or parameters[name]
 
 
 def _aim_within(node: Any, records: Records, salt: str) -> None:

@@ -1,0 +1,188 @@
+"""Follow events and count them: popular, trending, under each prior, by segment. Each event counts once.
+
+Knows the rows and the shelf, and no model and no HTTP.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from genba_recommend import store
+from genba_recommend.catalogue import Shelf
+from genba_recommend.evidence import DAY_S
+from genba_recommend.popularity import Fading, Popularity, log_prior
+from genba_recommend.prior import Prior
+from genba_recommend.settings import Settings
+from genba_recommend.store import Event
+from genba_recommend.tables import UserRow
+
+Float32s = npt.NDArray[np.float32]
+Segment = tuple[str, str]
+
+AT_ONCE = 20_000
+OVERLAP_S = 5.0  # on Postgres, places in the order of arrival may appear a moment after later ones
+HALF_LIVES_COUNTED = 10.0  # older events weigh less than a thousandth
+SEGMENT_DAYS = 30
+MOST_STRAYS = 100_000
+LEAST_TRENDING = 0.05  # of an event: less than that is no trend
+
+
+class Counting:
+    """The counts of one tenant. One writer at a time."""
+
+    def __init__(self, tenant: str, settings: Settings) -> None:
+        self._tenant, self._settings = tenant, settings
+        self._popularity = self._fresh()
+        self._low = 0
+        self._counted: OrderedDict[int, float] = OrderedDict()  # place → when it was read, monotonic
+        self._strays: set[str] = set()
+        self.is_dirty = True
+
+    def _fresh(self) -> Popularity:
+        return Popularity.starting(
+            day=int(time.time() // DAY_S),
+            popular_half_life_days=self._settings.popular_half_life_days,
+            trending_half_life_days=self._settings.trending_half_life_days,
+        )
+
+    def count_all(self, session: Session, shelf: Shelf) -> None:
+        """Count from the rows, as if for the first time."""
+        half_lives = list(self._popularity.priors)
+        self._popularity, self._strays = self._fresh(), set()
+        self._low = store.last_seq(session)
+        self._counted.clear()
+        for half_life in half_lives:
+            self._popularity.priors[half_life] = Fading(half_life, int(time.time() // DAY_S))
+        self._daily(session, shelf, self._popularity.add, self._settings.popular_half_life_days)
+        since_day = int(time.time() // DAY_S) - SEGMENT_DAYS
+        found = store.segment_counts(session, self._tenant, since_day=since_day, up_to_seq=self._low)
+        for age, region, item_id, weight, events in found:
+            if (row := shelf.row(item_id)) is not None and (age or region):
+                self._popularity.add_to_segment((age or "", region or ""), [(row, weight)], events=events)
+        self.is_dirty = True
+
+    def _daily(self, session: Session, shelf: Shelf, add: Callable[..., None], half_life_days: float) -> None:
+        since_day = int(time.time() // DAY_S - HALF_LIVES_COUNTED * half_life_days)
+        rows, days, weights = [], [], []
+        for item_id, day, weight in store.daily_counts(session, self._tenant, since_day=since_day, up_to_seq=self._low):
+            row = shelf.row(item_id)
+            if row is None:
+                self._stray(item_id)
+                continue
+            rows.append(row)
+            days.append(day)
+            weights.append(weight)
+        add(np.array(rows, np.int64), np.array(days, np.int64), np.array(weights, np.float64))
+
+    def prior(self, session: Session, shelf: Shelf, half_life_days: float) -> None:
+        """Count under one more half-life."""
+        if half_life_days not in self._popularity.priors:
+            counts = Fading(half_life_days, int(time.time() // DAY_S))
+            self._daily(session, shelf, counts.add, half_life_days)
+            self._popularity.priors[half_life_days] = counts
+            self.is_dirty = True
+
+    def knows_strays(self, shelf: Shelf, before: int) -> bool:
+        """Whether there were events of items that have come since the shelf had ``before``."""
+        return not self._strays.isdisjoint(shelf.ids[before : len(shelf)])
+
+    def take_news(self, session: Session, shelf: Shelf) -> list[Event]:
+        """Count what has arrived since, each event once. Returns: those events."""
+        seqs = store.seqs_after(session, self._tenant, self._low, limit=AT_ONCE)
+        new = [seq for seq in seqs if seq not in self._counted]
+        overlap_s = 0.0 if session.get_bind().dialect.name == "sqlite" else OVERLAP_S
+        now_s = time.monotonic()
+        events: list[Event] = []
+        if new:
+            wanted = set(new)
+            for seq, event in store.events_after(session, self._tenant, new[0] - 1, limit=AT_ONCE):
+                if seq in wanted:
+                    events.append(event)
+                    self._counted[seq] = now_s
+        while self._counted:
+            seq, read_s = next(iter(self._counted.items()))
+            if now_s - read_s < overlap_s:
+                break
+            self._counted.popitem(last=False)
+            self._low = max(self._low, seq)
+        self._count(session, shelf, events)
+        return events
+
+    def _count(self, session: Session, shelf: Shelf, events: list[Event]) -> None:
+        spoken = [event for event in events if event.weight > 0]
+        known = [(row, event) for event in spoken if (row := shelf.row(event.item_id)) is not None]
+        for event in spoken:
+            if shelf.row(event.item_id) is None:
+                self._stray(event.item_id)
+        if not known:
+            return
+        self._popularity.add(
+            np.array([row for row, _ in known], np.int64),
+            np.array([event.day for _, event in known], np.int64),
+            np.array([event.weight for _, event in known], np.float64),
+        )
+        profiles = self._profiles(session, {event.user_id for _, event in known})
+        oldest_day = int(time.time() // DAY_S) - SEGMENT_DAYS
+        for row, event in known:
+            if (segment := profiles.get(event.user_id)) is not None and event.day >= oldest_day:
+                self._popularity.add_to_segment(segment, [(row, event.weight)], events=1)
+        self.is_dirty = True
+
+    def _profiles(self, session: Session, user_ids: set[str]) -> dict[str, Segment]:
+        found: dict[str, Segment] = {}
+        ids = sorted(user_ids)
+        for at in range(0, len(ids), 500):
+            query = select(UserRow.user_id, UserRow.age_range, UserRow.region).where(
+                UserRow.tenant == self._tenant, UserRow.user_id.in_(ids[at : at + 500])
+            )
+            for user_id, age, region in session.execute(query):
+                if age or region:
+                    found[user_id] = (age or "", region or "")
+        return found
+
+    def _stray(self, item_id: str) -> None:
+        if len(self._strays) < MOST_STRAYS:
+            self._strays.add(item_id)
+
+    # ---- scores ----
+
+    def bias(self, prior: Prior, day: float, n: int) -> Float32s:
+        """(N,) what a version's prior adds now; zeros until its half-life is counted."""
+        counts = self._popularity.priors.get(prior.half_life_days)
+        if counts is None:
+            return np.zeros(n, np.float32)
+        return log_prior(counts.at(day, n), smoothing=prior.smoothing, weight=prior.weight)
+
+    def trending(self, day: float, n: int) -> Float32s:
+        """(N,) recent counts, -inf where there is no trend."""
+        counts = self._popularity.trending.at(day, n)
+        return np.where(counts >= LEAST_TRENDING, counts, np.float32(-np.inf)).astype(np.float32)
+
+    def popular(self, day: float, shelf: Shelf) -> Float32s:
+        """(N,) counts; among items of which nothing is known the newest first, below one that anybody has touched."""
+        counts = self._popularity.popular.at(day, len(shelf))
+        order = np.empty(len(shelf), np.float32)
+        order[np.argsort(shelf.published_s, kind="stable")] = np.arange(len(shelf), dtype=np.float32)
+        return (counts + 1e-6 * order / max(1, len(shelf))).astype(np.float32)
+
+    def segment_scores(self, n: int) -> Callable[[Segment], Float32s | None]:
+        """The scores of a segment by its name, (N,), -inf where it has done nothing; None where too little is known."""
+        popularity, least = self._popularity, self._settings.segment_min_events
+
+        def scores(segment: Segment) -> Float32s | None:
+            if popularity.segment_events.get(segment, 0.0) < least:
+                return None
+            out = np.full(n, -np.inf, np.float32)
+            for row, weight in popularity.segments[segment].copy().items():
+                if row < n:
+                    out[row] = weight
+            return out
+
+        return scores

@@ -1,0 +1,168 @@
+"""``recommend.evaluate``: a version on the newest events, beside decayed popularity, and what each feature is worth to it.
+
+A feature's worth is what NDCG@10 loses when its column is shuffled among items or among users (permutation importance,
+Breiman 2001). Full ranking, what was seen removed, as everywhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Annotated, Any
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import Field
+from sqlalchemy import delete, insert
+from sqlalchemy.orm import Session
+
+from genba_recommend import data
+from genba_recommend.bundle import LoadedModel
+from genba_recommend.dataset import Dataset, Split, split_by_time
+from genba_recommend.features import ItemFeatures, UserFeatures, latest_windows
+from genba_recommend.metrics import Quality, Questions, quality, questions, rank
+from genba_recommend.plots import importance_svg
+from genba_recommend.prior import tune_half_life
+from genba_recommend.scoring import popularity_now, tower_scores, with_prior
+from genba_recommend.shop import model_of
+from genba_recommend.tables import FeatureImportance
+from genba_recommend.training_config import TrainingConfig
+from genba_recommend.tuning import sample_questions
+from genba_shared.problems import Conflict, NotFound
+from genba_shared.recipe import Params, Result, Run
+from genba_shared.registry import Registry
+
+Float32s = npt.NDArray[np.float32]
+METRIC = "ndcg_at_10"
+ITEM_COLUMNS: Mapping[str, tuple[str, ...]] = {
+    "item id": ("id",),
+    "item genre": ("genre",),
+    "item maker": ("maker",),
+    "item performers": ("performers",),
+    "item tags": ("tags",),
+    "item text": ("text", "text_weight"),
+    "item price, duration, age": ("number_bucket", "number"),
+    "item embedding": ("embedding",),
+}
+USER_COLUMNS: Mapping[str, tuple[str, ...]] = {
+    "user history": ("history", "weight"),
+    "user top genres": ("genre",),
+    "user top makers": ("maker",),
+    "user age range": ("age_range",),
+    "user region": ("region",),
+    "user activity": ("number",),
+}
+
+
+class EvaluateParams(Params):
+    """What to measure, on what."""
+
+    version: Annotated[int, Field(ge=1)] | None = Field(default=None, description="The one that serves when absent.")
+    newest: Annotated[float, Field(gt=0, lt=1, description="Share of the events that is asked for.")] = 0.1
+    users: Annotated[int, Field(ge=10, le=100_000, description="Users asked, at most.")] = 1000
+    repeats: Annotated[int, Field(ge=1, le=20, description="Shuffles of each feature.")] = 2
+
+
+class _World:
+    """A version over the questions of one split."""
+
+    def __init__(self, model: LoadedModel, split: Split, asked: Questions) -> None:
+        self.model, self.split, self.asked = model, split, asked
+        self.items = model.encoders.items(split.train.catalogue)
+        self.vectors = model.embed_item_features(self.items)
+        seen = latest_windows(split.train.histories, asked.users, length=model.encoders.config.history_len)
+        users = [split.train.users[row] for row in asked.users]
+        self.users = model.encoders.users(users, seen, self.items)
+        self.popular = popularity_now(model.prior, split.train.interactions, n_items=len(split.train.catalogue))
+
+    def quality(self, *, users: UserFeatures | None = None, items: ItemFeatures | None = None) -> Quality:
+        """Measures, with features other than the true ones where given."""
+        vectors = self.vectors if items is None else self.model.embed_item_features(items)
+        wanted = self.users if users is None else users
+        found = np.zeros((len(self.split.train.users), vectors.shape[1]), np.float32)
+        for at in range(0, len(wanted), 1024):
+            part = slice(at, at + 1024)
+            found[self.asked.users[part]] = self.model.embed_features(wanted.take(part), vectors)
+        score = with_prior(
+            tower_scores(found, vectors, temperature=self.model.temperature), self.popular, self.model.prior.weight
+        )
+        return quality(rank(score, self.asked), self.asked)
+
+
+def ndcg_on_newest(model: LoadedModel, dataset: Dataset, config: TrainingConfig) -> tuple[float, float]:
+    """NDCG@10 of a version on the questions that training with ``config`` validates on, and from when the answers are."""
+    split = split_by_time(dataset, newest=config.validation)
+    asked = sample_questions(questions(split), config.validation_users, seed=config.seed)
+    if not len(asked):
+        return float("nan"), float("inf")
+    return float(_World(model, split, asked).quality().ndcg_at_10.mean()), float(split.test.interactions.time_s.min())
+
+
+def evaluate(params: EvaluateParams, run: Run) -> Result:
+    """Measure, shuffle, measure again; keep the importances with the version."""
+    tenant, name = run.principal.tenant, model_of(run.principal.tenant)
+    registry = Registry(run.database, run.artifacts)
+    version = registry.current(name) if params.version is None else registry.get(name, params.version)
+    if version is None:
+        raise NotFound("No version serves yet: train one with recommend.two_tower, or name one.")
+    model = LoadedModel.load(registry.fetch(version, run.workdir / "model"))
+    run.progress(0.0, "reading the database")
+    with run.database.read() as session:
+        dataset = data.read(session, tenant).dataset
+    split = split_by_time(dataset, newest=params.newest)
+    asked = sample_questions(questions(split), params.users, seed=run.seed)
+    if len(asked) < 10:
+        raise Conflict(f"Only {len(asked)} users can be asked; at least 10 with new events are needed.")
+    world = _World(model, split, asked)
+    base = world.quality()
+    half_life_days, popularity = tune_half_life(split.train.interactions, asked, (1.0, 2.0, 3.0, 5.0, 7.0, 14.0, 30.0))
+    run.log(0, **base.summary(), **{f"popularity_{key}": value for key, value in popularity.summary().items()})
+    if model.trained_until_s > float(split.test.interactions.time_s.min()):
+        run.note(
+            "The version has learnt from a part of what it is asked: read its figures as an upper bound.",
+            level="warning",
+        )
+    worth = _importances(world, base, params.repeats, run)
+    rows = [
+        {"model": name, "version": version.number, "feature": f, "metric": METRIC, "importance": mean, "spread": spread}
+        for f, (mean, spread) in worth.items()
+    ]
+    plot = run.workdir / "importance.svg"
+    plot.write_text(importance_svg(worth), encoding="utf-8")
+
+    def publish(session: Session) -> None:
+        mine = (FeatureImportance.model == name, FeatureImportance.version == version.number)
+        session.execute(delete(FeatureImportance).where(*mine))
+        session.execute(insert(FeatureImportance), rows)
+
+    value: dict[str, Any] = {
+        "version": version.number,
+        "users": len(asked),
+        "popularity_half_life_days": half_life_days,
+    }
+    metrics = {**base.summary(), **{f"popularity_{key}": each for key, each in popularity.summary().items()}}
+    return Result(value=value, metrics=metrics, artifacts={"importance.svg": plot}, publish=publish)
+
+
+def _importances(world: _World, base: Quality, repeats: int, run: Run) -> dict[str, tuple[float, float]]:
+    """By feature: mean loss of NDCG@10 over the shuffles, and their standard deviation."""
+    rng = np.random.default_rng(run.seed)
+    truth = float(base.ndcg_at_10.mean())
+    jobs: list[tuple[str, Callable[[], Quality]]] = []
+    for name, columns in ITEM_COLUMNS.items():
+        if getattr(world.items, columns[0]).size:
+            jobs.append((name, lambda columns=columns: world.quality(items=_shuffled(world.items, columns, rng))))  # type: ignore[misc]
+    for name, columns in USER_COLUMNS.items():
+        jobs.append((name, lambda columns=columns: world.quality(users=_shuffled(world.users, columns, rng))))  # type: ignore[misc]
+    found = {}
+    for at, (name, measure) in enumerate(jobs):
+        losses = [truth - float(measure().ndcg_at_10.mean()) for _ in range(repeats)]
+        found[name] = (float(np.mean(losses)), float(np.std(losses)))
+        run.progress(0.1 + 0.85 * (at + 1) / len(jobs), f"without {name}")
+    return dict(sorted(found.items(), key=lambda pair: -pair[1][0]))
+
+
+def _shuffled(features: Any, columns: tuple[str, ...], rng: np.random.Generator) -> Any:
+    """The same rows, some columns of which belong to others now."""
+    order = rng.permutation(len(features))
+    return replace(features, **{name: getattr(features, name)[order] for name in columns})

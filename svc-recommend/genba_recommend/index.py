@@ -1,0 +1,103 @@
+"""The items that fit a vector best, among those that are allowed: every one scored, or a vector index asked first.
+
+Scores are ``vectors @ query + bias``, the query being the user's vector over the temperature and the bias the popularity prior.
+Up to some 200,000 items all are scored: it is exact and takes a millisecond. Beyond, the index offers candidates by the query alone,
+the most popular join them, and all are scored the same way. Knows no HTTP and no table.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Final, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+Float32s = npt.NDArray[np.float32]
+Bools = npt.NDArray[np.bool_]
+Rows = npt.NDArray[np.int64]
+
+BLOCK: Final = 128
+GATHER_BELOW: Final = 0.25  # of the items: so few allowed ones are gathered before they are scored
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What may be listed, with its prior: made once for a filter and used by many questions. Not to be written to.
+
+    bias: (N,), -inf where an item may not be listed.   rows: the allowed ones when they are few, else None.
+    """
+
+    bias: Float32s
+    rows: Rows | None
+    n_allowed: int
+    memory: dict[str, Rows] = field(default_factory=dict, repr=False)  # for whoever computes something of this choice
+
+    @classmethod
+    def of(cls, bias: Float32s, allowed: Bools) -> Choice:
+        """bias, allowed: (N,)."""
+        n_allowed = int(np.count_nonzero(allowed))
+        # Few are gathered before they are scored: masks full of ties and a partition of them are what makes exact search slow.
+        rows = np.flatnonzero(allowed) if n_allowed < GATHER_BELOW * len(allowed) else None
+        return cls(np.where(allowed, bias, np.float32(-np.inf)), rows, n_allowed)
+
+
+class Index(Protocol):
+    """What both ways of searching answer."""
+
+    name: str
+
+    def best(self, query: Float32s, choice: Choice, without: npt.NDArray[np.integer], n: int) -> tuple[Rows, Float32s]:
+        """Up to n allowed rows with the highest scores, the highest first, and the scores.
+
+        Args: query: (D,).   without: rows to leave out.
+        """
+
+
+class ExactIndex:
+    """Scores every allowed item. vectors: (N, D), zeros where there is none."""
+
+    name = "exact"
+
+    def __init__(self, vectors: Float32s) -> None:
+        self._vectors = np.ascontiguousarray(vectors, np.float32)
+
+    def best(self, query: Float32s, choice: Choice, without: npt.NDArray[np.integer], n: int) -> tuple[Rows, Float32s]:
+        if choice.rows is not None:
+            rows = choice.rows[~np.isin(choice.rows, without)] if len(without) else choice.rows
+            return ranked(rows, self._vectors[rows] @ query + choice.bias[rows], n)
+        scores: Float32s = self._vectors @ query
+        scores += choice.bias
+        scores[without] = -np.inf
+        rows = highest(scores, n)
+        found = scores[rows]
+        kept = found > -np.inf
+        return rows[kept], found[kept]
+
+
+def highest(scores: Float32s, n: int) -> Rows:
+    """Rows of the n highest of (N,) scores, the highest first.
+
+    The maximum of each block comes first: the n best lie in the n blocks with the highest, so that only those are partitioned.
+    """
+    size = len(scores)
+    n = min(n, size)
+    whole = size // BLOCK * BLOCK
+    if whole < 4 * n * BLOCK:
+        return ranked(np.arange(size), scores, n)[0]
+    blocks = scores[:whole].reshape(-1, BLOCK)
+    tops = blocks.max(1)
+    chosen = np.argpartition(tops, len(tops) - n)[-n:]
+    rows = (chosen[:, None] * BLOCK + np.arange(BLOCK)).ravel()
+    rows = np.concatenate([rows, np.arange(whole, size)])
+    return ranked(rows, scores[rows], n)[0]
+
+
+def ranked(rows: Rows, scores: Float32s, n: int) -> tuple[Rows, Float32s]:
+    """The n highest of (M,) scores with their rows, the highest first, ties to the lower row."""
+    if n < len(scores):
+        # A score below the n-th cannot be among the n: everything from there on is kept, so that ties are told apart by row.
+        chosen = np.flatnonzero(scores >= np.partition(scores, len(scores) - n)[len(scores) - n])
+        rows, scores = rows[chosen], scores[chosen]
+    order = np.lexsort((rows, -scores))[:n]
+    return rows[order], scores[order]

@@ -1,0 +1,253 @@
+"""Make a list for somebody from one view: personal if it can be, else what users alike, trends or everybody give, and say which.
+
+    personal → segment → trending → popular
+
+A later source also fills the places that filters left empty. Knows no table and no HTTP.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Final, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from genba_recommend import reasons
+from genba_recommend.catalogue import Shelf, Wanted, words_of
+from genba_recommend.index import Rows
+from genba_recommend.people import Person
+from genba_recommend.ranking import Picked, intra_list_distance, pick, pool_size
+from genba_recommend.reasons import Reason
+from genba_recommend.serving_model import Aligned
+from genba_recommend.view import View
+
+Source = Literal["personal", "similar", "segment", "trending", "popular"]
+Float32s = npt.NDArray[np.float32]
+
+ALIKE: Final = 0.3  # cosine from which one item is named as the reason for another
+TOP_WORDS: Final = 3
+NEW_S: Final = 14 * 86_400.0
+FALLBACKS: Final[tuple[Source, ...]] = ("segment", "trending", "popular")
+
+
+@dataclass(frozen=True)
+class Ask:
+    """What is wanted. ``version`` None is the champion; ``start`` is the first source that may serve."""
+
+    wanted: Wanted
+    k: int = 20
+    diversity: float = 0.0
+    explore: float = 0.0
+    exclude: tuple[int, ...] = ()
+    drop_seen: bool = True
+    version: int | None = None
+    start: Source = "personal"
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """One place of a list."""
+
+    item_id: str
+    title: str
+    score: float
+    source: Source
+    propensity: float
+    reasons: tuple[Reason, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PassedOver:
+    """A source that gave nothing, and why."""
+
+    source: Source
+    why: str
+
+
+@dataclass
+class Made:
+    """A list in the making, and what made it."""
+
+    view: View
+    items: list[Listed] = field(default_factory=list)
+    rows: list[int] = field(default_factory=list)
+    passed_over: list[PassedOver] = field(default_factory=list)
+    aligned: Aligned | None = None  # of the version that gave the personal items
+
+    @property
+    def source(self) -> Source:
+        return self.items[0].source if self.items else "popular"
+
+    @property
+    def distance(self) -> float | None:
+        """How far the items lie from each other, where a version knows them all."""
+        aligned = self.aligned or self.view.models.get(self.view.champion or -1)
+        if aligned is None or not self.rows or not aligned.present[self.rows].all():
+            return None
+        return intra_list_distance(aligned.vectors[self.rows])
+
+
+def for_person(view: View, person: Person, ask: Ask, rng: np.random.Generator) -> Made:
+    """A list for somebody."""
+    made = Made(view)
+    without = person.seen if ask.drop_seen else np.zeros(0, np.int32)
+    without = without[without < len(view.shelf)]
+    if ask.exclude:
+        without = np.union1d(without, np.array(ask.exclude, np.int32))
+    if ask.start == "personal":
+        _personal(made, person, ask, without, rng)
+    for source in FALLBACKS[FALLBACKS.index(ask.start) :] if ask.start in FALLBACKS else FALLBACKS:
+        if len(made.items) >= ask.k:
+            break
+        _fill(made, source, person, ask, without)
+    return made
+
+
+def similar(view: View, row: int, ask: Ask) -> Made:
+    """Items like one item: near it under the champion, or sharing its words where there is no vector of it."""
+    made = Made(view)
+    without = np.union1d(np.array(ask.exclude, np.int32), np.array([row], np.int32))
+    aligned = view.models.get(view.champion) if view.champion is not None else None
+    title = view.shelf.entries[row].item.title
+    why = reasons.said("similar", title, item_id=view.shelf.ids[row]) if title else reasons.said("for_you")
+    if aligned is not None and aligned.present[row]:
+        made.aligned = aligned
+        choice = view.choice(aligned, ask.wanted, bias=np.zeros(len(view.shelf), np.float32))
+        size = pool_size(ask.k, diversity=ask.diversity, explore=0.0)
+        rows, scores = aligned.index.best(aligned.vectors[row], choice, without, size)
+        picked = pick(
+            rows, scores, aligned.vectors[rows], ask.k,
+            diversity=ask.diversity, explore=0.0, rng=np.random.default_rng(0),
+        )  # fmt: skip
+        _put(made, picked, "similar", [(why,)] * len(picked.rows))
+        return made
+    made.passed_over.append(PassedOver("personal", "no_model" if aligned is None else "no_vector"))
+    rows, scores = _sharing_words(view, row, ask, without)
+    _put(made, _as_they_are(rows, scores), "similar", [(why,)] * len(rows))
+    return made
+
+
+def _personal(made: Made, person: Person, ask: Ask, without: npt.NDArray[np.integer], rng: np.random.Generator) -> None:
+    view = made.view
+    number = ask.version if ask.version is not None else view.champion
+    aligned = None if number is None else view.models.get(number)
+    if aligned is None:
+        made.passed_over.append(PassedOver("personal", "no_model"))
+        return
+    query, history = _user_vector(aligned, person)
+    if not len(history):
+        made.passed_over.append(PassedOver("personal", "no_history"))
+        return
+    size = pool_size(ask.k, diversity=ask.diversity, explore=ask.explore)
+    choice = view.choice(aligned, ask.wanted)
+    rows, scores = aligned.index.best(query / np.float32(aligned.model.loaded.temperature), choice, without, size)
+    if not len(rows):
+        made.passed_over.append(PassedOver("personal", "nothing_allowed"))
+        return
+    made.aligned = aligned
+    vectors = aligned.vectors[rows] if ask.diversity > 0 else None
+    picked = pick(rows, scores, vectors, ask.k, diversity=ask.diversity, explore=ask.explore, rng=rng)
+    _put(made, picked, "personal", _personal_reasons(view, aligned, person, history, picked))
+
+
+def _user_vector(aligned: Aligned, person: Person) -> tuple[Float32s, npt.NDArray[np.int32]]:
+    """(D,) and the rows of the history that it was made from; remembered with the person."""
+    key = (aligned.model.number, aligned.generation)
+    found = person.memory.get(key)
+    if found is None:
+        rows, _ = aligned.window(person, aligned.model.history_len)
+        vector = aligned.model.embed_user(person, aligned) if len(rows) else np.zeros(aligned.model.dim, np.float32)
+        person.memory[key] = found = (vector, rows)
+    return found  # type: ignore[return-value]  # what was put there above
+
+
+def _fill(made: Made, source: Source, person: Person, ask: Ask, without: npt.NDArray[np.integer]) -> None:
+    """Fill what is left of the list from a source that does not depend on the model."""
+    segment = (person.user.age_range or "", person.user.region or "")
+    if source == "segment" and segment == ("", ""):
+        made.passed_over.append(PassedOver(source, "no_profile"))
+        return
+    tops = made.view.tops(source, ask.wanted, segment=segment if source == "segment" else None)
+    if tops is None:
+        made.passed_over.append(PassedOver(source, "too_few_events"))
+        return
+    if made.rows:
+        without = np.union1d(without, np.array(made.rows, np.int32))
+    rows, scores = tops.best(without, ask.k - len(made.items))
+    if not len(rows):
+        made.passed_over.append(PassedOver(source, "nothing_allowed" if len(made.view.shelf) else "no_items"))
+        return
+    kind: reasons.Kind = source  # type: ignore[assignment]  # the fallbacks' names are reasons too
+    _put(made, _as_they_are(rows, scores), source, [(reasons.said(kind),)] * len(rows))
+
+
+def _as_they_are(rows: Rows, scores: Float32s) -> Picked:
+    return Picked(rows, scores, np.ones(len(rows)), np.zeros(len(rows), np.bool_))
+
+
+def _put(made: Made, picked: Picked, source: Source, why: list[tuple[Reason, ...]]) -> None:
+    shelf = made.view.shelf
+    for row, score, chance, because in zip(
+        picked.rows.tolist(), picked.scores.tolist(), picked.propensities.tolist(), why, strict=True
+    ):
+        made.rows.append(row)
+        title = shelf.entries[row].item.title
+        made.items.append(Listed(shelf.ids[row], title, round(score, 4), source, chance, because))
+
+
+def _personal_reasons(
+    view: View, aligned: Aligned, person: Person, history: npt.NDArray[np.int32], picked: Picked
+) -> list[tuple[Reason, ...]]:
+    """For each place the item of the history that it resembles most, and what it shares with what the user watches."""
+    cosines = aligned.vectors[history] @ aligned.vectors[picked.rows].T  # (H, K)
+    nearest, closeness = cosines.argmax(0).tolist(), cosines.max(0).tolist()
+    genres, makers = _tops_of(view.shelf, person, history)
+    out = []
+    for place, row in enumerate(picked.rows.tolist()):
+        item = view.shelf.entries[row].item
+        why = [reasons.said("explored")] if picked.explored[place] else []
+        liked = view.shelf.entries[int(history[nearest[place]])].item
+        if closeness[place] >= ALIKE and liked.title:
+            why.append(reasons.said("because_of", liked.title, item_id=liked.item_id))
+        if genre := next((word for word in item.genre if word in genres), None):
+            why.append(reasons.said("genre", genre))
+        elif item.maker and item.maker in makers:
+            why.append(reasons.said("maker", item.maker))
+        if item.published_at_s is not None and 0 <= view.now_s - item.published_at_s < NEW_S:
+            why.append(reasons.said("new"))
+        out.append(tuple(why[:2]) or (reasons.said("for_you"),))
+    return out
+
+
+def _tops_of(shelf: Shelf, person: Person, history: npt.NDArray[np.int32]) -> tuple[frozenset[str], frozenset[str]]:
+    """The genres and makers that a user watches most; remembered with the person."""
+    found = person.memory.get("tops")
+    if found is None:
+        entries = [shelf.entries[row] for row in history.tolist()]
+        found = tuple(
+            frozenset(
+                word
+                for word, n in Counter(word for e in entries for word in words_of(e, name)).most_common(TOP_WORDS)
+                if n > 1
+            )
+            for name in ("genre", "maker")
+        )
+        person.memory["tops"] = found
+    return found  # type: ignore[return-value]  # what was put there above
+
+
+def _sharing_words(view: View, row: int, ask: Ask, without: npt.NDArray[np.integer]) -> tuple[Rows, Float32s]:
+    """Items that share genre, maker, tags or performers with one, the more the better, the more popular first."""
+    shelf, entry = view.shelf, view.shelf.entries[row]
+    shared = np.zeros(len(shelf), np.float32)
+    for name in ("genre", "maker", "tags", "performers"):
+        for word in words_of(entry, name):
+            shared += shelf.carrying(name, (word,))
+    rows = np.flatnonzero(shelf.allowed(ask.wanted) & (shared > 0))
+    rows = rows[~np.isin(rows, without)]
+    popular = np.maximum(view.popular[rows], 0.0)
+    scores = shared[rows] + popular / (1.0 + popular)
+    order = np.lexsort((rows, -scores))[: ask.k]
+    return rows[order], scores[order].astype(np.float32)

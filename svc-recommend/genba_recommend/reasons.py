@@ -1,0 +1,39 @@
+"""Why an item is on a list, in words for a person, in English and Japanese. Knows no arrays, no table and no HTTP."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Kind = Literal[
+    "because_of", "genre", "maker", "for_you", "segment", "trending", "popular", "new", "explored", "similar"
+]
+
+_SAID: dict[Kind, tuple[str, str]] = {
+    "because_of": ("Because you liked “{0}”", "「{0}」を気に入った方へ"),
+    "genre": ("You often watch {0}", "よく見るジャンル：{0}"),
+    "maker": ("From {0}, whose videos you watch", "よく見るメーカー：{0}"),
+    "for_you": ("Picked for you", "あなたへのおすすめ"),
+    "segment": ("Popular with viewers like you", "同じ年代・地域で人気"),
+    "trending": ("Trending now", "いま話題"),
+    "popular": ("Popular with everybody", "みんなに人気"),
+    "new": ("New", "新着"),
+    "explored": ("Something different", "いつもと違う一本"),
+    "similar": ("Similar to “{0}”", "「{0}」に似ています"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """A reason, in both languages. ``item_id`` is the item that it speaks of, if any."""
+
+    kind: Kind
+    en: str
+    ja: str
+    item_id: str | None = None
+
+
+def said(kind: Kind, *names: str, item_id: str | None = None) -> Reason:
+    """A reason with its names put in."""
+    english, japanese = _SAID[kind]
+    return Reason(kind, english.format(*names), japanese.format(*names), item_id)

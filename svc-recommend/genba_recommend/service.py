@@ -1,0 +1,210 @@
+"""What svc-recommend's routes stand on, made once per process: the database, the registry, a shop per tenant. Knows no route."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+import time
+from collections.abc import AsyncIterator, Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Annotated
+
+from fastapi import Depends, Request
+from prometheus_client import Counter, Histogram
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
+from sqlalchemy import text
+
+from genba_recommend.settings import Settings
+from genba_recommend.shop import Shop
+from genba_shared.artifacts import Artifacts
+from genba_shared.db import Database
+from genba_shared.principal import Principal
+from genba_shared.problems import TooManyRequests
+from genba_shared.registry import Registry
+from genba_shared.service import Degraded
+from genba_shared.telemetry import Metrics, get_logger
+from genba_shared.vectors import Vectors, open_vectors
+
+log = get_logger(__name__)
+MAIN_TENANT = "default"
+BLIND_AFTER_S = 30.0
+
+
+@dataclass
+class Counters:
+    """What is counted where it happens."""
+
+    lists: Counter
+    events: Counter
+    exposures_dropped: Counter
+    follow_seconds: Histogram
+
+    @classmethod
+    def of(cls, metrics: Metrics) -> Counters:
+        return cls(
+            metrics.counter("lists", "Lists answered, by the source of their first item.", ["source"]),
+            metrics.counter("events", "Rows of bulk requests of events, by what became of them.", ["outcome"]),
+            metrics.counter("exposures_dropped", "Shown lists that could not be noted because too many waited."),
+            metrics.histogram("follow_seconds", "Time to take up what was written since the last look."),
+        )
+
+
+@dataclass
+class Recommender:
+    """The resources of one process."""
+
+    settings: Settings
+    database: Database
+    registry: Registry
+    counters: Counters
+    shops: dict[str, Shop] = field(default_factory=dict)
+    _opening: threading.Lock = field(default_factory=threading.Lock)
+    _opening_vectors: threading.Lock = field(default_factory=threading.Lock)
+    _followed_s: float = field(default_factory=time.monotonic)
+
+    _vectors: Vectors | None = None
+
+    def __post_init__(self) -> None:
+        self._ingesting = threading.BoundedSemaphore(self.settings.ingest_at_once)
+
+    def vectors(self) -> Vectors:
+        """The vector store, opened when a catalogue is so large that it is needed."""
+        with self._opening_vectors:
+            if self._vectors is None:
+                self._vectors = open_vectors(self.settings.platform)
+            return self._vectors
+
+    def close(self) -> None:
+        """Close every shop, then the vectors that they search."""
+        for shop in self.shops.values():
+            shop.close()
+        if self._vectors is not None:
+            self._vectors.close()
+
+    def shop_of(self, principal: Principal) -> Shop:
+        """The shop of the caller's tenant, opened at its first use."""
+        shop = self.shops.get(principal.tenant)
+        return shop if shop is not None else self.open_shop(principal.tenant)
+
+    def open_shop(self, tenant: str) -> Shop:
+        """A tenant's shop."""
+        with self._opening:
+            if tenant not in self.shops:
+                shop = Shop(tenant, self.database, self.registry, self.settings, self.vectors)
+                shop.exposures.on_drop = self.counters.exposures_dropped.inc
+                shop.open()
+                self.shops[tenant] = shop
+            return self.shops[tenant]
+
+    @contextlib.contextmanager
+    def ingesting(self, shop: Shop) -> Iterator[None]:
+        """One of the few bulk requests that are written at the same time. Raises: TooManyRequests, so that senders slow down."""
+        if shop.exposures.is_full or not self._ingesting.acquire(blocking=False):
+            raise TooManyRequests(
+                "Too much is being written at the moment; send it again in a second.", retry_after_s=1
+            )
+        try:
+            yield
+        finally:
+            self._ingesting.release()
+
+    def follow(self) -> None:
+        """Let every shop take up what others wrote."""
+        for shop in list(self.shops.values()):
+            try:
+                with self.counters.follow_seconds.time():
+                    shop.follow()
+                self._followed_s = time.monotonic()
+            except Exception as error:
+                log.warning("follow_failed", tenant=shop.tenant, error=type(error).__name__, exc_info=True)
+
+    def database_answers(self) -> str | None:
+        """Readiness: None when well."""
+        with self.database.read() as session:
+            session.execute(text("SELECT 1"))
+        return None
+
+    def model_unwell(self) -> str | None:
+        """Readiness: the champion of any tenant that does not load. Lists go on without."""
+        said = [reason for shop in list(self.shops.values()) if (reason := shop.live.unwell())]
+        return Degraded("; ".join(said)) if said else None
+
+    def follow_unwell(self) -> str | None:
+        """Readiness: silence of the thread that looks for news."""
+        silent_s = time.monotonic() - self._followed_s
+        return Degraded(f"has not looked for news for {silent_s:.0f} s") if silent_s > BLIND_AFTER_S else None
+
+
+class ShopCollector(Collector):
+    """Sizes, read when somebody scrapes."""
+
+    def __init__(self, prefix: str, recommender: Recommender) -> None:
+        self._prefix, self._recommender = prefix, recommender
+
+    def collect(self) -> Iterable[GaugeMetricFamily]:
+        shops = list(self._recommender.shops.values())
+        sizes = {
+            "items": ("Items of the catalogue.", sum(len(shop.view.shelf) for shop in shops)),
+            "items_without_vector": (
+                "Items that the champion has no vector of yet.",
+                sum(shop.status().items_without_vector for shop in shops),
+            ),
+            "users_cached": ("Users whose history is in memory.", sum(len(shop.people) for shop in shops)),
+            "exposures_waiting": ("Shown lists that wait to be written.", sum(len(shop.exposures) for shop in shops)),
+            "experiments_running": ("Running experiments.", sum(len(shop.view.experiments) for shop in shops)),
+        }
+        for name, (said, value) in sizes.items():
+            yield GaugeMetricFamily(f"{self._prefix}_{name}", said, value=float(value))
+        family = GaugeMetricFamily(
+            f"{self._prefix}_model_version", "The version that serves; 0 for none.", labels=["model"]
+        )
+        for shop in shops:
+            family.add_metric([shop.model], float(shop.view.champion or 0))
+        yield family
+
+
+@contextlib.asynccontextmanager
+async def open_service(settings: Settings, metrics: Metrics) -> AsyncIterator[Recommender]:
+    """Open everything, follow what others write, and close it in order."""
+    async with contextlib.AsyncExitStack() as stack:
+        database = Database(settings.platform.database_url)
+        stack.callback(database.close)
+        await asyncio.to_thread(database.upgrade)
+        registry = Registry(database, Artifacts(settings.platform.artifacts_url))
+        recommender = Recommender(settings, database, registry, Counters.of(metrics))
+        stack.callback(recommender.close)
+        await asyncio.to_thread(recommender.open_shop, MAIN_TENANT)
+        follower = _Follower(recommender)
+        stack.callback(follower.stop)
+        collector = ShopCollector(metrics.prefix, recommender)
+        metrics.registry.register(collector)
+        stack.callback(metrics.registry.unregister, collector)
+        yield recommender
+
+
+class _Follower:
+    """A thread that looks for news every so often until told to stop."""
+
+    def __init__(self, recommender: Recommender) -> None:
+        self._recommender = recommender
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._loop, name="recommend-follower", daemon=True)
+        self._thread.start()
+
+    def _loop(self) -> None:
+        while not self._stop.wait(self._recommender.settings.poll_s):
+            self._recommender.follow()
+
+    def stop(self) -> None:
+        self._stop.set()
+        self._thread.join()
+
+
+def _of(request: Request) -> Recommender:
+    recommender: Recommender = request.app.state.recommend
+    return recommender
+
+
+Here = Annotated[Recommender, Depends(_of)]

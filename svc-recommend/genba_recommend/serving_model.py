@@ -1,0 +1,158 @@
+"""A version of the towers as a service holds it: item vectors by row of the catalogue, the user tower in ONNX, the prior.
+
+``ServingModel`` is what a bundle holds; ``Aligned`` is the same over one shelf of the catalogue. Needs onnxruntime, not torch.
+Knows no table and no HTTP.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from genba_recommend.bundle import LoadedModel
+from genba_recommend.catalogue import Shelf
+from genba_recommend.dataset import Item, User
+from genba_recommend.features import ItemFeatures, Windows, no_history
+from genba_recommend.index import ExactIndex, Index
+from genba_recommend.people import Person
+from genba_recommend.prior import Prior
+
+Float32s = npt.NDArray[np.float32]
+Int32s = npt.NDArray[np.int32]
+HASHES = "content_hashes.json"  # of the items as they were learnt from, by id
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """An item's vector, (D,), and what it was made from."""
+
+    vector: Float32s
+    content_hash: str
+
+
+@dataclass(frozen=True)
+class ServingModel:
+    """A bundle with its number, and what its items' contents hashed to when they were learnt from, by id."""
+
+    number: int
+    loaded: LoadedModel
+    content_hashes: Mapping[str, str]
+
+    @property
+    def dim(self) -> int:
+        return int(self.loaded.vectors.shape[1])
+
+    @property
+    def prior(self) -> Prior:
+        return self.loaded.prior
+
+    @property
+    def history_len(self) -> int:
+        return self.loaded.encoders.config.history_len
+
+    @classmethod
+    def load(cls, folder: Path, number: int) -> ServingModel:
+        """Raises: BundleUnreadable."""
+        hashes = folder / HASHES
+        return cls(number, LoadedModel.load(folder), json.loads(hashes.read_text("utf-8")) if hashes.exists() else {})
+
+    def warm_up(self) -> None:
+        """Run both towers once: what does not run must not serve."""
+        self.embed_items([Item("")])
+        nothing = self.loaded.items.take(slice(0, 0))
+        self.loaded.embed_users([User("")], no_history(1, length=1), nothing, self.loaded.vectors[:0])
+
+    def embed_items(self, items: Sequence[Item]) -> Float32s:
+        """(B, D) vectors of items, known or new."""
+        return self.loaded.embed_items(items)
+
+    def embed_user(self, person: Person, aligned: Aligned) -> Float32s:
+        """(D,) the vector of somebody with the history that they have now."""
+        rows, windows = aligned.window(person, self.history_len)
+        vector: Float32s = self.loaded.embed_users(
+            [person.user], windows, aligned.features(rows), aligned.vectors[rows]
+        )[0]
+        return vector
+
+
+@dataclass(frozen=True)
+class Aligned:
+    """A version over a shelf of N items: what a list is made from, whole and of one version.
+
+    vectors: (N, D), zeros where there is none.   present: (N,).   bias: (N,), the prior now.
+    """
+
+    model: ServingModel
+    vectors: Float32s
+    genre: Int32s
+    maker: Int32s
+    present: npt.NDArray[np.bool_]
+    index: Index
+    bias: Float32s
+    generation: int = 0  # another one when vectors change; what is remembered of a user is remembered under it
+
+    def window(self, person: Person, length: int) -> tuple[Int32s, Windows]:
+        """The newest items of a history that have a vector: their rows, and the window that counts from 1 in them."""
+        known = [(row, did) for row, did in person.history if row < len(self.present) and self.present[row]]
+        kept = known[:length]
+        width = max(1, len(kept))  # the graph takes any; a short history costs less
+        history, weight = np.zeros((1, width), np.int32), np.zeros((1, width), np.float32)
+        history[0, : len(kept)] = np.arange(1, len(kept) + 1)
+        weight[0, : len(kept)] = [did.weight for _, did in kept]
+        watched = [did.watched_s for _, did in kept if did.watched_s is not None]
+        mean = np.array([sum(watched) / len(watched) if watched else np.nan])
+        rows = np.array([row for row, _ in kept], np.int32)
+        return rows, Windows(history, weight, np.array([len(known)]), mean)
+
+    def features(self, rows: Int32s) -> ItemFeatures:
+        """Of some items, only what users are read with; the other columns have no width."""
+        n = len(rows)
+        ints, floats = np.zeros((n, 0), np.int32), np.zeros((n, 0), np.float32)
+        return ItemFeatures(
+            id=np.zeros(n, np.int32), genre=self.genre[rows], maker=self.maker[rows], performers=ints, tags=ints,
+            text=ints, text_weight=floats, number_bucket=ints, number=floats, embedding=floats,
+        )  # fmt: skip
+
+
+def align(model: ServingModel, shelf: Shelf, extra: Mapping[str, Embedded], *, generation: int) -> Aligned:
+    """A version over a shelf; ``extra`` are vectors newer than the bundle's, by item id. Items without any are not present."""
+    n, loaded = len(shelf), model.loaded
+    vectors = np.zeros((n, model.dim), np.float32)
+    genre = np.zeros((n, loaded.items.genre.shape[1]), np.int32)
+    maker = np.zeros((n, loaded.items.maker.shape[1]), np.int32)
+    present = np.zeros(n, np.bool_)
+    pairs = [(row, at) for at, item_id in enumerate(loaded.ids) if (row := shelf.row(item_id)) is not None]
+    if pairs:
+        rows, places = np.array(pairs).T
+        vectors[rows] = loaded.vectors[places]
+        genre[rows], maker[rows] = loaded.items.genre[places], loaded.items.maker[places]
+        present[rows] = True
+    newer = [(row, each) for item_id, each in extra.items() if (row := shelf.row(item_id)) is not None]
+    if newer:
+        rows = np.array([row for row, _ in newer])
+        vectors[rows] = np.stack([each.vector for _, each in newer])
+        genre[rows], maker[rows] = loaded.encoders.profile_codes([shelf.entries[row].item for row in rows])
+        present[rows] = True
+    return Aligned(model, vectors, genre, maker, present, ExactIndex(vectors), np.zeros(n, np.float32), generation)
+
+
+def missing_or_stale(model: ServingModel, shelf: Shelf, extra: Mapping[str, Embedded]) -> list[int]:
+    """Rows of active items whose vector is not there or was made from something else than the item is now."""
+    in_bundle = model.loaded.row_by_id
+    found = []
+    for row in range(len(shelf)):
+        entry = shelf.entries[row]
+        if not entry.active:
+            continue
+        item_id = entry.item.item_id
+        made_from = extra[item_id].content_hash if item_id in extra else model.content_hashes.get(item_id)
+        if made_from is None and item_id in in_bundle and not model.content_hashes:
+            continue  # a bundle without hashes: taken to be of the catalogue as it is
+        if made_from != entry.content_hash:
+            found.append(row)
+    return found

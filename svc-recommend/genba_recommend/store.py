@@ -1,0 +1,401 @@
+"""Find and write the recommender's rows for one tenant. Transactions are begun and committed by whoever calls.
+
+What of the catalogue somebody may see is decided where lists are made, by the label of each item.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from sqlalchemy import and_, case, delete, func, insert, select, update
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.orm import Session
+
+from genba_recommend.catalogue import Entry
+from genba_recommend.dataset import Item, Kind, User
+from genba_recommend.tables import (
+    Counter,
+    EmbeddingModelVersion,
+    EmbeddingRow,
+    EventRow,
+    ExposureRow,
+    ItemRow,
+    RefreshLog,
+    UserRow,
+    VectorKind,
+)
+
+BATCH = 1000
+SEEN_KINDS = (Kind.LIKE, Kind.VIEW, Kind.DISLIKE)
+_SAYS_SOMETHING = EventRow.kind != int(Kind.IMPRESSION)
+Float32s = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """An event as it is stored."""
+
+    event_id: str
+    user_id: str
+    item_id: str
+    kind: Kind
+    at: datetime
+    day: int
+    weight: float
+    watched_s: float | None = None
+    session_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Deed:
+    """All that one user did with one item. ``at_s``: when it first spoke for the item, None if it never did."""
+
+    item_id: str
+    at_s: float | None
+    weight: float
+    watched_s: float | None
+    seen: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Vector:
+    """A stored vector, (D,), and what it was made from."""
+
+    id: str
+    content_hash: str
+    vector: Float32s
+
+
+def now() -> datetime:
+    """The time that rows are stamped with."""
+    return datetime.now(UTC)
+
+
+def upsert(session: Session, table: type[Any], rows: Sequence[Mapping[str, Any]], *, key: Sequence[str]) -> None:
+    """Insert rows, replacing those of the same key, in batches."""
+    dialect = postgresql if session.get_bind().dialect.name == "postgresql" else sqlite
+    if not rows:
+        return
+    statement = dialect.insert(table.__table__)
+    fresh = {name: statement.excluded[name] for name in rows[0] if name not in key}
+    statement = statement.on_conflict_do_update(index_elements=list(key), set_=fresh)
+    for at in range(0, len(rows), BATCH):
+        session.execute(statement, list(rows[at : at + BATCH]))
+
+
+# --- the catalogue --------------------------------------------------------------------------------------------------
+
+
+def next_revision(session: Session, tenant: str) -> int:
+    """The number of this change to the catalogue; others wait for it until the transaction ends."""
+    dialect = postgresql if session.get_bind().dialect.name == "postgresql" else sqlite
+    made = dialect.insert(Counter).values(tenant=tenant, revision=1)
+    counted = made.on_conflict_do_update(index_elements=["tenant"], set_={"revision": Counter.revision + 1})
+    found: int = session.scalars(
+        counted.returning(Counter.revision), execution_options={"populate_existing": True}
+    ).one()
+    return found
+
+
+def put_items(session: Session, tenant: str, entries: Sequence[Entry]) -> int:
+    """Add or replace items; the last of several with one id counts. Returns: the change's revision."""
+    revision, moment = next_revision(session, tenant), now()
+    latest = {entry.item.item_id: entry for entry in entries}
+    rows = [
+        {
+            "tenant": tenant,
+            "item_id": item_id,
+            "document": document_of(entry),
+            "clearance": entry.clearance,
+            "active": entry.active,
+            "content_hash": entry.content_hash,
+            "revision": revision,
+            "updated_at": moment,
+        }
+        for item_id, entry in latest.items()
+    ]
+    upsert(session, ItemRow, rows, key=("tenant", "item_id"))
+    return revision
+
+
+def document_of(entry: Entry) -> dict[str, Any]:
+    """An item as its row holds it: what is empty is left out."""
+    fields = {name: value for name, value in asdict(entry.item).items() if value not in (None, "", ())}
+    del fields["item_id"]
+    return {**fields, **({"regions": entry.regions} if entry.regions else {})}
+
+
+def entries(session: Session, tenant: str, *, after: int = 0) -> tuple[list[Entry], int]:
+    """Items changed after a revision, in the order of their ids, and the newest revision among them."""
+    columns = (
+        ItemRow.item_id,
+        ItemRow.document,
+        ItemRow.clearance,
+        ItemRow.active,
+        ItemRow.content_hash,
+        ItemRow.revision,
+    )
+    query = select(*columns).where(ItemRow.tenant == tenant, ItemRow.revision > after).order_by(ItemRow.item_id)
+    found, newest = [], after
+    for item_id, document, clearance, active, content_hash, revision in session.execute(query).yield_per(5000):
+        regions = tuple(document.pop("regions", ()))
+        lists: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value for name, value in document.items()
+        }
+        found.append(Entry(Item(item_id=item_id, **lists), regions, clearance, active, content_hash))
+        newest = max(newest, revision)
+    return found, newest
+
+
+def revision(session: Session, tenant: str) -> int:
+    """The number of the last change to the catalogue."""
+    return session.scalar(select(Counter.revision).where(Counter.tenant == tenant)) or 0
+
+
+# --- users ----------------------------------------------------------------------------------------------------------
+
+
+def put_users(session: Session, tenant: str, users: Sequence[User]) -> None:
+    """Add or replace users."""
+    moment = now()
+    latest = {user.user_id: user for user in users}
+    rows = [{"tenant": tenant, **asdict(user), "updated_at": moment} for user in latest.values()]
+    upsert(session, UserRow, rows, key=("tenant", "user_id"))
+
+
+def user(session: Session, tenant: str, user_id: str) -> User:
+    """A user; one of whom nothing was sent has nothing but the id."""
+    row = session.get(UserRow, (tenant, user_id))
+    return User(user_id) if row is None else User(user_id, row.age_range, row.region, row.sessions_per_week)
+
+
+def users(session: Session, tenant: str) -> Iterator[User]:
+    """All users that were sent."""
+    columns = (UserRow.user_id, UserRow.age_range, UserRow.region, UserRow.sessions_per_week)
+    query = select(*columns).where(UserRow.tenant == tenant).order_by(UserRow.user_id)
+    return (User(*row) for row in session.execute(query).yield_per(5000))
+
+
+def erase_user(session: Session, tenant: str, user_id: str) -> tuple[int, int]:
+    """Delete everything of a user. Returns: how many events and shown lists there were."""
+    gone = []
+    for table in (EventRow, ExposureRow, UserRow):
+        done: Any = session.execute(delete(table).where(table.tenant == tenant, table.user_id == user_id))
+        gone.append(int(done.rowcount))
+    session.execute(
+        delete(EmbeddingRow).where(
+            EmbeddingRow.tenant == tenant, EmbeddingRow.kind == "user", EmbeddingRow.id == user_id
+        )
+    )
+    return gone[0], gone[1]
+
+
+# --- events ---------------------------------------------------------------------------------------------------------
+
+
+def add_events(session: Session, tenant: str, events: Sequence[Event]) -> list[Event]:
+    """Add events that are not there yet. Returns: those that were added, in the order given."""
+    dialect = postgresql if session.get_bind().dialect.name == "postgresql" else sqlite
+    moment = now()
+    first: dict[str, Event] = {}
+    for event in events:
+        first.setdefault(event.event_id, event)
+    rows = [
+        {
+            "tenant": tenant,
+            "event_id": event.event_id,
+            "user_id": event.user_id,
+            "item_id": event.item_id,
+            "kind": int(event.kind),
+            "at": event.at,
+            "day": event.day,
+            "watched_s": event.watched_s,
+            "weight": event.weight,
+            "session_id": event.session_id,
+            "received_at": moment,
+        }
+        for event in first.values()
+    ]
+    table: Any = EventRow.__table__
+    adding = dialect.insert(table).on_conflict_do_nothing(index_elements=["tenant", "event_id"])
+    added: set[str] = set()
+    for at in range(0, len(rows), BATCH):
+        added.update(session.scalars(adding.returning(table.c.event_id), rows[at : at + BATCH]))
+    return [event for event in first.values() if event.event_id in added]
+
+
+def deeds(session: Session, tenant: str, *, user_id: str | None = None) -> Iterator[tuple[str, Deed]]:
+    """What a user, or every user, has done with each item that they touched: user by user."""
+    speaks = EventRow.weight > 0
+    is_seen = EventRow.kind.in_([int(kind) for kind in SEEN_KINDS])
+    query = (
+        select(
+            EventRow.user_id,
+            EventRow.item_id,
+            func.min(case((speaks, EventRow.at))),
+            func.max(EventRow.weight),
+            func.max(EventRow.watched_s),
+            func.max(case((is_seen, 1), else_=0)),
+        )
+        .where(EventRow.tenant == tenant, _SAYS_SOMETHING)
+        .group_by(EventRow.user_id, EventRow.item_id)
+        .order_by(EventRow.user_id)
+    )
+    if user_id is not None:
+        query = query.where(EventRow.user_id == user_id)
+    for user, item_id, at, weight, watched_s, saw in session.execute(query).yield_per(10_000):
+        yield user, Deed(item_id, None if at is None else at.timestamp(), float(weight), watched_s, seen=bool(saw))
+
+
+def seqs_after(session: Session, tenant: str, seq: int, *, limit: int) -> Sequence[int]:
+    """Places in the order of arrival of events that say something, after one."""
+    query = select(EventRow.seq).where(EventRow.tenant == tenant, EventRow.seq > seq, _SAYS_SOMETHING)
+    return session.scalars(query.order_by(EventRow.seq).limit(limit)).all()
+
+
+def events_after(session: Session, tenant: str, seq: int, *, limit: int) -> Iterator[tuple[int, Event]]:
+    """Events that say something and arrived after a place, in the order of arrival."""
+    row = EventRow
+    columns = (row.seq, row.event_id, row.user_id, row.item_id, row.kind, row.at, row.day, row.weight, row.watched_s)
+    query = select(*columns).where(row.tenant == tenant, row.seq > seq, _SAYS_SOMETHING).order_by(row.seq).limit(limit)
+    for place, event_id, user_id, item_id, kind, at, day, weight, watched_s in session.execute(query):
+        yield place, Event(event_id, user_id, item_id, Kind(kind), at, day, weight, watched_s)
+
+
+def last_seq(session: Session) -> int:
+    """The place of the newest event of all tenants."""
+    return session.scalar(select(func.max(EventRow.seq))) or 0
+
+
+def daily_counts(session: Session, tenant: str, *, since_day: int, up_to_seq: int) -> Iterator[tuple[str, int, float]]:
+    """(item id, day, weight) over events that speak for items, up to a place in the order of arrival."""
+    query = (
+        select(EventRow.item_id, EventRow.day, func.sum(EventRow.weight))
+        .where(EventRow.tenant == tenant, EventRow.day >= since_day, EventRow.weight > 0, EventRow.seq <= up_to_seq)
+        .group_by(EventRow.item_id, EventRow.day)
+    )
+    return ((item_id, day, float(weight)) for item_id, day, weight in session.execute(query).yield_per(10_000))
+
+
+def segment_counts(
+    session: Session, tenant: str, *, since_day: int, up_to_seq: int
+) -> Iterator[tuple[str | None, str | None, str, float, int]]:
+    """(age range, region, item id, weight, events) over events that speak for items, by users of whom either is known."""
+    of_user = and_(UserRow.tenant == EventRow.tenant, UserRow.user_id == EventRow.user_id)
+    query = (
+        select(UserRow.age_range, UserRow.region, EventRow.item_id, func.sum(EventRow.weight), func.count())
+        .join(UserRow, of_user)
+        .where(EventRow.tenant == tenant, EventRow.day >= since_day, EventRow.weight > 0, EventRow.seq <= up_to_seq)
+        .group_by(UserRow.age_range, UserRow.region, EventRow.item_id)
+    )
+    return ((age, region, item_id, float(w), int(n)) for age, region, item_id, w, n in session.execute(query))
+
+
+# --- vectors --------------------------------------------------------------------------------------------------------
+
+
+def put_vectors(session: Session, tenant: str, version: int, kind: VectorKind, vectors: Sequence[Vector]) -> None:
+    """Write vectors, replacing older ones."""
+    moment = now()
+    rows = [
+        {
+            "tenant": tenant,
+            "version": version,
+            "kind": kind,
+            "id": each.id,
+            "content_hash": each.content_hash,
+            "vector": np.ascontiguousarray(each.vector, "<f4").tobytes(),
+            "made_at": moment,
+        }
+        for each in vectors
+    ]
+    upsert(session, EmbeddingRow, rows, key=("tenant", "version", "kind", "id"))
+
+
+def vectors(session: Session, tenant: str, version: int, kind: VectorKind) -> Iterator[Vector]:
+    """All vectors of a kind under a version."""
+    query = select(EmbeddingRow.id, EmbeddingRow.content_hash, EmbeddingRow.vector).where(
+        EmbeddingRow.tenant == tenant, EmbeddingRow.version == version, EmbeddingRow.kind == kind
+    )
+    rows = session.execute(query).yield_per(5000)
+    return (Vector(id_, content_hash, np.frombuffer(blob, "<f4")) for id_, content_hash, blob in rows)
+
+
+def vector_hashes(session: Session, tenant: str, version: int, kind: VectorKind) -> dict[str, str]:
+    """What each vector under a version was made from."""
+    query = select(EmbeddingRow.id, EmbeddingRow.content_hash).where(
+        EmbeddingRow.tenant == tenant, EmbeddingRow.version == version, EmbeddingRow.kind == kind
+    )
+    return {id_: content_hash for id_, content_hash in session.execute(query)}  # noqa: C416 (dict() of rows does not type)
+
+
+def add_model_version(session: Session, *, model: str, version: int, tower: str, path: str) -> None:
+    """Note a version that refreshes may embed for."""
+    row = {
+        "model": model,
+        "version": version,
+        "tower": tower,
+        "path": path,
+        "active": False,
+        "refreshes": 0,
+        "created_at": now(),
+    }
+    session.execute(insert(EmbeddingModelVersion).values(**row))
+
+
+def mark_active(session: Session, model: str, version: int | None) -> None:
+    """Repeat which version serves; writes nothing when it is known already."""
+    table = EmbeddingModelVersion
+    is_it = table.version == version if version is not None else table.version.is_(None)
+    wrong = session.scalar(
+        select(func.count()).where(table.model == model, ((~is_it) & table.active) | (is_it & ~table.active))
+    )
+    if wrong:
+        session.execute(update(table).where(table.model == model).values(active=is_it))
+
+
+def refreshes(session: Session, model: str) -> dict[int, int]:
+    """How many refreshes each version has had."""
+    query = select(EmbeddingModelVersion.version, EmbeddingModelVersion.refreshes)
+    rows = session.execute(query.where(EmbeddingModelVersion.model == model))
+    return {version: count for version, count in rows}  # noqa: C416 (dict() of rows does not type)
+
+
+def note_refresh(session: Session, model: str, version: int) -> None:
+    """A refresh of a version has ended: readers take up what it wrote."""
+    table = EmbeddingModelVersion
+    session.execute(
+        update(table)
+        .where(table.model == model, table.version == version)
+        .values(refreshes=table.refreshes + 1, refreshed_at=now())
+    )
+
+
+# --- the refresh log and shown lists --------------------------------------------------------------------------------
+
+
+def log_refresh(session: Session, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write lines of a refresh."""
+    if rows:
+        session.execute(insert(RefreshLog), [{"at": now(), **row} for row in rows])
+
+
+def prune_refresh_log(session: Session, *, before: datetime) -> None:
+    """Forget lines of before a moment."""
+    session.execute(delete(RefreshLog).where(RefreshLog.at < before))
+
+
+def add_exposures(session: Session, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write lists as they were shown."""
+    if rows:
+        session.execute(insert(ExposureRow), list(rows))
+
+
+def prune_exposures(session: Session, *, before: datetime) -> None:
+    """Forget lists that were shown before a moment."""
+    session.execute(delete(ExposureRow).where(ExposureRow.at < before))

@@ -1,0 +1,101 @@
+"""A service with a model: a generated world in its database, a worker in the test's thread, versions trained in seconds."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from tests.recommend.shop_world import Service
+
+from genba_recommend.generator import Size, World, generate
+from genba_shared.jobs import Jobs
+from genba_shared.principal import Principal
+from genba_training.recipes import load, validate
+from genba_training.runner import Runner
+from genba_training.settings import Settings as TrainingSettings
+
+QUICK = {
+    "max_epochs": 2,
+    "places_per_epoch": 4000,
+    "dim": 16,
+    "history_len": 20,
+    "gate_over_popularity": None,
+    "gate_below_champion": None,
+}
+ROWS_AT_ONCE = 5000
+LEASE_S = 2.0  # of an attempt; a test that kills one waits for it
+
+
+@dataclass
+class Trained:
+    """A service over a generated world."""
+
+    service: Service
+    world: World
+    runner: Runner
+    principal: Principal
+    jobs: list[str] = field(default_factory=list)
+
+    def run(self, recipe: str, **params: Any) -> Any:
+        """Submit and run one job to its end; the job."""
+        known = self.runner.recipes.by_name[recipe]
+        accepted = validate(known, params).model_dump(mode="json")
+        job = self.runner.jobs.submit(
+            recipe, accepted, principal=self.principal, idempotency_key=f"job-{len(self.jobs)}",
+            queue=known.queue, max_attempts=known.max_attempts,
+        )  # fmt: skip
+        self.jobs.append(job.id)
+        self.runner.run(job.id)
+        return self.runner.jobs.peek(job.id)
+
+    def again(self) -> Any:
+        """Run the last job again, once the lease of the attempt that died has run out."""
+        time.sleep(LEASE_S + 0.1)
+        self.runner.run(self.jobs[-1])
+        return self.runner.jobs.peek(self.jobs[-1])
+
+    def train(self, **params: Any) -> Any:
+        """A new version, promoted and taken up."""
+        job = self.run("recommend.two_tower", **{**QUICK, **params})
+        assert job.status == "succeeded", job.error
+        self.take_up()
+        return job
+
+    def take_up(self) -> None:
+        """What the service does by itself within half a second."""
+        self.service.shop.live.refresh()
+        self.service.follow()
+
+
+def fill(service: Service, size: Size, *, seed: int = 0) -> World:
+    """Send a generated world to the service."""
+    world = generate(size, seed=seed)
+    later_by_s = int(time.time()) - 3600 - int(world.events.at_s.max())  # so that it ends an hour ago
+    for path, key, rows in (
+        ("/items", "items", list(world.item_rows(later_by_s=later_by_s))),
+        ("/users", "users", list(world.user_rows())),
+        ("/events", "events", list(world.event_rows(later_by_s=later_by_s))),
+    ):
+        send: Callable[..., Any] = service.post if path == "/events" else service.put
+        for at in range(0, len(rows), ROWS_AT_ONCE):
+            answer = send(path, {key: [dict(row) for row in rows[at : at + ROWS_AT_ONCE]]})
+            assert answer.status_code == 200, answer.text
+            assert not answer.json()["rejected"], answer.text[:500]
+    service.follow()
+    return world
+
+
+def runner_for(service: Service) -> Runner:
+    """A worker over the same database and artifacts."""
+    platform = service.recommend.settings.platform
+    return Runner(
+        jobs=Jobs(service.recommend.database),
+        recipes=load(["genba_recommend.training:RECIPES"]),
+        artifacts=service.recommend.registry.artifacts,
+        settings=TrainingSettings(
+            platform=platform, recipes=("genba_recommend.training:RECIPES",), heartbeat_s=0.2, lease_s=LEASE_S
+        ),
+        owner="worker-1",
+    )

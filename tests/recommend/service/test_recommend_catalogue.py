@@ -1,0 +1,148 @@
+"""The catalogue, users and events over HTTP: bulk, idempotent, a bad row alone, nothing lost."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import pytest
+from sqlalchemy import func, select
+from tests.recommend.shop_world import Service, event, ids, item
+
+from genba_recommend.tables import EventRow
+from genba_shared.principal import Clearance
+
+
+def stored_events(service: Service) -> int:
+    with service.recommend.database.read() as session:
+        return session.scalar(select(func.count()).select_from(EventRow)) or 0
+
+
+def test_a_malformed_row_fails_alone_with_its_index(service: Service) -> None:
+    rows = [item(1), {**item(2), "price": -1}, "no object", item(3), {**item(4), "gnre": ["drama"]}]
+    answer = service.put("/items", {"items": rows})
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["accepted"] == 2
+    assert [(each["index"], each["errors"][0]["field"]) for each in answer.json()["rejected"]] == [
+        (1, "price"), (2, "row"), (4, "gnre"),
+    ]  # fmt: skip
+    assert sorted(ids(service.get("/popular").json())) == ["v1", "v3"]
+
+
+def test_a_request_of_which_no_row_can_be_taken_is_a_problem_that_names_them(service: Service) -> None:
+    answer = service.post("/events", {"events": [{"event_id": "e1"}, {**event(2, "u1", "v1"), "kind": "lick"}]})
+    assert answer.status_code == 422
+    named = {error["field"] for error in answer.json()["errors"]}
+    assert {"events.0.user_id", "events.0.item_id", "events.0.kind", "events.1.kind"} <= named
+
+
+def test_an_event_that_is_sent_twice_counts_once(service: Service) -> None:
+    service.items(item(1), item(2))
+    first = service.events(event(1, "u1", "v1"), event(2, "u1", "v2"), event(1, "u1", "v1"))
+    assert (first["accepted"], first["duplicates"]) == (2, 1)
+    again = service.events(event(1, "u1", "v1"), event(3, "u2", "v1"))
+    assert (again["accepted"], again["duplicates"]) == (1, 1)
+    assert stored_events(service) == 3
+
+
+def test_an_event_of_an_unknown_item_is_kept_and_counts_as_soon_as_the_item_comes(service: Service) -> None:
+    service.items(item(1))
+    said = service.events(event(1, "u1", "v9"), event(2, "u2", "v9"), event(3, "u3", "v1"))
+    assert (said["accepted"], said["unknown_item_events"], said["unknown_items"]) == (3, 2, ["v9"])
+    service.follow()
+    service.items(item(9))
+    assert ids(service.get("/trending").json())[0] == "v9"
+    assert "v9" not in ids(service.list("u1"))  # they liked it before we knew it
+
+
+def test_an_event_of_tomorrow_is_refused_and_the_others_are_taken(service: Service) -> None:
+    service.items(item(1))
+    said = service.events(event(1, "u1", "v1", days_ago=-1), event(2, "u1", "v1"))
+    assert (said["accepted"], said["rejected"][0]["index"], said["rejected"][0]["errors"][0]["field"]) == (1, 0, "at")
+
+
+def test_an_item_that_is_replaced_or_taken_off_changes_every_list_at_once(service: Service) -> None:
+    service.items(*(item(n) for n in range(1, 5)))
+    assert set(ids(service.list("u1", genre="comedy"))) == set()
+    service.items(item(2, genre="comedy"), {**item(3), "active": False})
+    assert ids(service.list("u1", genre="comedy")) == ["v2"]
+    assert set(ids(service.list("u1"))) == {"v1", "v2", "v4"}
+
+
+def test_too_many_rows_are_refused_and_too_many_writers_told_to_wait(service: Service) -> None:
+    settings = service.recommend.settings.model_copy(update={"max_rows": 2})
+    service.recommend.settings = settings
+    answer = service.put("/items", {"items": [item(n) for n in range(3)]})
+    assert (answer.status_code, answer.json()["max_rows"]) == (413, 2)
+    busy = service.recommend._ingesting
+    taken = [busy.acquire(blocking=False) for _ in range(settings.ingest_at_once)]
+    assert all(taken)
+    refused = service.put("/items", {"items": [item(1)]})
+    assert refused.status_code == 429
+    assert refused.headers["retry-after"] == "1"
+    busy.release(len(taken))
+    assert service.put("/items", {"items": [item(1)]}).status_code == 200
+
+
+def test_what_several_send_at_once_is_all_there(service: Service) -> None:
+    service.items(*(item(n) for n in range(8)))
+
+    def send(part: int) -> None:
+        service.events(*(event(100 * part + n, f"u{part}", f"v{n % 8}") for n in range(50)))
+
+    threads = [threading.Thread(target=send, args=(part,)) for part in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert stored_events(service) == 200
+
+
+def test_a_user_is_erased_with_everything(service: Service) -> None:
+    service.items(item(1), item(2))
+    service.put("/users", {"users": [{"user_id": "u1", "age_range": "25-34"}]})
+    service.events(event(1, "u1", "v1"), event(2, "u2", "v1"))
+    assert "v1" not in ids(service.list("u1"))
+    assert service.delete("/users/u1").json()["events"] == 1
+    assert "v1" in ids(service.list("u1"))
+    assert stored_events(service) == 1
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body"),
+    [
+        ("PUT", "/items", {"items": [item(1)]}),
+        ("PUT", "/users", {"users": [{"user_id": "u1"}]}),
+        ("POST", "/events", {"events": [event(1, "u1", "v1")]}),
+        ("POST", "/users/u1/embedding", None),
+        ("DELETE", "/users/u1", None),
+    ],
+)
+def test_a_viewer_reads_and_does_not_write(sqlite_service: Service, method: str, path: str, body: Any) -> None:
+    client, headers = sqlite_service.client, sqlite_service.headers("viewer")
+    assert client.request(method, f"/v1/recommend{path}", json=body, headers=headers).status_code == 403
+    assert sqlite_service.get("/users/u1/items", "viewer").status_code == 200
+
+
+def test_an_item_above_somebodys_clearance_is_on_none_of_their_lists(sqlite_service: Service) -> None:
+    service = sqlite_service
+    service.items(item(1), {**item(2), "clearance": "confidential"}, clearance=Clearance.CONFIDENTIAL)
+    refused = service.put("/items", {"items": [{**item(3), "clearance": "secret"}]})
+    assert refused.status_code == 422
+    for path in ("/popular", "/users/u1/items", "/items/v1/similar"):
+        assert "v2" not in ids(service.get(path).json()), path
+    assert service.get("/items/v2/similar").status_code == 404
+    high = service.get("/popular", clearance=Clearance.SECRET)
+    assert set(ids(high.json())) == {"v1", "v2"}
+    low = service.get("/popular", params={"clearance": "internal"}, clearance=Clearance.SECRET)
+    assert ids(low.json()) == ["v1"]
+
+
+def test_tenants_do_not_see_each_other(sqlite_service: Service) -> None:
+    service = sqlite_service
+    service.items(item(1))
+    service.items(item(1), item(2), tenant="other")
+    service.events(event(1, "u1", "v1"))
+    assert ids(service.get("/popular").json()) == ["v1"]
+    assert "v1" in ids(service.get("/users/u1/items", tenant="other").json())
+    assert ids(service.get("/users/u1/items").json()) == []

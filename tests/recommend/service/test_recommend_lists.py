@@ -1,0 +1,145 @@
+"""Lists without a model: the chain from segment to popular, filters, and a like that counts at once."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from sqlalchemy.orm import Session
+from tests.recommend.shop_world import Service, event, ids, item
+
+from genba_recommend import store
+from genba_recommend.dataset import Item, Kind
+
+
+def test_the_list_says_which_source_made_it_and_why_the_better_ones_did_not(service: Service) -> None:
+    assert service.list("u1")["passed_over"][-1] == {"source": "popular", "why": "no_items"}
+    service.items(*(item(n) for n in range(6)))
+    made = service.list("u1")
+    assert made["source"] == "popular"
+    assert ids(made) == [f"v{n}" for n in range(6)]  # nothing is known yet: the newest first
+    assert made["passed_over"] == [
+        {"source": "personal", "why": "no_model"},
+        {"source": "segment", "why": "no_profile"},
+        {"source": "trending", "why": "nothing_allowed"},
+    ]
+    service.events(*(event(n, f"w{n}", "v5") for n in range(3)))
+    service.follow()
+    made = service.list("u1")
+    assert (made["source"], ids(made)[0]) == ("trending", "v5")
+    assert made["items"][0]["reasons"][0] == {
+        "kind": "trending",
+        "en": "Trending now",
+        "ja": "いま話題",
+        "item_id": None,
+    }
+    assert made["items"][1]["source"] == "popular"
+
+
+def test_what_was_popular_for_months_is_popular_and_what_is_new_trends(service: Service) -> None:
+    service.items(*(item(n) for n in range(4)))
+    old = [event(n, f"a{n}", "v1", days_ago=20) for n in range(10)]
+    new = [event(100 + n, f"b{n}", "v2", days_ago=0.1) for n in range(4)]
+    service.events(*old, *new)
+    service.follow()
+    assert ids(service.get("/popular").json())[:2] == ["v1", "v2"]
+    assert ids(service.get("/trending").json())[0] == "v2"
+
+
+def test_users_alike_make_a_segment(service: Service) -> None:
+    service.items(*(item(n) for n in range(6)))
+    young = [{"user_id": f"y{n}", "age_range": "18-24", "region": "Kanto"} for n in range(60)]
+    service.put("/users", {"users": [*young, {"user_id": "new", "age_range": "18-24", "region": "Kanto"}]})
+    service.events(*(event(n, f"y{n}", "v3") for n in range(60)), *(event(900 + n, f"z{n}", "v1") for n in range(80)))
+    service.follow()
+    made = service.list("new")
+    assert (made["source"], ids(made)[0]) == ("segment", "v3")
+    assert service.list("stranger")["source"] == "trending"
+    service.shop._counting = type(service.shop._counting)("default", service.recommend.settings)
+    with service.recommend.database.read() as session:  # as after a restart
+        service.shop._counting.count_all(session, service.shop._shelf)
+    service.shop._look()
+    assert ids(service.list("new"))[0] == "v3"
+
+
+def test_a_like_changes_the_next_list_without_a_batch(service: Service) -> None:
+    service.items(*(item(n) for n in range(4)))
+    assert "v2" in ids(service.list("u1"))
+    service.events(event(1, "u1", "v2"))
+    assert "v2" not in ids(service.list("u1"))
+    assert "v2" in ids(service.list("u1", seen="kept"))
+    service.events(event(2, "u1", "v3", "dislike"), event(3, "u1", "v0", "impression"))
+    assert set(ids(service.list("u1"))) == {"v0", "v1"}
+
+
+def test_what_another_process_wrote_is_taken_up(service: Service) -> None:
+    service.items(*(item(n) for n in range(3)))
+    service.list("u1")
+
+    def write(session: Session) -> None:
+        seen = store.Event("x1", "u1", "v1", Kind.LIKE, store.now(), 20_000, 1.0)
+        store.add_events(session, "default", [seen])
+        entries, _ = store.entries(session, "default")
+        store.put_items(session, "default", [type(entries[0])(Item("v7", title="from elsewhere"))])
+
+    with service.recommend.database.transaction() as session:
+        write(session)
+    service.follow()
+    assert set(ids(service.list("u1"))) == {"v0", "v2", "v7"}
+
+
+@pytest.mark.parametrize(
+    ("filters", "expected"),
+    [
+        ({"genre": "comedy"}, {"v4", "v5"}),
+        ({"genre": ["comedy", "noir"]}, {"v4", "v5", "v6"}),
+        ({"maker": "maker 0"}, {"v0", "v3", "v6"}),
+        ({"tags": ["tag 1", "tag 2"]}, {"v1", "v2", "v6", "v7"}),
+        ({"price_max": 150}, {"v0", "v1", "v7"}),
+        ({"price_min": 500, "price_max": 600}, {"v5", "v6"}),
+        ({"duration_min_s": 1000}, {"v7"}),
+        ({"genre": "comedy", "price_max": 400}, {"v4"}),
+        ({"region": "Kansai", "genre": "drama"}, {"v0", "v1", "v2", "v7"}),
+        ({"exclude": ["v0", "v1"], "genre": "drama"}, {"v2", "v3", "v7"}),
+        ({"genre": "nothing has it"}, set()),
+    ],
+)
+def test_filters_keep_to_what_was_asked_for(
+    sqlite_service: Service, filters: dict[str, Any], expected: set[str]
+) -> None:
+    service = sqlite_service
+    service.items(
+        *(item(n) for n in range(3)), {**item(3), "regions": ["Kanto"]},
+        item(4, "comedy"), item(5, "comedy"), item(6, "noir"), {**item(7), "duration_s": 1200},
+    )  # fmt: skip
+    assert set(ids(service.list("u1", **filters))) == expected
+
+
+@pytest.mark.parametrize(
+    "filters", [{"gnre": "x"}, {"k": 0}, {"k": 201}, {"diversity": 2}, {"price_min": "nan"}, {"seen": "x"}]
+)
+def test_a_filter_that_cannot_be_meant_is_refused(sqlite_service: Service, filters: dict[str, Any]) -> None:
+    assert sqlite_service.get("/users/u1/items", params=filters).status_code == 422
+
+
+def test_items_like_one_share_its_words_while_there_is_no_model(sqlite_service: Service) -> None:
+    service = sqlite_service
+    service.items(item(0, "noir"), item(1, "noir"), item(2, "drama"), item(6, "noir"))
+    made = service.get("/items/v0/similar").json()
+    assert (made["source"], ids(made)[:2]) == ("similar", ["v6", "v1"])  # v6 is also of the same maker
+    assert made["items"][0]["reasons"][0]["ja"] == "「Video 0」に似ています"
+    assert service.get("/items/nothing/similar").status_code == 404
+
+
+def test_an_anonymous_session_is_served_and_not_kept(sqlite_service: Service) -> None:
+    service = sqlite_service
+    service.items(*(item(n) for n in range(4)))
+    answer = service.post("/sessions/items", {"items": ["v1", "v3", "unknown"]})
+    assert answer.status_code == 200
+    assert set(ids(answer.json())) == {"v0", "v2"}
+
+
+def test_a_vector_is_refused_while_nothing_serves(sqlite_service: Service) -> None:
+    answer = sqlite_service.post("/users/u1/embedding")
+    assert answer.status_code == 409
+    assert "recommend.two_tower" in answer.json()["detail"]

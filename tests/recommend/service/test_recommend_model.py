@@ -1,0 +1,388 @@
+"""The recommender with a model: trained by a job, served at once, swapped whole, refreshed bit by bit, rolled back."""
+
+from __future__ import annotations
+
+import http.server
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from typing import Any, Self
+
+import numpy as np
+import pytest
+from sqlalchemy import delete, func, select
+from tests.recommend.model_world import Trained, fill, runner_for
+from tests.recommend.shop_world import Service, event, ids, item
+
+from genba_recommend import refreshing
+from genba_recommend.catalogue import Wanted
+from genba_recommend.generator import Size
+from genba_recommend.lists import Ask, for_person
+from genba_recommend.serving_model import ServingModel, align
+from genba_recommend.tables import EmbeddingModelVersion, EmbeddingRow, ExposureRow, RefreshLog
+from genba_shared.principal import Principal
+
+SIZE = Size(items=120, users=60, days=20)
+
+
+@pytest.fixture
+def trained(sqlite_service: Service, principal: Callable[..., Principal]) -> Trained:
+    """A service over a generated world, with no model yet."""
+    world = fill(sqlite_service, SIZE)
+    return Trained(sqlite_service, world, runner_for(sqlite_service), principal("engineer"))
+
+
+def users_with_history(trained: Trained, n: int = 5) -> list[str]:
+    """Users who would get a personal list."""
+    counts = np.bincount(trained.world.events.of("like").users, minlength=SIZE.users)
+    return [trained.world.user_id(int(user)) for user in np.argsort(-counts)[:n]]
+
+
+def test_a_version_is_trained_promoted_served_and_rolled_back(
+    service: Service, principal: Callable[..., Principal]
+) -> None:
+    """The whole life of a model, on both databases."""
+    trained = Trained(service, fill(service, SIZE), runner_for(service), principal("engineer"))
+    [user] = users_with_history(trained, 1)
+    assert service.list(user)["passed_over"][0] == {"source": "personal", "why": "no_model"}
+    job = trained.train()
+    assert job.result["registered"]["outcome"] == "promoted"
+    first = service.list(user)
+    assert (first["source"], first["model_version"], first["index"]) == ("personal", 1, "exact")
+    assert {each["source"] for each in first["items"]} == {"personal"}
+    trained.train(max_epochs=4)
+    second = service.list(user)
+    assert second["model_version"] == 2
+    service.recommend.registry.rollback(service.shop.model, by="test", reason="back")
+    trained.take_up()
+    assert ids(service.list(user)) == ids(first)
+    with service.recommend.database.read() as session:
+        rows = session.execute(select(EmbeddingModelVersion.version, EmbeddingModelVersion.active)).all()
+    assert sorted(map(tuple, rows)) == [(1, True), (2, False)]
+    assert trained.run("recommend.refresh").result["value"]["users"] > 0
+    vector = service.post(f"/users/{user}/embedding").json()
+    assert np.linalg.norm(vector["vector"]) == pytest.approx(1.0, abs=1e-4)
+
+
+def test_too_few_likes_fail_the_job_and_say_how_many_are_needed(
+    sqlite_service: Service, principal: Callable[..., Principal]
+) -> None:
+    sqlite_service.items(*(item(n) for n in range(20)))
+    sqlite_service.events(*(event(n, f"u{n}", f"v{n}") for n in range(20)))
+    trained = Trained(sqlite_service, None, runner_for(sqlite_service), principal("engineer"))  # type: ignore[arg-type]
+    job = trained.run("recommend.two_tower")
+    assert (job.status, job.error["needed"], job.error["found"]) == ("failed", 200, 20)
+    assert "needs 200 likes" in job.error["detail"]
+    assert trained.run("recommend.refresh").status == "failed"
+
+
+def test_a_version_that_misses_its_gate_is_registered_and_does_not_serve(trained: Trained) -> None:
+    job = trained.train(gate_over_popularity=0.9)
+    assert job.result["registered"]["outcome"] == "gate_failed"
+    assert trained.service.get("/status").json()["model_version"] is None
+    dry = trained.run("recommend.two_tower", dry_run=True)
+    assert dry.result["value"]["dry_run"]
+    assert len(trained.service.recommend.registry.versions(trained.service.shop.model)) == 1
+
+
+def test_a_like_moves_the_users_vector_and_their_next_list(trained: Trained) -> None:
+    trained.train()
+    service = trained.service
+    service.items(item(9001, "unheard of"), item(9002))
+    made = service.list("newcomer")
+    assert made["source"] == "trending"
+    assert {"source": "personal", "why": "no_history"} in made["passed_over"]
+    liked = ids(service.list("newcomer"))[0]
+    service.events({"event_id": "fresh", "user_id": "newcomer", "item_id": liked, "kind": "like"})
+    after = service.list("newcomer")
+    assert (after["source"], after["model_version"]) == ("personal", 1)
+    assert liked not in ids(after)
+    named = [reason for each in after["items"] for reason in each["reasons"] if reason["kind"] == "because_of"]
+    assert named
+    assert {reason["item_id"] for reason in named} == {liked}
+    session = service.post("/sessions/items", {"items": [liked]}).json()
+    assert session["source"] == "personal"
+
+
+def test_an_item_that_training_never_saw_is_listed_at_once(trained: Trained) -> None:
+    trained.train()
+    service = trained.service
+    [user] = users_with_history(trained, 1)
+    genre = trained.service.shop.view.shelf.entries[0].item.genre[0]
+    service.items(item(7001, genre), item(7002, "never heard of"))
+    everything = ids(service.list(user, k=200))
+    assert {"v7001", "v7002"} <= set(everything)
+    assert service.get("/items/v7001/similar").json()["index"] == "exact"
+
+
+def test_exploration_writes_down_the_chance_of_every_place(trained: Trained) -> None:
+    trained.train()
+    [user] = users_with_history(trained, 1)
+    made = trained.service.list(user, k=10, explore=0.3)
+    chances = [each["propensity"] for each in made["items"]]
+    assert chances[:7] == [1.0] * 7
+    assert all(0 < chance < 1 for chance in chances[7:])
+    assert made["items"][-1]["reasons"][0]["kind"] == "explored"
+    trained.service.follow()
+    with trained.service.recommend.database.read() as session:
+        [row] = session.scalars(select(ExposureRow)).all()
+        assert row.propensities == pytest.approx(chances)
+        assert (row.list_id, row.version) == (made["list_id"], 1)
+
+
+def test_diversity_is_a_dial(trained: Trained) -> None:
+    trained.train()
+    [user] = users_with_history(trained, 1)
+    shop = trained.service.shop
+    person = shop.person(user)
+    distances = []
+    for diversity in (0.0, 1.0):
+        ask = Ask(Wanted(), 10, diversity=diversity, drop_seen=False)
+        distances.append(for_person(shop.view, person, ask, np.random.default_rng(0)).distance)
+    assert distances[0] < distances[1]  # type: ignore[operator]
+
+
+# --- refresh --------------------------------------------------------------------------------------------------------
+
+
+def embedded(trained: Trained, kind: str) -> int:
+    with trained.service.recommend.database.read() as session:
+        return session.scalar(select(func.count()).where(EmbeddingRow.kind == kind)) or 0
+
+
+def test_a_refresh_that_is_killed_half_way_goes_on_with_what_is_missing(
+    trained: Trained, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trained.train()
+    trained.service.items(*(item(5000 + n) for n in range(40)))
+
+    class Killed(BaseException):
+        """What no recipe can catch."""
+
+    real, calls = refreshing._Refresh.write, 0
+
+    def dies_at_the_third(self: Any, *args: Any, **kwargs: Any) -> None:
+        nonlocal calls
+        calls += 1
+        if calls == 3:
+            raise Killed
+        real(self, *args, **kwargs)
+
+    monkeypatch.setattr(refreshing._Refresh, "write", dies_at_the_third)
+    with pytest.raises(Killed):
+        trained.run("recommend.refresh", batch=10, what="items")
+    assert embedded(trained, "item") == 20
+    monkeypatch.setattr(refreshing._Refresh, "write", real)
+    job = trained.again()
+    assert (job.status, job.attempt) == ("succeeded", 2)
+    assert job.result["value"] == {"version": 1, "items": 20, "users": 0}
+    assert trained.run("recommend.refresh", what="items").result["value"]["items"] == 0
+
+
+def test_a_poisoned_row_fails_alone_and_is_reported(trained: Trained, monkeypatch: pytest.MonkeyPatch) -> None:
+    trained.train()
+    monkeypatch.setattr(refreshing, "FIRST_WAIT_S", 0.0)
+    trained.service.items(*(item(5000 + n) for n in range(25)))
+    real = ServingModel.embed_items
+
+    def poisoned(self: ServingModel, items: Any) -> Any:
+        if any(each.item_id == "v5007" for each in items):
+            raise ValueError("poison")
+        return real(self, items)
+
+    monkeypatch.setattr(ServingModel, "embed_items", poisoned)
+    with _Webhook() as hook:
+        monkeypatch.setenv("GENBA_RECOMMEND_REFRESH_WEBHOOK_URL", hook.url)
+        job = trained.run("recommend.refresh", what="items", batch=10)
+    assert job.status == "succeeded"
+    assert job.result["value"]["items"] == 24
+    assert job.result["value"]["failed"] == ["item v5007"]
+    assert "v5007" in hook.told[0]["text"]
+    lines = trained.service.get("/refresh-log").json()["lines"]
+    assert [line["level"] for line in lines].count("error") == 1
+    assert "v5007" in next(line["message"] for line in lines if line["level"] == "error")
+
+
+def test_a_refresh_counts_without_doing_when_it_is_told_to(trained: Trained) -> None:
+    trained.train()
+    trained.service.items(item(5001))
+    dry = trained.run("recommend.refresh", dry_run=True)
+    assert dry.result["value"]["dry_run"]
+    assert dry.result["value"]["items"] == 1
+    assert embedded(trained, "item") == 0
+
+
+def test_a_catalogue_that_changed_between_training_and_refresh_is_no_trouble(trained: Trained) -> None:
+    trained.train()
+    service = trained.service
+    service.items({**item(1), "item_id": "v000001", "title": "Another title", "genre": ["another"]})
+    service.items({**item(2), "item_id": "v000002", "active": False}, item(5001))
+    job = trained.run("recommend.refresh", what="items")
+    assert job.result["value"]["items"] == 2
+    trained.take_up()
+    assert service.get("/status").json()["items_without_vector"] == 0
+    assert "v000002" not in ids(service.list(users_with_history(trained, 1)[0], k=200))
+
+
+def test_only_users_who_did_something_new_are_embedded_again(trained: Trained) -> None:
+    trained.train()
+    first = trained.run("recommend.refresh", what="users").result["value"]["users"]
+    assert first == embedded(trained, "user") > 10
+    user = users_with_history(trained, 1)[0]
+    unseen = ids(trained.service.list(user))[0]
+    trained.service.events({"event_id": "x", "user_id": user, "item_id": unseen, "kind": "like"})
+    assert trained.run("recommend.refresh", what="users").result["value"]["users"] == 1
+
+
+def test_the_refresh_log_is_kept_for_a_week(trained: Trained) -> None:
+    trained.train()
+    trained.service.items(item(5001))
+    trained.run("recommend.refresh", what="items")
+    with trained.service.recommend.database.transaction() as session:
+        line = session.scalars(select(RefreshLog)).one()
+        line.at = line.at - refreshing.LOG_KEPT - timedelta(minutes=1)
+    trained.run("recommend.refresh", what="items")
+    assert trained.service.get("/refresh-log").json()["lines"] == []
+
+
+class _Webhook:
+    """Somewhere to post to, such as Slack."""
+
+    def __enter__(self) -> Self:
+        told: list[dict[str, Any]] = []
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                told.append(json.loads(self.rfile.read(int(self.headers["content-length"]))))
+                self.send_response(200)
+                self.end_headers()
+
+            def log_message(self, *_args: object) -> None:
+                """Say nothing."""
+
+        self.told = told
+        self._server = http.server.HTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self._server.server_port}/hook"
+        self._thread = threading.Thread(target=self._server.serve_forever)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+
+# --- swap -----------------------------------------------------------------------------------------------------------
+
+
+def test_nobody_sees_a_failure_or_a_mixed_list_while_a_version_is_trained_refreshed_and_swapped(
+    trained: Trained,
+) -> None:
+    trained.train()
+    service, users = trained.service, users_with_history(trained, 5)
+    over = threading.Event()
+    made: list[tuple[str, Any]] = []
+
+    def ask() -> Iterator[Any]:
+        while not over.is_set():
+            for user in users:
+                yield user, service.get(f"/users/{user}/items", params={"k": 10, "diversity": 0})
+            time.sleep(0.005)
+
+    def ask_on() -> None:
+        made.extend(ask())
+
+    threads = [threading.Thread(target=ask_on) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    service.items(*(item(6000 + n) for n in range(5)))
+    trained.train(max_epochs=3)
+    service.items(*(item(6100 + n) for n in range(5)))
+    trained.run("recommend.refresh")
+    trained.take_up()
+    time.sleep(0.2)
+    over.set()
+    for thread in threads:
+        thread.join()
+    assert {answer.status_code for _, answer in made} == {200}
+    versions = {number: service.shop.load_version(number) for number in (1, 2)}
+    seen = set()
+    for user, answer in made:
+        document = answer.json()
+        seen.add(document["model_version"])
+        _check_scores(service, user, document, versions[document["model_version"]])
+    assert seen == {1, 2}
+
+
+def _check_scores(service: Service, user: str, document: Any, model: ServingModel) -> None:
+    """Every score is the one that the tower and the vectors of the version named give, so none is of another version."""
+    shelf = service.shop.view.shelf
+    aligned = align(model, shelf, {}, generation=0)
+    query = model.embed_user(service.shop.person(user), aligned) / model.loaded.temperature
+    known = [each for each in document["items"] if each["item_id"] in model.loaded.row_by_id]
+    rows = np.array([shelf.row_by_id[each["item_id"]] for each in known])
+    bias = service.shop._counting.bias(model.prior, time.time() / 86_400, len(shelf))
+    expected = aligned.vectors[rows] @ query + bias[rows]
+    assert [each["score"] for each in known] == pytest.approx(expected.tolist(), abs=2e-2)
+
+
+def test_a_bundle_that_does_not_load_leaves_the_old_one_serving(trained: Trained) -> None:
+    trained.train()
+    service, [user] = trained.service, users_with_history(trained, 1)
+    trained.train(promote="never")
+    registry = service.recommend.registry
+    key = registry.get(service.shop.model, 2).files["vectors.npy"]
+    registry._bytes(service.shop.model).delete(key)
+    registry.promote(service.shop.model, 2, by="test", reason="broken")
+    trained.take_up()
+    assert service.list(user)["model_version"] == 1
+    ready = service.client.get("/ready")
+    assert ready.status_code == 200
+    assert "version 2" in ready.json()["degraded"]["model"]
+    with service.recommend.database.transaction() as session:
+        session.execute(delete(EmbeddingRow))  # vectors of the database are a copy: lists do without
+    trained.take_up()
+    assert service.list(user)["source"] == "personal"
+
+
+def test_an_evaluation_keeps_what_each_feature_is_worth(trained: Trained) -> None:
+    trained.train()
+    assert trained.service.get("/models/1/importance").status_code == 404
+    job = trained.run("recommend.evaluate", users=40, repeats=1, newest=0.3)
+    assert job.status == "succeeded", job.error
+    found = trained.service.get("/models/1/importance").json()
+    assert {"user history", "item id", "item genre"} <= {each["feature"] for each in found["features"]}
+    assert found["features"] == sorted(found["features"], key=lambda each: -each["importance"])
+    plot = trained.service.get("/models/1/importance.svg")
+    assert plot.headers["content-type"].startswith("image/svg+xml")
+    assert "user history" in plot.text
+
+
+def test_a_score_is_explained_by_what_was_liked_and_who_asks(trained: Trained) -> None:
+    trained.train()
+    service, [user] = trained.service, users_with_history(trained, 1)
+    first = service.list(user, diversity=0)["items"][0]
+    found = service.get(f"/users/{user}/items/{first['item_id']}/explanation").json()
+    assert found["score"] == pytest.approx(first["score"], abs=1e-2)
+    liked = [each for each in found["moved"] if each["part"] == "history_item"]
+    assert liked
+    assert liked[0]["ja"].startswith("「")
+    assert service.get(f"/users/{user}/items/nothing/explanation").status_code == 404
+
+
+def test_two_versions_are_tried_against_each_other_and_the_better_is_promoted(trained: Trained) -> None:
+    trained.train()
+    trained.train(promote="never", max_epochs=4)
+    service = trained.service
+    arms = [{"name": "one", "version": 1}, {"name": "two", "version": 2}]
+    experiment = service.post("/experiments", {"name": "one or two", "arms": arms}).json()
+    found = {user: service.list(user) for user in users_with_history(trained, 12)}
+    assert {(made["experiment"]["arm"], made["model_version"]) for made in found.values()} == {("one", 1), ("two", 2)}
+    results = service.get(f"/experiments/{experiment['id']}/results").json()
+    assert all(arm["values"]["diversity"] > 0 for arm in results["arms"])
+    promoted = service.post(f"/experiments/{experiment['id']}/promote", {"arm": "two"})
+    assert (promoted.status_code, promoted.json()["model_version"]) == (200, 2)
+    assert {service.list(user)["model_version"] for user in found} == {2}
