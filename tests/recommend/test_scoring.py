@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 import numpy as np
 import pytest
 from tests.recommend.taste_world import world
-from tests.recommend.test_training_loop import SMALL
 
 from genba_recommend.cold_start import new_items, new_users, release_prior
 from genba_recommend.dataset import Catalogue, Dataset, Interactions, Item, Split, User, split_by_time
-from genba_recommend.importance import Tower, as_rows, permutation_importance
 from genba_recommend.metrics import questions
 from genba_recommend.scoring import judge, with_discovery, with_prior
-from genba_recommend.training_loop import train
-from genba_recommend.two_tower import item_vectors, user_vectors
 
 
 def split() -> Split:
@@ -62,25 +56,6 @@ def test_the_first_model_is_compared_with_every_other_over_the_same_users() -> N
     assert judged.summary()["oracle"]["ndcg_at_10"] == pytest.approx(1.0)
     assert judged.against["random"].p < 0.001
     assert judged.against["random"].low > 0.3
-
-
-def test_what_taste_runs_on_is_important_and_a_constant_is_not() -> None:
-    parts = split_by_time(world(n_events=3_000, n_items=200, n_users=150, seed=1))
-    trained = train(parts.train, SMALL)
-    tower = Tower(
-        encoders=trained.encoders,
-        items=trained.items,
-        temperature=0.07,
-        prior=np.zeros(200, np.float32),
-        embed_items=partial(item_vectors, trained.model),
-        embed_users=partial(user_vectors, trained.model),
-    )
-    found = permutation_importance(tower, parts.train, questions(parts), n_repeats=2)
-    drops = {(row["side"], row["feature"]): row["drop"] for row in as_rows(found)}
-    assert drops["item", "genre"] > 0.02
-    assert drops["user", "history"] > 0.02
-    assert drops["item", "price"] == 0  # unknown for every item
-    assert found[0].drop == max(drops.values())
 
 
 def test_the_prior_shifts_every_user_alike() -> None:
