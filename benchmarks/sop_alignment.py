@@ -4,9 +4,10 @@
 
 Every answer is compared to ours to 1e-9 (relative) and the run fails when one differs. *Core* is a library's compiled
 loop on a ready cost matrix, with its mask and its output allocated beforehand where it takes them; *call* is its public
-function. Ours is always the public function: checks, allocation and path included. Contenders take turns, so that a
-busy machine hurts all alike; each runs twice in its turn and the second is timed, so that nobody reads what another
-drove out of the cache. Squared Euclidean distance between unit rows is twice the cosine cost, which makes the
+function. Ours is always the public function: checks, allocation and path included. What counts is the thread's CPU
+time, and contenders take turns, so that a busy machine hurts all alike; each runs twice in its turn and the second is
+timed, so that nobody reads what another drove out of the cache. Squared Euclidean distance between unit rows is twice
+the cosine cost, which makes the
 libraries that only take series (aeon; tslearn from features) comparable: total / 2, and γ doubled.
 """
 
@@ -240,9 +241,9 @@ def measure(task: Round, *, budget_s: float) -> None:
             break
         for one in task.contenders:
             one.run()  # the costs lie in the cache, as they do for who has just computed them
-            began_s = time.perf_counter()
+            began_s = time.thread_time()
             one.run()
-            one.seconds.append(time.perf_counter() - began_s)
+            one.seconds.append(time.thread_time() - began_s)
 
 
 def table_of(task: Round, frames: int) -> tuple[Table, bool]:

@@ -1,9 +1,9 @@
 """Learn how the numbers of ``genba_sop.evidence`` weigh, and say how well that holds for a procedure that was not learnt from.
 
-Protocol. Generated runs of two procedures (oil change and brake pad, the tuning seeds of ``sop_deviations.py`` and the runs
-with a wrong object or manner of seed 11), against three and five golds; every step that was done is one row. A multinomial
-logistic regression with an L2 penalty is fitted on one procedure and tried on the other, then fitted on both: those weights
-stand in ``evidence.WEIGHTS``. The third procedure (PPE) and the test seeds are not touched.
+Protocol. Generated runs of two procedures (oil change and brake pad, the tuning and validation seeds of
+``sop_deviations.py``), against three and five golds; every step that was done is one row. A multinomial logistic regression
+with an L2 penalty is fitted on one procedure and tried on the other, then fitted on both: those weights stand in
+``evidence.WEIGHTS``. The third procedure (PPE) and the test seeds are not touched.
 
 Run: python benchmarks/sop_manner.py [--cache FOLDER]
 """
@@ -22,38 +22,25 @@ import numpy.typing as npt
 from scipy.optimize import minimize
 
 from genba_sop import data, evidence
-from genba_sop.data_plan import Plan
 from genba_sop.deviations import numbers_of
 from genba_sop.reference import Gold, Reference, fit
 
 if TYPE_CHECKING:
-    from benchmarks.sop_deviations import TUNING, Corpus, Sample, make
+    from benchmarks.sop_deviations import TUNING, VALIDATION, Corpus, Sample, make
 else:  # beside this script
-    from sop_deviations import TUNING, Corpus, Sample, make
+    from sop_deviations import TUNING, VALIDATION, Corpus, Sample, make
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
 PROCEDURES = ("oil_change", "brake_pad")
 LEARNT = ("wrong_tool", "execution")
-MORE_SEED, MORE_PLANS, MORE_RUNS = 11, 130, 50
 PENALTY = 2.0
-
-
-class Larger(Corpus):
-    """The tuning runs and more of those that have something to learn from."""
-
-    def wanted(self, kind: str, *, golds: int, variants: int) -> list[tuple[str, Plan, str]]:
-        """List what ``sample`` takes."""
-        plans = enumerate(data.plans(kind, MORE_PLANS, MORE_SEED))
-        chosen = [(n, plan) for n, plan in plans if any(p.kind in LEARNT for p in plan.planted)][:MORE_RUNS]
-        more = [(kind, plan, f"x{MORE_SEED}_{n}") for n, plan in chosen]
-        return super().wanted(kind, golds=golds, variants=variants) + (more if variants else [])
 
 
 @dataclass(frozen=True)
 class Rows:
-    """One row for each step done. given: (n, 13) as ``evidence.numbers``.   truth: (n,) 0 as always, 1 object, 2 manner."""
+    """One row for each step done. given: (n, 16) as ``evidence.numbers``.   truth: (n,) 0 as always, 1 object, 2 manner."""
 
     given: Floats
     truth: Ints
@@ -74,7 +61,7 @@ def rows_of(reference: Reference, samples: list[Sample]) -> Rows:
 
 
 def learn(rows: Rows) -> Floats:
-    """(13, 2) weights of the two kinds against neither."""
+    """(16, 2) weights of the two kinds against neither."""
     classes, width = 3, rows.given.shape[1]
     wanted = np.eye(classes)[rows.truth]
 
@@ -114,14 +101,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cache", type=Path, default=None, help="where videos and features are kept")
     default = Path(os.environ.get("XDG_CACHE_HOME", tempfile.gettempdir())) / "genba-sop-deviations"
-    corpus = Larger(parser.parse_args().cache or default, TUNING)
-    corpus.folder.mkdir(parents=True, exist_ok=True)
-    samples = make(corpus, PROCEDURES, 70, golds=5)
+    folder = parser.parse_args().cache or default
+    folder.mkdir(parents=True, exist_ok=True)
     rows: dict[str, list[Rows]] = {kind: [] for kind in PROCEDURES}
-    for kind in PROCEDURES:
-        for golds in (3, 5):
-            shown = [Gold(s.features, s.spans) for s in corpus.golds(kind, golds)]
-            rows[kind].append(rows_of(fit(data.procedure(kind), shown), [s for s in samples if s.kind == kind]))
+    for golds in (3, 5):
+        for kind in PROCEDURES:
+            parts = []
+            for seed in (TUNING, VALIDATION):
+                corpus = Corpus(folder, seed)
+                samples = make(corpus, [kind], 70, golds=golds)
+                shown = [Gold(s.features, s.spans) for s in corpus.golds(kind, golds)]
+                parts.append(rows_of(fit(data.procedure(kind), shown), samples))
+            rows[kind].append(_joined(parts))
     joined = {kind: _joined(rows[kind]) for kind in PROCEDURES}
     print(f"{'learnt from':<14}{'tried on':<14}{'wrong object F1':>16}{'manner F1':>12}")
     for kind, other in (PROCEDURES, PROCEDURES[::-1]):

@@ -21,6 +21,7 @@ from genba_gateway.app import Gateway
 from genba_gateway.embedded import SERVICES, create_app
 from genba_gateway.home import migrate
 from genba_gateway.routes import ROUTES
+from genba_llm.line_settings import LineSettings
 from genba_recommend import settings as recommend_settings
 from genba_shared.principal import ROLES
 from genba_shared.problems import Problem
@@ -76,6 +77,7 @@ def settings_page() -> str:
         ("Platform: every process", Platform),
         ("Gateway", gateway_settings.Settings),
         ("svc-sop", sop_settings.Settings),
+        ("svc-llm: the training line", LineSettings),
         ("svc-recommend", recommend_settings.Settings),
         ("svc-training", training_settings.Settings),
     ):

@@ -22,6 +22,9 @@ from genba_shared.db import Database
 from genba_shared.principal import PRINCIPAL_HEADER, Clearance, Principal, scopes_of, sign
 from genba_shared.settings import Platform
 
+# Two workers on two cores: with more threads, those of torch and numpy would only wait for each other.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 POSTGRES_URL = os.environ.get("GENBA_TEST_POSTGRES_URL", "postgresql+psycopg://postgres@127.0.0.1:5432")
 REDIS_URL = os.environ.get("GENBA_TEST_REDIS_URL", "redis://127.0.0.1:6379")
 

@@ -31,6 +31,63 @@ def build() -> Dashboard:
         )
     )
     page.with_panel(figure("Requests in work", "Over all instances.", "sum(genba_recommend_requests_in_flight)"))
+    page.with_panel(
+        figure("Version that serves", "0: none; lists fall back.", "max(genba_recommend_model_version)", bad_below=1)
+    )
+    page.with_panel(
+        figure(
+            "Items without a vector",
+            "They cannot be on a personal list until they are embedded; a refresh does that.",
+            "max(genba_recommend_items_without_vector)",
+            bad_from=1,
+        )
+    )
+    page.with_row(row("Lists, events, experiments"))
+    page.with_panel(
+        lines(
+            "Lists by source",
+            "Lists a second by what made them: personal is what the model is for.",
+            {"{{source}}": f"sum by (source) (rate(genba_recommend_lists_total[{WINDOW}]))"},
+            unit="reqps",
+            stacked=True,
+        )
+    )
+    page.with_panel(
+        lines(
+            "Events",
+            "Rows a second by what became of them.",
+            {"{{outcome}}": f"sum by (outcome) (rate(genba_recommend_events_total[{WINDOW}]))"},
+        )
+    )
+    page.with_panel(
+        lines(
+            "Shown lists to be noted",
+            "Waiting to be written, and dropped a second because too many waited.",
+            {
+                "waiting": "sum(genba_recommend_exposures_waiting)",
+                "dropped": f"sum(rate(genba_recommend_exposures_dropped_total[{WINDOW}]))",
+            },
+        )
+    )
+    page.with_panel(
+        lines(
+            "Taking up news",
+            "Time to take up what others wrote, twice a second.",
+            quantiles("genba_recommend_follow_seconds"),
+            unit="s",
+        )
+    )
+    page.with_panel(
+        lines(
+            "Catalogue, users, experiments",
+            "Items, users in memory, running experiments.",
+            {
+                "items": "max(genba_recommend_items)",
+                "users in memory": "max(genba_recommend_users_cached)",
+                "experiments": "max(genba_recommend_experiments_running)",
+            },
+        )
+    )
     page.with_row(row("Rate, errors, duration"))
     page.with_panel(
         lines(

@@ -9,12 +9,13 @@ from typing import Any
 import torch
 
 from genba_llm.finetune_config import FinetuneConfig, Quantise
+from genba_llm.refused import Refused
 from genba_shared.torchvision import make_torchvision_importable
 
 FAMILY = "phi3"
 
 
-class BadBase(ValueError):
+class BadBase(Refused):
     """The base model cannot be used, and why."""
 
 

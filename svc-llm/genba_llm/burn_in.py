@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - the usual name
 
+from genba_llm.refused import Refused
 from genba_llm.rotations import rotate_columns, rotate_rows
 from genba_llm.so8t import Side, So8tGates, gated_layers
 
@@ -24,7 +25,7 @@ MAX_RELATIVE_ERROR = 1e-5
 MAX_KL = 1e-6
 
 
-class CannotBurn(ValueError):
+class CannotBurn(Refused):
     """The gates cannot be burnt into this model."""
 
 

@@ -19,6 +19,8 @@ from xml.etree.ElementTree import Element, ParseError
 from defusedxml import DefusedXmlException
 from defusedxml.ElementTree import iterparse
 
+from genba_llm.refused import Refused
+
 Format = Literal["wikipedia", "cc100", "mc4", "jsonl", "text"]
 ROBOTS_DUMP = "published as a dump; nothing was crawled here"
 ROBOTS_CRAWL = "Common Crawl honours robots.txt; nothing was crawled here"
@@ -35,7 +37,7 @@ class Document:
     robots: str
 
 
-class Unreadable(ValueError):
+class Unreadable(Refused):
     """The file is not what its format says."""
 
 

@@ -10,10 +10,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from genba_llm.refused import Refused
+from genba_llm.verdict import Domain
+
 DecisionName = Literal["ALLOW", "ESCALATE", "DENY", "REFUSE"]
-Domain = Literal[
-    "defense", "aerospace", "transport", "medical", "finance", "business", "information_systems", "general"
-]
 
 
 class Row(BaseModel):
@@ -39,7 +39,7 @@ class Row(BaseModel):
         return "<think-" in self.output
 
 
-class TooManyBadRows(ValueError):
+class TooManyBadRows(Refused):
     """More rows of a data set do not match the schema than may be skipped."""
 
 

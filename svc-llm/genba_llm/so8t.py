@@ -17,13 +17,14 @@ from typing import Any, Final, Literal
 import torch
 from torch import Tensor, nn
 
+from genba_llm.refused import Refused
 from genba_llm.rotations import BLOCK, N_ANGLES, Map, angles, orthogonality_error, rotate, rotations
 
 Side = Literal["out", "in"]
 THETA: Final = "theta"
 
 
-class NoSuchLayer(ValueError):
+class NoSuchLayer(Refused):
     """The model has no linear layer of that name, or one whose width is no multiple of eight."""
 
 

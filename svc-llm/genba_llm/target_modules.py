@@ -10,12 +10,13 @@ from collections.abc import Sequence
 
 from torch import nn
 
+from genba_llm.refused import Refused
 from genba_llm.so8t import gated_layers, linear_names
 
 PHI3 = ("qkv_proj", "o_proj", "gate_up_proj", "down_proj")
 
 
-class UnknownTargets(ValueError):
+class UnknownTargets(Refused):
     """A layer that was asked for does not exist in this model."""
 
     def __init__(self, missing: Sequence[str], existing: Sequence[str]) -> None:

@@ -18,7 +18,7 @@ from sqlalchemy.orm import Session
 
 from genba_recommend import data
 from genba_recommend.bundle import LoadedModel
-from genba_recommend.dataset import Dataset, Split, split_by_time
+from genba_recommend.dataset import Split, split_by_time
 from genba_recommend.features import ItemFeatures, UserFeatures, latest_windows
 from genba_recommend.metrics import Quality, Questions, quality, questions, rank
 from genba_recommend.plots import importance_svg
@@ -89,13 +89,10 @@ class _World:
         return quality(rank(score, self.asked), self.asked)
 
 
-def ndcg_on_newest(model: LoadedModel, dataset: Dataset, config: TrainingConfig) -> tuple[float, float]:
-    """NDCG@10 of a version on the questions that training with ``config`` validates on, and from when the answers are."""
-    split = split_by_time(dataset, newest=config.validation)
+def ndcg_on_newest(model: LoadedModel, split: Split, config: TrainingConfig) -> float:
+    """NDCG@10 of a version on the questions that training with ``config`` validates on; nan where nobody can be asked."""
     asked = sample_questions(questions(split), config.validation_users, seed=config.seed)
-    if not len(asked):
-        return float("nan"), float("inf")
-    return float(_World(model, split, asked).quality().ndcg_at_10.mean()), float(split.test.interactions.time_s.min())
+    return float(_World(model, split, asked).quality().ndcg_at_10.mean()) if len(asked) else float("nan")
 
 
 def evaluate(params: EvaluateParams, run: Run) -> Result:

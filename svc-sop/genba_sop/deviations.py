@@ -79,18 +79,12 @@ def find(reference: Reference, rows: Rows, seen: Observation, laid: Laid | None)
     p_values = [c.p_value for c in candidates if c.p_value is not None]
     kept = iter(discoveries(p_values, tests=tested, rate=FALSE_DISCOVERY_RATE))
     chosen = [c for c in candidates if c.p_value is None or next(kept)]
-    slow = [c for c in chosen if c.kind == "too_slow"]
-    again = [c for c in chosen if c.kind in {"repeated", "moved", "execution"}]
-    chosen = [
-        c
-        for c in chosen
-        if c.kind != "idle" or not (any(_within(c, other) for other in slow) or any(_held(c, other) for other in again))
-    ]
+    chosen = [c for c in chosen if not any(case.explains(other, c) for other in chosen)]
     return Findings(tuple(sorted(chosen, key=lambda d: (d.start_s, d.kind))), case.main, case.performances)
 
 
 def numbers_of(reference: Reference, trainee: Features) -> dict[str, Floats]:
-    """What ``evidence`` weighs, (13,) by step that was done in its order and tempo; for learning the weights.
+    """What ``evidence`` weighs, (16,) by step that was done in its order and tempo; for learning the weights.
 
     Raises: ValueError for golds or a trainee that do not show one place.
     """
@@ -113,9 +107,9 @@ def _within(inner: Deviation, outer: Deviation) -> bool:
     return shared_s > 0.5 * length_s or (shared_s > -0.5 and length_s < LAST_HOLD_S)
 
 
-def _held(idle: Deviation, other: Deviation) -> bool:
-    """Whether a short stillness is a hold of a step that is done out of turn, or not as the golds do it."""
-    return idle.end_s - idle.start_s < LAST_HOLD_S and other.start_s < idle.start_s and idle.end_s < other.end_s
+def _touches(one: Deviation, other: Deviation) -> bool:
+    """Whether one begins where the other ends, by and large."""
+    return min(abs(one.start_s - other.end_s), abs(one.end_s - other.start_s)) < 0.5
 
 
 class _Shown(TypedDict):
@@ -137,6 +131,33 @@ class _Case:
         self.expected_s = np.exp(np.nanmean(np.log(reference.durations_s), axis=0))  # (S,)
         self.skipped = np.nansum(seen.votes[:, None] * seen.skipped, axis=0)  # (S,)
         self.performances = performances(rows, seen, reference.golds)
+
+    def explains(self, other: Deviation, c: Deviation) -> bool:
+        """Whether a short stretch in no step, or a stillness, is a part of something else that is wrong.
+
+        Getting to and from what is done out of turn or otherwise takes a moment; and who does a step otherwise, or out of turn,
+        holds still elsewhere in it.
+        """
+        length_s = c.end_s - c.start_s
+        if c.kind == "extra":
+            return length_s < TRANSITION_S and other.kind in {"wrong_tool", "execution"} and _touches(c, other)
+        if c.kind != "idle":
+            return False
+        if other.kind == "too_slow":
+            return _within(c, other)
+        inside = other.start_s < c.start_s and c.end_s < other.end_s
+        usual = other.step_id is not None and other.end_s - other.start_s <= LAGGING * self._usual_s(other.step_id)
+        return inside and (
+            (other.kind in {"repeated", "moved", "execution"} and length_s < LAST_HOLD_S)
+            or (other.kind == "execution" and usual)
+        )
+
+    def _usual_s(self, step_id: str) -> float:
+        """A step's length at the run's own tempo."""
+        whole_s = np.array([np.nan if main is None else main.length_s for main in self.main])
+        with np.errstate(invalid="ignore"):
+            ratio = np.nanmedian(whole_s / self.expected_s) if np.isfinite(whole_s).any() else 1.0
+        return float(self.expected_s[self.reference.step_ids.index(step_id)] * ratio)
 
     @cached_property
     def main(self) -> tuple[Performance | None, ...]:
@@ -216,7 +237,11 @@ class _Case:
         active_s = np.array([np.nan if main is None else self._active_s(main) for main in self.main])
         whole_s = np.array([np.nan if main is None else main.length_s for main in self.main])
         lagging = relative_tempo(active_s, self.expected_s) > math.log(LAGGING)
-        tempo = relative_tempo(np.where(lagging, np.fmax(active_s, whole_s), active_s), self.expected_s)
+        hasty = relative_tempo(active_s, self.expected_s) < -math.log(TEMPO_LEAST)
+        held = hasty & (
+            np.abs(relative_tempo(whole_s, self.expected_s)) < math.log(TEMPO_LEAST)
+        )  # not fast with its pauses
+        tempo = relative_tempo(np.where(lagging | held, np.fmax(active_s, whole_s), active_s), self.expected_s)
         null = self.reference.tempo_null if len(self.reference.golds) > 2 else None
         for at, main in enumerate(self.main):
             if main is None or not np.isfinite(tempo[at]):

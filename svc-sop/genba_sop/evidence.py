@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -24,31 +25,39 @@ Mask = npt.NDArray[np.bool_]
 
 NAMES = (
     "median_40", "mean_5", "mean_40", "lasting", "covers", "covers_most", "uncovered", "uncovered_most",
-    "moves", "unmoved", "action", "item",
+    "moves", "unmoved", "moves_elsewhere", "moves_aside", "covers_elsewhere", "action", "item",
 )  # fmt: skip
+MEASURED = len(NAMES) - 2  # the rest comes from ``manner``
 LEAST_GOLDS = 3
-_LEAST = np.array([1, 1, 1, 1, 1, 0.05, 1, 0.05, 0.3, 0.3, 0.5, 0.5])  # a number's unit where golds show none of it
+_LEAST = np.array(
+    [1, 1, 1, 1, 1, 0.05, 1, 0.05, 0.3, 0.3, 0.05, 0.02, 0.05, 0.5, 0.5]
+)  # a number's unit where golds show none of it
 _COLOUR_FLOOR = 3.0  # CIE 1976; golds differ by so much at least
 _USUAL_NOISE = 0.35  # median over pixels and steps of what golds show; a noisier run is measured by its own
 _TOLERANCE_PX = 2  # so far off may an arm be
 _SHARE_FLOOR = 0.04  # of the step's time
 _MOST_LASTING, _LEAST_COST = 6.0, 4.0
+_EMPTY = 1e-6  # spread of a map in which nothing is
+_ASIDE_PX = 5  # of 30×40: how far aside the same movement is looked for
 
 # Rows: NAMES and a constant; columns: log-odds of another object and of another manner, against neither.
 WEIGHTS: Floats = np.array([
-    (-1.48, 1.61),  # median_40
-    (0.74, -1.19),  # mean_5
-    (-1.09, -0.74),  # mean_40
-    (2.47, 1.24),  # lasting
-    (0.53, -0.20),  # covers
-    (2.30, 0.38),  # covers_most
-    (0.66, 2.17),  # uncovered
-    (0.84, -0.58),  # uncovered_most
-    (-0.04, 0.23),  # moves
-    (1.06, 1.66),  # unmoved
-    (0.58, 2.38),  # action
-    (2.74, 1.52),  # item
-    (-9.47, -9.83),  # constant
+    (-1.24, -0.06),  # median_40
+    (-0.24, -0.52),  # mean_5
+    (-0.67, -0.74),  # mean_40
+    (2.41, 0.60),  # lasting
+    (1.22, 0.79),  # covers
+    (1.84, 0.64),  # covers_most
+    (0.40, 1.50),  # uncovered
+    (1.65, 0.95),  # uncovered_most
+    (-0.23, -0.68),  # moves
+    (1.11, 1.05),  # unmoved
+    (-1.84, 1.43),  # moves_elsewhere
+    (0.64, 2.72),  # moves_aside
+    (-1.58, -1.01),  # covers_elsewhere
+    (1.05, 1.85),  # action
+    (1.77, -0.09),  # item
+    (-9.74, -10.48),  # constant
 ])  # fmt: skip
 
 
@@ -99,13 +108,13 @@ def usual_of(golds: Sequence[StepMaps]) -> Usual:
 
 
 def measure(mine: StepMaps, usual: Usual, sequence: Sequence[int]) -> Floats:
-    """(S, 10) how each step differs from the golds' in the picture; 0 for a step that was not seen, or by fewer than two golds.
+    """(S, 13) how each step differs from the golds' in the picture; 0 for a step that was not seen, or by fewer than two golds.
 
     Args:
         sequence: the steps in the order in which this run shows them.
 
     """
-    table = np.zeros((len(mine.done), 10))
+    table = np.zeros((len(mine.done), MEASURED))
     at = [step for step in sequence if mine.done[step] and usual.known[step]]
     if not at:
         return table
@@ -120,6 +129,12 @@ def measure(mine: StepMaps, usual: Usual, sequence: Sequence[int]) -> Floats:
     table[at, 6], table[at, 7] = less.sum(axis=(1, 2)), _most(less)
     more, less = _shares(mine.moving[at], usual.most_moving[at], usual.least_moving[at], mine.seen)
     table[at, 8], table[at, 9] = more.sum(axis=(1, 2)), less.sum(axis=(1, 2))
+    for step in at:
+        moving = (usual.most_moving[step] + usual.least_moving[step]) / 2 * mine.seen
+        covered = (usual.most_covered[step] + usual.least_covered[step]) / 2 * mine.seen
+        here, aside = likeness(mine.moving[step] * mine.seen, moving, aside_px=_ASIDE_PX)
+        table[step, 10], table[step, 11] = 1 - here, aside - here
+        table[step, 12] = 1 - likeness(mine.covered[step] * mine.seen, covered, aside_px=0).here
     return table
 
 
@@ -144,16 +159,16 @@ def unlike(mine: Activity, usual: Usual) -> Floats:
 
 
 def scale_of(tables: Sequence[Floats]) -> Floats:
-    """(12,) what is usual among golds, from ``measure`` of each against the others; the last two are units as they are."""
+    """(15,) what is usual among golds, from ``measure`` of each against the others; the last two are units as they are."""
     usual = np.zeros(len(NAMES))
-    usual[:10] = np.quantile(np.concatenate(tables), 0.75, axis=0)
+    usual[:MEASURED] = np.quantile(np.concatenate(tables), 0.75, axis=0)
     return np.asarray(usual + _LEAST)
 
 
 def numbers(table: Floats, action: Floats, item: Floats, scale: Floats) -> Floats:
-    """(S, 13) log ratios to what is usual, and a constant 1.
+    """(S, 16) log ratios to what is usual, and a constant 1.
 
-    Args:    table: (S, 10) of ``measure``.   action, item: (S,) of ``manner``, nan where a step was not done.   scale: (12,).
+    Args:    table: (S, 13) of ``measure``.   action, item: (S,) of ``manner``, nan where a step was not done.   scale: (15,).
     """
     whole = np.column_stack([table, np.nan_to_num(action), np.nan_to_num(item)])
     return np.column_stack([np.log((np.maximum(whole, 0) + _LEAST) / scale), np.ones(len(whole))])
@@ -233,6 +248,28 @@ def _own_share(rows: Singles) -> Singles:
 def _widened(picture: Singles) -> Singles:
     size = 2 * _TOLERANCE_PX + 1
     return np.asarray(cv2.dilate(picture, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (size, size))), np.float32)
+
+
+class Likeness(NamedTuple):
+    """Correlation of two maps as they lie, and the best one with the first a little aside."""
+
+    here: float
+    aside: float
+
+
+def likeness(mine: Singles, usual: Singles, *, aside_px: int) -> Likeness:
+    """How alike two maps are, at half their size; the first may lie up to so many pixels of that aside. 0 for an empty map."""
+    one, other = (_half(picture) for picture in (mine, usual))
+    if min(float(one.std()), float(other.std())) < _EMPTY:
+        return Likeness(0.0, 0.0)
+    wide = cv2.copyMakeBorder(other, *[aside_px] * 4, cv2.BORDER_CONSTANT, value=0)
+    found = cv2.matchTemplate(wide, one, cv2.TM_CCOEFF_NORMED)
+    return Likeness(float(found[aside_px, aside_px]), float(found.max()))
+
+
+def _half(picture: Singles) -> Singles:
+    small = cv2.resize(picture, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
+    return np.asarray(cv2.GaussianBlur(small, (0, 0), 0.8), np.float32)
 
 
 def _top(picture: Singles, count: int) -> float:

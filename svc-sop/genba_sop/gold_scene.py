@@ -139,7 +139,7 @@ class Laid:
         return unlike(self.sight.activity(stretches), self.scene.usual)
 
     def numbers(self, rows: Sequence[Ints], *, action: Floats, item: Floats) -> tuple[Floats, Mask]:
-        """(S, 13) of ``evidence.numbers`` and (S,) which steps were seen.
+        """(S, 16) of ``evidence.numbers`` and (S,) which steps were seen.
 
         Args:
             rows: for each step the rows of the performance that counts.   action, item: (S,) of ``manner``.

@@ -40,6 +40,7 @@ def test_a_job_is_watched_live_and_cancelled(page: Page, genba: tuple[str, str],
     page.wait_for_selector("#job button[data-act=requeue]")
     assert client.jobs.get(job.id).status == "cancelled"
     page.click("#language")
+    page.wait_for_selector("#job-status", state="detached")  # the page is drawn anew
     page.wait_for_selector("#job-list td:has-text('中止済み')")
     page.select_option("#job-state", "succeeded")
     page.wait_for_selector(f"#job-list button[data-job={job.id}]", state="detached")

@@ -28,6 +28,7 @@ from tests.e2e.clips import film
 
 from genba_gateway import embedded
 from genba_gateway.home import first_admin_key
+from genba_recommend.tables import FeatureImportance
 from genba_shared.artifacts import Artifacts
 from genba_shared.db import Database
 from genba_shared.jobs import Jobs
@@ -39,6 +40,13 @@ SEED = 20261121
 EXAMPLES_PER_OPERATION = 12  # fuzzed, beside the boundary cases that schemathesis derives from the schemas
 ARTIFACT = "answer.txt"
 MODEL, VERSIONS = "explored.toy", 4
+IMPORTANCE: dict[str, Any] = {
+    "model": "recommend.two_tower",
+    "feature": "item id",
+    "metric": "ndcg_at_10",
+    "importance": 0.1,
+    "spread": 0.01,
+}
 STREAM_ENDS_AFTER_S = 0.05
 
 # An address that is also the template of another one: GET /v1/sop/evaluations/batch is GET …/{evaluation_id}, and a 422.
@@ -223,6 +231,7 @@ def _register(platform: Platform, folder: Path) -> None:
             registration = Registration(MODEL, bundle, {"accuracy": 0.5 + number / 10}, data_hash="d1")
             stored = registry.store(registration)
             with database.transaction() as session:
+                session.add(FeatureImportance(**IMPORTANCE, version=number + 1))
                 registry.register(session, registration, job_id=f"job_{number}", by="exploration", stored=stored)
     finally:
         database.close()
@@ -294,6 +303,8 @@ def _aim(case: Any, records: Records) -> None:
     _aim_at_own_ids(parameters, records, salt)
     if case.path.endswith("/artifacts/{name}") and parameters.get("job_id") in records.ids["job_id"]:
         parameters.update(job_id=records.finished_job, name=ARTIFACT)
+    if case.path.startswith("/v1/recommend/models/") and str(parameters.get("version", "")).isdecimal():
+        parameters["version"] = 1 + int(parameters["version"]) % (VERSIONS + 1)
     if "model" in parameters and re.fullmatch(r"[a-z0-9_]+\.[a-z0-9_]+", str(parameters["model"])):
         parameters["model"] = MODEL
         if str(parameters.get("number", "")).isdecimal():

@@ -48,6 +48,7 @@ ANSWERED_WELL_BEFORE = {
     "POST /v1/recommend/events",
     "POST /v1/recommend/users/{user_id}/embedding",  # nothing serves in it
     "POST /v1/recommend/experiments/{experiment_id}/promote",
+    "GET /v1/recommend/users/{user_id}/items/{item_id}/explanation",
 }
 
 

@@ -6,6 +6,7 @@ import bz2
 import gzip
 import json
 import lzma
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from hypothesis import strategies as st
 from genba_llm.corpus_quality import KEPT_FROM, domain_of, quality
 from genba_llm.corpus_readers import Unreadable, format_of, plain_wikitext, read_documents
 from genba_llm.duplicates import Seen, jaccard, shingles
+from genba_llm.synthesise import synthesise
 
 _DUMP = """<mediawiki xmlns="http://www.mediawiki.org/xml/export-0.11/">
 <siteinfo><sitename>Wikipedia</sitename></siteinfo>
@@ -153,3 +155,19 @@ def test_jaccard_counts_common_grams() -> None:
     assert jaccard(shingles("abcdef"), shingles("abcdef")) == 1.0
     assert jaccard(shingles("abcdef"), shingles("abcdeX")) == pytest.approx(1 / 3)
     assert jaccard(shingles(""), shingles("")) == 1.0
+
+
+def test_synthesised_rows_are_balanced_different_and_the_same_again() -> None:
+    rows = list(synthesise("medical", 600, seed=3))
+    assert len({row.instruction for row in rows}) == 600
+    counts = Counter(row.decision for row in rows)
+    assert 0.27 < counts["ALLOW"] / 600 < 0.40
+    assert 0.27 < counts["ESCALATE"] / 600 < 0.40
+    assert counts["DENY"] + counts["REFUSE"] > 150
+    assert rows[:200] == list(synthesise("medical", 200, seed=3))
+    assert rows[:200] != list(synthesise("medical", 200, seed=4))
+    for row in rows:
+        assert row.output.startswith("<think-task>")
+        assert row.output.count("<final>") == row.output.count("</final>") == 1
+        assert bool(row.escalation_target) == (row.decision == "ESCALATE")
+        assert row.policy_ref

@@ -195,3 +195,18 @@ def test_every_stretch_is_most_like_its_own_step_and_a_strange_one_like_none(gol
 def test_the_quick_median_is_the_median(count: int) -> None:
     rows = np.random.default_rng(count).normal(size=(count, 6, 7, 3)).astype(np.float32)
     assert np.array_equal(middle(rows), np.median(rows, axis=0))
+
+
+def test_a_movement_that_lies_aside_is_told_from_one_that_is_elsewhere() -> None:
+    def blobs(*places: tuple[int, int]) -> npt.NDArray[np.float32]:
+        picture = np.zeros((HEIGHT, WIDTH), np.float32)
+        for y, x in places:
+            picture[y - 2 : y + 3, x - 2 : x + 3] = 1.0
+        return picture
+
+    shape, shifted, other = blobs((30, 40), (22, 28)), blobs((34, 34), (26, 22)), blobs((12, 66), (48, 12))
+    same, moved, strange = (evidence.likeness(picture, shape, aside_px=5) for picture in (shape, shifted, other))
+    assert same.here == pytest.approx(1.0, abs=1e-3)
+    assert moved.here < 0.7
+    assert moved.aside > 0.9
+    assert strange.aside < 0.7

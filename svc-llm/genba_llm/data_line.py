@@ -1,0 +1,218 @@
+"""The data line as resumable steps: documents collected and scored, rows written from them, rows checked and reported.
+
+Each step streams, holds a shard in memory at most, and gives the same bytes for the same input and seed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
+
+from genba_llm import synthesise as templates
+from genba_llm.corpus_quality import domain_of, quality
+from genba_llm.corpus_readers import Document, read_documents
+from genba_llm.duplicates import Seen
+from genba_llm.refused import Refused
+from genba_llm.sft_rows import Row
+from genba_llm.shards import ROWS_PER_SHARD, ShardWriter, batches, read_shards
+
+if TYPE_CHECKING:
+    from genba_llm.verdict import Domain
+    from genba_shared.recipe import Run
+
+_BATCH = 512
+
+
+@dataclass
+class Tally:
+    """What became of what was read."""
+
+    n_read: int = 0
+    n_kept: int = 0
+    by_domain: Counter[str] = field(default_factory=Counter)
+    by_decision: Counter[str] = field(default_factory=Counter)
+    by_licence: Counter[str] = field(default_factory=Counter)
+    dropped: Counter[str] = field(default_factory=Counter)
+    quality_deciles: list[int] = field(default_factory=lambda: [0] * 10)
+
+    def keep(self, row: Row) -> None:
+        """Count a row that stays."""
+        self.n_kept += 1
+        self.by_domain[row.domain] += 1
+        self.by_decision[row.decision] += 1
+        self.by_licence[row.licence] += 1
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values, sorted."""
+        return {
+            "n_read": self.n_read,
+            "n_kept": self.n_kept,
+            **{
+                name: dict(sorted(getattr(self, name).items()))
+                for name in ("by_domain", "by_decision", "by_licence", "dropped")
+            },
+            "quality_deciles": self.quality_deciles,
+        }
+
+    @classmethod
+    def from_json(cls, document: dict[str, Any]) -> Tally:
+        """What ``as_json`` gave."""
+        counters = {name: Counter(document[name]) for name in ("by_domain", "by_decision", "by_licence", "dropped")}
+        return cls(
+            document["n_read"], document["n_kept"], **counters, quality_deciles=list(document["quality_deciles"])
+        )
+
+
+@dataclass(frozen=True)
+class Collected:
+    """The shards of a step, and the tally."""
+
+    shards: list[str]
+    tally: Tally
+
+    @property
+    def data_hash(self) -> str:
+        """SHA-256 over the shards' keys, which are the hashes of their bytes."""
+        return hashlib.sha256("\n".join(self.shards).encode()).hexdigest()
+
+
+def collect(paths: Sequence[Path], run: Run, *, keep_from: float, rows_per_shard: int = ROWS_PER_SHARD) -> Collected:
+    """Documents of corpus files with their quality, domain, licence and robots; those below ``keep_from`` are dropped.
+
+    Resumes from its checkpoint after the last stored shard. Raises: Unreadable (a ValueError) naming the file.
+    """
+    saved = run.checkpoint.load()
+    state: dict[str, Any] = (
+        saved.state if saved else {"file": 0, "document": 0, "shards": [], "tally": Tally().as_json()}
+    )
+    tally = Tally.from_json(state["tally"])
+    writer = ShardWriter(run.artifacts, run.workdir, list(state["shards"]), rows_per_shard)
+    for index in range(int(state["file"]), len(paths)):
+        done = int(state["document"]) if index == state["file"] else 0
+        for batch in batches(itertools.islice(read_documents(paths[index]), done, None), _BATCH):
+            filled = _keep(batch, writer, tally, keep_from)
+            done += len(batch)
+            if filled:  # what the batch left over goes into a short shard, so that the position is exact
+                writer.flush()
+                run.checkpoint.save({"file": index, "document": done, "shards": writer.keys, "tally": tally.as_json()})
+            run.progress(0.99 * index / len(paths), f"{paths[index].name}: {done} documents")
+    writer.flush()
+    return Collected(writer.keys, tally)
+
+
+def _keep(batch: list[Document], writer: ShardWriter, tally: Tally, keep_from: float) -> bool:
+    filled = False
+    for document, score in zip(batch, quality([each.text for each in batch]).tolist(), strict=True):
+        tally.n_read += 1
+        tally.quality_deciles[min(9, int(score * 10))] += 1
+        if score < keep_from:
+            tally.dropped["quality"] += 1
+            continue
+        domain = domain_of(document.text)
+        tally.n_kept += 1
+        tally.by_domain[domain] += 1
+        tally.by_licence[document.licence] += 1
+        filled |= writer.add(
+            {
+                "text": document.text,
+                "source": document.source,
+                "licence": document.licence,
+                "robots": document.robots,
+                "quality": round(score, 4),
+                "domain": domain,
+            }
+        )
+    return filled
+
+
+def synthesise(
+    domains: Sequence[Domain], run: Run, *, per_domain: int, seed: int, rows_per_shard: int = ROWS_PER_SHARD
+) -> Collected:
+    """Rows of every domain, a shard boundary after each, so that a killed job goes on with the domain it was in.
+
+    Raises: Refused when the templates do not give as many.
+    """
+    saved = run.checkpoint.load()
+    state: dict[str, Any] = saved.state if saved else {"done": 0, "shards": [], "tally": Tally().as_json()}
+    tally = Tally.from_json(state["tally"])
+    writer = ShardWriter(run.artifacts, run.workdir, list(state["shards"]), rows_per_shard)
+    for index in range(int(state["done"]), len(domains)):
+        for row in templates.synthesise(domains[index], per_domain, seed=seed):
+            tally.n_read += 1
+            tally.keep(row)
+            writer.add(row.model_dump())
+            if tally.n_read % _BATCH == 0:
+                run.progress(0.99 * tally.n_read / (per_domain * len(domains)), domains[index])
+        writer.flush()
+        run.checkpoint.save({"done": index + 1, "shards": writer.keys, "tally": tally.as_json()})
+    return Collected(writer.keys, tally)
+
+
+def validate(shards: Sequence[str], run: Run, *, evaluation: Sequence[str], max_bad: int) -> Collected:
+    """Rows that match the schema, repeat no other and stand in no evaluation set.
+
+    ``evaluation`` are texts that must not be learnt: a row is dropped when its question or answer is nearly one of them
+    (NFKC, character 5-grams, Jaccard ≥ .8). Raises: TooManyBad (a ValueError) above ``max_bad`` rows that do not match.
+    """
+    tally, writer = Tally(), ShardWriter(run.artifacts, run.workdir)
+    with Seen() as held_out, Seen() as seen:
+        for number, text in enumerate(evaluation):
+            held_out.add(text, f"evaluation:{number}")
+        for place, row in _checked(read_shards(run.artifacts, shards), tally, max_bad):
+            question = f"{row.instruction}\n{row.input}"
+            if held_out.most_alike(question) or held_out.most_alike(row.instruction) or held_out.most_alike(row.output):
+                tally.dropped["leaked"] += 1
+            elif repeated := seen.add(f"{question}\n{row.output}", place):
+                tally.dropped["copy" if repeated[1] == 1.0 else "near copy"] += 1
+            else:
+                tally.keep(row)
+                writer.add(row.model_dump())
+            if tally.n_read % _BATCH == 0:
+                run.progress(0.5, f"{tally.n_read} rows")
+    writer.flush()
+    return Collected(writer.keys, tally)
+
+
+class TooManyBad(Refused):
+    """More rows do not match the schema than may be skipped."""
+
+
+def _checked(rows: Iterator[tuple[str, dict[str, Any]]], tally: Tally, max_bad: int) -> Iterator[tuple[str, Row]]:
+    reasons: list[str] = []
+    for place, row in rows:
+        tally.n_read += 1
+        try:
+            yield place, Row.model_validate(row)
+        except ValidationError as err:
+            first = err.errors()[0]
+            reasons.append(f"{place}: {'.'.join(map(str, first['loc']))}: {first['msg']}")
+            tally.dropped["schema"] += 1
+            if len(reasons) > max_bad:
+                message = f"{len(reasons)} rows do not match the schema, at most {max_bad} may be skipped. {'; '.join(reasons[:5])}"
+                raise TooManyBad(message) from err
+
+
+def report(title: str, collected: Collected) -> str:
+    """The tally as Markdown with bars, for people."""
+    tally = collected.tally
+    lines = [f"# {title}", "", f"{tally.n_read} read, {tally.n_kept} kept, data hash `{collected.data_hash[:16]}`.", ""]
+    for heading, counts in (
+        ("Domains", tally.by_domain),
+        ("Decisions", tally.by_decision),
+        ("Licences", tally.by_licence),
+        ("Dropped", tally.dropped),
+        ("Quality", Counter({f"{i / 10:.1f}–{(i + 1) / 10:.1f}": n for i, n in enumerate(tally.quality_deciles) if n})),
+    ):
+        if counts:
+            most = max(counts.values())
+            lines += [f"## {heading}", "", "| | rows | |", "|---|---:|---|"]
+            lines += [f"| {name} | {n} | {'█' * max(1, round(24 * n / most))} |" for name, n in sorted(counts.items())]
+            lines.append("")
+    return "\n".join(lines)

@@ -1,0 +1,290 @@
+"""From rows to a bundle: what the recipe ``llm.so8t`` does, in the order it does it.
+
+    rows → conversations → tokens → packed ──► fine-tune (LoRA, rotations) ──► merge, burn, certify ──► safetensors, GGUF
+                                                                                                   └──► validation, gate
+
+Refuses before training whatever could only fail after it: a base of another family, layers that do not exist, a plan that
+does not fit the memory.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import shutil
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch.nn import functional as F  # noqa: N812 - the usual name
+
+from genba_llm.base_model import BadBase, available_bytes, compute_dtype, empty_model, load_base, load_tokenizer
+from genba_llm.burn_in import evaluating
+from genba_llm.finetune import Data, Finetuning, finetune
+from genba_llm.finetune_config import FinetuneConfig
+from genba_llm.finish import ADAPTER, MODEL, merged_model, save_adapter, write_model
+from genba_llm.gguf_export import Quant, export_gguf, modelfile
+from genba_llm.memory_plan import MemoryPlan, memory_plan
+from genba_llm.packing import IGNORED, Sample, collate, micro_batches, pack
+from genba_llm.refused import Refused
+from genba_llm.sft_rows import Row, messages
+from genba_llm.target_modules import resolve_targets
+from genba_llm.tokenizer_training import train_tokenizer
+from genba_shared.torchvision import make_torchvision_importable
+
+if TYPE_CHECKING:
+    from genba_shared.recipe import Run
+
+MIN_ROWS = 16
+FRESH = "fresh"
+
+
+class NotEnoughRows(Refused):
+    """Too few rows fit to be trained on."""
+
+
+class TooLittleMemory(Refused):
+    """The plan does not fit the device."""
+
+
+@dataclass(frozen=True)
+class FreshShape:
+    """A model of the family made from nothing, with a tokenizer learnt from the rows."""
+
+    vocab_size: int = 4096
+    hidden_size: int = 128
+    layers: int = 4
+    heads: int = 4
+    kv_heads: int = 2
+
+
+@dataclass(frozen=True)
+class Finished:
+    """What a run hands over: the bundle's folder and its figures."""
+
+    folder: Path
+    metrics: dict[str, float]
+    data_hash: str
+
+
+def encode(tokenizer: Any, row: Row, *, max_tokens: int) -> Sample | None:
+    """A row as token ids of which only the answer is learnt; None for one that does not fit.
+
+    The prompt is what the chat template writes with the generation prompt, so training and serving agree on every token.
+    """
+    talk = messages(row)
+    prompt = _ids(tokenizer, talk[:-1], prompt=True)
+    whole = _ids(tokenizer, talk, prompt=False)
+    if len(whole) > max_tokens or whole[: len(prompt)] != prompt:
+        return None
+    return Sample(tuple(whole), len(prompt))
+
+
+def _ids(tokenizer: Any, talk: Sequence[dict[str, Any]], *, prompt: bool) -> list[int]:
+    text = tokenizer.apply_chat_template(talk, tokenize=False, add_generation_prompt=prompt)
+    return list(tokenizer(text, add_special_tokens=False)["input_ids"])
+
+
+def prepare(rows: Iterable[Row], tokenizer: Any, config: FinetuneConfig) -> tuple[Data, str, int]:
+    """Packed rows, split into training and validation by a hash of the question, the hash of the data, and rows that do not fit.
+
+    Raises: NotEnoughRows.
+    """
+    train: list[Sample] = []
+    held_out: list[Sample] = []
+    digest, too_long = hashlib.sha256(), 0
+    for row in rows:
+        sample = encode(tokenizer, row, max_tokens=config.max_tokens)
+        if sample is None:
+            too_long += 1
+            continue
+        digest.update(row.model_dump_json().encode())
+        question = hashlib.sha256(f"{row.instruction}\n{row.input}".encode()).digest()
+        share = int.from_bytes(question[:4], "big") / 2**32
+        (held_out if share < config.validation_share else train).append(sample)
+    if len(train) < MIN_ROWS:
+        message = f"{len(train)} rows fit into {config.max_tokens} tokens and may be trained on; at least {MIN_ROWS} are needed."
+        raise NotEnoughRows(message)
+    data = Data(
+        _packed(train, config.max_tokens), _packed(held_out, config.max_tokens), config.max_tokens, _pad(tokenizer)
+    )
+    return data, digest.hexdigest(), too_long
+
+
+def _packed(samples: Sequence[Sample], length: int) -> list[list[Sample]]:
+    return [[samples[index] for index in group] for group in pack([len(each.ids) for each in samples], length)]
+
+
+def _pad(tokenizer: Any) -> int:
+    return int(tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id)
+
+
+def make_fresh_base(rows: Iterable[Row], shape: FreshShape, folder: Path, *, max_tokens: int, seed: int) -> Path:
+    """A base of the family with random weights and a tokenizer learnt from ``rows``, written to ``folder``."""
+    make_torchvision_importable()
+    from transformers import Phi3Config, Phi3ForCausalLM
+
+    tokenizer = train_tokenizer(_texts(rows), vocab_size=shape.vocab_size, max_tokens=max_tokens)
+    config = Phi3Config(
+        vocab_size=shape.vocab_size,
+        hidden_size=shape.hidden_size,
+        intermediate_size=shape.hidden_size * 8 // 3 // 32 * 32,
+        num_hidden_layers=shape.layers,
+        num_attention_heads=shape.heads,
+        num_key_value_heads=shape.kv_heads,
+        partial_rotary_factor=0.75,
+        tie_word_embeddings=True,
+        max_position_embeddings=max_tokens,
+        original_max_position_embeddings=max_tokens,
+        pad_token_id=tokenizer.pad_token_id,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+    )
+    torch.manual_seed(seed)
+    Phi3ForCausalLM(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def _texts(rows: Iterable[Row]) -> Iterator[str]:
+    for row in rows:
+        for message in messages(row):
+            yield message["content"]
+
+
+def plan(base: Path, config: FinetuneConfig, *, device: str) -> MemoryPlan:
+    """The memory that the run will take. Raises: BadBase; UnknownTargets; TooLittleMemory when it does not fit ``device`` now."""
+    model = empty_model(base)
+    if config.train == "adapter":
+        resolve_targets(model, config.lora.targets)
+    planned = memory_plan(model, config)
+    free = available_bytes(device)
+    if planned.total > free:
+        message = f"The run needs {planned.total / 2**30:.1f} GiB and {free / 2**30:.1f} GiB are free on {device}.\n{planned.table()}"
+        raise TooLittleMemory(message)
+    return planned
+
+
+def train_line(
+    rows: Sequence[Row], base: Path, config: FinetuneConfig, run: Run, *, device: str, gguf: Sequence[Quant] = ()
+) -> Finished:
+    """Fine-tune, finish and measure. Raises: ValueErrors that say what is wrong before anything is trained."""
+    tokenizer = load_tokenizer(base)
+    data, data_hash, too_long = prepare(rows, tokenizer, config)
+    if too_long:
+        run.note(f"{too_long} rows do not fit into {config.max_tokens} tokens and were left out.", level="warning")
+    run.note(plan(base, config, device=device).table())
+    model = load_base(base, quantise=config.quantise, dtype=compute_dtype(device, config), device=device)
+    training = Finetuning(model, config, seed=run.seed)
+    run.note(f"{sum(p.numel() for p in training.parameters()):,} trainable parameters.")
+    try:
+        outcome = finetune(training, data, run)
+        run.progress(0.96, "merging and burning in")
+        folder = run.workdir / "bundle"
+        metrics = {name: value for name, value in outcome.metrics.items() if not name.startswith("perplexity")}
+        metrics |= _finish(training, base, tokenizer, data, folder)
+    finally:
+        training.close()
+    run.progress(0.98, "exporting")
+    _export(folder, gguf)
+    _describe(folder, config, base, data_hash, metrics)
+    return Finished(folder, metrics, data_hash)
+
+
+def _finish(training: Finetuning, base: Path, tokenizer: Any, data: Data, folder: Path) -> dict[str, float]:
+    """Write adapter and plain model; what the plain model reaches on the validation rows."""
+    probes = [sample for row in (data.validation or data.train)[:8] for sample in row]
+    if training.config.train == "all":
+        training.close()
+        model, gates = training.model, training.gates
+    else:
+        save_adapter(training, folder / ADAPTER)
+        model, gates = merged_model(base, folder / ADAPTER)
+    certificate = write_model(model, gates, tokenizer, folder / MODEL, probes=probes)
+    reached: dict[str, float] = measure(model, tokenizer, data, batch_size=training.config.batch_size)
+    if certificate is not None:
+        reached |= {"burn_in_relative_error": certificate.relative_error, "burn_in_kl": certificate.kl}
+    return reached
+
+
+@torch.no_grad()
+def measure(model: Any, tokenizer: Any, data: Data, *, batch_size: int) -> dict[str, float]:
+    """Loss and accuracy for each learnt token of the validation rows; nothing without such rows.
+
+    Beside them the share of the most frequent token, which is what guessing it always would reach, and the answers' log₂
+    likelihood for each UTF-8 byte (≤ 0, higher is better), which models with different tokenizers share.
+    """
+    nats: float = 0.0  # over all learnt tokens
+    right, learnt = 0, Counter[int]()
+    device = next(model.parameters()).device
+    with evaluating(model):
+        for group in micro_batches(data.validation, batch_size):
+            batch = collate(group, length=data.length, pad_id=data.pad_id).to(device)
+            answer = model(
+                input_ids=batch.input_ids,
+                attention_mask=batch.attention(),
+                position_ids=batch.positions,
+                use_cache=False,
+            )
+            mask = batch.labels[:, 1:] != IGNORED
+            logits, labels = answer.logits[:, :-1][mask].float(), batch.labels[:, 1:][mask]
+            nats += F.cross_entropy(logits, labels, reduction="sum").item()
+            right += int((logits.argmax(-1) == labels).sum())
+            learnt.update(labels.tolist())
+    n = learnt.total()
+    if not n:
+        return {}
+    answers = (sample.ids[max(1, sample.n_prompt) :] for row in data.validation for sample in row)
+    n_bytes = sum(len(text.encode()) for text in tokenizer.batch_decode(list(answers), skip_special_tokens=False))
+    reached: dict[str, float] = {
+        "loss": nats / n,
+        "token_accuracy": right / n,
+        "token_accuracy_of_most_frequent": learnt.most_common(1)[0][1] / n,
+        "log2_likelihood_per_byte": -nats / math.log(2.0) / max(1, n_bytes),
+    }
+    return reached
+
+
+def _export(folder: Path, kinds: Sequence[Quant]) -> None:
+    """GGUF files of the finished model, with a Modelfile for the last one."""
+    if not kinds:
+        return
+    model, tokenizer = load_base(folder / MODEL), load_tokenizer(folder / MODEL)
+    for kind in kinds:
+        name = f"model.{kind}.gguf"
+        export_gguf(model, tokenizer, folder / name, quant=kind)
+        (folder / "Modelfile").write_text(modelfile(name, tokenizer), "utf-8")
+
+
+def _describe(folder: Path, config: FinetuneConfig, base: Path, data_hash: str, metrics: dict[str, float]) -> None:
+    document = {
+        "kind": "phi3",
+        "config": config.model_dump(mode="json"),
+        "base": _hash_of(base),
+        "data_hash": data_hash,
+        "metrics": metrics,
+    }
+    (folder / "bundle.json").write_text(json.dumps(document, indent=2, ensure_ascii=False), "utf-8")
+
+
+def _hash_of(base: Path) -> str:
+    """SHA-256 over the base's weights and configuration: what was tuned, whatever its folder is called."""
+    digest = hashlib.sha256()
+    for path in sorted([*base.glob("*.safetensors"), base / "config.json"]):
+        digest.update(path.name.encode())
+        with path.open("rb") as file:
+            while chunk := file.read(1 << 20):
+                digest.update(chunk)
+    return digest.hexdigest()
+
+
+def copy_base(folder: Path, to: Path) -> Path:
+    """The model part of a bundle as a base to train on. Raises: BadBase if the bundle has none."""
+    if not (folder / MODEL / "config.json").is_file():
+        raise BadBase("The bundle holds no model of the family.")
+    shutil.copytree(folder / MODEL, to)
+    return to

@@ -1,0 +1,52 @@
+"""A tokenizer of the project's own: byte-level BPE with the Phi family's turns and the thinking's tags as control tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Final
+
+from genba_shared.torchvision import make_torchvision_importable
+
+PAD, BOS, EOS, END = "<|pad|>", "<|bos|>", "<|endoftext|>", "<|end|>"
+TURNS: Final = ("<|system|>", "<|user|>", "<|assistant|>")
+TAGS: Final = tuple(
+    f"<{slash}{tag}>" for tag in ("think-task", "think-safety", "think-policy", "final") for slash in ("", "/")
+)
+CHAT_TEMPLATE: Final = (
+    "{% for message in messages %}{{ '<|' + message['role'] + '|>' + message['content'] + '<|end|>' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
+)
+
+
+def train_tokenizer(texts: Iterable[str], *, vocab_size: int, max_tokens: int) -> Any:
+    """A transformers tokenizer learned from ``texts``; the same texts in the same order give the same one.
+
+    Raises: ValueError for a vocabulary that does not hold the bytes and the control tokens.
+    """
+    make_torchvision_importable()
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    special = [PAD, BOS, EOS, END, *TURNS, *TAGS]
+    if vocab_size < 256 + len(special):
+        message = f"vocab_size {vocab_size} is less than {256 + len(special)}: the bytes and the control tokens."
+        raise ValueError(message)
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        special_tokens=special,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token=PAD,
+        bos_token=BOS,
+        eos_token=END,
+        model_max_length=max_tokens,
+        chat_template=CHAT_TEMPLATE,
+        clean_up_tokenization_spaces=False,
+    )

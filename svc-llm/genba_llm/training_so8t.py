@@ -1,0 +1,274 @@
+"""Recipes of the SO8T line: collect, validate, fine-tune. ``training`` lists them; heavy libraries are loaded by what runs."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, ValidationError
+
+from genba_llm.line_settings import LineSettings
+from genba_llm.refused import Refused
+from genba_llm.verdict import DOMAINS, Domain
+from genba_shared.problems import Conflict, Invalid
+from genba_shared.recipe import Gate, Params, Recipe, Registration, Result, Run
+
+MODEL_NAME = "llm.so8t"
+ShardKey = Annotated[str, Field(pattern=r"^[0-9a-f]{2}/[0-9a-f]{64}\.jsonl(\.gz)?$")]
+FileName = Annotated[str, Field(min_length=1, max_length=400)]
+
+
+class CollectParams(Params):
+    """Corpus files on the worker's disk."""
+
+    files: Annotated[list[FileName], Field(min_length=1, max_length=10_000)]
+    keep_from: Annotated[float, Field(ge=0.0, le=1.0)] = 0.7
+
+
+def collect(params: CollectParams, run: Run) -> Result:
+    """Read, score and label documents; the kept ones lie in shards that the result names."""
+    from genba_llm import data_line
+
+    settings = LineSettings()
+    paths = [settings.data_file(name) for name in params.files]
+    try:
+        collected = data_line.collect(paths, run, keep_from=params.keep_from)
+    except Refused as err:
+        raise Conflict(str(err)) from err
+    return _told("Collected documents", collected, run)
+
+
+class SynthesiseParams(Params):
+    """How many rows of which domains."""
+
+    per_domain: Annotated[int, Field(ge=1, le=100_000)] = 25_000
+    domains: list[Domain] = Field(default_factory=lambda: list(DOMAINS), min_length=1, max_length=len(DOMAINS))
+    seed: Annotated[int, Field(ge=0)] = 0
+
+
+def synthesise(params: SynthesiseParams, run: Run) -> Result:
+    """Write rows from templates and contrast pairs. The same parameters give the same shards."""
+    from genba_llm import data_line
+
+    try:
+        made = data_line.synthesise(params.domains, run, per_domain=params.per_domain, seed=params.seed)
+    except Refused as err:
+        raise Conflict(str(err)) from err
+    return _told("Synthesised rows", made, run)
+
+
+class ValidateParams(Params):
+    """Shards of rows, and evaluation texts (a line each) that must not be learnt."""
+
+    shards: Annotated[list[ShardKey], Field(min_length=1, max_length=100_000)]
+    evaluation_files: list[FileName] = Field(default_factory=list, max_length=1000)
+    max_bad_rows: Annotated[int, Field(ge=0)] = 100
+
+
+def validate(params: ValidateParams, run: Run) -> Result:
+    """Drop rows that do not match the schema, repeat another, or stand in an evaluation set; report the balance."""
+    from genba_llm import data_line
+
+    settings = LineSettings()
+    texts = [
+        line
+        for name in params.evaluation_files
+        for line in settings.data_file(name).read_text("utf-8").splitlines()
+        if line.strip()
+    ]
+    try:
+        collected = data_line.validate(params.shards, run, evaluation=texts, max_bad=params.max_bad_rows)
+    except Refused as err:
+        raise Conflict(str(err)) from err
+    return _told("Validated rows", collected, run)
+
+
+def _told(title: str, collected: Any, run: Run) -> Result:
+    from genba_llm import data_line
+
+    path = run.workdir / "report.md"
+    path.write_text(data_line.report(title, collected), "utf-8")
+    metrics = {"read": float(collected.tally.n_read), "kept": float(collected.tally.n_kept)}
+    value = {"shards": collected.shards, "data_hash": collected.data_hash, "tally": collected.tally.as_json()}
+    return Result(value=value, metrics=metrics, artifacts={"report.md": path})
+
+
+class FreshParams(Params):
+    """The shape of a model that is made from nothing."""
+
+    vocab_size: Annotated[int, Field(ge=512, le=200_064)] = 4096
+    hidden_size: Annotated[int, Field(ge=64, le=4096, multiple_of=32)] = 128
+    layers: Annotated[int, Field(ge=1, le=64)] = 4
+    heads: Annotated[int, Field(ge=1, le=64)] = 4
+    kv_heads: Annotated[int, Field(ge=1, le=64)] = 2
+
+
+class So8tParams(Params):
+    """A fine-tuning. The rows come from shards of ``llm.validate`` or files on the worker; the base is a folder there, the
+    champion, or made from nothing.
+    """
+
+    shards: list[ShardKey] = Field(default_factory=list, max_length=100_000)
+    files: list[FileName] = Field(default_factory=list, max_length=1000)
+    base: Annotated[str, Field(max_length=400)] | Literal["champion", "fresh"] = "fresh"
+    fresh: FreshParams = FreshParams()
+    config: dict[str, Any] = Field(
+        default_factory=lambda: {"preset": "tiny"},
+        description="A preset and what differs from it, as in a YAML run file.",
+    )
+    gguf: list[Literal["F32", "F16", "Q8_0", "Q4_K_M", "Q6_K"]] = Field(default_factory=list)
+    prefer_thinking: bool = False
+    dry_run: bool = False
+    promote: Literal["when_gates_pass", "never"] = "when_gates_pass"
+
+
+def so8t(params: So8tParams, run: Run) -> Result:
+    """Fine-tune a model of the Phi-3 family with LoRA and rotations, burn it in, export it and register the bundle."""
+    if importlib.util.find_spec("transformers") is None or importlib.util.find_spec("torch") is None:
+        raise Conflict("This worker cannot fine-tune: install genba[so8t] there.")
+    from genba_llm import so8t_line
+    from genba_llm.finetune_config import config_of
+
+    try:
+        config = config_of(params.config)
+    except ValidationError as err:
+        raise Invalid(
+            "The run's config does not validate.",
+            errors=[
+                {"field": ".".join(["config", *map(str, each["loc"])]), "message": each["msg"]} for each in err.errors()
+            ],
+        ) from err
+    except ValueError as err:
+        raise Invalid(str(err), errors=[{"field": "config", "message": str(err)}]) from err
+    device = _device()
+    try:
+        rows = _rows(params, run, config.max_bad_rows)
+        base = _base(params, rows, run, config.max_tokens)
+        if params.dry_run:
+            planned = so8t_line.plan(base, config, device=device)
+            run.note(planned.table())
+            return Result(value={"memory_plan": planned.table(), "trainable_parameters": planned.n_trainable})
+        finished = so8t_line.train_line(rows, base, config, run, device=device, gguf=params.gguf)
+    except Refused as err:
+        raise Conflict(str(err)) from err
+    return Result(
+        value={"data_hash": finished.data_hash},
+        metrics=finished.metrics,
+        register=_registration(finished.folder, finished.metrics, finished.data_hash, params, run),
+    )
+
+
+def _registration(
+    folder: Path, metrics: dict[str, float], data_hash: str, params: So8tParams, run: Run
+) -> Registration:
+    """A version, which must beat the most frequent token and be no worse than the champion on the same rows."""
+    champion = run.champion(MODEL_NAME)
+    compared = None
+    if champion is not None and "token_accuracy" in metrics:
+        compared = _champion_on_the_same_rows(champion.folder, params, run)
+    gates: tuple[Gate, ...] = ()
+    if "token_accuracy" in metrics:
+        trivial = metrics["token_accuracy_of_most_frequent"]
+        gates = (Gate("token_accuracy", at_least=trivial),)
+        if compared is not None:
+            gates += (Gate("log2_likelihood_per_byte", not_below_champion_by=0.0),)
+    return Registration(
+        model=MODEL_NAME,
+        bundle=folder,
+        metrics=metrics,
+        data_hash=data_hash,
+        gates=gates,
+        champion_metrics=compared,
+        promote=params.promote,
+    )
+
+
+def _champion_on_the_same_rows(folder: Path, params: So8tParams, run: Run) -> dict[str, float]:
+    """What the champion reaches on the same validation rows, with its own tokenizer."""
+    from genba_llm import so8t_line
+    from genba_llm.base_model import load_base, load_tokenizer
+    from genba_llm.finetune_config import config_of
+
+    config = config_of(params.config)
+    tokenizer = load_tokenizer(folder / "model")
+    data, _, _ = so8t_line.prepare(_rows(params, run, config.max_bad_rows), tokenizer, config)
+    reached: dict[str, float] = so8t_line.measure(
+        load_base(folder / "model"), tokenizer, data, batch_size=config.batch_size
+    )
+    return reached
+
+
+def _rows(params: So8tParams, run: Run, max_bad: int) -> list[Any]:
+    """Rows of the shards and files. With ``prefer_thinking`` those that carry their thinking stand for their question."""
+    from genba_llm.sft_rows import BadRows, Row, read_rows
+    from genba_llm.shards import read_shards
+
+    settings, bad = LineSettings(), BadRows(limit=max_bad)
+    rows = []
+    for place, document in read_shards(run.artifacts, params.shards):
+        try:
+            rows.append(Row.model_validate(document))
+        except ValidationError as err:
+            bad.add(Path(place), 0, str(err.errors()[0]["msg"]))
+    rows += list(read_rows([settings.data_file(name) for name in params.files], bad))
+    if bad.n:
+        run.note(
+            f"{bad.n} rows do not match the schema and were skipped: {'; '.join(bad.reasons[:3])}", level="warning"
+        )
+    if params.prefer_thinking:
+        best: dict[str, Any] = {}
+        for row in rows:
+            known = best.get(f"{row.instruction}\n{row.input}")
+            if known is None or (row.has_thinking and not known.has_thinking):
+                best[f"{row.instruction}\n{row.input}"] = row
+        rows = list(best.values())
+    return rows
+
+
+def _base(params: So8tParams, rows: list[Any], run: Run, max_tokens: int) -> Path:
+    from genba_llm import so8t_line
+
+    if params.base == "fresh":
+        shape = so8t_line.FreshShape(**params.fresh.model_dump())
+        return so8t_line.make_fresh_base(rows, shape, run.workdir / "base", max_tokens=max_tokens, seed=run.seed)
+    if params.base == "champion":
+        champion = run.champion(MODEL_NAME)
+        if champion is None:
+            raise Conflict(f"There is no champion of {MODEL_NAME} to train on.")
+        return so8t_line.copy_base(champion.folder, run.workdir / "base")
+    return LineSettings().model_folder(params.base)
+
+
+def _device() -> str:
+    import torch
+
+    wanted = LineSettings().device
+    return ("cuda" if torch.cuda.is_available() else "cpu") if wanted == "auto" else wanted
+
+
+SO8T_RECIPES: dict[str, Recipe[Any]] = {
+    recipe.name: recipe
+    for recipe in (
+        Recipe(
+            "llm.collect",
+            CollectParams,
+            collect,
+            summary="Read and score corpora.",
+            scope="llm:write",
+            time_limit_s=24 * 3600.0,
+        ),
+        Recipe("llm.synthesise", SynthesiseParams, synthesise, summary="Write rows from templates.", scope="llm:write"),
+        Recipe("llm.validate", ValidateParams, validate, summary="Check rows before training.", scope="llm:write"),
+        Recipe(
+            "llm.so8t",
+            So8tParams,
+            so8t,
+            summary="Fine-tune with LoRA and SO8T, burn in, export, register.",
+            queue="gpu",
+            scope="llm:write",
+            time_limit_s=7 * 24 * 3600.0,
+            max_running=1,
+        ),
+    )
+}

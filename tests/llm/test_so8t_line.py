@@ -1,0 +1,251 @@
+"""The training line from files to a registered bundle, through its recipes' own functions."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.llm.run_world import StopsAt, local_run
+
+from genba_llm import data_line, training_so8t
+from genba_llm.shards import ShardWriter, read_shards
+from genba_shared.problems import Conflict, Invalid
+from genba_shared.recipe import Cancelled
+
+# peft asks transformers by a name that transformers is about to rename.
+pytestmark = pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")
+DECISIONS = ("ALLOW", "ESCALATE", "DENY", "REFUSE")
+TINY: dict[str, Any] = {
+    "preset": "tiny",
+    "max_tokens": 96,
+    "batch_size": 8,
+    "max_steps": 6,
+    "validation_share": 0.2,
+    "max_bad_rows": 2,
+}
+FRESH: dict[str, Any] = {"vocab_size": 512, "hidden_size": 64, "layers": 2, "heads": 2, "kv_heads": 1}
+_FRESH = training_so8t.FreshParams(**FRESH)
+
+
+def _row(index: int, **changed: Any) -> dict[str, Any]:
+    decision = DECISIONS[index % 4]
+    return {
+        "instruction": f"設備{index}番の点検表を{'確認' if index % 3 else '要約'}してください。",
+        "input": "",
+        "output": f"<think-task>依頼{index}</think-task><final>判定は{decision}です。</final>",
+        "decision": decision,
+        "domain": "general",
+        "source": "test",
+        "licence": "Apache-2.0",
+        **changed,
+    }
+
+
+@pytest.fixture
+def data_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    folder = tmp_path / "data"
+    folder.mkdir()
+    monkeypatch.setenv("GENBA_LLM_LINE_DATA_DIR", str(folder))
+    monkeypatch.setenv("GENBA_LLM_LINE_DEVICE", "cpu")
+    return folder
+
+
+def _write(path: Path, rows: list[dict[str, Any]]) -> None:
+    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), "utf-8")
+
+
+def _prose(index: int) -> str:
+    return (
+        f"第{index}工程の点検では、主軸の振動値が基準を下回ることを確認しました。次回の整備は来月に予定しています。"
+        f"部品{index}の交換記録は別紙に示します。異常があれば、担当者に連絡してください。"
+    )
+
+
+def _corpus(path: Path, n: int) -> None:
+    lines = [
+        json.dumps({"text": _prose(i) if i % 4 else "だめ", "licence": "own", "source": f"s{i}"}) for i in range(n)
+    ]
+    path.write_text("\n".join(lines), "utf-8")
+
+
+def test_collecting_keeps_what_is_good_and_says_what_became_of_the_rest(tmp_path: Path, data_dir: Path) -> None:
+    _corpus(data_dir / "own.jsonl", 100)
+    run = local_run(tmp_path)
+    result = training_so8t.collect(training_so8t.CollectParams(files=["own.jsonl"]), run)
+    assert result.metrics == {"read": 100.0, "kept": 75.0}
+    rows = [row for _, row in read_shards(run.artifacts, result.value["shards"])]
+    assert len(rows) == 75
+    assert rows[0]["source"] == "s1"
+    assert rows[0]["licence"] == "own"
+    assert result.value["tally"]["dropped"] == {"quality": 25}
+    assert "75 kept" in result.artifacts["report.md"].read_text("utf-8")
+
+
+def test_a_killed_collection_ends_with_the_same_shards(tmp_path: Path, data_dir: Path) -> None:
+    _corpus(data_dir / "a.jsonl", 2000)
+    _corpus(data_dir / "b.jsonl", 700)
+    paths = [data_dir / "a.jsonl", data_dir / "b.jsonl"]
+    whole = data_line.collect(paths, local_run(tmp_path / "whole"), keep_from=0.7, rows_per_shard=300)
+    with pytest.raises(Cancelled):
+        data_line.collect(paths, local_run(tmp_path / "cut", StopsAt(after=3)), keep_from=0.7, rows_per_shard=300)
+    resumed = data_line.collect(paths, local_run(tmp_path / "cut", attempt=2), keep_from=0.7, rows_per_shard=300)
+    assert resumed == whole
+    assert resumed.data_hash == whole.data_hash
+    assert whole.tally.n_kept == 2025
+
+
+def test_a_file_outside_of_the_data_folder_is_refused(tmp_path: Path, data_dir: Path) -> None:
+    (tmp_path / "secret.txt").write_text("x")
+    with pytest.raises(Invalid, match=r"no '\.\./secret\.txt'"):
+        training_so8t.collect(training_so8t.CollectParams(files=["../secret.txt"]), local_run(tmp_path))
+
+
+def test_validation_drops_copies_leaks_and_rows_that_do_not_match(tmp_path: Path, data_dir: Path) -> None:
+    run = local_run(tmp_path)
+    rows = [
+        _row(1, instruction="蒸気弁の閉止確認と排水の手順を、写真つきで新人向けに説明してください。"),
+        _row(2, instruction="来週の安全会議で使う資料の目次案を五つ考えてください。"),
+        _row(2, instruction="来週の安全会議で使う資料の目次案を五つ考えてください。"),
+        _row(3, instruction="試験問題に出る秘密の質問文をそのまま覚えてください。"),
+        _row(4, decision="MAYBE"),
+    ]
+    writer = ShardWriter(run.artifacts, run.workdir)
+    for row in rows:
+        writer.add(row)
+    writer.flush()
+    (data_dir / "evaluation.txt").write_text("試験問題に出る　秘密の質問文を　そのまま覚えてください。\n", "utf-8")
+    params = training_so8t.ValidateParams(shards=writer.keys, evaluation_files=["evaluation.txt"])
+    result = training_so8t.validate(params, run)
+    assert result.value["tally"]["dropped"] == {"copy": 1, "leaked": 1, "schema": 1}
+    assert result.metrics == {"read": 5.0, "kept": 2.0}
+    with pytest.raises(Conflict, match="decision"):
+        training_so8t.validate(training_so8t.ValidateParams(shards=writer.keys, max_bad_rows=0), run)
+
+
+def test_shards_of_the_same_rows_have_the_same_keys(tmp_path: Path) -> None:
+    keys = []
+    for name in ("one", "other"):
+        run = local_run(tmp_path / name)
+        writer = ShardWriter(run.artifacts, run.workdir, rows_per_shard=3)
+        for index in range(7):
+            writer.add(_row(index))
+        writer.flush()
+        keys.append(writer.keys)
+    assert keys[0] == keys[1]
+    assert len(keys[0]) == 3
+    assert gzip.decompress(run.artifacts.local_path(keys[1][2]).read_bytes()).count(b"\n") == 1
+
+
+def test_a_model_made_from_nothing_becomes_a_version_with_its_files(tmp_path: Path, data_dir: Path) -> None:
+    _write(data_dir / "rows.jsonl", [_row(index) for index in range(80)])
+    params = training_so8t.So8tParams(
+        files=["rows.jsonl"],
+        fresh=_FRESH,
+        config={**TINY, "so8t": {}, "pet": True, "max_steps": 40, "learning_rate": 5e-3},
+        gguf=["F16", "Q8_0"],
+    )
+    result = _train(params, tmp_path)
+    registration = result.register
+    assert registration is not None
+    assert registration.model == "llm.so8t"
+    assert registration.metrics["token_accuracy"] > registration.metrics["token_accuracy_of_most_frequent"]
+    assert registration.metrics["burn_in_kl"] <= 1e-6
+    names = {
+        path.relative_to(registration.bundle).as_posix() for path in registration.bundle.rglob("*") if path.is_file()
+    }
+    assert {
+        "bundle.json",
+        "Modelfile",
+        "model.F16.gguf",
+        "model.Q8_0.gguf",
+        "model/model.safetensors",
+        "model/tokenizer.json",
+    } <= names
+    assert "model/burn_in.json" in names
+    manifest = json.loads((registration.bundle / "bundle.json").read_text())
+    assert manifest["data_hash"] == registration.data_hash == result.value["data_hash"]
+
+
+def _train(params: training_so8t.So8tParams, folder: Path, reporter: StopsAt | None = None, attempt: int = 1) -> Any:
+    run = local_run(folder / "run", reporter, attempt=attempt)
+    run.compared["llm.so8t"] = None  # there is no champion yet
+    return training_so8t.so8t(params, run)
+
+
+def test_a_training_killed_in_the_middle_ends_with_the_same_figures(tmp_path: Path, data_dir: Path) -> None:
+    _write(data_dir / "rows.jsonl", [_row(index) for index in range(60)])
+    params = training_so8t.So8tParams(files=["rows.jsonl"], fresh=_FRESH, config={**TINY, "checkpoint_every_s": 1e-6})
+    whole = _train(params, tmp_path / "whole")
+    with pytest.raises(Cancelled):
+        _train(params, tmp_path / "cut", StopsAt(after=3))
+    resumed = _train(params, tmp_path / "cut", attempt=2)
+    assert resumed.metrics == whole.metrics
+    assert resumed.register.data_hash == whole.register.data_hash
+
+
+def test_an_adapter_on_a_base_of_the_workers_disk(
+    tmp_path: Path, data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from genba_llm.sft_rows import Row
+    from genba_llm.so8t_line import FreshShape, make_fresh_base
+
+    rows = [_row(index) for index in range(60)]
+    _write(data_dir / "rows.jsonl", rows)
+    monkeypatch.setenv("GENBA_LLM_LINE_MODELS_DIR", str(tmp_path / "models"))
+    make_fresh_base(
+        [Row.model_validate(row) for row in rows],
+        FreshShape(**FRESH),
+        tmp_path / "models" / "base",
+        max_tokens=96,
+        seed=0,
+    )
+    config = {**TINY, "train": "adapter", "so8t": {}, "lora": {"rank": 4, "alpha": 8.0}, "quantise": "int8"}
+    result = _train(training_so8t.So8tParams(files=["rows.jsonl"], base="base", config=config), tmp_path)
+    assert (result.register.bundle / "adapter" / "adapter_model.safetensors").is_file()
+    assert (result.register.bundle / "adapter" / "so8t.safetensors").is_file()
+    wrong = {**config, "lora": {"targets": ["q_proj", "o_proj"]}}
+    with pytest.raises(Conflict, match=r"no layer named q_proj.*gate_up_proj"):
+        _train(training_so8t.So8tParams(files=["rows.jsonl"], base="base", config=wrong), tmp_path / "wrong")
+
+
+def test_a_dry_run_prints_the_memory_plan_and_trains_nothing(tmp_path: Path, data_dir: Path) -> None:
+    _write(data_dir / "rows.jsonl", [_row(index) for index in range(40)])
+    reporter = StopsAt()
+    result = _train(
+        training_so8t.So8tParams(files=["rows.jsonl"], fresh=_FRESH, config=TINY, dry_run=True),
+        tmp_path,
+        reporter,
+    )
+    assert result.register is None
+    assert "GiB" in result.value["memory_plan"]
+    assert reporter.logged == {}
+
+
+def test_bad_input_is_refused_with_what_to_change(tmp_path: Path, data_dir: Path) -> None:
+    _write(data_dir / "few.jsonl", [_row(index) for index in range(5)])
+    _write(data_dir / "bad.jsonl", [_row(index) for index in range(40)] + [{"instruction": "x"}] * 3)
+    with pytest.raises(Conflict, match=r"at least 16 are needed"):
+        _train(training_so8t.So8tParams(files=["few.jsonl"], fresh=_FRESH, config=TINY), tmp_path / "a")
+    with pytest.raises(Conflict, match=r"3 rows do not match the schema.*bad\.jsonl:41"):
+        _train(training_so8t.So8tParams(files=["bad.jsonl"], fresh=_FRESH, config=TINY), tmp_path / "b")
+    with pytest.raises(Invalid) as refused:
+        _train(
+            training_so8t.So8tParams(files=["few.jsonl"], config={"preset": "tiny", "learning_rate": -1}),
+            tmp_path / "c",
+        )
+    assert "config.learning_rate" in str(refused.value.members["errors"])
+    with pytest.raises(Conflict, match="no champion"):
+        _train(training_so8t.So8tParams(files=["few.jsonl"], base="champion", config=TINY), tmp_path / "d")
+
+
+def test_rows_with_thinking_stand_for_their_question(tmp_path: Path, data_dir: Path) -> None:
+    plain = [_row(index, output="<final>短い答え。</final>") for index in range(30)]
+    thinking = [_row(index) for index in range(30)]
+    _write(data_dir / "rows.jsonl", plain + thinking)
+    params = training_so8t.So8tParams(files=["rows.jsonl"], prefer_thinking=True)
+    rows = training_so8t._rows(params, local_run(tmp_path), 0)
+    assert len(rows) == 30
+    assert all(row.has_thinking for row in rows)
