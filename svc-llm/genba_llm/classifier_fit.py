@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
-from genba_llm.classifier import Classifier, softmax
+from genba_llm.classifier import Classifier
 from genba_llm.features import FeatureConfig, matrix
 from genba_llm.verdict import Decision
 
@@ -21,12 +21,15 @@ CLASSES = len(Decision)
 
 @dataclass(frozen=True)
 class Row:
-    """A labelled text. ``weight`` counts it; ``family`` is what must not be split between training and test."""
+    """A labelled text. ``weight`` counts it; ``family`` (its template) and ``subject`` (what fills the template) are what
+    must not be split between training and test.
+    """
 
     text: str
     decision: Decision
     source: str = ""
     family: str = ""
+    subject: str = ""
     language: str = ""
     weight: float = 1.0
 
@@ -35,8 +38,8 @@ def fit(
     rows: Sequence[Row],
     *,
     config: FeatureConfig | None = None,
-    l2: float = 3e-5,
-    max_iterations: int = 80,
+    l2: float = 1e-5,
+    max_iterations: int = 45,
     version: str = "local",
     step: Callable[[int, float], None] | None = None,
 ) -> Classifier:
@@ -55,13 +58,21 @@ def fit(
     return quantise(weights, bias, config=config, version=version)
 
 
+def balanced(rows: Sequence[Row]) -> list[Row]:
+    """The same rows with weights under which what is to be allowed and what is not count alike."""
+    held_back = sum(row.weight for row in rows if row.decision)
+    allowed = sum(row.weight for row in rows) - held_back
+    factor = allowed / held_back if held_back else 1.0
+    return [replace(row, weight=row.weight * factor) if row.decision else row for row in rows]
+
+
 def fit_logistic(
     features: csr_matrix,
     labels: npt.NDArray[np.int64],
     counts: npt.NDArray[np.float64],
     *,
     l2: float,
-    max_iterations: int = 80,
+    max_iterations: int = 45,
     step: Callable[[int, float], None] | None = None,
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
     """Weights (D, 4) and bias (4,) that minimise the weighted mean cross entropy + l2·‖weights‖²; features: (N, D)."""
@@ -104,4 +115,4 @@ def quantise(
     return Classifier(rounded, scale.astype(np.float32), bias.astype(np.float32), config, version)
 
 
-__all__ = ["CLASSES", "Row", "fit", "fit_logistic", "quantise", "softmax"]
+__all__ = ["CLASSES", "Row", "fit", "fit_logistic", "quantise"]

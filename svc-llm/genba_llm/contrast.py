@@ -33,13 +33,14 @@ _DOUBLES = frozenset(words("doubling_verbs"))
 class Recipe:
     """How many sentences each piece of the lexicon is put into."""
 
-    asks_per_act: int = 12
-    asks_per_safe: int = 12
+    asks_per_act: int = 11
+    asks_per_safe: int = 9
     wraps_per_act: int = 4
-    talks_per_act: int = 6
-    frames_per_topic: int = 14
-    slots_per_frame: int = 12
-    benign_rows: int = 9000
+    talks_per_act: int = 5
+    frames_per_topic: int = 12
+    slots_per_frame: int = 11
+    benign_rows: int = 7000
+    personas: int = 700
 
 
 def generate(seed: int = 0, recipe: Recipe | None = None, *, languages: Sequence[Language] = LANGUAGES) -> list[Row]:
@@ -67,6 +68,7 @@ def lexicon(name: str) -> Mapping[str, Any]:
 def _rows(language: Language, recipe: Recipe, rng: random.Random) -> Iterator[Row]:
     yield from _acts(language, recipe, rng)
     yield from _slots(language, recipe, rng)
+    yield from _personas(language, recipe, rng)
     yield from _benign(language, recipe, rng)
 
 
@@ -80,7 +82,10 @@ def _acts(language: Language, recipe: Recipe, rng: random.Random) -> Iterator[Ro
             (field["acts"], "harmful_topic_safe", recipe.talks_per_act, Decision.ALLOW),
             (field["acts"], "fiction_safe", 1, Decision.ALLOW),
             (field["safe"], "ask", recipe.asks_per_safe, Decision.ALLOW),
+            (field["safe"], "safe_tail", 1, Decision.ALLOW),
             (field["topics"], "topic_safe", recipe.frames_per_topic, Decision.ALLOW),
+            (field["topics"], "promote_good", recipe.frames_per_topic // 2, Decision.ALLOW),
+            (_promotable(field), "promote_bad", recipe.frames_per_topic // 2, outcome),
         )
         for phrases, kind, count, decision in plans:
             for phrase in phrases:
@@ -88,8 +93,55 @@ def _acts(language: Language, recipe: Recipe, rng: random.Random) -> Iterator[Ro
                     text = _fill(frames[kind][index], phrase, language)
                     if text is not None:
                         yield Row(
-                            _vary(text, language, rng), decision, SOURCE, f"{language}/{kind}/{index}/{name}", language
+                            _vary(text, language, rng),
+                            decision,
+                            SOURCE,
+                            f"{language}/{kind}/{index}/{name}",
+                            phrase,
+                            language,
                         )
+
+
+def _promotable(field: Mapping[str, Any]) -> Sequence[str]:
+    """The topics that nobody should praise: those of fields that are refused; others name laws and virtues."""
+    topics: Sequence[str] = field["topics"]
+    unpraised = (
+        "law",
+        "education",
+        "history",
+        "control",
+        "prevention",
+        "protection",
+        "consent",
+        "contraception",
+        "assassination of",
+        "attacks",
+        "the ",
+        "規制",
+        "教育",
+        "対策",
+        "保護",
+        "防止",
+        "同意",
+        "避妊",
+        "事件",
+        "暗殺",
+        "制度",
+        "歴史",
+        "公害",
+        "銃刀法",
+        "核開発",
+        "推理小説",
+        "crime scenes",
+        "STDs",
+        "性感染症",
+        "カルト",
+        "guns",
+        "firearms",
+        "銃",
+        "オウム",
+    )
+    return [topic for topic in topics if field["outcome"] == "REFUSE" and not any(word in topic for word in unpraised)]
 
 
 def _fill(frame: str, phrase: str, language: Language) -> str | None:
@@ -128,12 +180,32 @@ def _slots(language: Language, recipe: Recipe, rng: random.Random) -> Iterator[R
         ("harm_verbs", "victims", Decision.REFUSE),
         ("harm_verbs", "things", Decision.ALLOW),
         ("threats", "victims", Decision.REFUSE),
+        ("object_asks", "objects_bad", Decision.REFUSE),
+        ("object_asks", "objects_good", Decision.ALLOW),
+        ("object_talks", "objects_bad", Decision.ALLOW),
+        ("secret_asks", "secrets", Decision.DENY),
+        ("secret_talks", "secrets", Decision.ALLOW),
     )
     for frames, fillers, decision in plans:
         for index, frame in enumerate(words[frames]):
             for filler in rng.sample(words[fillers], min(recipe.slots_per_frame, len(words[fillers]))):
                 text = _capital(frame.format(x=filler)) if language == "en" else frame.format(x=filler)
-                yield Row(_vary(text, language, rng), decision, SOURCE, f"{language}/{frames}/{index}", language)
+                yield Row(
+                    _vary(text, language, rng), decision, SOURCE, f"{language}/{frames}/{index}", filler, language
+                )
+
+
+def _personas(language: Language, recipe: Recipe, rng: random.Random) -> Iterator[Row]:
+    """Long openings that set a role: one that frees the model from its rules, or one that is merely a role."""
+    words = lexicon(f"slots_{language}")
+    gap = " " if language == "en" else ""
+    asks = {"persona_bad": words["object_asks"], "persona_good": lexicon(f"benign_{language}")["work"]}
+    for kind, decision in (("persona_bad", Decision.DENY), ("persona_good", Decision.ALLOW)):
+        for _ in range(recipe.personas):
+            parts = rng.sample(words[kind], rng.randint(2, 5))
+            if rng.random() < 0.5:
+                parts.append(rng.choice(asks[kind]).replace("{x}", rng.choice(words["objects_bad"])))
+            yield Row(gap.join(parts), decision, SOURCE, f"{language}/{kind}/{parts[0][:12]}", parts[0], language)
 
 
 def _benign(language: Language, recipe: Recipe, rng: random.Random) -> Iterator[Row]:
@@ -141,12 +213,14 @@ def _benign(language: Language, recipe: Recipe, rng: random.Random) -> Iterator[
     for kind in ("work", "chat", "idioms"):
         for index, text in enumerate(words[kind]):
             for _ in range(2):
-                yield Row(_vary(text, language, rng), Decision.ALLOW, SOURCE, f"{language}/{kind}/{index}", language)
+                yield Row(
+                    _vary(text, language, rng), Decision.ALLOW, SOURCE, f"{language}/{kind}/{index}", text, language
+                )
     slots: Mapping[str, Sequence[str]] = words["slots"]
     for _ in range(recipe.benign_rows):
         index = rng.randrange(len(words["frames"]))
         text = re.sub(r"\{(\w+?)2?\}", lambda match: rng.choice(slots[match[1]]), words["frames"][index])
-        yield Row(_vary(text, language, rng), Decision.ALLOW, SOURCE, f"{language}/benign/{index}", language)
+        yield Row(_vary(text, language, rng), Decision.ALLOW, SOURCE, f"{language}/benign/{index}", text, language)
 
 
 _LEADS = {

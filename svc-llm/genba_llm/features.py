@@ -1,4 +1,5 @@
-"""A text as hashed features: character 1–5-grams, and words with their neighbours. Integers out, no vocabulary to ship.
+"""A text as hashed features: character 1–5-grams, words with their neighbours, and the concepts that it joins. Integers
+out, no vocabulary to ship.
 
 Character n-grams are hashed for all positions at once with NumPy (a rolling polynomial, then a mixer); words come from
 Sudachi where the text is Japanese and from a pattern where it is not. Both halves are scaled to unit length on their own, so that a long
@@ -20,6 +21,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from genba_llm.concepts import concept_grams
+
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
 
@@ -34,10 +37,11 @@ _WORDS = re.compile(r"[a-z]+(?:'[a-z]+)?|\d+|[\u3040-\u30ff\u3400-\u9fff々〆]+
 
 @dataclass(frozen=True)
 class FeatureConfig:
-    """``bits``: features are hashed into 2**bits columns. ``word_weight``: the length of the words' half against the characters' 1."""
+    """``bits``: features are hashed into 2**bits columns. The weights are the parts' lengths against the characters' 1."""
 
     bits: int = 18
     word_weight: float = 1.0
+    concept_weight: float = 1.5
 
     @property
     def size(self) -> int:
@@ -48,17 +52,15 @@ Features = tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]
 
 
 def features(text: str, config: FeatureConfig) -> Features:
-    """The columns of ``text``, ascending, and their values; two empty arrays for a text without letters."""
+    """The columns of ``text`` and their values, part by part; a column may occur in more than one part."""
     lowered = text[:MAX_CHARS].lower()
-    return _halves(_characters(lowered, config.bits), _words(words_of(lowered), config.bits), config)
-
-
-def _halves(characters: npt.NDArray[np.int64], words: npt.NDArray[np.int64], config: FeatureConfig) -> Features:
-    columns = np.concatenate((characters, words))
-    values = np.empty(len(columns), np.float32)
-    values[: len(characters)] = 1.0 / max(len(characters), 1) ** 0.5
-    values[len(characters) :] = config.word_weight / max(len(words), 1) ** 0.5
-    return columns, values
+    parts = (
+        (_characters(lowered, config.bits), 1.0),
+        (_hashed(_word_grams(words_of(lowered)), config.bits), config.word_weight),
+        (_hashed(concept_grams(lowered), config.bits), config.concept_weight),
+    )
+    values = [np.full(len(columns), weight / max(len(columns), 1) ** 0.5, np.float32) for columns, weight in parts]
+    return np.concatenate([columns for columns, _ in parts]), np.concatenate(values)
 
 
 def matrix(texts: Sequence[str], config: FeatureConfig) -> csr_matrix:
@@ -95,12 +97,16 @@ def _characters(text: str, bits: int) -> npt.NDArray[np.int64]:
     return np.unique(np.concatenate(hashes).astype(np.int64))
 
 
-def _words(words: Sequence[str], bits: int) -> npt.NDArray[np.int64]:
-    """(K,) distinct columns of words, pairs, triples, and pairs with one word between."""
+def _word_grams(words: Sequence[str]) -> list[str]:
+    """Words, pairs, triples, and pairs with one word between."""
     grams = [f"1{a}" for a in words]
     grams += [f"2{a} {b}" for a, b in itertools.pairwise(words)]
     grams += [f"3{a} {b} {c}" for a, b, c in zip(words, words[1:], words[2:], strict=False)]
-    grams += [f"4{a} {c}" for a, c in zip(words, words[2:], strict=False)]
+    return grams + [f"4{a} {c}" for a, c in zip(words, words[2:], strict=False)]
+
+
+def _hashed(grams: Sequence[str], bits: int) -> npt.NDArray[np.int64]:
+    """(K,) distinct columns."""
     if not grams:
         return np.empty(0, np.int64)
     codes = np.fromiter((zlib.crc32(gram.encode("utf-8", "surrogatepass")) for gram in grams), np.uint64, len(grams))
@@ -138,3 +144,9 @@ def reading(text: str) -> str:
     tokenizer, mode = _tokenizer()
     parts = [m.reading_form() if _JAPANESE.match(m.surface()) else m.surface() for m in tokenizer.tokenize(text, mode)]
     return unicodedata.normalize("NFKC", "".join(parts))
+
+
+def surfaces(text: str) -> list[str]:
+    """The words of a text as they are written, by Sudachi."""
+    tokenizer, mode = _tokenizer()
+    return [morpheme.surface() for morpheme in tokenizer.tokenize(text, mode)]

@@ -38,6 +38,7 @@ from genba_llm.verdict import (
 )
 
 T = TypeVar("T")
+_Model = tuple[Classifier, Fusion]
 MAX_TEXT_CHARS = 100_000
 
 
@@ -95,35 +96,49 @@ class Gate:
     ) -> None:
         """Parts that are not given are those that ship; there is no reasoner unless one is given."""
         self.policy = policy or Policy()
-        self.classifier = classifier or champion()
-        self.fusion = fusion or default_fusion()
+        self._model = (classifier or champion(), fusion or default_fusion())
         self.reasoner = reasoner
         self.time_limit_s = time_limit_s
-        self.classifier.logits("準備")  # loads the dictionary now and not under the first request's clock
+        self._model[0].logits("準備")  # loads the dictionary now and not under the first request's clock
         self._pool = ThreadPoolExecutor(2, thread_name_prefix="gate-reasoner") if reasoner else None
+
+    @property
+    def classifier(self) -> Classifier:
+        return self._model[0]
+
+    @property
+    def fusion(self) -> Fusion:
+        return self._model[1]
+
+    def use(self, classifier: Classifier, fusion: Fusion) -> None:
+        """Let another champion decide from the next request on; those in flight keep the pair that they took."""
+        self._model = (classifier, fusion)
 
     @property
     def model_version(self) -> str:
         """What the answer names: classifier, fusion, and the reasoner where there is one."""
-        parts = [self.classifier.version, self.fusion.version]
+        return self._version_of(self._model)
+
+    def _version_of(self, model: _Model) -> str:
+        parts = [model[0].version, model[1].version]
         return "+".join([*parts, self.reasoner.version] if self.reasoner else parts)
 
     def decide(self, request: GateRequest) -> GateDecision:
         """Decide one request. Raises: ValueError for an action or domain that does not exist, or an over-long text."""
         _check(request)
-        look = _Look(time.monotonic() + self.time_limit_s, [])
+        look, model = _Look(time.monotonic() + self.time_limit_s, []), self._model
         plain = look.stage("normalise", lambda: _normalise(request.text))
         if plain is None:
-            return self._conclude(request, look, None, None, None)
+            return self._conclude(request, look, model, None, None, None)
         kinds = look.stage("personal_data", lambda: _personal_data(plain))
         ruling = look.stage("policy", lambda: self._rule(request, plain, kinds or frozenset()))
-        signals = look.stage("classifier", lambda: self._classify(plain))
+        signals = look.stage("classifier", lambda: _classify(plain, model[0]))
         if signals is not None and self.reasoner is not None:
             domain = self._domain(request, plain)
             reasoned = look.stage("reasoning", lambda: self._reason(plain, domain, request.action, look.deadline_s))
             signals = replace(signals, reasoned=reasoned)
-        probs = look.stage("fusion", lambda: self._fuse(signals)) if signals is not None else None
-        return self._conclude(request, look, plain, ruling, probs)
+        probs = look.stage("fusion", lambda: _fuse(signals, model[1])) if signals is not None else None
+        return self._conclude(request, look, model, plain, ruling, probs)
 
     def _rule(self, request: GateRequest, plain: Normalised, kinds: frozenset[str]) -> tuple[Ruling, Evidence]:
         facts = Facts(
@@ -141,13 +156,6 @@ class Gate:
 
     def _domain(self, request: GateRequest, plain: Normalised) -> Domain:
         return request.domain or self.policy.domain_of(plain.text)
-
-    def _classify(self, plain: Normalised) -> tuple[Signals, Evidence]:
-        signals = signals_of(plain, self.classifier)
-        probs = signals.classifier_probs
-        decision = Decision(int(probs.argmax()))
-        scores = {each.label: float(probs[each]) for each in Decision}
-        return signals, Evidence("classifier", Decision.ALLOW, (f"classifier_{decision.label}",), scores)
 
     def _reason(
         self, plain: Normalised, domain: Domain, action: Action, deadline_s: float
@@ -167,18 +175,11 @@ class Gate:
         scores = {each.label: float(probs[each]) for each in Decision}
         return probs, Evidence("reasoning", Decision.ALLOW, (f"reasoning_{decision.label}",), scores)
 
-    def _fuse(self, signals: Signals) -> tuple[npt.NDArray[np.float64], Evidence]:
-        fused = self.fusion.decide(signals)
-        scores = {each.label: float(fused.probs[each]) for each in Decision}
-        codes = (f"content_{fused.decision.label}",) if fused.decision else ()
-        if fused.abstained:
-            codes = ("content_uncertain",)
-        return fused.probs, Evidence("fusion", fused.decision, codes, scores)
-
     def _conclude(
         self,
         request: GateRequest,
         look: _Look,
+        model: _Model,
         plain: Normalised | None,
         ruling: Ruling | None,
         probs: npt.NDArray[np.float64] | None,
@@ -197,9 +198,26 @@ class Gate:
             escalation_target=self.policy.escalation_target(domain) if decision is Decision.ESCALATE else None,
             reasons=tuple(dict.fromkeys(reasons)),
             evidence=tuple(look.evidence),
-            model_version=self.model_version,
+            model_version=self._version_of(model),
             language=request.language or (plain.language if plain else "ja"),
         )
+
+
+def _classify(plain: Normalised, classifier: Classifier) -> tuple[Signals, Evidence]:
+    signals = signals_of(plain, classifier)
+    probs = signals.classifier_probs
+    decision = Decision(int(probs.argmax()))
+    scores = {each.label: float(probs[each]) for each in Decision}
+    return signals, Evidence("classifier", Decision.ALLOW, (f"classifier_{decision.label}",), scores)
+
+
+def _fuse(signals: Signals, fusion: Fusion) -> tuple[npt.NDArray[np.float64], Evidence]:
+    fused = fusion.decide(signals)
+    scores = {each.label: float(fused.probs[each]) for each in Decision}
+    codes = (f"content_{fused.decision.label}",) if fused.decision else ()
+    if fused.abstained:
+        codes = ("content_uncertain",)
+    return fused.probs, Evidence("fusion", fused.decision, codes, scores)
 
 
 def _check(request: GateRequest) -> None:

@@ -88,3 +88,28 @@ def _word(word: str) -> str | None:
         else:
             return None
     return "".join(kana)
+
+
+def romaji_of_kana(text: str) -> str:
+    """Hepburn for kana, words run together; what is no kana stays."""
+    kana, parts, at = hiragana_of(text), [], 0
+    while at < len(kana):
+        piece = next((kana[at : at + size] for size in (2, 1) if kana[at : at + size] in _TO_ROMAJI), None)
+        if piece is not None:
+            parts.append(_TO_ROMAJI[piece])
+            at += len(piece)
+        elif kana[at] == "っ" and (after := kana[at + 1 : at + 3]):
+            latin = _TO_ROMAJI.get(after) or _TO_ROMAJI.get(after[:1]) or ""
+            parts.append("t" if latin.startswith("ch") else latin[:1])
+            at += 1
+        else:
+            parts.append("n" if kana[at] == "ん" else kana[at])
+            at += 1
+    return "".join(parts)
+
+
+_TO_ROMAJI = {
+    kana: latin for latin, kana in sorted(_TABLE.items(), key=lambda each: len(each[0])) if latin[0] not in "lc"
+}
+_TO_ROMAJI |= {"し": "shi", "ち": "chi", "つ": "tsu", "ふ": "fu", "じ": "ji", "ー": "-"}
+_TO_ROMAJI |= {f"{first}{small}": onset + vowel for first, onset in (("し", "sh"), ("ち", "ch"), ("じ", "j")) for small, vowel in (("ゃ", "a"), ("ゅ", "u"), ("ょ", "o"))}  # fmt: skip

@@ -11,6 +11,7 @@ from __future__ import annotations
 import base64
 import binascii
 import codecs
+import functools
 import html
 import re
 import unicodedata
@@ -18,11 +19,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from urllib.parse import unquote
 
+from genba_llm.concepts import english_words
 from genba_llm.kana import kana_of_romaji
 from genba_llm.verdict import Language
 from genba_llm.words import words
 
 MAX_VIEWS = 12
+_LONGEST_WORD = 24
 _INVISIBLE = re.compile(
     "[\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\u3164\ufe00-\ufe0f\ufeff\uffa0\U000e0000-\U000e01ef]"
 )
@@ -39,19 +42,20 @@ _TAG = re.compile(
 )
 _LEET = str.maketrans({"0": "o", "1": "i", "3": "e", "4": "a", "5": "s", "7": "t", "8": "b", "9": "g", "@": "a", "$": "s", "!": "i", "|": "l", "€": "e", "£": "l", "+": "t"})  # fmt: skip
 _LEET_TOKEN = re.compile(r"[A-Za-z0-9@$!|€£+]{2,}")
+_LEET_WORD = re.compile(r"[a-z]+[013457$@]+[a-z]+(?:[013457$@]+[a-z]*)*", re.IGNORECASE)
 _MODEL_NUMBER = re.compile(r"[A-Za-z]{1,4}\d+[A-Za-z]?|\d+[A-Za-z]{1,4}|[A-Za-z]+\d{2,}|\d[\d.,]*\w{0,3}")
 # Cyrillic, Greek, Armenian and other letters that pass for Latin ones (a subset of Unicode's confusables).
 _HOMOGLYPHS = str.maketrans(
-    "аеорсухіјѕһԁԛԝѵҽɡɑοαενιρτυκχϲϳАВЕКМНОРСТУХІЈЅΑΒΕΖΗΙΚΜΝΟΡΤΥΧոսցհʏʀɪᴀᴄᴅᴇᴊᴋʟᴍɴᴏᴘᴛᴜᴠᴡᴢьгпвмнткℓ",
-    "aeopcyxijshdqwvegaoaevipturxcjABEKMHOPCTYXIJSABEZHIKMNOPTYXnughyriacdejklmnoptuvwzbrnbmhtkl".replace(
-        "turx", "tukx"
-    ),
+    "аеорсухіјѕһԁԛԝѵҽкмтвнгпиьАВЕКМНОРСТУХІЈЅαοενιρτυκχϲϳηωσγβμΑΒΕΖΗΙΚΜΝΟΡΤΥΧոսցհօɑɡɪıʏʀʜɴʟɢʙᴀᴄᴅᴇᴊᴋᴍᴏᴘᴛᴜᴠᴡᴢ",
+    "aeopcyxijshdqwvekmtbhrnubABEKMHOPCTYXIJSaoeviptukxcjnwoybuABEZHIKMNOPTYXnughoagiiyrhnlgbacdejkmoptuvwz",
 )
-_FOREIGN = re.compile("[\u0370-\u03ff\u0400-\u052f\u0530-\u058f\u0250-\u02af\u1d00-\u1d7fℓ]")
+_FOREIGN = re.compile("[\u0131\u0370-\u03ff\u0400-\u052f\u0530-\u058f\u0250-\u02af\u1d00-\u1d7f]")
 _BASE64 = re.compile(r"(?<![A-Za-z0-9+/=_-])[A-Za-z0-9+/_-]{12,}={0,2}(?![A-Za-z0-9+/=])")
 _HEX = re.compile(r"(?:(?:\\x|0x|%)?[0-9A-Fa-f]{2}[ ,:]?){8,}")
 _ESCAPED = re.compile(r"(?:\\u[0-9A-Fa-f]{4}|&#x?[0-9A-Fa-f]+;|%[0-9A-Fa-f]{2})")
-_SPACED_LATIN = re.compile(r"(?<![A-Za-z])(?:[A-Za-z][\s.\-_*·・/|,]{1,2}){3,}[A-Za-z](?![A-Za-z])")
+_SPACED_LATIN = re.compile(
+    r"(?<![A-Za-z0-9'’])[A-Za-z0-9@$]([ .\-_*·・/|,])(?:[A-Za-z0-9@$]\1){2,}[A-Za-z0-9@$](?![A-Za-z0-9])"
+)
 _WITHIN_JAPANESE = re.compile(
     r"(?<=[\u3040-\u30ff\u3400-\u9fff])[\s.\-_*·・/|,'’\"~〜＿]+(?=[\u3040-\u30ff\u3400-\u9fff])"
 )
@@ -89,9 +93,13 @@ def normalise(text: str) -> Normalised:
     """Every reading of ``text``. Total over all strings, lone surrogates included."""
     visible = _CONTROL.sub("", _INVISIBLE.sub("", text))
     prompt, tags = neutralise_tags(visible)
-    plain = " ".join(unicodedata.normalize("NFKC", _compose_marks(visible)).split())
+    loose = unicodedata.normalize("NFKC", _compose_marks(visible))
+    plain = " ".join(loose.split())
     views: dict[str, View] = {}
-    for view in _views(plain):
+    apart = " ".join(
+        _SPACED_LATIN.sub(_squeeze, re.sub(r"[ \t]{2,}", "\u2003", loose)).split()
+    )  # "h o w  t o": wide gaps part words
+    for view in (View("spacing", apart), *_views(plain)):
         if view.text != plain and view.text.strip() and len(views) < MAX_VIEWS:
             views.setdefault(view.text, view)
     tricks = [name for name, found in (("invisible", visible != text), ("special_tag", bool(tags))) if found]
@@ -169,13 +177,9 @@ def _unmasked(text: str) -> Iterator[View]:
 
 
 def _fold_homoglyphs(text: str) -> str:
-    """Latin for its look-alikes, unless the text is written in that other script."""
+    """Latin for its look-alikes, in a text that is Latin otherwise: Russian stays Russian."""
     foreign = len(_FOREIGN.findall(text))
-    if not foreign:
-        return text
-    folded = text.translate(_HOMOGLYPHS)
-    left = len(_FOREIGN.findall(folded))
-    return folded if left * 3 <= foreign else text
+    return text.translate(_HOMOGLYPHS) if foreign and 3 * len(_LATIN.findall(text)) >= foreign else text
 
 
 def _join(text: str) -> str:
@@ -191,22 +195,52 @@ def _join(text: str) -> str:
 
 
 def _squeeze(match: re.Match[str]) -> str:
-    letters = re.sub(r"[\s.\-_*·・/|,]+", "", match.group())
-    return letters if len(letters) >= 4 else match.group()
+    letters = match.group().replace(match[1], "")
+    return segment(letters) if sum(c.isalpha() for c in letters) >= 3 else match.group()
+
+
+def segment(letters: str) -> str:
+    """English written without spaces, cut into the fewest words that are known; letters that fit none stay together."""
+    known, lowered = _known_words(), letters.lower()
+    best: list[tuple[float, int]] = [(0.0, 0)]  # (cost, where the last word begins) for each length
+    for end in range(1, len(lowered) + 1):
+        spans = ((max(0, end - _LONGEST_WORD) + i) for i in range(min(end, _LONGEST_WORD)))
+        best.append(
+            min((best[at][0] + (1.0 if lowered[at:end] in known else 1.2 + 0.9 * (end - at)), at) for at in spans)
+        )
+    cuts, end = [], len(lowered)
+    while end:
+        cuts.append(letters[best[end][1] : end])
+        end = best[end][1]
+    return " ".join(reversed(cuts))
+
+
+@functools.cache
+def _known_words() -> frozenset[str]:
+    return _COMMON | english_words()
 
 
 def _fold_leet(text: str) -> str:
     """Letters for digits and signs inside words. Part numbers, units and plain numbers are left alone."""
-    return _LEET_TOKEN.sub(_fold_token, text)
+    folded = _LEET_TOKEN.sub(_fold_token, text)
+    changed = sum(a != b for a, b in zip(text.split(), folded.split(), strict=False))
+    return (
+        re.sub(r"(?<=[A-Za-z])[0@](?![A-Za-z0-9])|(?<![A-Za-z0-9])[0](?=[A-Za-z])", "o", folded)
+        if changed >= 2
+        else folded
+    )
 
 
 def _fold_token(match: re.Match[str]) -> str:
-    token = match.group()
+    token, around = match.group(), match.string
     body = token.rstrip("!|+")
-    letters = sum(c.isalpha() for c in body)
-    if not letters or body.isalpha() or (_MODEL_NUMBER.fullmatch(body) and not re.search(r"[@$]", body)):
+    if body.isalpha() or not any(c.isalpha() for c in body) or len(body) > _LONGEST_WORD:
         return token
-    return body.translate(_LEET) + token[len(body) :]
+    if "@" in body and around[match.end() : match.end() + 1] == ".":  # a mail address
+        return token
+    if _LEET_WORD.fullmatch(body) or re.search(r"[@$]", body) or not _MODEL_NUMBER.fullmatch(body):
+        return body.translate(_LEET) + token[len(body) :]
+    return token
 
 
 def _decoded(text: str) -> Iterator[View]:
@@ -265,5 +299,10 @@ def _english(text: str) -> float:
 
 
 def _backwards(text: str) -> bool:
-    """Whether Japanese was written from its end: it begins with what only ends sentences."""
-    return bool(re.match(r"[。？！?!]?(?:いさだく|すまし|すで|かすで|かすま|えろ?教|てえ教|かんせま|うょし)", text))
+    """Whether Japanese was written from its end: it begins with what only ends sentences, or a polite ending is reversed in it."""
+    return bool(
+        re.match(
+            r"[。？！?!]?(?:いさだく|すまし|すで|かすで|かすま|えろ?教|てえ教|かんせま|うょし|法方|方りや|順手|？は)",
+            text,
+        )
+    )

@@ -102,7 +102,7 @@ _GIVEN = "|".join(sorted(words("given_names"), key=len, reverse=True))
 _NAME = re.compile(
     rf"(?<![\u4e00-\u9fff々])(?:{_SURNAME})[ ]?(?:{_GIVEN})(?![\u4e00-\u9fff々])"
     rf"|(?<![\u4e00-\u9fff々])(?:{_SURNAME})(?:[ ]?(?:{_GIVEN})|[ ][\u3040-\u30ff\u4e00-\u9fff々]{{1,4}}?)?(?={_HONORIFIC}(?!業))"
-    rf"|(?<=[\u3040-\u309f])(?:{_SURNAME})(?={_HONORIFIC})"
+    rf"|(?:{_SURNAME})[ ]?(?:{_GIVEN})(?={_HONORIFIC})|(?<=[\u3040-\u309f])(?:{_SURNAME})(?={_HONORIFIC})"
 )
 _LABELLED_NAME = re.compile(
     r"(?:氏名|名前|担当者?|患者名|契約者|受取人|宛名|名義|full name)\s?[:は=]\s?([\u4e00-\u9fff々]{1,4}[ ]?[\u3040-\u30ff\u4e00-\u9fff々]{1,5}|[ァ-ヴー]{2,8}[ ][ァ-ヴー]{2,8}|[A-Z][a-z]+ [A-Z][A-Za-z]+)(?![\u4e00-\u9fff])",

@@ -1,0 +1,148 @@
+"""The public sets on which the gate is measured, each as labelled rows of one source. Reads files that lie beside the
+repository (``GENBA_DATA`` or ``../shared/data``); none of them is part of the project, and none of their texts is printed.
+
+The sets say harmful or harmless, not which of four decisions; ``REFUSE`` stands for harmful here, ``DENY`` for attacks
+on the assistant itself. What a set does not label clearly is left out.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import random
+import re
+import unicodedata
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from genba_llm.classifier_fit import Row
+from genba_llm.verdict import Decision
+
+A, D, R = Decision.ALLOW, Decision.DENY, Decision.REFUSE
+
+
+def data_folder() -> Path | None:
+    """Where the sets lie, or None."""
+    given = os.environ.get("GENBA_DATA")
+    folder = Path(given) if given else Path(__file__).resolve().parents[2] / "shared" / "data"
+    return folder / "llm" if (folder / "llm" / "SOURCE.txt").exists() else None
+
+
+def load(folder: Path, *, most: int = 1000, seed: int = 0) -> dict[str, list[Row]]:
+    """Rows by source, at most ``most`` of each, without near-duplicates across sources (the first source keeps them)."""
+    rng = random.Random(seed)
+    found: dict[str, list[Row]] = {}
+    seen: list[frozenset[str]] = []
+    index: dict[str, list[int]] = {}
+    for name, rows in _sources(folder):
+        texts = list(rows)
+        rng.shuffle(texts)
+        kept: list[Row] = []
+        for row in texts:
+            if len(kept) >= most:
+                break
+            if row.text.strip() and not _near_duplicate(row.text, seen, index):
+                kept.append(replace(row, source=name))
+        found[name] = kept
+    return found
+
+
+def _near_duplicate(
+    text: str, seen: list[frozenset[str]], index: dict[str, list[int]], *, at_least: float = 0.7
+) -> bool:
+    """Whether the NFKC 5-grams of ``text`` overlap with those of one seen before (Jaccard); remembers it if not."""
+    plain = re.sub(r"\s+", " ", unicodedata.normalize("NFKC", text).lower()).strip()
+    grams = frozenset(plain[i : i + 5] for i in range(max(len(plain) - 4, 1)))
+    probes = sorted(grams, key=hash)[: max(1, int(len(grams) * (1 - at_least)) + 1)]
+    for other in {i for gram in probes for i in index.get(gram, ())}:
+        if len(grams & seen[other]) >= at_least * len(grams | seen[other]):
+            return True
+    for gram in probes:
+        index.setdefault(gram, []).append(len(seen))
+    seen.append(grams)
+    return False
+
+
+def _csv(path: Path, column: str) -> Iterator[dict[str, str]]:
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        yield from (row for row in csv.DictReader(file) if row.get(column))
+
+
+def _json(path: Path) -> list[dict[str, str]]:
+    rows: list[dict[str, str]] = json.loads(path.read_text("utf-8"))
+    return rows
+
+
+def _jsonl(path: Path) -> Iterator[dict[str, object]]:
+    yield from (json.loads(line) for line in path.read_text("utf-8").splitlines() if line.strip())
+
+
+def _rows(texts: Iterator[str], decision: Decision, language: str) -> Iterator[Row]:
+    return (Row(text, decision, language=language) for text in texts)
+
+
+def _sources(f: Path) -> Iterator[tuple[str, Iterator[Row]]]:
+    """Small and direct sets first: where sets share rows, they keep them."""
+    yield (
+        "strongreject",
+        _rows(
+            (r["forbidden_prompt"] for r in _csv(f / "attacks_en/strongreject_dataset.csv", "forbidden_prompt")),
+            R,
+            "en",
+        ),
+    )
+    yield (
+        "malicious_instruct",
+        _rows(iter((f / "attacks_en/malicious_instruct.txt").read_text("utf-8").splitlines()), R, "en"),
+    )
+    yield (
+        "simple_safety_tests",
+        _rows((r["prompts_final"] for r in _csv(f / "simple_safety_tests.csv", "prompts_final")), R, "en"),
+    )
+    harm = (
+        r["Behavior"]
+        for r in _csv(f / "attacks_en/harmbench_behaviors_text_all.csv", "Behavior")
+        if r["FunctionalCategory"] == "standard"
+    )
+    yield "harmbench", _rows(harm, R, "en")
+    yield "advbench", _rows((r["Behavior"] for r in _csv(f / "attacks_en/advbench_behaviors.csv", "Behavior")), R, "en")
+    yield (
+        "refusal_direction_harmful",
+        _rows((r["instruction"] for r in _json(f / "refusal_direction/harmful_test.json")), R, "en"),
+    )
+    yield "do_not_answer", _rows((r["question"] for r in _csv(f / "do_not_answer_en.csv", "question")), R, "en")
+    yield (
+        "xsafety_crimes_ja",
+        _rows(iter((f / "xsafety/ja/Crimes_And_Illegal_Activities.csv").read_text("utf-8-sig").splitlines()), R, "ja"),
+    )
+    inject = [r for r in _json(f / "cyberseceval/prompt_injection.json") if r["injection_type"] == "direct"]
+    yield "cyberseceval_injection", _rows((r["user_input"] for r in inject), D, "en")
+    japanese = [
+        r
+        for r in _json(f / "cyberseceval/prompt_injection_multilingual_machine_translated.json")
+        if r["speaking_language"] == "Japanese"
+    ]
+    yield "cyberseceval_injection_ja", _rows((r["user_input"] for r in japanese), D, "ja")
+    yield "inthewild_jailbreaks", _rows(iter(json.loads((f / "inthewild_jailbreaks.json").read_text("utf-8"))), D, "en")
+    yield "coconot_contrast", _rows((str(r["prompt"]) for r in _jsonl(f / "coconot_pref.jsonl")), A, "en")
+    yield (
+        "refusal_direction_harmless",
+        _rows((r["instruction"] for r in _json(f / "refusal_direction/harmless_test.json")), A, "en"),
+    )
+    yield "cyberseceval_benign", _rows((r["mutated_prompt"] for r in _json(f / "cyberseceval/mitre_frr.json")), A, "en")
+    frr = (
+        r["mutated_prompt"]
+        for r in _json(f / "cyberseceval/frr_multilingual_machine_translated.json")
+        if re.search("[\u3040-\u30ff]", r["mutated_prompt"])
+    )
+    yield "cyberseceval_benign_ja", _rows(frr, A, "ja")
+    turns = (str(turn) for r in _jsonl(f / "mtbench_ja.jsonl") for turn in r["turns"][:1])  # type: ignore[index]
+    yield "mtbench_ja", _rows(turns, A, "ja")
+    yield "jcommonsenseqa", _rows((str(r["question"]) for r in _jsonl(f / "jglue/jcqa_valid.json")), A, "ja")
+    squad = json.loads((f / "jglue/jsquad_valid.json").read_text("utf-8"))["data"]
+    yield "jsquad", _rows((q["question"] for each in squad for p in each["paragraphs"] for q in p["qas"]), A, "ja")
+    toxic = list(_csv(f / "japanese_toxic.csv", "text"))
+    calm = (r["text"] for r in toxic if int(r["Toxic"]) + int(r["Very Toxic"]) + int(r["Hard to Say"]) == 0)
+    yield "japanese_not_toxic", _rows(calm, A, "ja")

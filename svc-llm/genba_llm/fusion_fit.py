@@ -1,0 +1,137 @@
+"""Fit the fusion on rows that the classifier has not seen: the stacked logistic, the temperature, the conformal threshold.
+
+Takes labelled texts and a classifier, gives a Fusion. The bound it states holds for requests like the calibration rows;
+whoever has rows of their own calibrates on those (recipe ``llm.gate_classifier``).
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from genba_llm.classifier import Classifier, softmax
+from genba_llm.classifier_fit import CLASSES, Row
+from genba_llm.fusion import INPUTS, Fusion, Signals, inputs_of, signals_of
+from genba_llm.normalise import normalise
+from genba_llm.obfuscate import TRANSFORMS
+from genba_llm.verdict import Decision
+
+ALPHA = 0.05
+_TEMPERATURES = np.linspace(0.5, 3.0, 51)
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What a fit reports beside the Fusion: on how many dangerous rows the bound stands, and the loss before and after."""
+
+    dangerous: int
+    nll_before: float
+    nll_after: float
+    temperature_grid: float
+    temperature_lbfgs: float
+
+
+def fit_fusion(
+    rows: Sequence[Row],
+    classifier: Classifier,
+    *,
+    alpha: float = ALPHA,
+    least_allow: float = 0.5,
+    l2: float = 1e-3,
+    version: str = "local",
+    seed: int = 0,
+) -> tuple[Fusion, Calibration]:
+    """A Fusion for ``classifier``: the first two thirds of the (shuffled) rows fit the weights, the last the rest.
+
+    A share of the rows is hidden or padded first, so that the weights of views and sentences have something to learn.
+    Raises: ValueError with fewer than ``1/alpha`` dangerous rows in the last third: no threshold could keep the bound.
+    """
+    order = random.Random(seed).sample(list(rows), len(rows))  # noqa: S311  # a shuffle, no secret
+    signals = [signals_of(normalise(text), classifier) for text in _disguised(order, seed)]
+    inputs = np.stack([inputs_of(each) for each in signals])  # (N, 12)
+    labels = np.array([int(row.decision) for row in order])
+    cut = 2 * len(order) // 3
+    weights, bias = _stack(inputs[:cut], labels[:cut], l2=l2)
+    logits = inputs[cut:] @ weights + bias
+    held = labels[cut:]
+    grid, exact = fit_temperature(logits, held)
+    fused = softmax(logits / exact)
+    threshold = conformal_threshold(fused[held > 0, Decision.ALLOW], alpha)
+    fusion = Fusion(weights, bias, exact, max(threshold, least_allow), alpha, version=version)
+    before = softmax(np.stack([np.log(each.classifier_probs) for each in signals[cut:]]))
+    return fusion, Calibration(int((held > 0).sum()), _nll(before, held), _nll(fused, held), grid, exact)
+
+
+def recalibrate(
+    fusion: Fusion, signals: Sequence[Signals], labels: npt.NDArray[np.int64], *, alpha: float, version: str
+) -> Fusion:
+    """``fusion`` with temperature and threshold for these rows: what reviewers decided, say. Raises: as ``fit_fusion``."""
+    logits = np.stack([fusion.logits(each) for each in signals])
+    _, temperature = fit_temperature(logits, labels)
+    allow = softmax(logits / temperature)[labels > 0, Decision.ALLOW]
+    threshold = conformal_threshold(allow, alpha)
+    return replace(fusion, temperature=temperature, allow_from=max(threshold, 0.5), alpha=alpha, version=version)
+
+
+def conformal_threshold(allow_of_dangerous: npt.NDArray[np.float64], alpha: float) -> float:
+    """The least P(ALLOW) to answer, so that a dangerous request like these is answered with probability ≤ ``alpha``.
+
+    Split conformal: of n exchangeable scores, the ⌈(n+1)(1−alpha)⌉-th smallest is exceeded by a new one with probability
+    at most alpha (Vovk et al. 2005; Angelopoulos & Bates 2023). Raises: ValueError if n is too small for that rank.
+    """
+    n = len(allow_of_dangerous)
+    rank = math.ceil((n + 1) * (1 - alpha))
+    if rank > n:
+        raise ValueError(f"A bound of {alpha:g} needs at least {math.ceil(1 / alpha) - 1} dangerous rows, found {n}.")
+    return float(np.nextafter(np.sort(allow_of_dangerous)[rank - 1], 2.0))
+
+
+def fit_temperature(logits: npt.NDArray[np.float64], labels: npt.NDArray[np.int64]) -> tuple[float, float]:
+    """The temperature of least loss, on the grid 0.5 to 3.0 and by L-BFGS on its logarithm; logits: (N, 4)."""
+    from scipy.optimize import minimize
+
+    grid = float(min(_TEMPERATURES, key=lambda t: _nll(softmax(logits / t), labels)))
+    found = minimize(
+        lambda x: _nll(softmax(logits / math.exp(float(x[0]))), labels), [math.log(grid)], method="L-BFGS-B"
+    )
+    return grid, float(np.clip(math.exp(float(found.x[0])), 0.2, 10.0))
+
+
+def _stack(
+    inputs: npt.NDArray[np.float64], labels: npt.NDArray[np.int64], *, l2: float
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Multinomial logistic regression, pulled towards what the average of the three readings says."""
+    from scipy.optimize import minimize
+
+    target = np.eye(CLASSES)[labels]
+    start = np.tile(np.eye(CLASSES), (INPUTS // CLASSES, 1)) / (INPUTS // CLASSES)  # (12, 4)
+
+    def loss(flat: npt.NDArray[np.float64]) -> tuple[float, npt.NDArray[np.float64]]:
+        weights, bias = flat[:-CLASSES].reshape(INPUTS, CLASSES), flat[-CLASSES:]
+        probs = softmax(inputs @ weights + bias)
+        error = (probs - target) / len(labels)
+        pull = weights - start
+        value = _nll(probs, labels) + l2 * float((pull**2).sum())
+        return value, np.concatenate(((inputs.T @ error + 2 * l2 * pull).ravel(), error.sum(0)))
+
+    found = minimize(loss, np.concatenate((start.ravel(), np.zeros(CLASSES))), jac=True, method="L-BFGS-B").x
+    return found[:-CLASSES].reshape(INPUTS, CLASSES), found[-CLASSES:]
+
+
+def _nll(probs: npt.NDArray[np.float64], labels: npt.NDArray[np.int64]) -> float:
+    return float(-np.log(probs[np.arange(len(labels)), labels] + 1e-12).mean())
+
+
+def _disguised(rows: Sequence[Row], seed: int) -> list[str]:
+    """Each text as it is, or (two in five) hidden in one of the twelve ways."""
+    rng = random.Random(seed)  # noqa: S311
+    texts = []
+    for row in rows:
+        ways = TRANSFORMS["en" if row.language == "en" else "ja"]
+        texts.append(rng.choice(list(ways.values()))(row.text, rng) if rng.random() < 0.4 else row.text)
+    return texts

@@ -1,0 +1,103 @@
+"""Japanese personal data is found by its check digits, and what only looks like it is left alone."""
+
+from __future__ import annotations
+
+import itertools
+import random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from genba_llm import check_digits
+from genba_llm.personal_data import KINDS, Kind, find_personal_data, mask
+from genba_llm.personal_data_samples import MEASURED_KINDS, near_miss, sample
+
+
+@pytest.mark.parametrize("kind", MEASURED_KINDS)
+def test_precision_and_recall_on_real_formats_and_near_misses(kind: Kind) -> None:
+    rng = random.Random(f"measured {kind}")
+    hits = misses = false = 0
+    for _ in range(150):
+        made = sample(kind, rng)
+        spans = [(f.start, f.end) for f in find_personal_data(made.text) if f.kind == kind]
+        end = made.start + len(made.value)
+        hit = any(start <= made.start and stop >= end for start, stop in spans)
+        hits, misses = hits + hit, misses + (not hit)
+        false += sum(stop <= made.start or start >= end for start, stop in spans)
+        false += sum(f.kind == kind for f in find_personal_data(near_miss(kind, rng).text))
+    assert hits / (hits + misses) >= 0.98
+    assert hits / (hits + false) >= 0.98
+
+
+def test_published_examples_of_check_digits_hold() -> None:
+    assert check_digits.is_my_number("123456789018")
+    assert check_digits.is_corporate_number("7000012050002")  # the National Tax Agency's own
+    assert check_digits.is_card("4111111111111111")
+    assert check_digits.is_insurer_number("01130012")
+
+
+@pytest.mark.parametrize(
+    "check", ["is_my_number", "is_corporate_number", "is_card", "is_insurer_number", "is_driver_license"]
+)
+def test_one_wrong_digit_is_noticed(check: str) -> None:
+    holds = getattr(check_digits, check)
+    good = {"is_my_number": "123456789018", "is_corporate_number": "7000012050002", "is_card": "4111111111111111", "is_insurer_number": "01130012", "is_driver_license": _license()}[check]  # fmt: skip  # noqa: E501
+    assert holds(good)
+    place = (
+        10 if check == "is_driver_license" else len(good) - 1
+    )  # the check digit itself, or the last digit that it covers
+    assert not holds(good[:place] + str((int(good[place]) + 1) % 10) + good[place + 1 :])
+
+
+def _license() -> str:
+    body = "3012345678"
+    return body + str(check_digits.driver_license_digit([int(c) for c in body])) + "0"
+
+
+def test_full_width_digits_and_long_dashes_are_read_in_place() -> None:
+    text = "個人番号は１２３４－５６７８－９０１８です"
+    found = find_personal_data(text)
+    assert [(f.kind, text[f.start : f.end]) for f in found] == [("my_number", "１２３４－５６７８－９０１８")]
+
+
+def test_masking_keeps_the_rest() -> None:
+    text = "田中さんの電話は090-1234-5678、カードは4111 1111 1111 1111です。"
+    assert mask(text, find_personal_data(text)) == "<name>さんの電話は<phone>、カードは<credit_card>です。"
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["AKIA" + "ABCDEFGHIJ234567", "ghp_" + "a1B2" * 10, "-----BEGIN RSA PRIVATE KEY-----", "password: hunter2hunter2"],
+    ids=["cloud key", "forge token", "private key", "password"],
+)
+def test_secrets_are_found(text: str) -> None:
+    assert "secret_key" in {f.kind for f in find_personal_data(f"use {text} here")}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "2024-01-02に型番AB1234567を123456789012個発注した。",
+        "森林と川と山の話。東の空。",
+        "How do I kill a Python process on port 8080?",
+        "パスワードを忘れました。",
+        "3.14159265358979 と 1,234,567 円",
+        "",
+    ],
+)
+def test_ordinary_texts_hold_nothing(text: str) -> None:
+    assert find_personal_data(text) == []
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.text(max_size=200))
+def test_any_text_is_read_and_findings_lie_in_it_apart(text: str) -> None:
+    found = find_personal_data(text)
+    assert all(0 <= f.start < f.end <= len(text) and f.kind in KINDS for f in found)
+    assert all(a.end <= b.start for a, b in itertools.pairwise(found))
+
+
+def test_hostile_texts_are_read_in_linear_time() -> None:
+    for text in ("0" * 20000, "東京都千代田区" * 2000, "1-" * 8000, "a@" * 8000, "佐藤 " * 5000):
+        find_personal_data(text)  # a pattern that backtracks would not come back
