@@ -103,7 +103,7 @@ def train(platform: Platform, folder: Path) -> None:
     database = Database(platform.database_url)
     with database.read() as session:
         found = data.read(session, "default")
-    config = TrainingConfig(max_epochs=2, refit_epochs=1, places_per_epoch=40_000)
+    config = TrainingConfig(max_epochs=2, places_per_epoch=40_000)
     trained = train_towers(found.dataset, config)
     bundle = write_bundle(trained, found.dataset, folder / "bundle")
     (bundle / HASHES).write_text(json.dumps(found.content_hashes))
