@@ -24,7 +24,7 @@ class TrainingConfig:
     encoders: EncoderConfig = field(default_factory=lambda: EncoderConfig(history_len=50))
     loss: Loss = "sampled_softmax"
     max_epochs: int = 20
-    patience: int = 4  # epochs without a better validation before training stops
+    patience: int = 2  # epochs without a better validation before training stops
     places_per_epoch: int = 60_000
     batch: int = 512
     learning_rate: float = 4e-3
