@@ -62,7 +62,7 @@ def run(client: httpx.Client, folder: Path, console: Console) -> bool:
     found = _search(client, truth, console)
     kept = third["confirmed"] == 0 or third["wrong"] / third["confirmed"] <= 1 - PRECISION
     return bool(
-        third["waiting"] < second["waiting"] and fourth["waiting"] < third["waiting"] and kept and renamed and found
+        third["waiting"] < second["waiting"] and fourth["waiting"] <= third["waiting"] and kept and renamed and found
     )
 
 
