@@ -31,7 +31,7 @@ from benchmarks.chaos_world import Program, redis_server, running
 from celery import Celery
 
 WORKERS, STEPS, STEP_S = 2, 8, 0.1
-SILENT_S = 30.0
+SILENT_S, AHEAD_WAITS_S = 30.0, 2.0
 MODES = {"default": {}, "late acks": {"task_acks_late": True, "task_reject_on_worker_lost": True}}
 
 
@@ -67,14 +67,17 @@ class Sending(threading.Thread):
     def __init__(self, celery: Celery, jobs: int, effects: Path, share_killed: Callable[[], float]) -> None:
         super().__init__(daemon=True)
         self._celery, self._jobs, self._effects, self._share_killed = celery, jobs, effects, share_killed
+        self.sent = 0
 
     def run(self) -> None:
         for number in range(self._jobs):
-            while number / self._jobs > self._share_killed() + 0.3:
+            gives_up_s = time.monotonic() + AHEAD_WAITS_S  # lost tasks hold the kills up, and must not hold this up too
+            while number / self._jobs > self._share_killed() + 0.3 and time.monotonic() < gives_up_s:
                 time.sleep(0.1)
             while True:
                 with suppress(Exception):
                     self._celery.send_task("plain.work", args=[number, str(self._effects)], retry=False)
+                    self.sent += 1
                     break
                 time.sleep(0.2)
 
@@ -118,9 +121,10 @@ def run(broker_name: str, mode: str, *, jobs: int, worker_kills: int, broker_kil
         with running(*([redis] if broker_name == "Redis" else []), *workers):
             kills: Counter[str] = Counter()
             celery = make(url, str(messages), mode)
-            Sending(celery, jobs, effects, lambda: kills["worker"] / worker_kills).start()
+            sending = Sending(celery, jobs, effects, lambda: kills["worker"] / worker_kills)
+            sending.start()
             silent_since, seen = time.monotonic(), 0
-            while seen < jobs and time.monotonic() - silent_since < SILENT_S:
+            while seen < jobs and (sending.sent < jobs or time.monotonic() - silent_since < SILENT_S):
                 time.sleep(0.05)
                 now = len(set(lines(effects)))
                 if now > seen:
@@ -130,6 +134,7 @@ def run(broker_name: str, mode: str, *, jobs: int, worker_kills: int, broker_kil
                 if kills["broker"] < broker_kills and seen / jobs >= (kills["broker"] + 0.4) / broker_kills:
                     kills["broker"] += redis.kill() if broker_name == "Redis" else empty(messages)
             found: Counter[Any] = Counter(lines(effects))
+        assert sending.sent == jobs
         lost, doubled = jobs - len(found), sum(times - 1 for times in found.values())
         killed = f"{kills['worker']} | {kills['broker']}"
         return f"| {broker_name} | {mode} | {jobs} | {killed} | {lost} ({lost / jobs:.0%}) | {doubled} |"

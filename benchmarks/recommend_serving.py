@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import itertools
 import json
 import os
 import socket
@@ -51,6 +52,7 @@ from genba_shared.vectors_edge import EdgeVectors
 K = 20
 CONNECTIONS = 16
 OPEN_LOOP_PER_S = 100
+VISITORS = 2_000  # users who ask, again and again
 AIM_P99_MS, AIM_RPS = 15.0, 800.0
 NOBODY = np.zeros(0, np.int64)
 
@@ -103,7 +105,10 @@ def train(platform: Platform, folder: Path) -> None:
     database = Database(platform.database_url)
     with database.read() as session:
         found = data.read(session, "default")
-    config = TrainingConfig(max_epochs=2, refit_epochs=1, places_per_epoch=40_000)
+    config = TrainingConfig(
+        max_epochs=1, refit_epochs=1, places_per_epoch=10_000,
+        validation_users=200, half_lives_days=(3.0,), prior_weights=(0.5,),
+    )  # fmt: skip
     trained = train_towers(found.dataset, config)
     bundle = write_bundle(trained, found.dataset, folder / "bundle")
     (bundle / HASHES).write_text(json.dumps(found.content_hashes))
@@ -179,17 +184,17 @@ class Client:
         await reader.readexactly(length)
         return int(head[9:12])
 
-    async def closed(self, seconds: float, connections: int) -> tuple[list[float], int]:
-        """As many as will go."""
+    async def closed(self, seconds: float, connections: int, *, most: int = 10**9) -> tuple[list[float], int]:
+        """As many as will go, up to so many."""
         latencies: list[float] = []
         failed, over = 0, time.perf_counter() + seconds
-        at = iter(range(10**9))
+        at = iter(range(most))
 
         async def one() -> None:
             nonlocal failed
             reader, writer = await asyncio.open_connection("127.0.0.1", self._port)
-            while (started := time.perf_counter()) < over:
-                status = await self._ask(reader, writer, self._paths[next(at) % len(self._paths)])
+            while (started := time.perf_counter()) < over and (n := next(at, None)) is not None:
+                status = await self._ask(reader, writer, self._paths[n % len(self._paths)])
                 latencies.append(1000 * (time.perf_counter() - started))
                 failed += status != 200
             writer.close()
@@ -230,19 +235,15 @@ def measured(process: psutil.Process, load: Any) -> Load:
     return Load(latencies, failed, wall_s, after.user + after.system - before.user - before.system)
 
 
-def paths(world: World, rng: np.random.Generator, n: int) -> list[str]:
-    """Half plain, half with filters."""
-    genres = sorted({genre for row in list(world.item_rows())[:500] for genre in row["genre"]})
-    users = [world.user_id(int(user)) for user in rng.integers(0, len(world.people), n)]
-    out = []
-    for at, user in enumerate(users):
-        filters = (
-            "",
-            "",
-            f"&genre={genres[at % len(genres)]}&genre={genres[(at + 3) % len(genres)]}",
-            "&price_max=980&duration_min_s=300",
-        )
-        out.append(f"/v1/recommend/users/{user}/items?k={K}{filters[at % 4]}".replace(" ", "%20"))
+def paths(world: World, rng: np.random.Generator) -> list[str]:
+    """Each visitor once, then in another order with other filters; half of all without."""
+    genres = sorted({genre for row in itertools.islice(world.item_rows(), 500) for genre in row["genre"]})
+    visitors = rng.choice(len(world.people), min(VISITORS, len(world.people)), replace=False)
+    out: list[str] = []
+    for user in np.concatenate([visitors, *(rng.permutation(visitors) for _ in range(4))]).tolist():
+        first, second = genres[len(out) % len(genres)], genres[(len(out) + 3) % len(genres)]
+        filters = ("", "", f"&genre={first}&genre={second}", "&price_max=980&duration_min_s=300")[len(out) % 4]
+        out.append(f"/v1/recommend/users/{world.user_id(user)}/items?k={K}{filters}".replace(" ", "%20"))
     return out
 
 
@@ -260,11 +261,11 @@ def through_the_gateway(args: argparse.Namespace, folder: Path) -> None:
         port = int(probe.getsockname()[1])
     rng = np.random.default_rng(0)
     with serving(platform, port, folder / "server.log") as process:
-        asked = Client(port, key, paths(world, rng, 20_000))
+        asked = Client(port, key, paths(world, rng))
         popular = Client(port, key, [f"/v1/recommend/popular?k={K}"])
         print(f"\nThrough the gateway, {args.items} items, {process.memory_info().rss / 1e6:.0f} MB resident")
         print("| requests | RPS | p50 ms | p99 ms | CPU ms | RPS a core | failed |\n|---|---|---|---|---|---|---|")
-        first = measured(process, asked.closed(args.seconds, CONNECTIONS))
+        first = measured(process, asked.closed(120.0, CONNECTIONS, most=VISITORS))
         print(first.row("lists, users not in memory yet"))
         steady = measured(process, asked.open(args.seconds, OPEN_LOOP_PER_S))
         print(steady.row(f"lists, {OPEN_LOOP_PER_S} a second"))

@@ -4,11 +4,11 @@
 set -eu
 cd "$(dirname "$0")/.."
 case "${1:-base}" in
-base) extras=sop,pdf,llm,recommend ;;
-openclip) extras=sop,pdf,llm,openclip ;;
-test) extras=sop,s3,openclip,recommend,so8t,llm,test ;;
-bench) extras=sop,pdf,llm,bench ;;
-tensorflow) extras=sop,s3,openclip,recommend,so8t,llm,test,tensorflow ;;
+base) extras=sop,sem,pdf,llm,recommend ;;
+openclip) extras=sop,sem,pdf,llm,openclip ;;
+test) extras=sop,sem,s3,openclip,recommend,so8t,llm,test ;;
+bench) extras=sop,sem,pdf,llm,bench ;;
+tensorflow) extras=sop,sem,s3,openclip,recommend,so8t,llm,test,tensorflow ;;
 *) echo "usage: deploy/setup.sh base|test|bench|openclip|tensorflow" >&2; exit 2 ;;
 esac
 python=${PYTHON:-$(command -v python3.11 || command -v python3 || true)}

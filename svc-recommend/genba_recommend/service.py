@@ -202,7 +202,7 @@ class _Follower:
         self._thread.join()
 
 
-def _of(request: Request) -> Recommender:
+async def _of(request: Request) -> Recommender:  # async: a plain function would cost a thread's turn
     recommender: Recommender = request.app.state.recommend
     return recommender
 

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
+from starlette.testclient import TestClient
 from tests.recommend.shop_world import Service
 
+from genba_recommend.app import create_app
 from genba_recommend.generator import Size, World, generate
+from genba_recommend.settings import Settings
 from genba_shared.jobs import Jobs
-from genba_shared.principal import Principal
+from genba_shared.principal import PRINCIPAL_HEADER, Clearance, Principal, scopes_of, sign
+from genba_shared.settings import Platform
 from genba_training.recipes import load, validate
 from genba_training.runner import Runner
 from genba_training.settings import Settings as TrainingSettings
@@ -43,7 +50,7 @@ class Trained:
         known = self.runner.recipes.by_name[recipe]
         accepted = validate(known, params).model_dump(mode="json")
         job = self.runner.jobs.submit(
-            recipe, accepted, principal=self.principal, idempotency_key=f"job-{len(self.jobs)}",
+            recipe, accepted, principal=self.principal, idempotency_key=f"job-{uuid.uuid4()}",
             queue=known.queue, max_attempts=known.max_attempts,
         )  # fmt: skip
         self.jobs.append(job.id)
@@ -67,6 +74,25 @@ class Trained:
         """What the service does by itself within half a second."""
         self.service.shop.live.refresh()
         self.service.follow()
+
+
+def somebody(*roles: str) -> Principal:
+    """Who asks, when no fixture is at hand."""
+    return Principal("key_test", roles, scopes_of(roles), Clearance.INTERNAL)
+
+
+@contextmanager
+def serving(home: Path) -> Iterator[Service]:
+    """svc-recommend in embedded mode over a home, which may be a copy of another."""
+    platform = Platform(home=home, log_format="console")
+    app = create_app(Settings(platform=platform, poll_s=60.0))
+
+    def signed(*roles: str, **fields: Any) -> dict[str, str]:
+        caller = replace(somebody(*roles), **fields)
+        return {PRINCIPAL_HEADER: sign(caller, platform.load_principal_secret())}
+
+    with TestClient(app, raise_server_exceptions=False) as client:
+        yield Service(client, app.state.recommend, signed)
 
 
 def fill(service: Service, size: Size, *, seed: int = 0) -> World:

@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import http.server
 import json
+import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
 from datetime import timedelta
+from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 import pytest
 from sqlalchemy import delete, func, select
-from tests.recommend.model_world import Trained, fill, runner_for
+from tests.recommend.model_world import Trained, fill, runner_for, serving, somebody
 from tests.recommend.shop_world import Service, event, ids, item
 
 from genba_recommend import refreshing
 from genba_recommend.catalogue import Wanted
-from genba_recommend.generator import Size
+from genba_recommend.generator import Size, generate
 from genba_recommend.lists import Ask, for_person
 from genba_recommend.serving_model import ServingModel, align
 from genba_recommend.tables import EmbeddingModelVersion, EmbeddingRow, ExposureRow, RefreshLog
@@ -27,11 +29,36 @@ from genba_shared.principal import Principal
 SIZE = Size(items=120, users=60, days=20)
 
 
+@pytest.fixture(scope="session")
+def _homes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A service's home after a world was sent to it, and after one version was trained too: made once, copied for each test."""
+    folder = tmp_path_factory.mktemp("homes")
+    homes = {"filled": folder / "filled", "trained": folder / "trained"}
+    with serving(homes["filled"]) as service:
+        fill(service, SIZE)
+    shutil.copytree(homes["filled"], homes["trained"])
+    with serving(homes["trained"]) as service:
+        made(service).train()
+    return homes
+
+
+def made(service: Service) -> Trained:
+    """Over the world that was sent."""
+    return Trained(service, generate(SIZE, seed=0), runner_for(service), somebody("engineer"))
+
+
 @pytest.fixture
-def trained(sqlite_service: Service, principal: Callable[..., Principal]) -> Trained:
+def untrained(_homes: dict[str, Path], tmp_path: Path) -> Iterator[Trained]:
     """A service over a generated world, with no model yet."""
-    world = fill(sqlite_service, SIZE)
-    return Trained(sqlite_service, world, runner_for(sqlite_service), principal("engineer"))
+    with serving(shutil.copytree(_homes["filled"], tmp_path / "home")) as service:
+        yield made(service)
+
+
+@pytest.fixture
+def trained(_homes: dict[str, Path], tmp_path: Path) -> Iterator[Trained]:
+    """A service over a generated world, with version 1 serving."""
+    with serving(shutil.copytree(_homes["trained"], tmp_path / "home")) as service:
+        yield made(service)
 
 
 def users_with_history(trained: Trained, n: int = 5) -> list[str]:
@@ -78,7 +105,8 @@ def test_too_few_likes_fail_the_job_and_say_how_many_are_needed(
     assert trained.run("recommend.refresh").status == "failed"
 
 
-def test_a_version_that_misses_its_gate_is_registered_and_does_not_serve(trained: Trained) -> None:
+def test_a_version_that_misses_its_gate_is_registered_and_does_not_serve(untrained: Trained) -> None:
+    trained = untrained
     job = trained.train(gate_over_popularity=0.9)
     assert job.result["registered"]["outcome"] == "gate_failed"
     assert trained.service.get("/status").json()["model_version"] is None
@@ -88,7 +116,6 @@ def test_a_version_that_misses_its_gate_is_registered_and_does_not_serve(trained
 
 
 def test_a_like_moves_the_users_vector_and_their_next_list(trained: Trained) -> None:
-    trained.train()
     service = trained.service
     service.items(item(9001, "unheard of"), item(9002))
     made = service.list("newcomer")
@@ -107,7 +134,6 @@ def test_a_like_moves_the_users_vector_and_their_next_list(trained: Trained) -> 
 
 
 def test_an_item_that_training_never_saw_is_listed_at_once(trained: Trained) -> None:
-    trained.train()
     service = trained.service
     [user] = users_with_history(trained, 1)
     genre = trained.service.shop.view.shelf.entries[0].item.genre[0]
@@ -118,7 +144,6 @@ def test_an_item_that_training_never_saw_is_listed_at_once(trained: Trained) -> 
 
 
 def test_exploration_writes_down_the_chance_of_every_place(trained: Trained) -> None:
-    trained.train()
     [user] = users_with_history(trained, 1)
     made = trained.service.list(user, k=10, explore=0.3)
     chances = [each["propensity"] for each in made["items"]]
@@ -133,7 +158,6 @@ def test_exploration_writes_down_the_chance_of_every_place(trained: Trained) -> 
 
 
 def test_diversity_is_a_dial(trained: Trained) -> None:
-    trained.train()
     [user] = users_with_history(trained, 1)
     shop = trained.service.shop
     person = shop.person(user)
@@ -155,7 +179,6 @@ def embedded(trained: Trained, kind: str) -> int:
 def test_a_refresh_that_is_killed_half_way_goes_on_with_what_is_missing(
     trained: Trained, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    trained.train()
     trained.service.items(*(item(5000 + n) for n in range(40)))
 
     class Killed(BaseException):
@@ -182,7 +205,6 @@ def test_a_refresh_that_is_killed_half_way_goes_on_with_what_is_missing(
 
 
 def test_a_poisoned_row_fails_alone_and_is_reported(trained: Trained, monkeypatch: pytest.MonkeyPatch) -> None:
-    trained.train()
     monkeypatch.setattr(refreshing, "FIRST_WAIT_S", 0.0)
     trained.service.items(*(item(5000 + n) for n in range(25)))
     real = ServingModel.embed_items
@@ -206,7 +228,6 @@ def test_a_poisoned_row_fails_alone_and_is_reported(trained: Trained, monkeypatc
 
 
 def test_a_refresh_counts_without_doing_when_it_is_told_to(trained: Trained) -> None:
-    trained.train()
     trained.service.items(item(5001))
     dry = trained.run("recommend.refresh", dry_run=True)
     assert dry.result["value"]["dry_run"]
@@ -215,7 +236,6 @@ def test_a_refresh_counts_without_doing_when_it_is_told_to(trained: Trained) -> 
 
 
 def test_a_catalogue_that_changed_between_training_and_refresh_is_no_trouble(trained: Trained) -> None:
-    trained.train()
     service = trained.service
     service.items({**item(1), "item_id": "v000001", "title": "Another title", "genre": ["another"]})
     service.items({**item(2), "item_id": "v000002", "active": False}, item(5001))
@@ -227,7 +247,6 @@ def test_a_catalogue_that_changed_between_training_and_refresh_is_no_trouble(tra
 
 
 def test_only_users_who_did_something_new_are_embedded_again(trained: Trained) -> None:
-    trained.train()
     first = trained.run("recommend.refresh", what="users").result["value"]["users"]
     assert first == embedded(trained, "user") > 10
     user = users_with_history(trained, 1)[0]
@@ -237,7 +256,6 @@ def test_only_users_who_did_something_new_are_embedded_again(trained: Trained) -
 
 
 def test_the_refresh_log_is_kept_for_a_week(trained: Trained) -> None:
-    trained.train()
     trained.service.items(item(5001))
     trained.run("recommend.refresh", what="items")
     with trained.service.recommend.database.transaction() as session:
@@ -281,10 +299,9 @@ class _Webhook:
 def test_nobody_sees_a_failure_or_a_mixed_list_while_a_version_is_trained_refreshed_and_swapped(
     trained: Trained,
 ) -> None:
-    trained.train()
     service, users = trained.service, users_with_history(trained, 5)
     over = threading.Event()
-    made: list[tuple[str, Any]] = []
+    answers: list[tuple[str, Any]] = []
 
     def ask() -> Iterator[Any]:
         while not over.is_set():
@@ -293,7 +310,7 @@ def test_nobody_sees_a_failure_or_a_mixed_list_while_a_version_is_trained_refres
             time.sleep(0.005)
 
     def ask_on() -> None:
-        made.extend(ask())
+        answers.extend(ask())
 
     threads = [threading.Thread(target=ask_on) for _ in range(2)]
     for thread in threads:
@@ -307,10 +324,10 @@ def test_nobody_sees_a_failure_or_a_mixed_list_while_a_version_is_trained_refres
     over.set()
     for thread in threads:
         thread.join()
-    assert {answer.status_code for _, answer in made} == {200}
+    assert {answer.status_code for _, answer in answers} == {200}
     versions = {number: service.shop.load_version(number) for number in (1, 2)}
     seen = set()
-    for user, answer in made:
+    for user, answer in answers:
         document = answer.json()
         seen.add(document["model_version"])
         _check_scores(service, user, document, versions[document["model_version"]])
@@ -330,7 +347,6 @@ def _check_scores(service: Service, user: str, document: Any, model: ServingMode
 
 
 def test_a_bundle_that_does_not_load_leaves_the_old_one_serving(trained: Trained) -> None:
-    trained.train()
     service, [user] = trained.service, users_with_history(trained, 1)
     trained.train(promote="never")
     registry = service.recommend.registry
@@ -349,7 +365,6 @@ def test_a_bundle_that_does_not_load_leaves_the_old_one_serving(trained: Trained
 
 
 def test_an_evaluation_keeps_what_each_feature_is_worth(trained: Trained) -> None:
-    trained.train()
     assert trained.service.get("/models/1/importance").status_code == 404
     job = trained.run("recommend.evaluate", users=40, repeats=1, newest=0.3)
     assert job.status == "succeeded", job.error
@@ -362,7 +377,6 @@ def test_an_evaluation_keeps_what_each_feature_is_worth(trained: Trained) -> Non
 
 
 def test_a_score_is_explained_by_what_was_liked_and_who_asks(trained: Trained) -> None:
-    trained.train()
     service, [user] = trained.service, users_with_history(trained, 1)
     first = service.list(user, diversity=0)["items"][0]
     found = service.get(f"/users/{user}/items/{first['item_id']}/explanation").json()
@@ -374,7 +388,6 @@ def test_a_score_is_explained_by_what_was_liked_and_who_asks(trained: Trained) -
 
 
 def test_two_versions_are_tried_against_each_other_and_the_better_is_promoted(trained: Trained) -> None:
-    trained.train()
     trained.train(promote="never", max_epochs=4)
     service = trained.service
     arms = [{"name": "one", "version": 1}, {"name": "two", "version": 2}]

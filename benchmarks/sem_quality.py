@@ -1,0 +1,643 @@
+"""What svc-sem's numerics are worth: encoders × classifiers × fusions, unknowns, abstaining, spoilt views, few labels, sizes.
+
+Five masters a label, several seeds, 95 % intervals; beside every score HOG + LBP + GLCM with a linear head and raw pixels with kNN.
+Sets: ETH-80 (objects never shared by masters and tests), pollen and NEU (every picture its own particle; six pictures of a class
+stand in for six views in the second figure), and the project's generator. Usage: python benchmarks/sem_quality.py [part ...] with parts
+encoders, spoilt, unknown, confirm, few, sizes, cost; all without an argument. Data: GENBA_DATA or ../shared/data.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from genba_sem import descriptors, generator
+from genba_sem.active import choose
+from genba_sem.classifier import (
+    CLASSIFIERS,
+    LogisticHead,
+    Prototypes,
+    fitted_temperature,
+    greatest_cosine,
+    leave_out,
+    tempered,
+)
+from genba_sem.deciding import Policy, Reviewed, calibrate, label_set
+from genba_sem.encoders import HlgShape, unit
+from genba_sem.label_issues import label_quality
+from genba_sem.metrics import (
+    auroc,
+    expected_calibration_error,
+    fpr_at_recall,
+    risk_coverage,
+    set_coverage,
+)
+from genba_sem.micrograph import View
+from genba_sem.quality import judge
+from genba_sem.segment import find_particle
+from genba_sem.semi_supervised import Method, learn
+from genba_sem.shape import shape_of, size_distribution
+from genba_sem.views import Fusion, PlainMean, QualityMean
+
+Rows = npt.NDArray[np.float32]
+Labels = npt.NDArray[np.int64]
+
+MASTERS = 5
+SEEDS = int(os.environ.get("SEM_SEEDS", "5"))
+DATA = Path(os.environ.get("GENBA_DATA", Path(__file__).resolve().parents[2] / "shared" / "data")) / "sem"
+CACHE = os.environ.get("SEM_BENCH_CACHE")
+
+
+@dataclass(frozen=True, eq=False)
+class Pictures:
+    """raw: (N, raw_dim); small: (N, 1024) pixels at 32×32; quality: (N,); label, particle: (N,)."""
+
+    name: str
+    raw: Rows
+    small: Rows
+    quality: Rows
+    label: Labels
+    particle: Labels
+    grouped: bool  # views of one particle are known to belong together
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """Particles as lists of picture indices, with their labels; free: pictures that may be used without labels."""
+
+    masters: list[Labels]
+    master_labels: Labels
+    tests: list[Labels]
+    test_labels: Labels
+    free: Labels
+
+
+def looked_at(name: str, pixels: list[Any], label: Labels, particle: Labels, *, grouped: bool) -> Pictures:
+    """Segment, judge and describe every picture; kept in SEM_BENCH_CACHE when that is set."""
+    cache = Path(CACHE) / f"{name}.npz" if CACHE else None
+    if cache is not None and cache.is_file():
+        held = np.load(cache)
+        return Pictures(name, held["raw"], held["small"], held["quality"], label, particle, grouped)
+    raw, small, quality = [], [], []
+    for picture in pixels:
+        outline = find_particle(picture)
+        raw.append(descriptors.describe(picture, outline.mask))
+        quality.append(judge(View(picture), outline).score)
+        small.append(cv2.resize(picture, (32, 32), interpolation=cv2.INTER_AREA).ravel())
+    arrays = [np.asarray(part, np.float32) for part in (raw, small, quality)]
+    if cache is not None:
+        np.savez(cache, raw=arrays[0], small=arrays[1], quality=arrays[2])
+    return Pictures(name, arrays[0], arrays[1], arrays[2], label, particle, grouped)
+
+
+def grey(images: npt.NDArray[np.uint8]) -> list[Any]:
+    return [image.astype(np.float32) / 255 for image in images]
+
+
+def eth80() -> Pictures | None:
+    file = DATA / "eth80" / "eth80_gray128_dev.npz"
+    if not file.is_file():
+        return None
+    held = np.load(file)
+    label = held["label"].astype(np.int64)
+    return looked_at("eth80", grey(held["images"]), label, label * 100 + held["object"], grouped=True)
+
+
+def singles(name: str, file: Path, *, most: int) -> Pictures | None:
+    """Pictures that are particles by themselves."""
+    if not file.is_file():
+        return None
+    held = np.load(file)
+    label = held["label"].astype(np.int64)
+    rng = np.random.default_rng(0)
+    keep = np.concatenate([rng.permutation(np.flatnonzero(label == c))[:most] for c in np.unique(label)])
+    return looked_at(name, grey(held["images"][keep]), label[keep], np.arange(len(keep)), grouped=False)
+
+
+def generated(each: int = 14) -> Pictures:
+    rng = np.random.default_rng(20)
+    pixels, label, particle = [], [], []
+    for index, kind in enumerate(generator.KINDS):
+        for number in range(each):
+            for shot in generator.six_views(generator.make_particle(kind, rng), rng, side_px=128):
+                pixels.append(shot.pixels[: shot.pixels.shape[0] - shot.banner_rows])
+                label.append(index)
+                particle.append(index * 1000 + number)
+    return looked_at("generator", pixels, np.array(label), np.array(particle), grouped=True)
+
+
+def splits(pictures: Pictures, seeds: int = SEEDS, views: int = 6) -> Iterator[Split]:
+    for seed in range(seeds):
+        yield _split(pictures, np.random.default_rng(seed), seed, views)
+
+
+def _split(pictures: Pictures, rng: np.random.Generator, seed: int, views: int) -> Split:
+    masters, master_labels, tests, test_labels, held_out = [], [], [], [], []
+    for label in np.unique(pictures.label):
+        if pictures.grouped:
+            ids = np.unique(pictures.particle[pictures.label == label])
+            few = len(ids) <= MASTERS  # ETH-80: one object of five is tested, from many sides
+            order = np.roll(ids, seed) if few else rng.permutation(ids)
+            teach, ask = (order[1:], order[:1]) if few else (order[:MASTERS], order[MASTERS:])
+            chosen = [*teach, *rng.choice(teach, MASTERS - len(teach), replace=False)] if few else list(teach)
+            for one in chosen:
+                own = np.flatnonzero(pictures.particle == one)
+                masters.append(rng.choice(own, min(views, len(own)), replace=False))
+            for one in ask:
+                own = rng.permutation(np.flatnonzero(pictures.particle == one))
+                groups = [own[i : i + views] for i in range(0, len(own) - views + 1, views)]
+                tests += groups[:6]
+                test_labels += [label] * len(groups[:6])
+                held_out.append(own)
+        else:
+            order = rng.permutation(np.flatnonzero(pictures.label == label))
+            masters += [order[i : i + 1] for i in range(MASTERS)]
+            groups = [order[i : i + views] for i in range(MASTERS, len(order) - views + 1, views)]
+            tests += groups
+            test_labels += [label] * len(groups)
+            held_out.append(order[MASTERS:])
+        master_labels += [label] * MASTERS
+    away = np.concatenate(held_out)
+    free = (
+        np.arange(len(pictures.label)) if not pictures.grouped else np.setdiff1d(np.arange(len(pictures.label)), away)
+    )
+    return Split(masters, np.array(master_labels), tests, np.array(test_labels), free)
+
+
+def as_particles(pictures: Pictures, split: Split) -> list[str]:
+    """Whom each free picture shows, in groups of six from any side, as masters and tests are."""
+    seen: dict[int, int] = {}
+    names = [""] * len(split.free)
+    for at in np.random.default_rng(0).permutation(len(split.free)):
+        one = int(pictures.particle[split.free[at]])
+        seen[one] = seen.get(one, -1) + 1
+        names[at] = f"{one}-{seen[one] // 6}"
+    return names
+
+
+Embedding = Callable[[Pictures, Split], Rows]
+
+
+def hlg_shape(pictures: Pictures, split: Split) -> Rows:
+    names = as_particles(pictures, split) if pictures.grouped else None
+    return HlgShape.fit(pictures.raw[split.free], names).embed(pictures.raw)
+
+
+def hlg_shape_plain(pictures: Pictures, split: Split) -> Rows:
+    return HlgShape.fit(pictures.raw[split.free]).embed(pictures.raw)
+
+
+def hog_lbp_glcm(pictures: Pictures, split: Split) -> Rows:
+    parts = [pictures.raw[:, descriptors.BLOCKS[name]] for name in ("fine", "lbp", "glcm")]
+    values = np.concatenate(parts, axis=1)
+    teach = values[np.concatenate(split.masters)]
+    return unit((values - teach.mean(0)) / np.maximum(teach.std(0), 1e-3))
+
+
+def raw_pixels(pictures: Pictures, _: Split) -> Rows:
+    return unit(pictures.small - pictures.small.mean(1, keepdims=True))
+
+
+def fused(rows: Rows, quality: Rows, particles: list[Labels], fusion: Fusion, views: int) -> Rows:
+    return np.stack([fusion.fuse(rows[p[:views]], quality[p[:views]]).row for p in particles])
+
+
+def interval(values: list[float]) -> str:
+    """Mean ± half of the 95 % interval over seeds."""
+    half = 1.96 * np.std(values, ddof=1) / np.sqrt(len(values)) if len(values) > 1 else float("nan")
+    return f"{np.mean(values):.3f} ± {half:.3f}"
+
+
+def encoders(sets: list[Pictures]) -> None:
+    print("\n## Accuracy, five masters a label: 1 view / 6 views\n")
+    print("| set | encoder | classifier | 1 view | 6 views |\n|---|---|---|---|---|")
+    ways: list[tuple[str, Embedding, str]] = [("hlg-shape-v1", hlg_shape, kind) for kind in CLASSIFIERS]
+    ways += [("hlg-shape-v1, without particles", hlg_shape_plain, kind) for kind in ("prototypes-v1", "blend-v1")]
+    ways += [("HOG + LBP + GLCM", hog_lbp_glcm, "head-v1"), ("raw pixels", raw_pixels, "nearest-v1")]
+    for pictures in sets:
+        results: dict[tuple[str, str], tuple[list[float], list[float]]] = {}
+        for split in splits(pictures):
+            held: dict[str, Rows] = {}
+            for name, embed, kind in ways:
+                rows = held.setdefault(name, embed(pictures, split))
+                teach = fused(rows, pictures.quality, split.masters, QualityMean(), 6)
+                classifier = CLASSIFIERS[kind](teach, split.master_labels, int(pictures.label.max()) + 1)
+                one, six = results.setdefault((name, kind), ([], []))
+                for views, into in ((1, one), (6, six)):
+                    asked = fused(rows, pictures.quality, split.tests, QualityMean(), views)
+                    into.append(float((classifier.logits(asked).argmax(1) == split.test_labels).mean()))
+        for (name, kind), (one, six) in results.items():
+            print(f"| {pictures.name} | {name} | {kind} | {interval(one)} | {interval(six)} |")
+
+
+def unknown(sets: list[Pictures]) -> None:
+    print("\n## A label left out: is it seen as unknown? Greatest prototype cosine, 6 views\n")
+    print("| set | encoder | AUROC | FPR95 | AUROC, its pictures not in the fit either |\n|---|---|---|---|---|")
+    ways: list[tuple[str, Embedding]] = [
+        ("hlg-shape-v1", hlg_shape),
+        ("HOG + LBP + GLCM", hog_lbp_glcm),
+        ("raw pixels", raw_pixels),
+    ]
+    for pictures in sets:
+        classes = np.unique(pictures.label)
+        for name, embed in ways:
+            areas, rates, strict = [], [], []
+            for seed, split in enumerate(splits(pictures)):
+                rows = embed(pictures, split)
+                for label in np.random.default_rng(seed).permutation(classes)[:8]:
+                    known, strange = _similarities(rows, pictures, split, label)
+                    areas.append(auroc(known, strange))
+                    rates.append(fpr_at_recall(known, strange))
+                for label in np.random.default_rng(seed).permutation(classes)[:2]:
+                    free = split.free[pictures.label[split.free] != label]
+                    without = Split(split.masters, split.master_labels, split.tests, split.test_labels, free)
+                    strict.append(auroc(*_similarities(embed(pictures, without), pictures, split, label)))
+            print(f"| {pictures.name} | {name} | {interval(areas)} | {interval(rates)} | {interval(strict)} |")
+
+
+def _similarities(rows: Rows, pictures: Pictures, split: Split, label: int) -> tuple[Rows, Rows]:
+    keep = split.master_labels != label
+    teach = fused(rows, pictures.quality, [m for m, k in zip(split.masters, keep, strict=True) if k], QualityMean(), 6)
+    _, compact = np.unique(split.master_labels[keep], return_inverse=True)
+    prototypes = Prototypes(teach, compact, int(compact.max()) + 1).rows
+    similar = greatest_cosine(fused(rows, pictures.quality, split.tests, QualityMean(), 6), prototypes)
+    return similar[split.test_labels != label], similar[split.test_labels == label]
+
+
+def spoilt(_sets: list[Pictures]) -> None:
+    print("\n## Spoilt views (generator): accuracy with k of 6 views cropped, blurred or black\n")
+    print("| k | quality-weighted mean | plain mean | majority vote |\n|---|---|---|---|")
+    rng = np.random.default_rng(4)
+    each = 10
+    clean: list[Any] = []
+    bad: list[Any] = []
+    quality: list[float] = []
+    quality_bad: list[float] = []
+    label: list[int] = []
+    particle: list[int] = []
+    names = ("cropped", "blurred", "black")
+    for index, kind in enumerate(generator.KINDS):
+        for number in range(each):
+            solid = generator.make_particle(kind, rng)
+            for view in range(6):
+                good = generator.photograph(solid, rng, side_px=128, condition=generator.Condition(banner=False))
+                worse = generator.SPOILT[names[view % 3]]
+                ill = generator.photograph(
+                    solid, rng, side_px=128, condition=generator.Condition(**{**vars(worse), "banner": False})
+                )
+                for shot, into, scores in ((good, clean, quality), (ill, bad, quality_bad)):
+                    outline = find_particle(shot.pixels)
+                    into.append(descriptors.describe(shot.pixels, outline.mask))
+                    scores.append(judge(View(shot.pixels), outline).score)
+                label.append(index)
+                particle.append(index * 1000 + number)
+    labels, ids = np.array(label), np.array(particle)
+    pictures = Pictures(
+        "spoilt",
+        np.stack(clean),
+        np.zeros((len(clean), 1), np.float32),
+        np.array(quality, np.float32),
+        labels,
+        ids,
+        grouped=True,
+    )
+    table: dict[int, tuple[list[float], list[float], list[float]]] = {k: ([], [], []) for k in range(6)}
+    for split in splits(pictures):
+        encoder = HlgShape.fit(pictures.raw[split.free], as_particles(pictures, split))
+        rows, ill_rows = encoder.embed(pictures.raw), encoder.embed(np.stack(bad))
+        teach = fused(rows, pictures.quality, split.masters, QualityMean(), 6)
+        head = CLASSIFIERS["blend-v1"](teach, split.master_labels, len(generator.KINDS))
+        for k, (weighted, plain, votes) in table.items():
+            both = [np.where(np.arange(6) < k, 1, 0) for _ in split.tests]
+            mixed = [np.where(b[:, None], ill_rows[t], rows[t]) for b, t in zip(both, split.tests, strict=True)]
+            trust = [
+                np.where(b, np.array(quality_bad, np.float32)[t], pictures.quality[t])
+                for b, t in zip(both, split.tests, strict=True)
+            ]
+            for fusion, into in ((QualityMean(), weighted), (PlainMean(), plain)):
+                asked = np.stack([fusion.fuse(m, q.astype(np.float32)).row for m, q in zip(mixed, trust, strict=True)])
+                into.append(float((head.logits(asked).argmax(1) == split.test_labels).mean()))
+            voted = [np.bincount(head.logits(m).argmax(1), minlength=8).argmax() for m in mixed]
+            votes.append(float((np.array(voted) == split.test_labels).mean()))
+    for k, columns in table.items():
+        print(f"| {k} | " + " | ".join(interval(column) for column in columns) + " |")
+
+
+def outcomes(pictures: Pictures, split: Split) -> tuple[npt.NDArray[np.float64], Labels, npt.NDArray[np.float64]]:
+    """Tempered probabilities (n, C), labels and similarities of the tests under the default lane."""
+    classes = int(pictures.label.max()) + 1
+    rows = hlg_shape(pictures, split)
+    teach = fused(rows, pictures.quality, split.masters, QualityMean(), 6)
+    left = leave_out("blend-v1", teach, split.master_labels, classes)
+    temperature = fitted_temperature(left.logits, left.labels)
+    asked = fused(rows, pictures.quality, split.tests, QualityMean(), 6)
+    probabilities = tempered(CLASSIFIERS["blend-v1"](teach, split.master_labels, classes).logits(asked), temperature)
+    return (
+        probabilities,
+        split.test_labels,
+        greatest_cosine(asked, Prototypes(teach, split.master_labels, classes).rows),
+    )
+
+
+def confirm(sets: list[Pictures]) -> None:
+    print("\n## Abstaining: calibration, label sets, auto-confirm\n")
+    print(
+        "| set | ECE | AURC | confirmed at 99 % by an oracle | sets at 90 %: coverage, size | at 95 % |\n|---|---|---|---|---|---|"
+    )
+    pools = []
+    for pictures in sets:
+        ece, aurc, oracle = [], [], []
+        sets_at: dict[float, tuple[list[float], list[float]]] = {0.9: ([], []), 0.95: ([], [])}
+        for seed, split in enumerate(splits(pictures)):
+            probabilities, truth, similar = outcomes(pictures, split)
+            right = probabilities.argmax(1) == truth
+            curve = risk_coverage(probabilities.max(1), right)
+            ece.append(expected_calibration_error(probabilities.max(1), right))
+            aurc.append(curve.area)
+            oracle.append(curve.coverage_at(0.99))
+            pools.append((pictures.name, probabilities, truth, similar))
+            half = np.random.default_rng(seed).permutation(len(truth))
+            known, fresh = half[: len(half) // 2], half[len(half) // 2 :]
+            reviews = [_reviewed(probabilities, truth, similar, i) for i in known]
+            names = tuple(str(label) for label in range(probabilities.shape[1]))
+            for level, (covered, sizes) in sets_at.items():
+                empty = np.zeros(0)
+                calibration = calibrate(
+                    reviews, Policy(set_coverage=level), left_out_truth=empty, left_out_similarity=empty
+                )
+                members = [label_set(probabilities[i], names, calibration) for i in fresh]
+                share, size = set_coverage(members, [str(truth[i]) for i in fresh])
+                covered.append(share)
+                sizes.append(size)
+        cells = [f"{interval(c)}, {np.mean(s):.2f}" for c, s in sets_at.values()]
+        print(
+            f"| {pictures.name} | {interval(ece)} | {interval(aurc)} | {interval(oracle)} | {cells[0]} | {cells[1]} |"
+        )
+    _deployments(pools)
+
+
+def _reviewed(probabilities: Any, truth: Labels, similar: Any, index: int) -> Reviewed:
+    row = probabilities[index]
+    return Reviewed(
+        float(row.max()), bool(row.argmax() == truth[index]), float(similar[index]), float(row[truth[index]])
+    )
+
+
+def _deployments(pools: list[Any]) -> None:
+    """200 deployments: reviews drawn from a set's outcomes, the rest of the stream drawn likewise (with replacement)."""
+    print("\n### 200 simulated deployments, 300 reviews each\n")
+    print(
+        "| set | promised | broken by the bound | share of the oracle's confirmed | empirical threshold |\n|---|---|---|---|---|"
+    )
+    for name in dict.fromkeys(pool[0] for pool in pools):
+        own = [pool for pool in pools if pool[0] == name]
+        confidence = np.concatenate([p.max(1) for _, p, _, _ in own])
+        right = np.concatenate([p.argmax(1) == t for _, p, t, _ in own])
+        for precision in (0.95, 0.99):
+            rng = np.random.default_rng(0)
+            broken, naive_broken, shares = 0, 0, []
+            best = risk_coverage(confidence, right).coverage_at(precision)
+            for _ in range(200):
+                pick = rng.integers(len(right), size=300)
+                reviews = [Reviewed(float(confidence[i]), bool(right[i]), 0.5, 0.5) for i in pick]
+                at = calibrate(
+                    reviews, Policy(precision=precision), left_out_truth=np.zeros(0), left_out_similarity=np.zeros(0)
+                ).confirm_at
+                taken = confidence >= (np.inf if at is None else at)
+                broken += bool(taken.any() and right[taken].mean() < precision)
+                shares.append(taken.mean() / best if best else np.nan)
+                order = pick[np.argsort(-confidence[pick], kind="stable")]
+                good = np.flatnonzero(np.cumsum(right[order]) / np.arange(1, 301) >= precision)
+                loose = confidence >= (confidence[order[good[-1]]] if len(good) else np.inf)
+                naive_broken += bool(loose.any() and right[loose].mean() < precision)
+            print(
+                f"| {name} | {precision:.0%} | {broken / 200:.1%} | {np.nanmean(shares):.2f} | {naive_broken / 200:.1%} |"
+            )
+
+
+def few(sets: list[Pictures]) -> None:
+    print("\n## Few labels: accuracy after n labels asked for (6 views where particles have them)\n")
+    print("| set | strategy | 1 a label | 2 | 4 | 8 |\n|---|---|---|---|---|---|")
+    for pictures in sets:
+        classes = int(pictures.label.max()) + 1
+        for strategy in ("random", "typical", "margin", "hybrid"):
+            curve: dict[int, list[float]] = {1: [], 2: [], 4: [], 8: []}
+            for seed, split in enumerate(splits(pictures)):
+                pool, labels, tests = _pool(pictures, split, seed)
+                have = list(
+                    choose(
+                        pool,
+                        classes,
+                        labelled=pool[:0],
+                        masters_per_label=0,
+                        strategy=("random" if strategy in {"random", "margin"} else "typical"),
+                        seed=seed,
+                    )
+                )
+                for goal, into in curve.items():
+                    while len(have) < goal * classes:
+                        known, present = labels[have], np.unique(labels[have])
+                        compact = np.searchsorted(present, known)
+                        taught = LogisticHead(pool[have], compact, len(present)) if len(present) > 1 else None
+                        rest = np.setdiff1d(np.arange(len(pool)), have)
+                        probabilities = None if taught is None else tempered(taught.logits(pool[rest]), 1.0)
+                        asked = choose(
+                            pool[rest],
+                            min(classes, goal * classes - len(have)),
+                            labelled=pool[have],
+                            masters_per_label=len(have) / classes,
+                            probabilities=probabilities,
+                            strategy=strategy,
+                            seed=seed,
+                        )
+                        have += [int(rest[i]) for i in asked]
+                    present = np.unique(labels[have])
+                    head = CLASSIFIERS["blend-v1"](pool[have], np.searchsorted(present, labels[have]), len(present))
+                    into.append(float((present[head.logits(tests[0]).argmax(1)] == tests[1]).mean()))
+            print(
+                f"| {pictures.name} | {strategy} | " + " | ".join(interval(values) for values in curve.values()) + " |"
+            )
+    _semi(sets)
+    _label_errors(sets)
+
+
+def _pool(pictures: Pictures, split: Split, seed: int) -> tuple[Rows, Labels, tuple[Rows, Labels]]:
+    """Particles that may be asked about, and the tests."""
+    rows = hlg_shape(pictures, split)
+    if pictures.grouped:
+        names = np.array(as_particles(pictures, split))
+        groups = [split.free[names == name] for name in np.unique(names)]
+    else:
+        spare = np.setdiff1d(split.free, np.concatenate(split.tests))
+        groups = [spare[i : i + 1] for i in range(len(spare))]
+        half = np.random.default_rng(seed).permutation(len(split.tests))
+        groups += [split.tests[i][j : j + 1] for i in half[::2] for j in range(6)]
+        tests = [split.tests[i] for i in half[1::2]]
+        asked = fused(rows, pictures.quality, tests, QualityMean(), 6)
+        pool = fused(rows, pictures.quality, groups, QualityMean(), 6)
+        return pool, pictures.label[[g[0] for g in groups]], (asked, split.test_labels[half[1::2]])
+    pool = fused(rows, pictures.quality, groups, QualityMean(), 6)
+    return (
+        pool,
+        pictures.label[[g[0] for g in groups]],
+        (fused(rows, pictures.quality, split.tests, QualityMean(), 6), split.test_labels),
+    )
+
+
+def _semi(sets: list[Pictures]) -> None:
+    print("\n### Semi-supervised: five masters a label and the unlabelled rest\n")
+    print(
+        "| set | method | accuracy | supervised head | pseudo-labels taken | right among them |\n|---|---|---|---|---|---|"
+    )
+    methods: tuple[Method, ...] = ("fixmatch", "freematch", "softmatch")
+    for pictures in sets:
+        classes = int(pictures.label.max()) + 1
+        for method in methods:
+            gains, plain, taken, right = [], [], [], []
+            for seed, split in enumerate(splits(pictures, min(SEEDS, 3))):
+                rows = hlg_shape(pictures, split)
+                asked = fused(rows, pictures.quality, split.tests, QualityMean(), 6)
+                if pictures.grouped:
+                    names = np.array(as_particles(pictures, split))
+                    groups = [split.free[names == name] for name in np.unique(names)]
+                else:
+                    groups = [np.array([i]) for i in np.setdiff1d(split.free, np.concatenate(split.masters))]
+                learnt = learn(
+                    [rows[m] for m in split.masters],
+                    split.master_labels,
+                    [rows[g] for g in groups],
+                    classes,
+                    method=method,
+                    seed=seed,
+                )
+                teach = fused(rows, pictures.quality, split.masters, QualityMean(), 6)
+                plain.append(
+                    float(
+                        (
+                            LogisticHead(teach, split.master_labels, classes).logits(asked).argmax(1)
+                            == split.test_labels
+                        ).mean()
+                    )
+                )
+                gains.append(float((learnt.logits(asked).argmax(1) == split.test_labels).mean()))
+                taken.append(learnt.rounds[-1].taken)
+                right.append(learnt.pseudo_label_precision(pictures.label[[g[0] for g in groups]]))
+            print(
+                f"| {pictures.name} | {method} | {interval(gains)} | {interval(plain)} | {np.mean(taken):.2f} | {np.mean(right):.3f} |"
+            )
+
+
+def _label_errors(sets: list[Pictures]) -> None:
+    print("\n### Planted label errors: ranking by label quality\n")
+    print(
+        "| set | flipped | AUROC | precision and recall when as many are looked at as were flipped | by chance |\n|---|---|---|---|---|"
+    )
+    for pictures in sets:
+        classes = int(pictures.label.max()) + 1
+        for share in (0.05, 0.1, 0.2):
+            areas, found = [], []
+            for seed, split in enumerate(splits(pictures, min(SEEDS, 3))):
+                pool, labels, _ = _pool(pictures, split, seed)
+                rng = np.random.default_rng(seed)
+                wrong = rng.permutation(len(labels))[: max(1, round(share * len(labels)))]
+                given = labels.copy()
+                given[wrong] = (given[wrong] + rng.integers(1, classes, len(wrong))) % classes
+                left = leave_out("head-v1", pool, given, classes)
+                usable = np.flatnonzero(np.bincount(given, minlength=classes)[given] > 1)
+                quality = label_quality(
+                    tempered(left.logits, fitted_temperature(left.logits, left.labels)), left.labels
+                )
+                planted = np.isin(usable, wrong)
+                areas.append(auroc(-quality[planted], -quality[~planted]))
+                found.append(float(planted[np.argsort(quality, kind="stable")[: planted.sum()]].mean()))
+            print(f"| {pictures.name} | {share:.0%} | {interval(areas)} | {interval(found)} | {share:.2f} |")
+
+
+def sizes(_sets: list[Pictures]) -> None:
+    print("\n## Sizes against the generator's truth\n")
+    print("| kind | equivalent diameter, mean error | mean absolute error | outlines found whole |\n|---|---|---|---|")
+    rng = np.random.default_rng(9)
+    for kind in generator.KINDS:
+        errors, whole = [], 0
+        for _ in range(12):
+            shot = generator.photograph(
+                generator.make_particle(kind, rng), rng, side_px=512, condition=generator.Condition(banner=False)
+            )
+            outline = find_particle(shot.pixels)
+            found, true = shape_of(outline.mask), shape_of(shot.mask)
+            if outline.complete and found is not None and true is not None:
+                errors.append(found.equivalent_diameter / true.equivalent_diameter - 1)
+                whole += 1
+        print(f"| {kind} | {np.mean(errors):+.2%} | {np.mean(np.abs(errors)):.2%} | {whole}/12 |")
+    counted, left_out = [], []
+    for _ in range(8):
+        _, parts, covered, diameters = generator.field_of_particles(rng)
+        seen = 2 * np.sqrt(np.bincount(parts.ravel(), minlength=len(diameters) + 1)[1:] / np.pi)
+        here = seen > 0
+        everyone = size_distribution(list(seen[here]), [False] * int(here.sum()))
+        whole_ones = size_distribution(list(seen[here]), list(covered[here]))
+        assert everyone is not None
+        assert whole_ones is not None
+        counted.append(everyone.d50 / float(np.median(diameters)) - 1)
+        left_out.append(whole_ones.d50 / float(np.median(diameters)) - 1)
+    print(f"\nMedian size, covered particles counted: {np.mean(counted):+.1%}; left out: {np.mean(left_out):+.1%}.")
+
+
+def cost(_sets: list[Pictures]) -> None:
+    rng = np.random.default_rng(2)
+    shots = [
+        s for kind in generator.KINDS for s in generator.six_views(generator.make_particle(kind, rng), rng, side_px=256)
+    ]
+    encoder_free = [s.pixels[: s.pixels.shape[0] - s.banner_rows] for s in shots]
+    find_particle(encoder_free[0])
+    start = time.process_time()
+    for pixels in encoder_free:
+        outline = find_particle(pixels)
+        judge(View(pixels), outline)
+        descriptors.describe(pixels, outline.mask)
+    spent = (time.process_time() - start) / len(shots) * 6
+    print(
+        f"\n## Cost\n\n{spent:.3f} CPU-s for a particle of six views of 256×256 px (segment, judge, describe), one thread."
+    )
+
+
+PARTS: dict[str, Callable[[list[Pictures]], None]] = {
+    "encoders": encoders,
+    "unknown": unknown,
+    "spoilt": spoilt,
+    "confirm": confirm,
+    "few": few,
+    "sizes": sizes,
+    "cost": cost,
+}
+
+
+def main() -> None:
+    wanted = sys.argv[1:] or list(PARTS)
+    needs_sets = {"encoders", "unknown", "confirm", "few"} & set(wanted)
+    sets: list[Pictures] = []
+    if needs_sets:
+        found = (
+            eth80(),
+            singles("pollen", DATA / "pollen" / "pollen35x35_gray128_dev.npz", most=35),
+            singles("neu", DATA / "neu" / "neu_gray128.npz", most=65),
+            generated(),
+        )
+        sets = [pictures for pictures in found if pictures is not None]
+        if len(sets) < len(found):
+            print(f"Some sets are not here ({DATA}); set GENBA_DATA.")
+    for part in wanted:
+        PARTS[part](sets)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,163 @@
+"""When to confirm, when to ask, when to say unknown. Scores and past reviews in, an outcome with its reasons out.
+
+Auto-confirm promises a precision. An empirical threshold breaks such a promise in half of all deployments, so the threshold here is
+one whose Clopper–Pearson lower bound holds, found by testing from the strictest threshold down (fixed sequence: one level for all
+tests). Label sets are split conformal (Sadinle et al. 2019); the unknown threshold is a conformal quantile of how near known
+particles come to their masters. A share of what is confirmed stays audited, for ever: without it nobody would notice a drift.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from genba_sem.metrics import clopper_pearson_lower
+
+Floats = npt.NDArray[np.float64]
+Outcome = Literal["confirmed", "review", "unknown"]
+
+_LEAST_FOR_QUALITY: Final = 0.35
+_LEAST_AGREEMENT: Final = 0.5
+_BOUNDARY: Final = 0.15
+
+
+@dataclass(frozen=True)
+class Policy:
+    """precision: promised of what is confirmed; risk: of breaking it. set_coverage: of label sets. unknown_rate: known particles
+    that may be called unknown. audit_share: of the confirmed that are reviewed all the same.
+    """
+
+    precision: float = 0.99
+    risk: float = 0.1
+    set_coverage: float = 0.9
+    unknown_rate: float = 0.05
+    audit_share: float = 0.05
+
+
+@dataclass(frozen=True)
+class Reviewed:
+    """A past decision beside the truth. Only particles reviewed whatever their confidence (audits, a random or complete queue)
+    belong here: a queue of doubtful ones says nothing of the sure ones.
+
+    truth_probability: given to the true label, None when the truth is none of the masters' labels.
+    """
+
+    confidence: float
+    correct: bool
+    similarity: float
+    truth_probability: float | None
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """confirm_at: confidence from which is confirmed, None while the promise cannot be kept; reviews_needed: error-free reviews
+    that are still lacking, 0 once it can. set_slack: labels within 1 − slack are in the set. unknown_below: similarity under which a
+    particle is unknown.
+    """
+
+    confirm_at: float | None
+    reviews_needed: int
+    set_slack: float
+    unknown_below: float
+    reviews: int = 0
+
+
+def reviews_for(precision: float, risk: float = 0.1) -> int:
+    """Error-free reviews that a precision needs: 22, 45, 114, 230 for 90, 95, 98, 99 %."""
+    return math.ceil(math.log(risk) / math.log(precision) - 1e-9)
+
+
+def calibrate(
+    reviews: Sequence[Reviewed], policy: Policy, *, left_out_truth: Floats, left_out_similarity: Floats
+) -> Calibration:
+    """Set the thresholds.
+
+    left_out_truth: (N,) probability of the true label for masters left out in turn, used for label sets beside reviews;
+    left_out_similarity: (N,) likewise for the unknown threshold.
+    """
+    truths = [review.truth_probability for review in reviews if review.truth_probability is not None]
+    similar = [review.similarity for review in reviews if review.truth_probability is not None]
+    threshold, lacking = _confirm_at(reviews, policy)
+    enough = len(truths) >= reviews_for(policy.set_coverage)
+    scores = 1 - np.asarray(truths if enough else [*left_out_truth, *truths], np.float64)
+    slack = _upper_quantile(scores, policy.set_coverage)
+    known = np.asarray(similar if len(similar) >= 1 / policy.unknown_rate * 2 else [*left_out_similarity, *similar])
+    below = -_upper_quantile(-known, 1 - policy.unknown_rate) if len(known) else -1.0
+    return Calibration(threshold, lacking, min(slack, 1.0), max(below, -1.0), len(reviews))
+
+
+def _confirm_at(reviews: Sequence[Reviewed], policy: Policy) -> tuple[float | None, int]:
+    least = reviews_for(policy.precision, policy.risk)
+    order = sorted(reviews, key=lambda review: -review.confidence)
+    right = np.cumsum([review.correct for review in order])
+    best = None
+    tests = range(least, len(order) + 1, max(1, least // 10))  # a sequence fixed before looking at outcomes
+    for count in tests:
+        if clopper_pearson_lower(int(right[count - 1]), count, risk=policy.risk) < policy.precision:
+            break
+        best = order[count - 1].confidence
+    if best is not None:
+        return best, 0
+    wrong = int(min(least, len(order)) - right[min(least, len(order)) - 1]) if order else 0
+    needed = least
+    while clopper_pearson_lower(needed - wrong, needed, risk=policy.risk) < policy.precision:
+        needed += 1
+    return None, max(1, needed - len(order))
+
+
+def _upper_quantile(scores: Floats, coverage: float) -> float:
+    """The ⌈(n + 1) · coverage⌉-th smallest score; infinite where n is too small to promise."""
+    rank = math.ceil((len(scores) + 1) * coverage - 1e-9)
+    return float(np.sort(scores)[rank - 1]) if rank <= len(scores) else math.inf
+
+
+def label_set(probabilities: Floats, labels: Sequence[str], calibration: Calibration) -> tuple[str, ...]:
+    """The labels that hold the truth with the promised coverage, likeliest first; never empty."""
+    order = np.argsort(-probabilities, kind="stable")
+    members = [labels[index] for index in order if probabilities[index] >= 1 - calibration.set_slack - 1e-12]
+    return tuple(members) or (labels[int(order[0])],)
+
+
+def outcome_of(
+    probabilities: Floats,
+    *,
+    similarity: float,
+    agreement: float,
+    quality: float,
+    calibration: Calibration,
+) -> tuple[Outcome, tuple[str, ...]]:
+    """The outcome and its reasons: ``unknown``, ``poor_quality``, ``views_disagree``, ``boundary``, ``low_confidence``,
+    ``not_calibrated``; none for what is confirmed.
+
+    quality: the best view's; agreement: weighted share of views that would say the same.
+    """
+    ranked = np.sort(probabilities)[::-1]
+    reasons = []
+    if similarity < calibration.unknown_below:
+        reasons.append("unknown")
+    if quality < _LEAST_FOR_QUALITY:
+        reasons.append("poor_quality")
+    if agreement < _LEAST_AGREEMENT:
+        reasons.append("views_disagree")
+    if len(ranked) > 1 and ranked[0] - ranked[1] < _BOUNDARY:
+        reasons.append("boundary")
+    if calibration.confirm_at is None:
+        reasons.append("not_calibrated")
+    elif ranked[0] < calibration.confirm_at:
+        reasons.append("low_confidence")
+    if "unknown" in reasons:
+        return "unknown", tuple(reasons)
+    blocking = set(reasons) & {"not_calibrated", "low_confidence", "poor_quality"}
+    return ("review" if blocking else "confirmed"), (tuple(reasons) if blocking else ())
+
+
+def is_audited(particle_id: str, policy: Policy) -> bool:
+    """Whether a confirmed particle is reviewed all the same: by its id, so that asking twice changes nothing."""
+    draw = int.from_bytes(hashlib.sha256(particle_id.encode()).digest()[:8]) / 2**64
+    return draw < policy.audit_share

@@ -1,0 +1,108 @@
+"""``genba recommend``: data with structure, refusals in one line, and a catalogue sent to whoever listens."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+from starlette.testclient import TestClient
+from tests.recommend.model_world import serving
+from typer.testing import CliRunner
+
+from genba_recommend.cli import app
+
+run = CliRunner().invoke
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("shop")
+    said = run(app, ["demo-data", "--out", str(folder), "--items", "40", "--users", "15", "--days", "5"])
+    assert said.exit_code == 0, said.output
+    return folder
+
+
+@pytest.fixture
+def door(tmp_path: Path) -> Iterator[str]:
+    """A real svc-recommend behind a small HTTP server that signs requests as the gateway would."""
+    with serving(tmp_path / "home") as service:
+        server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(service.client, service.headers("engineer")))
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+def _handler(client: TestClient, headers: dict[str, str]) -> type[BaseHTTPRequestHandler]:
+    class Handler(BaseHTTPRequestHandler):
+        def _forward(self) -> None:
+            length = int(self.headers.get("content-length", 0))
+            kept = {**headers, "content-type": self.headers.get("content-type", "application/json")}
+            answer = client.request(self.command, self.path, content=self.rfile.read(length), headers=kept)
+            self.send_response(answer.status_code)
+            self.send_header("content-type", answer.headers.get("content-type", ""))
+            self.send_header("content-length", str(len(answer.content)))
+            self.end_headers()
+            self.wfile.write(answer.content)
+
+        do_GET = do_POST = do_PUT = _forward  # noqa: N815 - names of the base class
+
+        def log_message(self, *_args: object) -> None:
+            """Say nothing."""
+
+    return Handler
+
+
+def test_a_catalogue_is_sent_a_bad_row_is_named_and_lists_come_back(shop: Path, door: str, tmp_path: Path) -> None:
+    rows = [json.loads(line) for line in (shop / "items.jsonl").read_text().splitlines()]
+    rows[3]["price"] = -1
+    (tmp_path / "items.jsonl").write_text("\n".join(json.dumps(row) for row in rows) + "\n")
+    said = run(app, ["load", str(tmp_path), "--url", door])
+    assert said.exit_code == 0, said.output
+    assert "items.jsonl:4: price:" in said.output
+    assert "39 rows taken, 1 refused" in said.output
+    listed = run(app, ["popular", "-k", "3", "--json", "--url", door])
+    made: Any = json.loads(listed.stdout)
+    assert len(made["items"]) == 3
+    status = json.loads(run(app, ["status", "--url", door]).stdout)
+    assert (status["items"], status["model_version"]) == (39, None)
+    arms = ["--arm", "old=popular", "--arm", "new=trending"]
+    started = run(app, ["experiments", "start", "lists", *arms, "--url", door])
+    assert started.stdout.startswith("exp_")
+    experiment = started.stdout.strip()
+    assert run(app, ["list", "somebody", "--url", door]).exit_code == 0
+    found = json.loads(run(app, ["experiments", "results", experiment, "--json", "--url", door]).stdout)
+    assert sum(arm["users"] for arm in found["arms"]) == 1
+    assert run(app, ["experiments", "stop", experiment, "--url", door]).stdout.strip() == "stopped"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (["load", "/nowhere"], 2, "holds none of items.jsonl"),
+        (["experiments", "start", "x", "--arm", "a"], 2, "must look like"),
+        (["status", "--url", "http://127.0.0.1:1"], 3, "does not answer"),
+    ],
+)
+def test_a_failure_is_one_line_and_an_exit_code(arguments: list[str], code: int, said: str) -> None:
+    found = run(app, arguments)
+    assert found.exit_code == code
+    assert said in found.output.replace("\n", " ")
+
+
+def test_a_line_that_is_no_json_is_named(tmp_path: Path) -> None:
+    (tmp_path / "events.jsonl").write_text('{"event_id": "e1"\n')
+    found = run(app, ["load", str(tmp_path), "--url", "http://127.0.0.1:1"])
+    assert (found.exit_code, "events.jsonl:1" in found.output) == (2, True)
+
+
+def test_a_folder_that_is_no_bundle_is_not_exported(tmp_path: Path) -> None:
+    found = run(app, ["export", str(tmp_path), "--out", str(tmp_path / "out"), "--format", "tfjs"])
+    assert (found.exit_code, "bundle.json" in found.output) == (2, True)
