@@ -54,6 +54,8 @@ bench-order: .venv/.base ## order and missing steps on CaptainCook4D's annotatio
 	@$(PY) benchmarks/sop_order.py
 bench-gate: .venv/.base ## the language model's gate: quality on other sources, disguises, speed
 	@$(PY) -m benchmarks.gate_quality --most 300 --disguises; OMP_NUM_THREADS=1 $(PY) benchmarks/gate_speed.py --no-model
+bench-recommend: .venv/.bench ## the recommender against its peers on film ratings (FOLDERS= of MovieLens)
+	@$(PY) -m benchmarks.recommend_quality $(FOLDERS)
 bench-sem: .venv/.base ## particles: encoders, fusion, unknowns, abstaining, few labels, sizes
 	@$(PY) benchmarks/sem_quality.py
 bench-gateway: .venv/.bench ## the gateway against nginx (needs nginx and wrk)
@@ -76,4 +78,4 @@ lock: .venv/.test ## write constraints.txt anew
 clean: ## remove the virtual environment and caches; data in .genba stays
 	@rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
-.PHONY: dashboards docs help setup setup-test demo up test distributed-test savedmodel-test lint format types imports check bench-alignment bench-deviations bench-manner bench-speed bench-order bench-sem bench-gateway bench-audit lock clean chaos bench-jobs-chaos bench-recommend-serving bench-gate
+.PHONY: dashboards docs help setup setup-test demo up test distributed-test savedmodel-test lint format types imports check bench-alignment bench-deviations bench-manner bench-speed bench-order bench-recommend bench-sem bench-gateway bench-audit lock clean chaos bench-jobs-chaos bench-recommend-serving bench-gate

@@ -106,7 +106,7 @@ def train(platform: Platform, folder: Path) -> None:
     with database.read() as session:
         found = data.read(session, "default")
     config = TrainingConfig(
-        max_epochs=1, refit_epochs=1, places_per_epoch=10_000,
+        max_epochs=1, places_per_epoch=10_000,
         validation_users=200, half_lives_days=(3.0,), prior_weights=(0.5,),
     )  # fmt: skip
     trained = train_towers(found.dataset, config)

@@ -47,7 +47,7 @@ if [ "$1" = bench ]; then # aeon's bound on numba is older than the numba it run
     $install deprecated
 fi
 # Compile once what a server imports: where PYTHONDONTWRITEBYTECODE is set, every start would do it anew.
-env -u PYTHONDONTWRITEBYTECODE .venv/bin/python -c 'import genba_gateway.embedded, genba_recommend.app, genba_recommend.two_tower, genba_sop.app, genba_sop.cli, genba_sop.offline, genba_training.worker'
+env -u PYTHONDONTWRITEBYTECODE .venv/bin/python -c 'import genba_gateway.embedded, genba_recommend.app, genba_recommend.two_tower, genba_sem.app, genba_sem.training, genba_sop.app, genba_sop.cli, genba_sop.offline, genba_training.worker'
 if [ "$1" = test ] && command -v npm >/dev/null; then # TensorFlow.js, for the tests of the export; without npm they are skipped
     npm ci --silent --prefix tests/recommend/tfjs || echo "genba: npm could not install TensorFlow.js; its tests are skipped" >&2
 fi

@@ -23,6 +23,7 @@ from genba_gateway.home import migrate
 from genba_gateway.routes import ROUTES
 from genba_llm.line_settings import LineSettings
 from genba_recommend import settings as recommend_settings
+from genba_sem import settings as sem_settings
 from genba_shared.principal import ROLES
 from genba_shared.problems import Problem
 from genba_shared.queue import QUEUES
@@ -79,6 +80,7 @@ def settings_page() -> str:
         ("svc-sop", sop_settings.Settings),
         ("svc-llm: the training line", LineSettings),
         ("svc-recommend", recommend_settings.Settings),
+        ("svc-sem", sem_settings.Settings),
         ("svc-training", training_settings.Settings),
     ):
         rows = variables(model, str(model.model_config.get("env_prefix", "")))

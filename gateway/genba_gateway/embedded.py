@@ -48,6 +48,12 @@ def _recommend(platform: Platform) -> FastAPI:
     return app.create_app(settings.Settings(platform=platform))
 
 
+def _sem(platform: Platform) -> FastAPI:
+    from genba_sem import app, settings
+
+    return app.create_app(settings.Settings(platform=platform))
+
+
 def _training(platform: Platform) -> FastAPI:
     from genba_training import app, settings
 
@@ -55,7 +61,12 @@ def _training(platform: Platform) -> FastAPI:
 
 
 # Every service's application, by the name under which the gateway's route table knows it.
-SERVICES: Mapping[str, Callable[[Platform], FastAPI]] = {"sop": _sop, "recommend": _recommend, "training": _training}
+SERVICES: Mapping[str, Callable[[Platform], FastAPI]] = {
+    "sop": _sop,
+    "recommend": _recommend,
+    "sem": _sem,
+    "training": _training,
+}
 
 
 def create_app(platform: Platform) -> Gateway:

@@ -63,7 +63,18 @@ ROUTES: tuple[Route, ...] = (
     _service("sop", _rule("POST PUT PATCH DELETE", "/v1/sop/evaluations/*/review", "sop:review")),
     _service("llm", _rule("POST PUT PATCH DELETE", "/v1/llm/reviews/*", "llm:review")),
     _service("recommend"),
-    _service("sem", _rule("POST PUT PATCH DELETE", "/v1/sem/reviews/*", "sem:review")),
+    _service(
+        "sem",
+        *(
+            _rule("POST PUT PATCH DELETE", f"/v1/sem/reviews{below}", "sem:review")
+            for below in ("", "/*", "/*/*", "/*/*/*")
+        ),
+        _rule("POST", "/v1/sem/search", "sem:read"),
+        _rule("POST", "/v1/sem/search/image", "sem:read"),
+        _rule("POST", "/v1/sem/label-studio/setup", "sem:read"),
+        _rule("POST", "/v1/sem/label-studio/predict", "sem:read"),
+        _rule("POST", "/v1/sem/label-studio/webhook", "sem:review"),
+    ),
     Route("/v1/jobs", "training", "jobs:read", "jobs:write", Clearance.INTERNAL),
     Route("/v1/recipes", "training", "jobs:read", "jobs:write", Clearance.INTERNAL),
     Route("/v1/schedules", "training", "jobs:read", "jobs:write", Clearance.INTERNAL),

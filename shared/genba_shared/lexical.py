@@ -58,7 +58,12 @@ class Bm25:
             for document, length in zip(self._documents, self._lengths, strict=True)
         ]
 
-    def _score(self, document: Mapping[str, int], length: int, asked: Mapping[str, int]) -> float:
+    def ideal(self, text: str) -> float:
+        """What a text of average length that says exactly this would score: a scale for scores of different queries."""
+        asked = {term: weight for term, weight in terms(text).items() if term in self._idf}
+        return self._score(asked, self._mean, asked)
+
+    def _score(self, document: Mapping[str, int], length: float, asked: Mapping[str, int]) -> float:
         norm = K1 * (1 - B + B * length / self._mean)
         return sum(
             (GRAM_WEIGHT if term.startswith("t:") else 1.0)

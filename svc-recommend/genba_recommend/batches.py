@@ -48,7 +48,16 @@ class Step:
 class Batches:
     """All steps over a dataset, by epoch and number."""
 
-    def __init__(self, dataset: Dataset, encoders: Encoders, items: ItemFeatures, config: TrainingConfig) -> None:
+    def __init__(
+        self,
+        dataset: Dataset,
+        encoders: Encoders,
+        items: ItemFeatures,
+        config: TrainingConfig,
+        *,
+        half_life_days: float,
+    ) -> None:
+        """Args: half_life_days: of the popularity that the towers may take for given."""
         self._config, self._encoders, self._items, self._users = config, encoders, items, dataset.users
         self._histories = dataset.histories
         self._owner = self._histories.user
@@ -62,7 +71,7 @@ class Batches:
         counts = np.bincount(self._histories.item, minlength=n_items)
         self._known = np.flatnonzero(counts)  # nobody chose the others, so they are no news as negatives
         self._popular = np.cumsum(counts[self._known] ** POPULAR_POWER)
-        self._prior = PriorByDay.of(self._histories, Prior(half_life_days=7.0), n_items=n_items)
+        self._prior = PriorByDay.of(self._histories, Prior(half_life_days), n_items=n_items)
 
     def __len__(self) -> int:
         """Steps an epoch."""

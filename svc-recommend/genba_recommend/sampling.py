@@ -38,12 +38,16 @@ class Places:
 
     @classmethod
     def of(cls, histories: Histories, *, n_items: int, half_life_days: float, skip_days: int) -> Places:
-        """Args: half_life_days: of the chance to be drawn.   skip_days: at the start, while popularity is not known yet."""
-        order = np.argsort(histories.time_s, kind="stable")
+        """Only a user's first event with an item is a place: what they know already is never listed again.
+
+        Args: half_life_days: of the chance to be drawn.   skip_days: at the start, while popularity is not known yet.
+        """
+        first, weight = _first_meetings(histories, n_items)
+        order = first[np.argsort(histories.time_s[first], kind="stable")]
         day = day_of(histories)[order]
         late = day >= min(skip_days, int(day.max(initial=0)) // 4)
         order, day = order[late], day[late]
-        chance = histories.weight[order] * np.exp2((day - day.max(initial=0)) / half_life_days)
+        chance = weight[order] * np.exp2((day - day.max(initial=0)) / half_life_days)
         return cls(order, histories.item[order], day, chance / chance.sum(), n_items)
 
     @cached_property
@@ -69,6 +73,15 @@ class Batch:
     item: Ints
     day: Ints
     frequency: Floats
+
+
+def _first_meetings(histories: Histories, n_items: int) -> tuple[Ints, Float32s]:
+    """The first event of every user with every item, and by event the most that any of the pair's weighs, (n,)."""
+    pair = histories.user * n_items + histories.item
+    _, first, which = np.unique(pair, return_index=True, return_inverse=True)
+    most = np.zeros(len(first), np.float32)
+    np.maximum.at(most, which, histories.weight)
+    return first, most[which]
 
 
 def day_of(histories: Histories) -> Ints:

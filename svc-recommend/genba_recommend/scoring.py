@@ -79,3 +79,20 @@ def popularity_now(prior: Prior, interactions: Interactions, *, n_items: int) ->
 def strangers(users: tuple[User, ...], n: int) -> tuple[User, ...]:
     """Return n users without any profile, as a service sees somebody for the first time."""
     return tuple(User(f"stranger {len(users) + row}") for row in range(n))
+
+
+def with_discovery(lists: Ints, others: Ints, *, n_places: int, k: int) -> Ints:
+    """Give the last places of the first k to the best of another ranking that is not there yet: the dial for coverage.
+
+    Args:    lists, others: (U, W), best first, -1 where there is nothing.   n_places: 0 <= n_places <= k <= W.
+    Returns: (U, W); what was pushed out follows after the k-th place.
+    """
+    if not 0 <= n_places <= k <= lists.shape[1]:
+        raise ValueError(f"{n_places} of {k} places cannot be given away in lists of {lists.shape[1]}.")
+    out = np.full_like(lists, -1)
+    for row, (first, second) in enumerate(zip(lists.tolist(), others.tolist(), strict=True)):
+        head = first[: k - n_places]
+        fresh = [item for item in second if item >= 0 and item not in head][:n_places]
+        kept = head + fresh + [item for item in first[k - n_places :] if item not in fresh]
+        out[row, : min(len(kept), out.shape[1])] = kept[: out.shape[1]]
+    return out

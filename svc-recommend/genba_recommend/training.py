@@ -41,10 +41,10 @@ class TwoTowerParams(Params):
     """How to train. The defaults are the recipe that was best on public ratings."""
 
     loss: Literal["sampled_softmax", "hinge"] = "sampled_softmax"
-    max_epochs: Annotated[int, Field(ge=1, le=200)] = 14
-    places_per_epoch: Annotated[int, Field(ge=1_000, le=10_000_000)] = 120_000
+    max_epochs: Annotated[int, Field(ge=1, le=200)] = 20
+    places_per_epoch: Annotated[int, Field(ge=1_000, le=10_000_000)] = 60_000
     dim: Annotated[int, Field(ge=8, le=256)] = 64
-    history_len: Annotated[int, Field(ge=5, le=500)] = 100
+    history_len: Annotated[int, Field(ge=5, le=500)] = 50
     least_events: Annotated[
         int, Field(ge=50, description="Likes, views and clicks, one a user and item, that are needed at least.")
     ] = 200

@@ -20,28 +20,27 @@ Loss = Literal["sampled_softmax", "hinge"]
 class TrainingConfig:
     """Raises ValueError for what cannot be trained. Shares lie in (0, 1)."""
 
-    towers: TowerConfig = field(default_factory=TowerConfig)
-    encoders: EncoderConfig = field(default_factory=EncoderConfig)
+    towers: TowerConfig = field(default_factory=lambda: TowerConfig(history_len=50))
+    encoders: EncoderConfig = field(default_factory=lambda: EncoderConfig(history_len=50))
     loss: Loss = "sampled_softmax"
-    max_epochs: int = 14
-    patience: int = 3  # epochs without a better validation before training stops
-    refit_epochs: int = 2  # afterwards, over the validation slice too: what is new there gets its vector
-    places_per_epoch: int = 120_000
+    max_epochs: int = 20
+    patience: int = 2  # epochs without a better validation before training stops
+    places_per_epoch: int = 60_000
     batch: int = 512
     learning_rate: float = 4e-3
-    uniform_negatives: int = 384
+    uniform_negatives: int = 256
     hard_negatives: int = 8  # a row, the highest of those sampled; 0 without
     hard_weight: float = 0.1  # of their loss
-    place_half_life_days: float = 60.0  # of the chance that a moment is trained on
+    place_half_life_days: float = 30.0  # of the chance that a moment is trained on
     skip_days: int = 14  # at the start of the log, while popularity is not known yet
-    prior_in_training: float = 0.5  # how much the towers may take popularity for given while they learn
+    prior_in_training: float = 0.75  # how much the towers may take popularity for given while they learn
     ema_decay: float = 0.995  # a step, of the averaged weights that are evaluated and kept
     hinge_margin: float = 0.3
     hinge_negatives: int = 100  # a row: 60 % random, 30 % hard, 10 % popular
     validation: float = 0.1  # the newest share of events, for early stopping and for tuning the prior
-    validation_users: int = 4_000  # at most
-    half_lives_days: tuple[float, ...] = (1.0, 2.0, 3.0, 5.0, 7.0, 14.0, 30.0)
-    prior_weights: tuple[float, ...] = (0.0, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0)
+    validation_users: int = 2_000  # at most
+    half_lives_days: tuple[float, ...] = (1.0, 2.0, 3.0, 7.0, 14.0)
+    prior_weights: tuple[float, ...] = (0.0, 0.5, 0.75, 1.0, 1.5, 2.0)
     least_events: int = 200  # positive ones; with fewer nothing can be learnt
     seed: int = 0
 

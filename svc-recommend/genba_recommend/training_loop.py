@@ -1,9 +1,10 @@
 """Train the two towers: steps, epochs, early stopping on what came later, averaged weights, and a state that can be resumed.
 
 ``train(dataset, config)`` is the door. Three stages: *fit* learns from all but the newest events and stops when those are not
-predicted better any more; *tune* picks the popularity prior on them; *refit* goes on from the best weights over everything, so
-that what is new gets its vector. Every random number follows from seed, epoch and step, so a run that was killed and goes on
-from its checkpoint ends with the same bits as one that was not. Knows no queue and no database: hooks report and stop.
+predicted better any more; *tune* picks the popularity prior on them; *refit* learns anew from everything, for as many epochs as
+were best, so that what is new gets its vector. Every random number follows from seed, epoch and step, so a run that was killed
+and goes on from its checkpoint ends with the same bits as one that was not. Knows no queue and no database: hooks report, and
+may stop it.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from genba_recommend.dataset import Dataset, split_by_time
 from genba_recommend.features import Encoders, ItemFeatures
 from genba_recommend.metrics import ScoreUsers, quality, questions, rank
 from genba_recommend.objective import loss_of
-from genba_recommend.prior import Prior
+from genba_recommend.prior import Prior, tune_half_life
 from genba_recommend.scoring import latest_vectors, popularity_now, tower_scores, with_prior
 from genba_recommend.training_config import TrainingConfig
 from genba_recommend.tuning import TunedPrior, sample_questions, tune_prior
@@ -104,7 +105,7 @@ class _State:
     """Where training is; all that checkpoints hold beside tensors."""
 
     stage: Stage = "fit"
-    epoch: int = 0  # over all stages
+    epoch: int = 0  # of the stage
     step: int = 0
     steps_of_stage: int = 0
     best_epoch: int = -1
@@ -137,24 +138,21 @@ class _Training:
         self._config, self._hooks, self._dataset = config, hooks, dataset
         self._split = split_by_time(dataset, newest=config.validation)
         self._asked = sample_questions(questions(self._split), config.validation_users, seed=config.seed)
+        self._half_life_days = self._best_half_life_days()
         self._encoders = Encoders.fit(dataset, config.encoders)
         self._items = self._encoders.items(dataset.catalogue)
-        torch.manual_seed(config.seed)
-        self._model = TwoTower(config.towers, TableSizes.of(self._encoders))
-        self._average: Weights = _copy(self._model.state_dict())
-        self._best: Weights = self._average
-        self._adam = self._new_adam(config.learning_rate)
         self._at = _State()
+        self._begin("fit")
+        self._best: Weights = self._average
         self._saved_s = time.monotonic()
         self._cpu_started_s = time.process_time()
-        self._n_epochs = config.max_epochs + config.refit_epochs
 
     # stages
 
     def fit(self) -> None:
         if self._at.stage != "fit":
             return
-        batches = Batches(self._split.train, self._encoders, self._items, self._config)
+        batches = self._batches(self._split.train)
         while (
             self._at.epoch < self._config.max_epochs and self._at.epoch - self._at.best_epoch <= self._config.patience
         ):
@@ -164,17 +162,15 @@ class _Training:
             if found > self._at.best:
                 self._at.best, self._at.best_epoch, self._best = found, self._at.epoch - 1, _copy(self._average)
             self._save()
-        self._at.stage, self._at.epoch, self._at.steps_of_stage = "refit", self._config.max_epochs, 0
-        self._model.load_state_dict(self._best)
-        self._average = _copy(self._best)
-        self._adam = self._new_adam(self._config.learning_rate / 2)
+        self._begin("refit")
         self._save()
 
     def refit(self) -> None:
+        """From the start again, over everything, for as many epochs as were best."""
         if self._at.stage != "refit":
             return
-        batches = Batches(self._dataset, self._encoders, self._items, self._config)
-        while self._at.epoch < self._n_epochs:
+        batches = self._batches(self._dataset)
+        while self._at.epoch <= self._at.best_epoch:
             self._run_epoch(batches)
             self._end_epoch()
             self._save()
@@ -223,6 +219,7 @@ class _Training:
             self._learn(step)
             self._at.step += 1
             share = (self._at.epoch + self._at.step / len(batches)) / self._n_epochs
+            share = share / 2 if self._at.stage == "fit" else (1 + share) / 2
             self._hooks.progress(share, f"{self._at.stage}, epoch {self._at.epoch + 1}")
             if time.monotonic() - self._saved_s > self._hooks.checkpoint_every_s:
                 self._save()
@@ -254,17 +251,39 @@ class _Training:
     def _dropout_seed(self) -> int:
         return int(np.random.SeedSequence([self._config.seed, self._at.epoch, self._at.step]).generate_state(1)[0])
 
-    def _new_adam(self, learning_rate: float) -> Adam:
-        return Adam(dict(self._model.named_parameters()), learning_rate=learning_rate)
+    def _begin(self, stage: Stage) -> None:
+        """Random weights, the same for every stage of one seed."""
+        torch.manual_seed(self._config.seed)
+        self._model = TwoTower(self._config.towers, TableSizes.of(self._encoders))
+        self._average = _copy(self._model.state_dict())
+        self._adam = self._new_adam()
+        self._at.stage, self._at.epoch, self._at.step, self._at.steps_of_stage = stage, 0, 0, 0
+
+    @property
+    def _n_epochs(self) -> int:
+        """Of this stage, at most."""
+        return self._config.max_epochs if self._at.stage == "fit" else self._at.best_epoch + 1
+
+    def _new_adam(self) -> Adam:
+        return Adam(dict(self._model.named_parameters()), learning_rate=self._config.learning_rate)
+
+    def _batches(self, dataset: Dataset) -> Batches:
+        return Batches(dataset, self._encoders, self._items, self._config, half_life_days=self._half_life_days)
 
     # judging
+
+    def _best_half_life_days(self) -> float:
+        half_lives_days = self._config.half_lives_days
+        if not len(self._asked):
+            return half_lives_days[len(half_lives_days) // 2]
+        return tune_half_life(self._split.train.interactions, self._asked, half_lives_days)[0]
 
     def _validate(self) -> float:
         """NDCG@10 of the averaged weights; where nobody can be asked, the latest epoch is the best."""
         if not len(self._asked):
             return float(self._at.epoch)
         scores = self._validation_scores(self._average)
-        prior = Prior(half_life_days=7.0, weight=self._config.prior_in_training)
+        prior = Prior(self._half_life_days, weight=self._config.prior_in_training)
         popular = popularity_now(prior, self._split.train.interactions, n_items=len(self._items))
         found = quality(rank(with_prior(scores, popular, prior.weight), self._asked), self._asked)
         return float(found.ndcg_at_10.mean())
@@ -292,8 +311,6 @@ class _Training:
             return
         found = load_file(saved.folder / TENSORS)
         self._at = _State(**saved.state["at"])
-        if self._at.stage != "fit":
-            self._adam = self._new_adam(self._config.learning_rate / 2)
         self._model.load_state_dict(_below(found, "model."))
         self._average, self._best = _below(found, "average."), _below(found, "best.")
         self._adam.load_state(_below(found, "adam."))

@@ -134,21 +134,24 @@ class UserTower(nn.Module):
 
         Returns: (B, D) unit vectors.
         """
-        x = self.pool(self.pooled(F.embedding(users["history"], table), users["weight"]))  # (B, D)
+        x = self.pool(self.pooled(users["history"], users["weight"], table))  # (B, D)
         for name in ("genre", "maker"):
             x = x + mean_of(getattr(self, name), users[name])
         x = x + self.age_range(users["age_range"]) + self.region(users["region"]) + self.number(users["number"])
         return F.normalize(self.mlp(x), dim=-1)
 
-    def pooled(self, history: Tensor, weight: Tensor) -> Tensor:
-        """Args: history: (B, T, D) newest first.   weight: (B, T), 0 where there is nothing. Returns: (B, 3·D) or (B, D)."""
-        mean = torch.einsum("bt,btd->bd", weight / weight.sum(1, keepdim=True).clamp_min(1e-6), history)
+    def pooled(self, history: Tensor, weight: Tensor, table: Tensor) -> Tensor:
+        """history: (B, T) rows of table, newest first.   weight: (B, T), 0 where there is nothing. Returns: (B, 3·D) or (B, D)."""
+        share = weight / weight.sum(1, keepdim=True).clamp_min(1e-6)  # (B, T)
+        found = F.embedding(history, table)  # (B, T, D)
         if self.config.pooling == "mean":
-            return mean
-        logits = self.position[: history.shape[1]] + self.attend(history).squeeze(-1)  # (B, T)
+            return torch.einsum("bt,btd->bd", share, found)
+        content = F.embedding(history, self.attend(table)).squeeze(-1)  # (B, T); once an item, not once an event
+        logits = self.position[: history.shape[1]] + content + torch.log(weight.clamp_min(1e-9))
         # Finite instead of -inf, so that a user without history gets zeros and not nan.
-        attention = torch.softmax(logits + torch.log(weight.clamp_min(1e-9)), dim=1) * (weight > 0)
-        return torch.cat([torch.einsum("bt,btd->bd", attention, history), mean, history[:, 0]], dim=1)
+        attention = torch.softmax(logits, dim=1) * (weight > 0)
+        pools = torch.stack([attention, share], dim=1) @ found  # (B, 2, D)
+        return torch.cat([pools.flatten(1), found[:, 0]], dim=1)
 
 
 class TwoTower(nn.Module):

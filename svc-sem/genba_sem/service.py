@@ -8,6 +8,7 @@ import threading
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated
 
 from fastapi import Depends, Request
@@ -15,7 +16,12 @@ from sqlalchemy import text
 from threadpoolctl import threadpool_limits
 
 from genba_sem import erasure
+from genba_sem.encoders import Encoder
+from genba_sem.lanes import Lanes
+from genba_sem.micrograph import Limits
+from genba_sem.model import describer
 from genba_sem.settings import Settings
+from genba_sem.watch import Watch
 from genba_shared.artifacts import Artifacts
 from genba_shared.db import Database
 from genba_shared.idempotency import Idempotency
@@ -35,16 +41,31 @@ class Sem:
 
     settings: Settings
     database: Database
-    artifacts: Artifacts
+    artifacts: Artifacts  # of views: a store of this service's own
+    registry_artifacts: Artifacts  # the installation's, below which models lie
     idempotency: Idempotency
     jobs: Jobs
+    lanes: Lanes
+    describer: Encoder
     classifying: WorkPool
     background: ThreadPoolExecutor
+    watch: Watch
+
+    @property
+    def spool(self) -> Path:
+        """Where uploads land."""
+        return self.settings.platform.home / "spool"
+
+    @property
+    def limits(self) -> Limits:
+        """What one image may be."""
+        return Limits(max_bytes=self.settings.max_image_bytes)
 
     def sweep(self) -> None:
         """Everything that is due."""
         erasure.erase_due(self.database, self.artifacts)
         self.idempotency.purge()
+        self.watch.look(self.database)
 
     def database_answers(self) -> str | None:
         """Readiness: None when well."""
@@ -61,21 +82,29 @@ async def open_service(settings: Settings, metrics: Metrics) -> AsyncIterator[Se
         database = Database(settings.platform.database_url)
         stack.callback(database.close)
         await asyncio.to_thread(database.upgrade)
+        artifacts = Artifacts(settings.platform.artifacts_url)
+        lanes = Lanes(database, artifacts, settings)
+        stack.callback(lanes.close)
         wakeups = Wakeups(make_celery(settings.platform))
         stack.callback(wakeups.close)
         sem = Sem(
             settings=settings,
             database=database,
-            artifacts=Artifacts(settings.platform.artifacts_url).below(ARTIFACTS),
+            artifacts=artifacts.below(ARTIFACTS),
+            registry_artifacts=artifacts,
             idempotency=Idempotency(database),
             jobs=Jobs(database, wake=_waker(wakeups)),
+            lanes=lanes,
+            describer=describer(),
             classifying=WorkPool(
                 "classify", workers=settings.classify_workers, queue=settings.classify_queue, metrics=metrics
             ),
             background=ThreadPoolExecutor(1, thread_name_prefix="sem-background"),
+            watch=Watch(metrics),
         )
         stack.callback(sem.background.shutdown, wait=True, cancel_futures=True)
         stack.callback(sem.classifying.close)
+        sem.spool.mkdir(parents=True, exist_ok=True)
         sweeper = _Sweeper(sem)
         stack.callback(sweeper.stop)
         yield sem

@@ -12,6 +12,7 @@ from datetime import datetime
 from typing import Any
 
 from sqlalchemy import (
+    BigInteger,
     Boolean,
     Float,
     ForeignKey,
@@ -104,7 +105,9 @@ class ParticleRow(Labelled, Base):
     shape: Mapped[dict[str, Any]] = mapped_column(Json)  # every measured descriptor
     covered: Mapped[bool] = mapped_column(Boolean)  # its outline is cut off or hidden: left out of size statistics
 
-    status: Mapped[str] = mapped_column(String(16))  # waiting | confirmed | needs_review | unknown | reviewed
+    status: Mapped[str] = mapped_column(
+        String(16)
+    )  # waiting | confirmed | needs_review | unknown | reviewed | unreadable
     label_id: Mapped[str | None] = mapped_column(String(40))
     decided_by: Mapped[str] = mapped_column(String(16))  # nobody | model | review | split
     confidence: Mapped[float | None] = mapped_column(Float)
@@ -113,6 +116,7 @@ class ParticleRow(Labelled, Base):
     priority: Mapped[float] = mapped_column(Float)
     decision: Mapped[dict[str, Any]] = mapped_column(Json)  # the newest decision, whole
     decided_in: Mapped[str | None] = mapped_column(String(40), index=True)  # the job that decided it
+    indexed_in: Mapped[str | None] = mapped_column(String(160), index=True)  # the collection that holds its vector
     updated_at: Mapped[datetime] = mapped_column(UtcDateTime)
 
 
@@ -194,6 +198,7 @@ class ReviewRow(Base):
     reasons: Mapped[list[Any]] = mapped_column(Json)  # why it had been in the queue
     confidence: Mapped[float | None] = mapped_column(Float)
     decided_from: Mapped[dict[str, Any]] = mapped_column(Json)  # model and set whose word was judged
+    calibrates: Mapped[bool] = mapped_column(Boolean)  # drawn whatever its confidence
     note: Mapped[str] = mapped_column(Text)
     seconds: Mapped[float | None] = mapped_column(Float)  # that the decision took
     bundle_id: Mapped[str | None] = mapped_column(String(40), index=True)
@@ -221,3 +226,27 @@ class SemErasure(Base):
 
     target: Mapped[str] = mapped_column(String(160), primary_key=True)
     due_at: Mapped[datetime] = mapped_column(UtcDateTime, index=True)
+
+
+class LabelStudioTask(Base):
+    """Which particle a task of a Label Studio project shows: its webhooks name the task and nothing of the data."""
+
+    __tablename__ = "sem_label_studio_tasks"
+
+    tenant: Mapped[str] = mapped_column(String, primary_key=True)
+    project: Mapped[str] = mapped_column(String(80), primary_key=True)
+    task_id: Mapped[int] = mapped_column(BigInteger, primary_key=True)
+    particle_id: Mapped[str] = mapped_column(ForeignKey("sem_particles.id", ondelete="CASCADE"), index=True)
+
+
+class PolicyRow(Base):
+    """What a tenant wants promised of automatic confirmations; without a row the installation's settings hold."""
+
+    __tablename__ = "sem_policies"
+
+    tenant: Mapped[str] = mapped_column(String, primary_key=True)
+    version: Mapped[int] = mapped_column(Integer)
+    precision: Mapped[float] = mapped_column(Float)
+    audit_share: Mapped[float] = mapped_column(Float)
+    updated_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    updated_by: Mapped[str] = mapped_column(String)

@@ -28,8 +28,9 @@ MOST_CELLS = 240  # of the grid in one stretch
 EXTRA_S = 1.0
 SHORT, LONG = 0.55, 1.8  # times the usual length, in the run's own tempo: then a run is doubted
 TEMPO_FREE = 0.4  # of the logarithm of that is nobody's concern
-LONGEST = 3.0  # times the usual length may a step take
+SHORTEST, LONGEST = 0.2, 3.0  # times the usual length may a step take
 NO_STEP = 0.55  # normalised cost of a row in no step that was taken for one so far, at least: it resembles one
+STILL = 0.3  # of a step's usual motion: who moves less stands still
 ALIKE = 0.8  # IoU of two runs that are the same one
 MARGIN = 1.0  # by so much must the new story be cheaper
 
@@ -41,6 +42,7 @@ class Prices:
     """
 
     odd: float = 4.0
+    extra: float = 1.5
     leave: float = 0.8
     tempo: float = 3.0
     partial: float = 4.0
@@ -51,7 +53,8 @@ class Told:
     """What a run looks like so far.
 
     costs: for each gold (N, M) normalised.   gold_labels: for each gold (N,).   votes: (G,).   elsewhere: (G,).
-    path_costs: (G, M) of the path.   frames: (G, M) gold row or −1.   labels: (M,).   order: (S, S) must come before.
+    path_costs: (G, M) of the path.   frames: (G, M) gold row or −1.   labels: (M,).
+    motion: (M,), and for each gold (N,), as a share of the video's busy level.   order: (S, S) must come before.
     """
 
     costs: Sequence[Floats]
@@ -61,6 +64,8 @@ class Told:
     path_costs: Floats
     frames: Ints
     labels: Ints
+    motion: Floats
+    gold_motion: Sequence[Floats]
     order: Mask
     frame_s: float
 
@@ -169,6 +174,8 @@ class _Case:
         table = np.zeros((count, count, len(options)))
         rows = np.subtract.outer(borders, borders).T.astype(np.float64)  # (from, to)
         stride = max(1, int(borders[1] - borders[0])) if count > 1 else 1
+        summed = np.r_[0.0, np.cumsum(self.told.motion)][borders]
+        moved = np.subtract.outer(summed, summed).T
         for k, step in enumerate(options):
             total, weight = np.zeros((count, count)), 0.0
             longest = int(LONGEST * self.usual[step] * max(1.0, self.tempo) / stride) + 1
@@ -181,6 +188,8 @@ class _Case:
             with np.errstate(invalid="ignore", divide="ignore"):
                 tempo = np.abs(np.log(rows / (self.usual[step] * self.tempo)))
             mean = total / weight if weight else np.full((count, count), np.inf)
+            mean[rows < SHORTEST * self.usual[step] * min(1.0, self.tempo)] = np.inf
+            mean[moved < STILL * self._usual_motion(step) * rows] = np.inf
             table[:, :, k] = mean * np.where(rows > 0, rows, 1.0) + self.rate * self.prices.tempo * np.maximum(
                 0, tempo - TEMPO_FREE
             )
@@ -188,10 +197,19 @@ class _Case:
         none = np.subtract.outer(summed, summed).T + self.rate * self._strange(rows)
         return np.where(np.isnan(table), np.inf, table), np.where(rows > 0, none, np.inf)
 
+    def _usual_motion(self, step: int) -> float:
+        """How much the golds move in a step."""
+        shown = [
+            motion[own]
+            for motion, labels in zip(self.told.gold_motion, self.told.gold_labels, strict=True)
+            if (own := labels == step).any()
+        ]
+        return float(np.mean([motion.mean() for motion in shown]))
+
     def _strange(self, rows: npt.ArrayLike) -> Floats:
         """The price of so many rows in no step; a transition is not odd."""
         odd = np.asarray(rows, np.float64) * self.told.frame_s >= EXTRA_S
-        return np.asarray(self.prices.leave + self.prices.odd * odd, np.float64)
+        return np.asarray(self.prices.leave + self.prices.extra * odd, np.float64)
 
     def _rules(self, options: Sequence[int], before: set[int], after: set[int]) -> tuple[Floats, Floats]:
         """(2^K, K) price of doing a step after the others of a set; (2^K,) that of doing only these."""

@@ -289,7 +289,7 @@ def observe(trainee: Rows, golds: Sequence[GoldRun], *, order: Mask, chart: Char
             _place(run, gold.labels == step, cost, frame, path_cost)
     told = Told(
         costs, [gold.labels for gold in golds], votes, np.array([each.elsewhere for each in between]), path_costs, frames,
-        labels, order, trainee.frame_s,
+        labels, _motion(trainee), [_motion(gold.rows) for gold in golds], order, trainee.frame_s,
     )  # fmt: skip
     for piece in simplest(told):
         run = piece.run
@@ -300,6 +300,11 @@ def observe(trainee: Rows, golds: Sequence[GoldRun], *, order: Mask, chart: Char
     skipped, residual, local = measured(trainee, golds, frames, path_costs, labels, steps=len(order))
     contrast = match / pair
     return Observation(votes, frames, path_costs, labels, skipped, residual, local, distance, contrast)
+
+
+def _motion(rows: Rows) -> Floats:
+    """(T,) motion as a share of the run's busy level."""
+    return np.asarray(rows.motion / max(float(np.quantile(rows.motion, 0.75)), 1e-9), np.float64)
 
 
 def relabelled(

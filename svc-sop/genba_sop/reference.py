@@ -43,7 +43,7 @@ from genba_sop.segmentation import EXTRA, labels_of, propose, runs_of, spans_of
 
 Floats = npt.NDArray[np.float64]
 
-FORMAT = 4
+FORMAT = 5
 RECENT_STEPS = 2.5  # what lies so many mean step lengths back is no longer recent
 OUTLIER = 1.5  # a gold this many times as far from the others as they are among themselves
 

@@ -25,6 +25,7 @@ from schemathesis.engine import events, from_schema
 from schemathesis.generation.meta import TestPhase
 from schemathesis.python import asgi
 from tests.e2e.clips import film
+from tests.sem.service.pictures import picture
 
 from genba_gateway import embedded
 from genba_gateway.home import first_admin_key
@@ -49,8 +50,17 @@ IMPORTANCE: dict[str, Any] = {
 }
 STREAM_ENDS_AFTER_S = 0.05
 
+ENDINGS = (
+    "/rotate",
+    "/retire",
+    "/merge",
+    "/split",
+    "/confirm",
+)  # of operations after which a record is no more what it was
+
 # An address that is also the template of another one: GET /v1/sop/evaluations/batch is GET …/{evaluation_id}, and a 422.
 SHARED_ADDRESSES = ("POST /v1/sop/evaluations/batch",)
+PICTURES = 6
 
 
 @dataclass
@@ -161,6 +171,7 @@ def _make_records(client: Any, platform: Platform, folder: Path) -> Records:
     done = _finish(platform, jobs.pop())
     nightly = {"recipe": "platform.verify_audit", "cron": "30 2 * * *", "time_zone": "Asia/Tokyo"}
     schedules = [post("/v1/schedules", {"name": f"seed {n}", **nightly})["id"] for n in range(8)]
+    particles = _make_particles(client, post)
     _register(platform, folder)
     post(f"/v1/models/{MODEL}/rollback", {"generation": VERSIONS, "reason": "seed"})
     _fill_catalogue(client)
@@ -178,6 +189,7 @@ def _make_records(client: Any, platform: Platform, folder: Path) -> Records:
             "item_id": [f"v{n}" for n in range(6)],
             "user_id": [f"u{n}" for n in range(4)],
             "experiment_id": experiments[:2],
+            **particles.ids,
         },
         spares={
             "video_id": iter(videos[3:]),
@@ -186,9 +198,71 @@ def _make_records(client: Any, platform: Platform, folder: Path) -> Records:
             "key_id": iter(keys[4:]),
             "schedule_id": iter(schedules[2:]),
             "experiment_id": iter(experiments[2:]),
+            **particles.spares,
         },
         finished_job=done,
         videos=tuple(clips),
+    )
+
+
+@dataclass
+class _Particles:
+    """What of svc-sem exists and what may go."""
+
+    ids: dict[str, list[str]]
+    spares: dict[str, Iterator[str]]
+
+
+def _make_particles(client: Any, post: Callable[[str, Any], Any]) -> _Particles:
+    """Two kinds with masters, particles that wait and are reviewed, bundles; spare labels, masters, particles and bundles."""
+    numbers = itertools.count()
+
+    def send(kind: str, **fields: str) -> str:
+        files = [("views", ("v.png", picture(kind, seed=next(numbers)), "image/png")) for _ in range(2)]
+        answer = client.post("/v1/sem/particles", files=files, data=fields)
+        assert answer.ok, answer.text
+        return str(answer.json()["id"])
+
+    def label(name: str) -> str:
+        return str(post("/v1/sem/labels", {"name": {"en": name}})["id"])
+
+    kinds = {kind: label(kind) for kind in ("disc", "needle")}
+    for kind, label_id in kinds.items():
+        for _ in range(3):
+            send(kind, master_of=label_id)
+    doomed_labels = [label(f"doomed {n}") for n in range(40)]
+    for _ in range(2):
+        send("square", master_of=doomed_labels[0])
+    masters = client.get("/v1/sem/masters", params={"label_id": doomed_labels[0]}).json()["items"]
+    known = [send("disc", batch="b-1", lot="L1", name=f"p-{n}") for n in range(PICTURES)]
+    send("needle", batch="b-1", decide="later")
+    files = [("views", ("v.png", picture("disc", seed=0), "image/png"))]
+    assert client.post("/v1/sem/search/image", files=files).ok
+    any_version = {"if-match": "*"}
+    merge = {"into": kinds["disc"], "reason": "seed"}
+    assert client.post(f"/v1/sem/labels/{doomed_labels.pop()}/merge", json=merge, headers=any_version).ok
+    parts = {"into": [{"name": {"en": "one"}}, {"name": {"en": "two"}}], "reason": "seed"}
+    split_label = doomed_labels.pop()
+    assert client.post(f"/v1/sem/labels/{split_label}/split", json=parts, headers=any_version).ok
+    retired = doomed_labels.pop()
+    for verb in ("retire", "restore"):
+        assert client.post(f"/v1/sem/labels/{retired}/{verb}", json={"reason": "seed"}, headers=any_version).ok
+    for verb, body in (("split", {"parts": 2}), ("confirm", {"label_id": kinds["disc"]})):
+        bundles = client.post("/v1/sem/reviews/bundles", json={"least": 2}).json()
+        assert bundles, "the discs should lie together"
+        assert client.post(f"/v1/sem/reviews/bundles/{bundles[0]['id']}/{verb}", json=body, headers=any_version).ok
+    return _Particles(
+        ids={
+            "label_id": list(kinds.values()),
+            "particle_id": known,
+            "bundle_id": [bundles[0]["id"]],
+            "master_id": [masters[0]["id"]],
+        },
+        spares={
+            "label_id": iter(doomed_labels[1:]),
+            "master_id": iter([each["id"] for each in masters]),
+            "particle_id": iter([send("needle") for _ in range(4)]),
+        },
     )
 
 
@@ -295,10 +369,11 @@ def _aim(case: Any, records: Records) -> None:
         return
     salt = json.dumps([case.path_parameters, case.query, repr(case.body)], sort_keys=True, default=repr)
     parameters = case.path_parameters or {}
-    ends_something = case.method == "DELETE" or case.path.endswith(("/rotate", "/stop"))
+    ending = next((each for each in ENDINGS if case.path.endswith(each)), "")
+    ends_something = case.method == "DELETE" or ending != ""
     for name, value in list(parameters.items()):
         if _may_be_an_id(value):
-            is_target = ends_something and f"{{{name}}}" in re.sub("/(rotate|stop)$", "", case.path).rsplit("/", 1)[1]
+            is_target = ends_something and f"{{{name}}}" in case.path.removesuffix(ending).rsplit("/", 1)[1]
             parameters[name] = records.spare(name, value) if is_target else records.one(name, salt) or value
     _aim_at_own_ids(parameters, records, salt)
     if case.path.endswith("/artifacts/{name}") and parameters.get("job_id") in records.ids["job_id"]:

@@ -105,6 +105,21 @@ def test_reviewing_needs_the_reviewers_scope_not_writing(platform: Platform) -> 
     asyncio.run(story())
 
 
+def test_reviewing_particles_needs_the_reviewers_scope_and_searching_them_only_reading(platform: Platform) -> None:
+    async def story() -> None:
+        async with door(settings(platform), mounts={"sem": Echo()}) as gateway:
+            keys = {role: gateway.new_key(role) for role in ("viewer", "operator", "reviewer")}
+            for below in ("", "/x", "/bundles/x", "/bundles/x/confirm"):
+                path = f"/v1/sem/reviews{below}"
+                statuses = {role: (await gateway.ask("POST", path, key=key)).status for role, key in keys.items()}
+                assert statuses == {"viewer": 403, "operator": 403, "reviewer": 200}, path
+            for path in ("/v1/sem/search", "/v1/sem/search/image"):
+                assert (await gateway.ask("POST", path, key=keys["viewer"])).status == 200
+            assert (await gateway.ask("POST", "/v1/sem/labels", key=keys["reviewer"])).status == 403
+
+    asyncio.run(story())
+
+
 def test_a_service_gets_the_principal_signed_and_a_refusal_names_the_scope(platform: Platform) -> None:
     async def story() -> None:
         service = Service()

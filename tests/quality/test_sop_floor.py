@@ -27,8 +27,8 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> list[benchmark.Result]:
 def test_most_planted_deviations_are_found_and_most_finds_are_planted(results: list[benchmark.Result]) -> None:
     tallies = benchmark.total(results).tallies.values()
     hits = sum(tally.true_positives for tally in tallies)
-    assert hits >= 0.7 * sum(tally.true_positives + tally.false_negatives for tally in tallies)
-    assert hits >= 0.7 * sum(tally.true_positives + tally.false_positives for tally in tallies)
+    assert hits >= 0.75 * sum(tally.true_positives + tally.false_negatives for tally in tallies)
+    assert hits >= 0.75 * sum(tally.true_positives + tally.false_positives for tally in tallies)
 
 
 def test_what_is_found_lies_where_it_was_planted(results: list[benchmark.Result]) -> None:
@@ -50,6 +50,7 @@ def test_clean_runs_keep_nearly_full_marks(results: list[benchmark.Result]) -> N
     clean: list[Evaluation] = [result.evaluation for result in results if not result.sample.truth]
     assert clean
     assert all(evaluation.score >= 90 for evaluation in clean)
+    assert all(evaluation.deviations == () for evaluation in clean)
 
 
 def test_the_cache_makes_a_second_reading_the_same(tmp_path: Path) -> None:

@@ -60,3 +60,13 @@ def test_newer_places_are_drawn_more_often() -> None:
     places = Places.of(world().histories, n_items=60, half_life_days=5, skip_days=0)
     drawn = np.concatenate([b.day for b in places.epoch(4_096, batch=64, rng=np.random.default_rng(0))])
     assert (drawn > 30).mean() > 0.9
+
+
+def test_only_the_first_event_of_a_user_with_an_item_is_learnt_from() -> None:
+    day_s = [row * DAY_S for row in range(5)]
+    events = Interactions.of([0, 0, 0, 1, 1], [1, 1, 2, 1, 2], day_s, weight=[0.5, 2, 1, 1, 1])
+    places = Places.of(histories(events, n_users=2), n_items=3, half_life_days=1e9, skip_days=0)
+    assert places.place.tolist() == [0, 2, 3, 4]
+    assert places.chance.tolist() == pytest.approx(
+        [0.4, 0.2, 0.2, 0.2]
+    )  # a click that became a like counts as the like

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from sqlalchemy import insert
 from starlette.testclient import TestClient
+from tests.sem.service.pictures import KINDS, views
 
 from genba_sem import store
 from genba_sem.app import create_app
@@ -21,6 +22,7 @@ from genba_shared.settings import Platform
 
 Headers = Callable[..., dict[str, str]]
 Json = dict[str, Any]
+JAPANESE = {"disc": "円盤", "needle": "針状", "square": "四角"}
 
 
 @dataclass
@@ -64,7 +66,7 @@ class Service:
             "role": "sample", "batch": None, "note": "", "tags": [], "dropped": [], "scaling": {}, "view_count": 0,
             "encoder": "e-1", "shape": {}, "covered": False, "status": "confirmed", "label_id": label_id,
             "decided_by": "model", "confidence": 0.99, "reasons": [], "in_queue": False, "priority": 0.0,
-            "decision": {}, "updated_at": moment, **columns,
+            "decision": {}, "decided_in": None, "indexed_in": None, "updated_at": moment, **columns,
         }  # fmt: skip
         rows = [
             {"id": each, "name": f"p-{each}", "vector": np.asarray(vector, np.float32).tobytes(), **shared}
@@ -80,6 +82,30 @@ class Service:
         answer = self.post("/v1/sem/masters", {"label_id": label_id, "particle_id": particle})
         assert answer.status_code == 201, answer.text
         return str(answer.json()["id"])
+
+    def send(
+        self, images: Sequence[bytes | tuple[str, bytes]], *roles: str, key: str | None = None, **fields: Any
+    ) -> Any:
+        """Send a particle's views; those without a name get one."""
+        named = [each if isinstance(each, tuple) else (f"view_{k}.png", each) for k, each in enumerate(images)]
+        files = [("views", (name, content, "application/octet-stream")) for name, content in named]
+        rights = {name: fields.pop(name) for name in ("tenant", "subject") if name in fields}
+        headers = self.headers(*roles, **rights) | ({"idempotency-key": key} if key else {})
+        return self.client.post("/v1/sem/particles", files=files, data=fields, headers=headers)
+
+    def particle(self, images: Sequence[bytes | tuple[str, bytes]], **fields: Any) -> Any:
+        """The same, and it is taken; the particle."""
+        answer = self.send(images, **fields)
+        assert answer.status_code == 201, answer.text
+        return answer.json()
+
+    def lab(self, *, masters: int = 3, kinds: Sequence[str] = KINDS) -> dict[str, str]:
+        """Labels with masters of two views each; their ids by kind."""
+        found = {kind: self.label(kind.capitalize(), JAPANESE[kind]) for kind in kinds}
+        for kind, label_id in found.items():
+            for seed in range(masters):
+                self.particle(views(kind, seed=seed), master_of=label_id, name=f"master {kind} {seed}")
+        return found
 
     def counts(self) -> dict[str, int]:
         """Particles by the label that each id means now; labels without any are left out."""

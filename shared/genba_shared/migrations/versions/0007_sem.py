@@ -95,6 +95,7 @@ def upgrade() -> None:
         sa.Column("priority", sa.Float(), nullable=False),
         sa.Column("decision", db.Json, nullable=False),
         sa.Column("decided_in", sa.String(length=40), nullable=True),
+        sa.Column("indexed_in", sa.String(length=160), nullable=True),
         sa.Column("updated_at", db.UtcDateTime(timezone=True), nullable=False),
         sa.Column("id", sa.String(length=40), nullable=False),
         sa.Column("tenant", sa.String(), nullable=False),
@@ -105,12 +106,23 @@ def upgrade() -> None:
         sa.UniqueConstraint("tenant", "batch", "name", name=op.f("uq_sem_particles_tenant_batch_name")),
     )
     op.create_index(op.f("ix_sem_particles_decided_in"), "sem_particles", ["decided_in"], unique=False)
+    op.create_index(op.f("ix_sem_particles_indexed_in"), "sem_particles", ["indexed_in"], unique=False)
     op.create_index(
         "ix_sem_particles_tenant_batch_status", "sem_particles", ["tenant", "batch", "status"], unique=False
     )
     op.create_index("ix_sem_particles_tenant_id", "sem_particles", ["tenant", "id"], unique=False)
     op.create_index("ix_sem_particles_tenant_label_id", "sem_particles", ["tenant", "label_id", "status"], unique=False)
     op.create_index("ix_sem_particles_tenant_queue", "sem_particles", ["tenant", "in_queue", "priority"], unique=False)
+    op.create_table(
+        "sem_policies",
+        sa.Column("tenant", sa.String(), nullable=False),
+        sa.Column("version", sa.Integer(), nullable=False),
+        sa.Column("precision", sa.Float(), nullable=False),
+        sa.Column("audit_share", sa.Float(), nullable=False),
+        sa.Column("updated_at", db.UtcDateTime(timezone=True), nullable=False),
+        sa.Column("updated_by", sa.String(), nullable=False),
+        sa.PrimaryKeyConstraint("tenant", name=op.f("pk_sem_policies")),
+    )
     op.create_table(
         "sem_decisions",
         sa.Column("id", sa.String(length=40), nullable=False),
@@ -133,6 +145,23 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("pk_sem_decisions")),
     )
     op.create_index("ix_sem_decisions_particle_id_id", "sem_decisions", ["particle_id", "id"], unique=False)
+    op.create_table(
+        "sem_label_studio_tasks",
+        sa.Column("tenant", sa.String(), nullable=False),
+        sa.Column("project", sa.String(length=80), nullable=False),
+        sa.Column("task_id", sa.BigInteger(), nullable=False),
+        sa.Column("particle_id", sa.String(length=40), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["particle_id"],
+            ["sem_particles.id"],
+            name=op.f("fk_sem_label_studio_tasks_particle_id_sem_particles"),
+            ondelete="CASCADE",
+        ),
+        sa.PrimaryKeyConstraint("tenant", "project", "task_id", name=op.f("pk_sem_label_studio_tasks")),
+    )
+    op.create_index(
+        op.f("ix_sem_label_studio_tasks_particle_id"), "sem_label_studio_tasks", ["particle_id"], unique=False
+    )
     op.create_table(
         "sem_label_versions",
         sa.Column("label_id", sa.String(length=40), nullable=False),
@@ -182,6 +211,7 @@ def upgrade() -> None:
         sa.Column("reasons", db.Json, nullable=False),
         sa.Column("confidence", sa.Float(), nullable=True),
         sa.Column("decided_from", db.Json, nullable=False),
+        sa.Column("calibrates", sa.Boolean(), nullable=False),
         sa.Column("note", sa.Text(), nullable=False),
         sa.Column("seconds", sa.Float(), nullable=True),
         sa.Column("bundle_id", sa.String(length=40), nullable=True),
@@ -233,12 +263,16 @@ def downgrade() -> None:
     op.drop_index(op.f("ix_sem_masters_label_id"), "sem_masters")
     op.drop_table("sem_masters")
     op.drop_table("sem_label_versions")
+    op.drop_index(op.f("ix_sem_label_studio_tasks_particle_id"), "sem_label_studio_tasks")
+    op.drop_table("sem_label_studio_tasks")
     op.drop_index("ix_sem_decisions_particle_id_id", "sem_decisions")
     op.drop_table("sem_decisions")
+    op.drop_table("sem_policies")
     op.drop_index("ix_sem_particles_tenant_queue", "sem_particles")
     op.drop_index("ix_sem_particles_tenant_label_id", "sem_particles")
     op.drop_index("ix_sem_particles_tenant_id", "sem_particles")
     op.drop_index("ix_sem_particles_tenant_batch_status", "sem_particles")
+    op.drop_index(op.f("ix_sem_particles_indexed_in"), "sem_particles")
     op.drop_index(op.f("ix_sem_particles_decided_in"), "sem_particles")
     op.drop_table("sem_particles")
     op.drop_table("sem_master_sets")

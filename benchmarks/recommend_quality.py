@@ -1,0 +1,354 @@
+"""How good the recommender's lists are, against its peers, on film ratings under a global time split. Three seeds.
+
+Protocol. The newest 20 % of all ratings are the test. Users with events on both sides are asked for the films that they turn to
+later for the first time, among all films with at least one event in training; everything that a user had in training is left
+out of the list. Full ranking, no sampled negatives. Nothing is chosen on the test: half-lives, weights, penalties and the
+moment to stop are picked on the newest tenth of the training period, for the peers as for ours. ``+ prior`` rows add the same
+tuned decayed popularity to a peer, so that what the towers bring can be told from what the prior brings.
+Ours is what svc-recommend serves: towers plus prior. Significance: paired bootstrap over users, 10,000 resamples, one-sided,
+of NDCG@10 averaged over seeds. CPU seconds: one thread, training and tuning, without scoring the test.
+
+Cold start. New users: those without any event in training, asked for what they choose in the test, with no history at all.
+Never-seen films: those without any event in training; users with history are asked which of them they turn to, from features
+alone; HR@10 is the share of users with at least one of theirs among the first ten.
+
+Run: make bench-recommend, or python -m benchmarks.recommend_quality [folder ...] [--seeds 3] [--figure curve.png]
+(data: $GENBA_DATA or ../shared/data, folder recommend/movietweetings-100k; any MovieLens folder with movies and ratings)
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import time
+import warnings
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+import torch
+from benchmarks import recommend_baselines as peers
+from benchmarks.recommend_films import load, shared_tweets
+from threadpoolctl import threadpool_limits
+
+from genba_recommend.cold_start import new_items, new_users, release_prior
+from genba_recommend.dataset import Dataset, Floats, Split, split_by_time
+from genba_recommend.metrics import (
+    Quality,
+    Questions,
+    ScoreUsers,
+    hits,
+    paired_bootstrap,
+    quality,
+    questions,
+    rank,
+)
+from genba_recommend.prior import Prior, everybody
+from genba_recommend.scoring import Float32s, latest_vectors, popularity_now, tower_scores, with_discovery, with_prior
+from genba_recommend.training_config import TrainingConfig, hinge_config
+from genba_recommend.training_loop import Trained, train
+from genba_recommend.two_tower import user_vectors
+
+OURS = "ours: towers + prior"
+DECAYED = "decayed popularity"
+DIALS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0)  # prior weight
+DISCOVERIES = (0, 1, 2, 3, 4, 5)  # of ten places
+
+
+@dataclass(frozen=True)
+class Extras:
+    """What is looked at in ours alone: the tuned prior, the curve, cold start."""
+
+    half_life_days: float
+    weight: float
+    best_epoch: float
+    curve: list[dict[str, float]]
+    cold: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One model with one seed."""
+
+    quality: Quality
+    cpu_seconds: float
+    extras: Extras | None
+
+
+@dataclass(frozen=True)
+class Row:
+    """One model over all seeds."""
+
+    name: str
+    by_seed: dict[int, Measured]
+
+    @property
+    def ndcg(self) -> Floats:
+        """(U,) averaged over seeds."""
+        return np.asarray(np.mean([found.quality.ndcg_at_10 for found in self.by_seed.values()], axis=0))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", nargs="*", type=Path)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="models trained at a time, a thread each")
+    parser.add_argument("--only", default="", help="comma-separated beginnings of rows, to look at some")
+    parser.add_argument("--figure", type=Path, help="write the accuracy-coverage curve here (PNG or SVG)")
+    parser.add_argument("--json", type=Path, help="write every figure here")
+    options = parser.parse_args()
+    for folder in options.folder or [shared_tweets()]:
+        if not folder.is_dir():
+            print(f"no ratings at {folder}; set GENBA_DATA or name a folder")
+            continue
+        run(folder, options)
+
+
+def run(folder: Path, options: argparse.Namespace) -> None:
+    dataset = load(folder)
+    asked = questions(split_by_time(dataset, newest=0.2))
+    print(
+        f"\n{folder.name}: {len(dataset.interactions)} ratings, {len(dataset.users)} users, {len(dataset.catalogue)} films"
+    )
+    print(
+        f"asked: {len(asked)} users, {asked.n_relevant.sum()} relevant films, {asked.candidates.sum()} candidates\n",
+        flush=True,
+    )
+    wanted = [part for part in options.only.split(",") if part]
+    labels = [label for label in ENTRIES if not wanted or label.startswith(tuple(wanted))]
+    tasks = [(label, seed) for label in labels for seed in range(options.seeds if ENTRIES[label].seeded else 1)]
+    rows: dict[str, Row] = {}
+    with ProcessPoolExecutor(options.jobs, mp_context=get_context("spawn")) as pool:
+        coming = {pool.submit(measure, folder, *task): task for task in tasks}
+        for done in as_completed(coming):
+            label, seed = coming[done]
+            try:
+                rows.setdefault(label, Row(label, {})).by_seed[seed] = done.result()
+            except ImportError as err:
+                print(f"{label:<34} not installed: {err}")
+                continue
+            print_row(label, f"seed {seed}", [rows[label].by_seed[seed]])
+    rows = {label: rows[label] for label in labels if label in rows}
+    print()
+    for row in rows.values():
+        print_row(row.name, f"{len(row.by_seed)} seeds", list(row.by_seed.values()))
+    compared = compare(rows)
+    extras = [found.extras for found in rows[OURS].by_seed.values() if found.extras] if OURS in rows else []
+    if extras:
+        print_extras(extras)
+        if options.figure:
+            plot(extras, rows, options.figure)
+    if options.json:
+        figures = {label: mean_summary(list(row.by_seed.values())) for label, row in rows.items()}
+        found = {"rows": figures, "against": compared, "ours": [asdict(each) for each in extras]}
+        options.json.write_text(json.dumps(found, indent=1), "utf-8")
+
+
+def measure(folder: Path, label: str, seed: int) -> Measured:
+    """One model with one seed, in a process of its own."""
+    torch.set_num_threads(1)
+    warnings.filterwarnings("ignore", module="implicit")
+    with threadpool_limits(1):  # CPU seconds are compared, and implicit asks for it
+        split = split_by_time(load(folder), newest=0.2)
+        asked = questions(split)
+        entry = ENTRIES[label]
+        started_s = time.process_time()
+        if isinstance(entry, Peer):
+            score = entry.fit(split.train, seed)
+            cpu_seconds = time.process_time() - started_s
+            return Measured(quality(rank(score, asked), asked), cpu_seconds, None)
+        trained = train(split.train, replace(entry.config, seed=seed))
+        cpu_seconds = time.process_time() - started_s
+        alone = scores_of(trained, split.train)
+        served = with_prior(alone, popular(trained, split.train), trained.prior.weight)
+        found = quality(rank(served if entry.served else alone, asked), asked)
+        extras = look_closer(trained, split, asked) if entry.served else None
+        return Measured(found, cpu_seconds, extras)
+
+
+@dataclass(frozen=True)
+class Peer:
+    """How to train one that we are compared with, and whether a seed changes anything."""
+
+    fit: peers.Fit
+    seeded: bool = False
+
+
+@dataclass(frozen=True)
+class Towers:
+    """How to train towers, and whether they rank with their prior."""
+
+    config: TrainingConfig
+    served: bool
+    seeded: bool = True
+
+
+def _knn_and_prior(data: Dataset, _seed: int) -> ScoreUsers:
+    return peers.with_tuned_prior(partial(peers.item_knn, _seed=0), data)
+
+
+def _ease_and_prior(data: Dataset, _seed: int) -> ScoreUsers:
+    return peers.with_tuned_prior(partial(peers.fit_ease, penalty=500.0), data)
+
+
+ENTRIES: dict[str, Peer | Towers] = {
+    OURS: Towers(TrainingConfig(), served=True),
+    "popularity": Peer(peers.popularity),
+    DECAYED: Peer(peers.decayed_popularity),
+    "ItemKNN": Peer(peers.item_knn),
+    "EASE": Peer(peers.ease),
+    "ItemKNN + prior": Peer(_knn_and_prior),
+    "EASE + prior": Peer(_ease_and_prior),
+    "ALS (implicit)": Peer(peers.als, seeded=True),
+    "BPR (implicit)": Peer(peers.bpr, seeded=True),
+    "two-tower, hinge 60/30/10, mean": Towers(hinge_config(TrainingConfig()), served=False),
+    "LightFM (WARP, genres)": Peer(peers.lightfm, seeded=True),
+}
+
+
+def scores_of(trained: Trained, data: Dataset) -> ScoreUsers:
+    everyone = np.arange(len(data.users))
+    users = latest_vectors(
+        lambda features, vectors: user_vectors(trained.model, features, vectors),
+        trained.encoders,
+        trained.items,
+        trained.vectors,
+        data,
+        everyone,
+    )
+    return tower_scores(users, trained.vectors, temperature=trained.config.towers.temperature)
+
+
+def popular(trained: Trained, data: Dataset) -> Float32s:
+    return popularity_now(trained.prior, data.interactions, n_items=len(data.catalogue))
+
+
+def look_closer(trained: Trained, split: Split, asked: Questions) -> Extras:
+    alone, prior = scores_of(trained, split.train), popular(trained, split.train)
+    tuned = trained.prior
+    own, curve = rank(alone, asked), []
+    for weight in DIALS:
+        found = quality(rank(with_prior(alone, prior, weight), asked), asked).summary()
+        curve.append({"weight": weight, "discovery": 0.0} | found)
+    served = rank(with_prior(alone, prior, tuned.weight), asked)
+    for n_places in DISCOVERIES:
+        found = quality(with_discovery(served, own, n_places=n_places, k=10), asked).summary()
+        curve.append({"weight": tuned.weight, "discovery": float(n_places)} | found)
+    cold = cold_start(split, alone, with_prior(alone, prior, tuned.weight))
+    return Extras(tuned.half_life_days, tuned.weight, float(trained.metrics["best_epoch"]), curve, cold)
+
+
+def cold_start(split: Split, alone: ScoreUsers, served: ScoreUsers) -> dict[str, float]:
+    """Users and films of which training knows nothing, against popularity and chance."""
+    data = split.train
+    week = everybody(popularity_now(Prior(half_life_days=7.0), data.interactions, n_items=len(data.catalogue)))
+    found: dict[str, float] = {}
+    users = new_users(split)
+    if len(users):
+        found["new users: how many"] = float(len(users))
+        found["new users: NDCG@10, popularity of half-life 7 d"] = ndcg(week, users)
+        found["new users: NDCG@10, decayed popularity"] = ndcg(peers.decayed_popularity(data, 0), users)
+        found["new users: NDCG@10, ours"] = ndcg(served, users)
+    items = new_items(split)
+    if len(items):
+        n = int(items.candidates.sum())
+        chance = 1 - np.exp(items.n_relevant * np.log1p(-min(10 / n, 0.999)))
+        release = release_prior(data)
+        found["never-seen films: candidates"] = float(n)
+        found["never-seen films: users asked"] = float(len(items))
+        found["never-seen films: HR@10, chance"] = float(chance.mean())
+        found["never-seen films: HR@10, newest first"] = hit_rate(everybody(published(data)), items)
+        found["never-seen films: HR@10, release prior"] = hit_rate(everybody(release), items)
+        found["never-seen films: HR@10, our towers"] = hit_rate(alone, items)
+        found["never-seen films: HR@10, our towers + release prior"] = hit_rate(with_prior(alone, release, 1.0), items)
+    return found
+
+
+def print_extras(extras: list[Extras]) -> None:
+    first = extras[0]
+    print(f"\naccuracy against coverage (seed 0; tuned: weight {first.weight}, half-life {first.half_life_days} d)")
+    for point in first.curve:
+        print(
+            f"  weight {point['weight']:4.2f}, {point['discovery']:.0f} of 10 places from the towers alone: "
+            f"NDCG@10 {point['ndcg_at_10']:.4f}  R@50 {point['recall_at_50']:.4f}  "
+            f"coverage {point['coverage_at_10']:.3f}  entropy {point['entropy_at_10']:.2f}"
+        )
+    print(f"\ncold start (mean of {len(extras)} seeds)")
+    for label in first.cold:
+        print(f"  {label:<56} {np.mean([each.cold[label] for each in extras]):.4g}")
+
+
+def published(data: Dataset) -> Float32s:
+    """(N,) a year is one unit; unknown is old."""
+    seconds = [item.published_at_s or 0.0 for item in data.catalogue.items]
+    return (np.array(seconds) / (365 * 86_400.0)).astype(np.float32)
+
+
+def ndcg(score: ScoreUsers, asked: Questions) -> float:
+    return float(quality(rank(score, asked), asked).ndcg_at_10.mean())
+
+
+def hit_rate(score: ScoreUsers, asked: Questions) -> float:
+    return float(hits(rank(score, asked, k=10), asked).any(1).mean())
+
+
+def compare(rows: dict[str, Row]) -> dict[str, dict[str, float]]:
+    if OURS not in rows:
+        return {}
+    print(f"\n{OURS} against (NDCG@10, paired bootstrap over users)")
+    found = {}
+    for label, row in rows.items():
+        if label == OURS:
+            continue
+        it = paired_bootstrap(rows[OURS].ndcg, row.ndcg, seed=0)
+        found[label] = {"difference": it.difference, "low": it.low, "high": it.high, "p": it.p}
+        print(f"  {label:<34} {it.difference:+.4f}  [{it.low:+.4f}, {it.high:+.4f}]  p = {it.p:.4f}")
+    return found
+
+
+def mean_summary(found: list[Measured]) -> dict[str, float]:
+    rows = [each.quality.summary() | {"cpu_seconds": each.cpu_seconds} for each in found]
+    return {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
+
+
+def print_row(label: str, what: str, found: list[Measured]) -> None:
+    it = mean_summary(found)
+    spread = float(np.std([each.quality.ndcg_at_10.mean() for each in found]))
+    print(
+        f"{label:<34} {what:<8} NDCG@10 {it['ndcg_at_10']:.4f} ± {spread:.4f}  P@10 {it['precision_at_10']:.4f}  "
+        f"R@50 {it['recall_at_50']:.4f}  coverage {it['coverage_at_10']:.3f}  entropy {it['entropy_at_10']:.2f}  "
+        f"[{it['cpu_seconds']:.1f} CPU s]",
+        flush=True,
+    )
+
+
+def plot(extras: list[Extras], rows: dict[str, Row], path: Path) -> None:
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from matplotlib import pyplot as plt
+
+    figure, axes = plt.subplots(figsize=(7, 4.5), layout="constrained")
+    curve = extras[0].curve
+    parts = {"ours, weight of the prior": curve[: len(DIALS)], "ours, places for the towers alone": curve[len(DIALS) :]}
+    for label, points in parts.items():
+        x, y = [point["coverage_at_10"] for point in points], [point["ndcg_at_10"] for point in points]
+        axes.plot(x, y, marker="o", label=label)
+    for label, row in rows.items():
+        if label != OURS:
+            it = mean_summary(list(row.by_seed.values()))
+            at = (it["coverage_at_10"], it["ndcg_at_10"])
+            axes.plot(*at, "k.", markersize=5)
+            axes.annotate(label, at, fontsize=7, xytext=(3, 3), textcoords="offset points")
+    axes.set(xlabel="coverage@10", ylabel="NDCG@10")
+    axes.legend()
+    figure.savefig(path, dpi=150)
+    plt.close(figure)
+
+
+if __name__ == "__main__":
+    main()

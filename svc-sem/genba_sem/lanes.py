@@ -1,0 +1,298 @@
+"""Which lane decides for whom: the champion's parts, or the newest masters while there is none; calibrated by reviews.
+
+A particle is decided by the masters and labels of its own clearance and below, so that whoever may see it may see all that its
+decision names. A lane is made once for each (tenant, clearance, version, set, labels, calibration) and then shared.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections import Counter, OrderedDict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session, undefer
+
+from genba_sem import labels, master_sets
+from genba_sem.deciding import Policy, Reviewed
+from genba_sem.encoders import Encoder, HlgShape
+from genba_sem.labels import LabelBook
+from genba_sem.lane import Decision, Lane, SeenView
+from genba_sem.looking import remembered
+from genba_sem.master_sets import TooFewMasters
+from genba_sem.masters import MasterParticle, MasterSet
+from genba_sem.model import LaneParts
+from genba_sem.settings import Settings
+from genba_sem.tables import MasterRow, ParticleRow, PolicyRow, ReviewRow, ViewRow
+from genba_shared.artifacts import Artifacts
+from genba_shared.db import Database
+from genba_shared.live import Live
+from genba_shared.registry import Registry, Version
+
+_CALIBRATE_EVERY: Final = 10  # reviews between two calibrations
+_MOST_REVIEWS: Final = 1000
+_LEAST_ROWS: Final = 8  # that an encoder can be fitted to
+
+
+@dataclass(frozen=True)
+class Ready:
+    """A lane, and what it is made of."""
+
+    lane: Lane
+    model: str  # "sem.lane 3", or "masters" while no version has been promoted
+    master_set: int
+    left_out: tuple[str, ...]  # labels with too few masters, which are never answered
+
+    def decide(self, views: Sequence[SeenView], particle_id: str) -> Decision:
+        """Decide one particle."""
+        return self.lane.decide(views, particle_id=particle_id)
+
+
+def model_name(tenant: str) -> str:
+    """The registered model of a tenant's lane; models belong to the installation, so the tenant is in the name."""
+    return "sem.lane" if tenant == "default" else f"sem.lane_{hashlib.sha256(tenant.encode()).hexdigest()[:10]}"
+
+
+class Lanes:
+    """The lanes of this process."""
+
+    def __init__(self, database: Database, artifacts: Artifacts, settings: Settings) -> None:
+        self._database, self._settings = database, settings
+        self._registry = Registry(database, artifacts)
+        self._live: dict[str, Live[LaneParts]] = {}
+        self._made: OrderedDict[tuple[object, ...], Ready] = OrderedDict()
+        self._lock = threading.Lock()
+        self._making: dict[tuple[object, ...], threading.Lock] = {}
+
+    def close(self) -> None:
+        """Stop following champions."""
+        for live in self._live.values():
+            live.stop()
+
+    def unwell(self) -> str | None:
+        """For readiness: the first champion that does not load."""
+        return next((said for live in list(self._live.values()) if (said := live.unwell())), None)
+
+    def refresh(self, tenant: str) -> None:
+        """Look for another champion now; a shell or a job need not wait."""
+        self._follow(tenant).refresh()
+
+    def ready(self, tenant: str, clearance: int) -> Ready:
+        """The lane for particles of this clearance.
+
+        Raises: TooFewMasters that names the labels.
+        """
+        loaded = self._follow(tenant).current
+        with self._database.read() as session:
+            book = labels.book(session, tenant)
+            newest = master_sets.newest(session, tenant)
+            reviews = _calibrating_count(session, tenant, clearance)
+            parts = loaded.value if loaded else None
+            number = parts.master_set if parts else newest.number if newest else 0
+            model = f"{model_name(tenant)} {loaded.version.number}" if loaded else "masters"
+            policy = self.policy(session, tenant)
+            key = (tenant, clearance, model, number, _digest(book, clearance), reviews // _CALIBRATE_EVERY, policy)
+            if (found := self._known(key)) is not None:
+                return found
+        with self._turn(key):
+            if (found := self._known(key)) is not None:
+                return found
+            with self._database.read() as session:
+                made = self._make(
+                    session, tenant, clearance, parts=parts, model=model, number=number, book=book, policy=policy
+                )
+            self._remember(key, made)
+            return made
+
+    def model_now(self, tenant: str) -> str | None:
+        """The version that serves a tenant, as decisions name it; None while none has been promoted."""
+        loaded = self._follow(tenant).current
+        return f"{model_name(tenant)} {loaded.version.number}" if loaded else None
+
+    def _make(
+        self,
+        session: Session,
+        tenant: str,
+        clearance: int,
+        *,
+        parts: LaneParts | None,
+        model: str,
+        number: int,
+        book: LabelBook,
+        policy: Policy,
+    ) -> Ready:
+        rows = master_sets.at(session, tenant, number)
+        if parts is None:
+            particles = from_rows(session, [row for row in rows if row.clearance <= clearance])
+        else:
+            particles = tuple(each.particle for each in parts.masters if each.clearance <= clearance)
+        particles = as_labels_are_now(particles, book, clearance, moved={row.particle_id: row.label_id for row in rows})
+        held = Counter(particle.label_id for particle in particles)
+        ready = {
+            label.id for label in master_sets.enough(held, book, clearance=clearance, least=self._settings.min_masters)
+        }
+        kept = tuple(particle for particle in particles if particle.label_id in ready)
+        encoder = parts.encoder if parts else fitted(kept)
+        lane = Lane(
+            encoder,
+            MasterSet(kept, str(number)),
+            fusion=parts.fusion if parts else None,
+            classifier=parts.classifier if parts else "blend-v1",
+            policy=policy,
+        )
+        masters = {particle.particle_id for particle in kept}
+        for _ in range(2):  # the reviews say what is unknown, and what is unknown is no matter of confidence
+            reviewed = _reviewed(session, tenant, clearance, lane, book, without=masters)
+            if reviewed:
+                lane = Lane(
+                    encoder, lane.masters, fusion=lane.fusion, classifier=lane.versions.classifier,
+                    policy=lane.policy, reviews=reviewed,
+                )  # fmt: skip
+        return Ready(lane, model, number, tuple(sorted(held.keys() - ready)))
+
+    def policy(self, session: Session, tenant: str) -> Policy:
+        """What is promised: as the tenant set it, or as the installation does."""
+        row = session.get(PolicyRow, tenant)
+        if row is None:
+            return Policy(precision=self._settings.precision, audit_share=self._settings.audit_share)
+        return Policy(precision=row.precision, audit_share=row.audit_share)
+
+    def _follow(self, tenant: str) -> Live[LaneParts]:
+        with self._lock:
+            live = self._live.get(tenant)
+            if live is None:
+                live = self._live[tenant] = Live(
+                    self._registry,
+                    model_name(tenant),
+                    _load,
+                    cache=self._settings.platform.home / "models",
+                    refresh_s=self._settings.refresh_s,
+                )
+                live.start()
+            return live
+
+    def _known(self, key: tuple[object, ...]) -> Ready | None:
+        with self._lock:
+            if (found := self._made.get(key)) is not None:
+                self._made.move_to_end(key)
+            return found
+
+    def _remember(self, key: tuple[object, ...], made: Ready) -> None:
+        with self._lock:
+            self._made[key] = made
+            self._making.pop(key, None)
+            while len(self._made) > self._settings.lanes_kept:
+                self._made.popitem(last=False)
+
+    def _turn(self, key: tuple[object, ...]) -> threading.Lock:
+        with self._lock:
+            return self._making.setdefault(key, threading.Lock())
+
+
+def _load(folder: Path, _version: Version) -> LaneParts:
+    return LaneParts.load(folder)
+
+
+def fitted(particles: Sequence[MasterParticle]) -> Encoder:
+    """The embedded default, fitted to the masters' own views. Raises: TooFewMasters below eight views."""
+    raw = np.concatenate([particle.raw for particle in particles])
+    if len(raw) < _LEAST_ROWS:
+        raise TooFewMasters(
+            f"The masters have {len(raw)} views together; {_LEAST_ROWS} are needed. Register more masters or more views.",
+            needed=_LEAST_ROWS,
+            labels=[],
+        )
+    return HlgShape.fit(raw, [particle.particle_id for particle in particles for _ in particle.raw])
+
+
+def _digest(book: LabelBook, clearance: int) -> str:
+    """Changes with what labels mean, not with what they are called."""
+    said = sorted(
+        f"{each.id} {each.status} {each.successors}" for each in book.by_id.values() if each.clearance <= clearance
+    )
+    return hashlib.sha256("\n".join(said).encode()).hexdigest()[:12]
+
+
+def from_rows(session: Session, rows: Sequence[MasterRow]) -> tuple[MasterParticle, ...]:
+    """Masters as the numerics take them, from the views that are kept; those of another kind of row are passed over."""
+    seen = seen_of(session, [row.particle_id for row in rows])
+    made = []
+    for row in rows:
+        if views := seen.get(row.particle_id):
+            raw = np.stack([view.raw for view in views])
+            quality = np.array([view.quality.score for view in views], np.float32)
+            made.append(MasterParticle(row.particle_id, row.label_id, raw, quality))
+    return tuple(made)
+
+
+def as_labels_are_now(
+    particles: Sequence[MasterParticle], book: LabelBook, clearance: int, *, moved: Mapping[str, str]
+) -> tuple[MasterParticle, ...]:
+    """Each under the label that stands for it now: after a merge the successor, after a split the part that it went to."""
+    found = []
+    for particle in particles:
+        label = book.now(particle.label_id)
+        if label is not None and label.status == "split":
+            label = book.now(moved.get(particle.particle_id, ""))
+        if label is not None and label.status == "active" and label.clearance <= clearance:
+            found.append(replace(particle, label_id=label.id))
+    return tuple(found)
+
+
+def seen_of(session: Session, particle_ids: Sequence[str]) -> dict[str, list[SeenView]]:
+    """The views of particles as they were seen; those not yet looked at are left out."""
+    found: dict[str, list[SeenView]] = {}
+    for start in range(0, len(particle_ids), 500):
+        part = particle_ids[start : start + 500]
+        query = (
+            select(ViewRow).options(undefer(ViewRow.raw)).where(ViewRow.particle_id.in_(part), ViewRow.raw.is_not(None))
+        )
+        for view in session.scalars(query.order_by(ViewRow.particle_id, ViewRow.position)):
+            seen = remembered(view.raw or b"", view.described_by or "", view.document)
+            found.setdefault(view.particle_id, []).append(seen)
+    return found
+
+
+def _calibrating_count(session: Session, tenant: str, clearance: int) -> int:
+    query = (
+        select(func.count())
+        .select_from(ReviewRow)
+        .join(ParticleRow, ParticleRow.id == ReviewRow.particle_id)
+        .where(ReviewRow.tenant == tenant, ReviewRow.calibrates, ParticleRow.clearance <= clearance)
+    )
+    return session.scalar(query) or 0
+
+
+def _reviewed(
+    session: Session, tenant: str, clearance: int, lane: Lane, book: LabelBook, *, without: set[str]
+) -> list[Reviewed]:
+    """The newest reviews of particles that were drawn whatever their confidence, as this lane would have decided them."""
+    query = (
+        select(ParticleRow.id, ParticleRow.label_id)
+        .join(ReviewRow, ReviewRow.particle_id == ParticleRow.id)
+        .where(ReviewRow.tenant == tenant, ReviewRow.calibrates, ParticleRow.clearance <= clearance)
+        .where(ParticleRow.status == "reviewed")
+        .group_by(ParticleRow.id, ParticleRow.label_id)
+        .order_by(func.max(ReviewRow.id).desc())
+        .limit(_MOST_REVIEWS)
+    )
+    truths = {row.id: row.label_id for row in session.execute(query) if row.id not in without}
+    seen = seen_of(session, list(truths))
+    found = []
+    for particle_id, views in seen.items():
+        if any(len(view.raw) != lane.encoder.raw_dim for view in views):
+            continue
+        decision = lane.decide(views)
+        label = book.now(truths[particle_id] or "")
+        truth = label.id if label is not None else None
+        best = max(decision.probabilities, key=lambda each: decision.probabilities[each])
+        # What is called unknown or is of poor quality is never confirmed, whatever its confidence: it ranks last.
+        never = decision.outcome == "unknown" or "poor_quality" in decision.reasons
+        confidence = 0.0 if never else decision.confidence
+        found.append(Reviewed(confidence, best == truth, decision.similarity, decision.probabilities.get(truth or "")))
+    return found

@@ -1,0 +1,105 @@
+"""A lane as a model's bundle: encoder fit, masters, fusion and classifier in one folder, so that they are swapped together.
+
+``bundle.json`` and safetensors, nothing that runs code. What it was decided by is in it, whatever the tables say later.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from safetensors.numpy import load_file, save_file
+
+from genba_sem.encoders import Encoder, HlgShape
+from genba_sem.masters import MasterParticle
+from genba_sem.views import Fusion, PlainMean, QualityMean
+
+FORMAT: Final = 1
+_ENCODER, _MASTERS = "encoder.safetensors", "masters.safetensors"
+FUSIONS: Final[Mapping[str, type[QualityMean | PlainMean]]] = {kind.id: kind for kind in (QualityMean, PlainMean)}
+
+
+@dataclass(frozen=True, eq=False)
+class KeptMaster:
+    """A master and who may know of it."""
+
+    particle: MasterParticle
+    clearance: int
+
+
+@dataclass(frozen=True, eq=False)
+class LaneParts:
+    """All that a lane is built of. ``master_set``: the number of the set that these masters were."""
+
+    encoder: HlgShape
+    masters: tuple[KeptMaster, ...]
+    master_set: int
+    fusion: Fusion
+    classifier: str
+
+    def save(self, folder: Path, about: Mapping[str, Any]) -> Path:
+        """Write the bundle; ``about`` joins its manifest (metrics, data hash, preprocessing)."""
+        folder.mkdir(parents=True, exist_ok=True)
+        self.encoder.save(folder / _ENCODER)
+        tensors = {}
+        for index, master in enumerate(self.masters):
+            tensors[f"{index}.raw"] = np.asarray(master.particle.raw, np.float16)
+            tensors[f"{index}.quality"] = np.asarray(master.particle.quality, np.float32)
+        save_file(tensors, folder / _MASTERS)
+        manifest = {
+            "format": FORMAT,
+            "config": {
+                "encoder": self.encoder.id,
+                "fusion": self.fusion.id,
+                "classifier": self.classifier,
+                "master_set": self.master_set,
+            },
+            "masters": [
+                {
+                    "particle_id": each.particle.particle_id,
+                    "label_id": each.particle.label_id,
+                    "clearance": each.clearance,
+                }
+                for each in self.masters
+            ],
+            **about,
+        }
+        (folder / "bundle.json").write_text(json.dumps(manifest, indent=1), encoding="utf-8")
+        return folder
+
+    @classmethod
+    def load(cls, folder: Path) -> LaneParts:
+        """Read what ``save`` wrote. Raises: ValueError for another format or parts that this code does not know."""
+        manifest = json.loads((folder / "bundle.json").read_text(encoding="utf-8"))
+        config = manifest.get("config", {})
+        if manifest.get("format") != FORMAT or config.get("fusion") not in FUSIONS:
+            raise ValueError(f"The bundle has format {manifest.get('format')} and fusion {config.get('fusion')}.")
+        tensors = load_file(folder / _MASTERS)
+        masters = tuple(
+            KeptMaster(
+                MasterParticle(
+                    each["particle_id"],
+                    each["label_id"],
+                    np.asarray(tensors[f"{index}.raw"], np.float32),
+                    np.asarray(tensors[f"{index}.quality"], np.float32),
+                ),
+                int(each["clearance"]),
+            )
+            for index, each in enumerate(manifest["masters"])
+        )
+        return cls(
+            HlgShape.load(folder / _ENCODER),
+            masters,
+            int(config["master_set"]),
+            FUSIONS[config["fusion"]](),
+            config["classifier"],
+        )
+
+
+def describer() -> Encoder:
+    """What describes pictures before anything is fitted: raw rows do not depend on a fit."""
+    return HlgShape({})

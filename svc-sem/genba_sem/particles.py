@@ -1,0 +1,317 @@
+"""From a particle's files to a stored, decided particle. Used by the service, by the job and by whoever registers masters.
+
+Order makes it safe to die anywhere: artifacts are promised for erasure first and written next; the rows, which take the promises
+back, come last in one transaction. A decision is written only on the version of the particle that it was made from.
+Knows nothing of HTTP or of queues.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from sqlalchemy import insert, select, update
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
+
+from genba_sem import lanes, store
+from genba_sem.lane import Decision
+from genba_sem.lanes import Ready
+from genba_sem.looking import Hints, Looks, pack
+from genba_sem.tables import DecisionRow, ParticleRow, ViewRow
+from genba_shared.artifacts import Artifacts
+from genba_shared.db import Database
+from genba_shared.ids import new_id
+from genba_shared.problems import AlreadyExists
+
+IMAGE_SUFFIX: Final = ".img"  # a view keeps its own bytes; what they are is judged anew whenever they are read
+_SAMPLE_SHARE: Final = 0.3  # of what nothing may confirm yet: drawn by id, reviewed first, and calibrates
+_SAMPLE_PRIORITY: Final = 2.0
+_AUDIT_PRIORITY: Final = 1.5
+_PROBABILITIES_KEPT: Final = 10
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What the sender says of a particle. Process, tool, recipe, lot and time are kept and used by no model."""
+
+    name: str
+    batch: str | None = None
+    process: str | None = None
+    tool: str | None = None
+    recipe: str | None = None
+    lot: str | None = None
+    taken_at: datetime | None = None
+    note: str = ""
+    tags: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Owner:
+    """Under whose name a particle is kept."""
+
+    tenant: str
+    clearance: int
+    subject: str
+
+
+@dataclass(frozen=True)
+class Image:
+    """A file that becomes a view's picture."""
+
+    path: Path
+    file_name: str
+    sha256: str
+    size_bytes: int
+
+    @property
+    def key(self) -> str:
+        """The address that ``Artifacts.put`` gives to it."""
+        return f"{self.sha256[:2]}/{self.sha256}{IMAGE_SUFFIX}"
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A particle whose artifacts are all in the store; only its rows are missing."""
+
+    images: tuple[Image, ...]
+    looks: Looks | None  # None: not looked at yet
+    pictures: Mapping[int, bytes] = field(default_factory=dict)  # by the image's index
+    hints: Hints = field(default_factory=Hints)  # for whoever looks at them later
+
+    def picture_key(self, index: int) -> str | None:
+        """Where the small JPEG of an image lies."""
+        jpeg = self.pictures.get(index)
+        return None if jpeg is None else _address(jpeg)
+
+
+def _address(content: bytes, suffix: str = ".jpg") -> str:
+    digest = hashlib.sha256(content).hexdigest()
+    return f"{digest[:2]}/{digest}{suffix}"
+
+
+def put(
+    database: Database,
+    artifacts: Artifacts,
+    images: Sequence[Image],
+    looks: Looks | None,
+    *,
+    hints: Hints | None = None,
+) -> Stored:
+    """Store everything of a particle but its rows."""
+    pictures = {each.index: each.picture for each in looks.views} if looks else {}
+    kept = images if looks is None else [image for index, image in enumerate(images) if index in pictures]
+    keys = sorted({image.key for image in kept} | {_address(jpeg) for jpeg in pictures.values()})
+    with database.transaction() as session:
+        for key in keys:  # in one order everywhere, so that two uploads never lock each other out
+            store.promise_erasure(session, key, after_s=store.RESERVATION_S)
+    stored = Stored(tuple(images), looks, pictures, hints or Hints())
+    _put_missing(artifacts, stored, keys)
+    return stored
+
+
+def _put_missing(artifacts: Artifacts, stored: Stored, keys: Sequence[str]) -> None:
+    sources: dict[str, Path | bytes] = {image.key: image.path for image in stored.images}
+    sources |= {_address(jpeg): jpeg for jpeg in stored.pictures.values()}
+    for key in keys:
+        if not artifacts.exists(key) and artifacts.put(sources[key], suffix=key[key.index(".") :]) != key:
+            raise RuntimeError(f"Artifact {key} changed while it was stored.")
+
+
+def record(
+    session: Session,
+    artifacts: Artifacts,
+    stored: Stored,
+    facts: Facts,
+    owner: Owner,
+    *,
+    role: str = "sample",
+    particle_id: str | None = None,
+) -> ParticleRow:
+    """Write a particle and its views, undecided. Raises: AlreadyExists for a name that its batch has already."""
+    looks, moment = stored.looks, store.now()
+    scaling = looks.scaling if looks else {"hints": asdict(stored.hints)}
+    row = ParticleRow(
+        id=particle_id or new_id("par"), tenant=owner.tenant, clearance=owner.clearance, created_at=moment,
+        created_by=owner.subject, version=1, role=role, name=facts.name, batch=facts.batch, process=facts.process,
+        tool=facts.tool, recipe=facts.recipe, lot=facts.lot, taken_at=facts.taken_at, note=facts.note,
+        tags=list(facts.tags), dropped=list(looks.dropped) if looks else [], scaling=scaling,
+        view_count=len(looks.views) if looks else len(stored.images), encoder=None, vector=None, shape={}, covered=False,
+        status="waiting", label_id=None, decided_by="nobody", confidence=None, reasons=[], in_queue=False, priority=0.0,
+        decision={}, decided_in=None, indexed_in=None, updated_at=moment,
+    )  # fmt: skip
+    try:
+        with session.begin_nested():
+            session.add(row)
+    except IntegrityError as err:
+        raise AlreadyExists(f"Batch {facts.batch} has a particle {facts.name} already.") from err
+    views = _view_rows(row.id, stored)
+    keys = sorted({view["image_key"] for view in views} | {view["picture_key"] for view in views} - {None})
+    store.keep_artifacts(session, keys)
+    _put_missing(artifacts, stored, keys)  # an eraser may have been quicker; the promise on the key is ours now
+    session.execute(insert(ViewRow), views)
+    return row
+
+
+def _view_rows(particle_id: str, stored: Stored) -> list[dict[str, Any]]:
+    """Of images that were looked at only the readable ones, in their order."""
+    looked = {each.index: each for each in stored.looks.views} if stored.looks else {}
+    indices = sorted(looked) if stored.looks else range(len(stored.images))
+    rows = []
+    for position, index in enumerate(indices):
+        image, seen = stored.images[index], looked.get(index)
+        rows.append(
+            {
+                "particle_id": particle_id, "position": position, "file_name": image.file_name, "image_key": image.key,
+                "picture_key": stored.picture_key(index), "sha256": image.sha256, "size_bytes": image.size_bytes,
+                "document": seen.document if seen else {}, "described_by": seen.described_by if seen else None,
+                "raw": pack(seen.seen.raw) if seen else None,
+            }
+        )  # fmt: skip
+    return rows
+
+
+def complete(session: Session, artifacts: Artifacts, row: ParticleRow, stored: Stored) -> None:
+    """Write down what was seen of a particle that had only been stored; unreadable views go."""
+    views = _view_rows(row.id, stored)
+    keys = sorted({view["image_key"] for view in views} | {view["picture_key"] for view in views} - {None})
+    store.keep_artifacts(session, keys)
+    _put_missing(artifacts, stored, keys)
+    for view in session.scalars(select(ViewRow).where(ViewRow.particle_id == row.id)).all():
+        store.promise_erasure(session, view.image_key) if view.image_key not in keys else None
+        session.delete(view)
+    session.flush()
+    session.execute(insert(ViewRow), views)
+    looks = stored.looks
+    if looks is not None:
+        row.dropped, row.scaling, row.view_count = list(looks.dropped), looks.scaling, len(looks.views)
+
+
+def decide(
+    session: Session, row: ParticleRow, ready: Ready, decision: Decision, *, actor: str, job_id: str | None = None
+) -> None:
+    """Write a decision on a particle: the newest one into its row, every one into the history.
+
+    A label that a reviewer gave stays; what the machine says of it now goes into the history only.
+    """
+    moment = store.now()
+    document = document_of(decision, ready)
+    settled = row.decided_by == "review"
+    status = {"confirmed": "confirmed", "review": "needs_review", "unknown": "unknown"}[decision.outcome]
+    session.add(
+        DecisionRow(
+            id=new_id("dec"), particle_id=row.id, by="model", actor=actor, status=status, label_id=decision.label_id,
+            confidence=decision.confidence, master_set=ready.master_set, model=ready.model, document=document,
+            created_at=moment,
+        )
+    )  # fmt: skip
+    row.encoder, row.vector = ready.lane.versions.encoder, np.asarray(decision.row, np.float32).tobytes()
+    _measure(row, decision)
+    row.version, row.updated_at, row.decided_in, row.indexed_in = row.version + 1, moment, job_id, None
+    if settled:
+        return
+    reasons = [*decision.reasons, *(["random_audit"] if decision.audit else [])]
+    drawn = "not_calibrated" in reasons and share_of(row.id) < _SAMPLE_SHARE
+    row.status, row.label_id, row.decided_by = status, decision.label_id, "model"
+    row.confidence, row.decision = decision.confidence, document
+    row.reasons = [*reasons, *(["calibration_sample"] if drawn else [])]
+    row.in_queue = row.role == "sample" and (status != "confirmed" or decision.audit)
+    row.priority = priority_of(row.reasons, decision, row.id)
+
+
+def _measure(row: ParticleRow, decision: Decision) -> None:
+    shape = decision.shape
+    row.covered = shape is None
+    row.shape = {} if shape is None else dict(shape.__dict__)
+    row.aspect_ratio = None if shape is None else shape.aspect_ratio
+    row.circularity = None if shape is None else shape.circularity
+    row.solidity = None if shape is None else shape.solidity
+    row.diameter_um = shape.equivalent_diameter if shape is not None and shape.unit == "µm" else None
+
+
+def priority_of(reasons: Sequence[str], decision: Decision, particle_id: str) -> float:
+    """What comes first in the queue: what calibrates, in an order that no confidence had a hand in; then what is doubtful."""
+    if "calibration_sample" in reasons:
+        return _SAMPLE_PRIORITY + share_of(particle_id)
+    if "random_audit" in reasons:
+        return _AUDIT_PRIORITY
+    return 1.0 - decision.confidence
+
+
+def share_of(particle_id: str) -> float:
+    """A number in [0, 1) that is the particle's own, for ever: draws by it do not change when they are repeated."""
+    return int.from_bytes(hashlib.sha256(f"sample {particle_id}".encode()).digest()[:8]) / 2**64
+
+
+def document_of(decision: Decision, ready: Ready) -> dict[str, Any]:
+    """A decision as it is kept."""
+    ranked = sorted(decision.probabilities.items(), key=lambda each: -each[1])
+    versions = decision.versions
+    return {
+        "label_id": decision.label_id,
+        "likeliest": ranked[0][0],
+        "outcome": decision.outcome,
+        "confidence": decision.confidence,
+        "label_set": list(decision.label_set),
+        "coverage": ready.lane.policy.set_coverage,
+        "probabilities": dict(ranked[:_PROBABILITIES_KEPT]),
+        "similarity": decision.similarity,
+        "agreement": decision.agreement,
+        "reasons": list(decision.reasons),
+        "audit": decision.audit,
+        "views": [{**verdict.__dict__, "quality_reasons": list(verdict.quality_reasons)} for verdict in decision.views],
+        "recommended_view": decision.recommended_view,
+        "nearest": [dict(each.__dict__) for each in decision.nearest],
+        "reviews_needed": decision.reviews_needed,
+        "model": ready.model,
+        "master_set": ready.master_set,
+        "encoder": versions.encoder,
+        "fusion": versions.fusion,
+        "classifier": versions.classifier,
+        "left_out": list(ready.left_out),
+    }
+
+
+def again(session: Session, row: ParticleRow, ready: Ready, *, actor: str, job_id: str | None = None) -> bool:
+    """Decide a particle from what is kept of its views; False when nothing is kept that this lane could use."""
+    seen = lanes.seen_of(session, [row.id]).get(row.id, [])
+    if not seen or any(len(view.raw) != ready.lane.encoder.raw_dim for view in seen):
+        return False
+    decide(session, row, ready, ready.decide(seen, row.id), actor=actor, job_id=job_id)
+    return True
+
+
+def unreadable(session: Session, row: ParticleRow, problem: Mapping[str, Any], *, job_id: str) -> None:
+    """Say of a stored particle that too few of its views can be read; a person has to look."""
+    row.status, row.reasons, row.in_queue, row.priority = "unreadable", ["unreadable"], True, 1.0
+    row.dropped = list(problem.get("errors", []))
+    row.version, row.updated_at, row.decided_in = row.version + 1, store.now(), job_id
+    session.flush()
+
+
+def erase(session: Session, row: ParticleRow) -> int:
+    """Delete a particle and promise that its pictures go; how many artifacts."""
+    keys = set()
+    for view in session.scalars(select(ViewRow).where(ViewRow.particle_id == row.id)):
+        keys |= {view.image_key, view.picture_key} - {None}
+    for key in sorted(str(key) for key in keys):
+        store.promise_erasure(session, key)
+    session.delete(row)
+    session.flush()
+    return len(keys)
+
+
+def annotate(session: Session, row: ParticleRow, *, note: str | None, tags: Sequence[str] | None) -> None:
+    """Change what people say of a particle."""
+    values: dict[str, Any] = {"version": row.version + 1, "updated_at": store.now()}
+    if note is not None:
+        values["note"] = note
+    if tags is not None:
+        values["tags"] = list(tags)
+    session.execute(update(ParticleRow).where(ParticleRow.id == row.id).values(**values))
+    session.refresh(row)

@@ -1,0 +1,262 @@
+"""Propose a better lane, and measure it against the one that decides now, on reviewed particles that neither has seen.
+
+Reviewed particles that were drawn at random judge, and by their id some of the others; the rest may become masters. Every
+change (masters, encoder fit, classifier, fusion) goes through the same door: build, measure, register, gate. Knows no queue and
+no HTTP.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+from sqlalchemy import select
+from sqlalchemy.orm import Session, undefer
+
+from genba_sem import labels, lanes, master_sets
+from genba_sem.classifier import CLASSIFIERS, label_indices, leave_out
+from genba_sem.encoders import HlgShape
+from genba_sem.labels import LabelBook
+from genba_sem.lane import Lane, SeenView
+from genba_sem.lanes import Ready, model_name
+from genba_sem.masters import MasterParticle, MasterSet
+from genba_sem.model import FUSIONS, KeptMaster, LaneParts
+from genba_sem.particles import share_of
+from genba_sem.settings import Settings
+from genba_sem.tables import ParticleRow, ReviewRow, ViewRow
+from genba_sem.views import Fusion, QualityMean
+from genba_shared.problems import Conflict
+from genba_shared.recipe import Gate, Registration, Run
+
+Rows = npt.NDArray[np.float32]
+
+_JUDGES: Final = 0.3  # share of reviewed particles that never become masters, besides those that were drawn at random
+_MOST_VIEWS: Final = 2000
+_LEAST_JUDGES: Final = 8
+WORSE_BY: Final = 0.0
+
+
+@dataclass(frozen=True)
+class Judge:
+    """A reviewed particle that was held back: its views and its label as labels are now; None for none of the labels."""
+
+    particle_id: str
+    views: Sequence[SeenView]
+    label_id: str | None
+
+
+@dataclass(frozen=True)
+class Stock:
+    """What a tenant has to build from, up to the job's clearance."""
+
+    tenant: str
+    clearance: int
+    master_set: int
+    masters: tuple[KeptMaster, ...]
+    reviewed: tuple[KeptMaster, ...]  # may become masters
+    judges: tuple[Judge, ...]
+    unlabelled: Rows  # (N, raw_dim) raw rows of views, masters and reviewed ones among them
+    shown: tuple[str, ...]  # (N,) whom each of them shows
+    book: LabelBook
+
+
+def stock(run: Run) -> Stock:
+    """Read it. Raises: TooFewMasters that names the labels."""
+    tenant, clearance = run.principal.tenant, int(run.principal.clearance)
+    with run.database.read() as session:
+        book = labels.book(session, tenant)
+        newest = master_sets.newest(session, tenant)
+        number = newest.number if newest else 0
+        rows = [row for row in master_sets.at(session, tenant, number) if row.clearance <= clearance]
+        made = lanes.from_rows(session, rows)
+        clear = {row.particle_id: row.clearance for row in rows}
+        moved = {row.particle_id: row.label_id for row in rows}
+        current = lanes.as_labels_are_now(made, book, clearance, moved=moved)
+        kept = tuple(KeptMaster(each, clear[each.particle_id]) for each in current)
+        held = Counter(each.particle.label_id for each in kept)
+        master_sets.enough(held, book, clearance=clearance, least=Settings(platform=run.platform).min_masters)
+        reviewed, judges = _reviewed(session, tenant, clearance, book, without=set(clear))
+        rows_seen, shown = _some_views(session, tenant, clearance)
+        return Stock(tenant, clearance, number, kept, reviewed, judges, rows_seen, shown, book)
+
+
+def _reviewed(
+    session: Session, tenant: str, clearance: int, book: LabelBook, *, without: set[str]
+) -> tuple[tuple[KeptMaster, ...], tuple[Judge, ...]]:
+    query = select(ParticleRow.id, ParticleRow.label_id, ParticleRow.clearance).where(
+        ParticleRow.tenant == tenant,
+        ParticleRow.clearance <= clearance,
+        ParticleRow.status == "reviewed",
+        ParticleRow.role == "sample",
+    )
+    rows = [row for row in session.execute(query.order_by(ParticleRow.id)) if row.id not in without]
+    seen = lanes.seen_of(session, [row.id for row in rows])
+    random = select(ReviewRow.particle_id).where(ReviewRow.tenant == tenant, ReviewRow.calibrates)
+    drawn = set(session.scalars(random))
+    kept, judges = [], []
+    for row in rows:
+        views = seen.get(row.id)
+        label = book.now(row.label_id) if row.label_id else None
+        if not views or (label is not None and label.status != "active"):
+            continue
+        if row.id in drawn or is_judge(row.id):
+            judges.append(Judge(row.id, views, label.id if label else None))
+        elif label is not None:
+            kept.append(KeptMaster(as_master(row.id, label.id, views), row.clearance))
+    return tuple(kept), tuple(judges)
+
+
+def is_judge(particle_id: str) -> bool:
+    """Whether a particle is held back to judge, by its id: the same answer at every refresh."""
+    return share_of(f"judge {particle_id}") < _JUDGES
+
+
+def as_master(particle_id: str, label_id: str, views: Sequence[SeenView]) -> MasterParticle:
+    """A particle that was seen, standing for a label."""
+    quality = np.array([view.quality.score for view in views], np.float32)
+    return MasterParticle(particle_id, label_id, np.stack([view.raw for view in views]), quality)
+
+
+def _some_views(session: Session, tenant: str, clearance: int) -> tuple[Rows, tuple[str, ...]]:
+    """Raw rows of the newest views, labelled or not, and whom each shows."""
+    query = (
+        select(ViewRow)
+        .join(ParticleRow, ParticleRow.id == ViewRow.particle_id)
+        .options(undefer(ViewRow.raw))
+        .where(ParticleRow.tenant == tenant, ParticleRow.clearance <= clearance, ViewRow.raw.is_not(None))
+        .order_by(ViewRow.particle_id.desc())
+        .limit(_MOST_VIEWS)
+    )
+    found = [(view.particle_id, np.frombuffer(view.raw or b"", np.float16)) for view in session.scalars(query)]
+    width = Counter(len(row) for _, row in found).most_common(1)[0][0] if found else 0
+    kept = [(particle, row) for particle, row in found if len(row) == width]
+    return np.array([row for _, row in kept], np.float32), tuple(particle for particle, _ in kept)
+
+
+# --- building -------------------------------------------------------------------------------------------------------
+
+
+def with_reviewed(held: Stock, *, most_per_label: int) -> tuple[KeptMaster, ...]:
+    """The masters, and of reviewed particles as many as fit under ``most_per_label``, oldest first."""
+    counts = Counter(each.particle.label_id for each in held.masters)
+    added = []
+    for each in held.reviewed:
+        if counts[each.particle.label_id] < most_per_label:
+            counts[each.particle.label_id] += 1
+            added.append(each)
+    return (*held.masters, *added)
+
+
+def best_classifier(encoder: HlgShape, fusion: Fusion, masters: Sequence[KeptMaster]) -> tuple[str, dict[str, float]]:
+    """The classifier that is right most often when each master is left out in turn; the simplest of equals. Also all scores."""
+    particles = [each.particle for each in masters]
+    rows = np.stack([fusion.fuse(encoder.embed(p.raw), p.quality).row for p in particles])
+    names = sorted({p.label_id for p in particles})
+    truth = label_indices([p.label_id for p in particles], names)
+    scores = {}
+    for kind in CLASSIFIERS:
+        left = leave_out(kind, rows, truth, len(names))
+        scores[kind] = float((left.logits.argmax(1) == left.labels).mean()) if len(left.labels) else 0.0
+    best = max(scores.values())
+    order = ("blend-v1", "prototypes-v1", "nearest-v1", "head-v1")
+    return next((kind for kind in order if scores.get(kind) == best), "blend-v1"), scores
+
+
+def parts_now(ready: Ready, held: Stock) -> LaneParts:
+    """What decides now, as parts that can be varied one at a time."""
+    encoder = ready.lane.encoder
+    if not isinstance(encoder, HlgShape):
+        raise Conflict("The lane's encoder brings its own weights: there is nothing to fit.")
+    fusion = FUSIONS.get(ready.lane.fusion.id, QualityMean)()
+    return LaneParts(encoder, held.masters, held.master_set, fusion, ready.lane.versions.classifier)
+
+
+def lane_of(parts: LaneParts) -> Lane:
+    """A lane that can be measured."""
+    kept = MasterSet(tuple(each.particle for each in parts.masters), str(parts.master_set))
+    return Lane(parts.encoder, kept, fusion=parts.fusion, classifier=parts.classifier)
+
+
+# --- measuring ------------------------------------------------------------------------------------------------------
+
+
+def measure(lane: Lane, judges: Sequence[Judge]) -> dict[str, float]:
+    """Accuracy, coverage of the label sets and share called unknown, on particles that the lane has not seen."""
+    right, covered, unknown, known = 0, 0, 0, 0
+    for judge in judges:
+        decision = lane.decide(judge.views)
+        unknown += decision.outcome == "unknown"
+        if judge.label_id is None:
+            continue
+        known += 1
+        likeliest = max(decision.probabilities, key=lambda each: decision.probabilities[each])
+        right += likeliest == judge.label_id
+        covered += judge.label_id in decision.label_set
+    return {
+        "reviewed_particles": float(known),
+        "reviewed_accuracy": right / known if known else float("nan"),
+        "reviewed_coverage": covered / known if known else float("nan"),
+        "unknown_share": unknown / len(judges) if judges else float("nan"),
+    }
+
+
+def left_out_accuracy(lane: Lane) -> float:
+    """How often a master is right about another, each left out in turn: what there is before anybody has reviewed."""
+    rows = np.stack([lane.fusion.fuse(lane.encoder.embed(p.raw), p.quality).row for p in lane.masters.particles])
+    truth = label_indices([p.label_id for p in lane.masters.particles], lane.labels)
+    left = leave_out(lane.versions.classifier, rows, truth, len(lane.labels))
+    return float((left.logits.argmax(1) == left.labels).mean()) if len(left.labels) else float("nan")
+
+
+def propose(
+    run: Run, held: Stock, parts: LaneParts, current: LaneParts, *, made_by: str, about: Mapping[str, Any]
+) -> Registration:
+    """Measure the proposed parts and what decides now on the same particles, and write the bundle.
+
+    The gates: no worse on reviewed particles that were held back. While fewer than eight have been reviewed, no worse when each
+    master is left out in turn.
+    """
+    judges = [judge for judge in held.judges if judge.particle_id not in _ids(parts) | _ids(current)]
+    known = [judge for judge in judges if judge.label_id is not None]
+    lane, now = lane_of(parts), lane_of(current)
+    metrics, theirs = measure(lane, judges), measure(now, judges)
+    enough = len(known) >= _LEAST_JUDGES
+    if not enough:
+        metrics["left_out_accuracy"], theirs["left_out_accuracy"] = left_out_accuracy(lane), left_out_accuracy(now)
+    deciding = "reviewed_accuracy" if enough else "left_out_accuracy"
+    metrics["accuracy_gain"] = metrics[deciding] - theirs[deciding]
+    model = model_name(held.tenant)
+    champion = run.champion(model)
+    champion_metrics = None
+    if champion is not None:
+        serving = lane_of(LaneParts.load(champion.folder))
+        champion_metrics = measure(serving, judges) | {"left_out_accuracy": left_out_accuracy(serving)}
+    finite = {name: value for name, value in metrics.items() if np.isfinite(value)}
+    bundle = parts.save(
+        run.workdir / "bundle",
+        {
+            "made_by": made_by,
+            "metrics": finite,
+            "compared_with": {k: v for k, v in theirs.items() if np.isfinite(v)},
+            **about,
+        },
+    )
+    gates = (Gate("accuracy_gain", at_least=-WORSE_BY), Gate(deciding, not_below_champion_by=WORSE_BY))
+    return Registration(
+        model, bundle, finite, data_hash=_data_hash(parts, judges), gates=gates, champion_metrics=champion_metrics
+    )
+
+
+def _ids(parts: LaneParts) -> set[str]:
+    return {each.particle.particle_id for each in parts.masters}
+
+
+def _data_hash(parts: LaneParts, judges: Sequence[Judge]) -> str:
+    said = [f"{each.particle.particle_id} {each.particle.label_id}" for each in parts.masters]
+    said += [f"{judge.particle_id} {judge.label_id}" for judge in judges]
+    return hashlib.sha256("\n".join(sorted(said)).encode()).hexdigest()[:32]

@@ -1,0 +1,216 @@
+"""The queue and what reviewers say. A word is only ever added; what the particle is held for follows from the latest of each reviewer.
+
+One reviewer settles most particles. At the boundary of two labels, and wherever reviewers have disagreed, as many as the settings
+ask for must agree. Particles that were drawn by their id, whatever their confidence, calibrate the lane. Knows no HTTP.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from sqlalchemy import ColumnElement, and_, cast, func, or_, select
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.orm import Session
+
+from genba_sem import labels, store
+from genba_sem.labels import LabelBook
+from genba_sem.tables import DecisionRow, ParticleRow, ReviewRow
+from genba_shared.ids import new_id
+from genba_shared.principal import Principal
+from genba_shared.problems import VersionConflict
+
+DRAWN: Final = frozenset({"random_audit", "calibration_sample"})  # whatever their confidence
+_CONTESTED: Final = frozenset({"boundary", "disagreement", "second_opinion"})
+_SECOND_PRIORITY: Final = 1.2
+
+
+@dataclass(frozen=True)
+class Said:
+    """A reviewer's word. ``label_id`` None: none of the labels fits."""
+
+    label_id: str | None
+    note: str = ""
+    seconds: float | None = None
+    bundle_id: str | None = None
+    source: str = "api"
+
+
+def say(
+    session: Session,
+    principal: Principal,
+    row: ParticleRow,
+    said: Said,
+    *,
+    book: LabelBook,
+    reviewers_needed: int,
+    expected: int | None = None,
+    reviewer: str | None = None,
+) -> ReviewRow:
+    """Add a word to a particle that is locked by the caller, and settle the particle or keep it in the queue.
+
+    Raises: VersionConflict; LabelNotActive for a label that it cannot be given.
+    """
+    if expected is not None and expected != row.version:
+        raise VersionConflict(
+            f"Particle {row.id} is at version {row.version}, not {expected}: somebody was quicker. Read it again.",
+            current_version=row.version,
+        )
+    label_id = None if said.label_id is None else labels.given(book, said.label_id, clearance=row.clearance).id
+    moment, reviewer = store.now(), reviewer or principal.subject
+    review = ReviewRow(
+        id=new_id("rev"), particle_id=row.id, tenant=row.tenant, reviewer=reviewer, label_id=label_id,
+        was_label_id=row.label_id, was_status=row.status, reasons=list(row.reasons), confidence=row.confidence,
+        decided_from={k: row.decision[k] for k in ("model", "master_set", "likeliest") if k in row.decision},
+        calibrates=bool(DRAWN & set(row.reasons)), note=said.note, seconds=said.seconds, bundle_id=said.bundle_id,
+        source=said.source, created_at=moment,
+    )  # fmt: skip
+    session.add(review)
+    session.flush()
+    _settle(session, row, reviewer, book, reviewers_needed=reviewers_needed)
+    return review
+
+
+def _settle(session: Session, row: ParticleRow, reviewer: str, book: LabelBook, *, reviewers_needed: int) -> None:
+    latest = latest_words(session, [row.id])[row.id]
+    votes = Counter(now_id(book, each.label_id) for each in latest.values())
+    (top, count), *rest = votes.most_common()
+    contested = bool(_CONTESTED & set(row.reasons)) or len(votes) > 1
+    needed = reviewers_needed if contested else 1
+    agreed = count >= needed and (not rest or rest[0][1] < count)
+    row.version, row.updated_at = row.version + 1, store.now()
+    if agreed:
+        row.status, row.label_id, row.decided_by, row.in_queue, row.priority = "reviewed", top, "review", False, 0.0
+    else:
+        added = "disagreement" if len(votes) > 1 else "second_opinion"
+        row.reasons = [*(each for each in row.reasons if each not in {"disagreement", "second_opinion"}), added]
+        row.in_queue, row.priority = True, _SECOND_PRIORITY
+    session.add(
+        DecisionRow(
+            id=new_id("dec"), particle_id=row.id, by="review", actor=reviewer, status=row.status,
+            label_id=top if agreed else now_id(book, latest[reviewer].label_id), confidence=None,
+            master_set=None, model="", document={"votes": {str(k): v for k, v in votes.items()}}, created_at=store.now(),
+        )
+    )  # fmt: skip
+    session.flush()
+
+
+def now_id(book: LabelBook, label_id: str | None) -> str | None:
+    """What a label id means now; None stays."""
+    label = None if label_id is None else book.now(label_id)
+    return label_id if label is None else label.id
+
+
+def latest_words(session: Session, particle_ids: Sequence[str]) -> dict[str, dict[str, ReviewRow]]:
+    """The latest word of each reviewer on each particle."""
+    found: dict[str, dict[str, ReviewRow]] = {each: {} for each in particle_ids}
+    query = select(ReviewRow).where(ReviewRow.particle_id.in_(particle_ids)).order_by(ReviewRow.id)
+    for review in session.scalars(query):
+        found[review.particle_id][review.reviewer] = review
+    return found
+
+
+def queue(
+    session: Session,
+    principal: Principal,
+    *,
+    reason: str | None,
+    batch: str | None,
+    label_ids: Sequence[str] | None,
+    without_reviewer: str | None,
+    after: tuple[float, str] | None,
+    limit: int,
+) -> Sequence[ParticleRow]:
+    """The particles that wait, most urgent first; one more than ``limit``, to tell whether there are more."""
+    where: list[ColumnElement[bool]] = [store.visible(ParticleRow, principal), ParticleRow.in_queue.is_(True)]
+    if batch is not None:
+        where.append(ParticleRow.batch == batch)
+    if label_ids is not None:
+        where.append(ParticleRow.label_id.in_(label_ids))
+    if reason is not None:
+        where.append(has_reason(session, reason))
+    if without_reviewer is not None:
+        mine = select(ReviewRow.particle_id).where(ReviewRow.reviewer == without_reviewer)
+        where.append(ParticleRow.id.not_in(mine))
+    if after is not None:
+        below, same = ParticleRow.priority < after[0], ParticleRow.priority == after[0]
+        where.append(or_(below, and_(same, ParticleRow.id > after[1])))
+    order = (ParticleRow.priority.desc(), ParticleRow.id)
+    return session.scalars(select(ParticleRow).where(*where).order_by(*order).limit(limit + 1)).all()
+
+
+def has_reason(session: Session, reason: str) -> ColumnElement[bool]:
+    """Whether a reason is among a particle's, in either database."""
+    if session.get_bind().dialect.name == "postgresql":
+        return cast(ParticleRow.reasons, JSONB).contains([reason])
+    each = func.json_each(ParticleRow.reasons).table_valued("value")
+    return select(1).select_from(each).where(each.c.value == reason).exists()
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How the queue stands and how reviewing goes."""
+
+    waiting: int
+    by_reason: Mapping[str, int]
+    reviewed: int
+    confirmed: int
+    decisions: int
+    particles_per_decision: float | None
+    median_seconds: float | None
+    audits: int
+    audits_wrong: int
+
+
+def progress(session: Session, principal: Principal, book: LabelBook) -> Progress:
+    """Over all that the caller may see. A bundle that was confirmed is one decision, whatever it holds."""
+    visible = store.visible(ParticleRow, principal)
+    reasons: Counter[str] = Counter()
+    waiting = 0
+    for row in session.execute(select(ParticleRow.reasons).where(visible, ParticleRow.in_queue)):
+        waiting += 1
+        reasons.update(row.reasons)
+    statuses = select(ParticleRow.status, func.count()).where(visible, ParticleRow.role == "sample")
+    counts = {status: count for status, count in session.execute(statuses.group_by(ParticleRow.status))}  # noqa: C416
+    said = select(ReviewRow).join(ParticleRow, ParticleRow.id == ReviewRow.particle_id).where(visible)
+    words = session.scalars(said.order_by(ReviewRow.id)).all()
+    units = {each.bundle_id or each.id for each in words}
+    seconds = sorted({each.bundle_id or each.id: each.seconds for each in words if each.seconds is not None}.values())
+    audited = [each for each in words if "random_audit" in each.reasons]
+    wrong = [each for each in audited if now_id(book, each.label_id) != now_id(book, each.was_label_id)]
+    return Progress(
+        waiting=waiting,
+        by_reason=dict(reasons),
+        reviewed=counts.get("reviewed", 0),
+        confirmed=counts.get("confirmed", 0),
+        decisions=len(units),
+        particles_per_decision=len(words) / len(units) if units else None,
+        median_seconds=seconds[len(seconds) // 2] if seconds else None,
+        audits=len(audited),
+        audits_wrong=len(wrong),
+    )
+
+
+def lock(session: Session, principal: Principal, particle_ids: Iterable[str]) -> list[ParticleRow]:
+    """Particles in the order of their ids, held for a change; those that the caller may not see are left out."""
+    wanted = sorted(set(particle_ids))
+    rows: list[ParticleRow] = []
+    for start in range(0, len(wanted), 500):
+        part = wanted[start : start + 500]
+        query = select(ParticleRow).where(ParticleRow.id.in_(part), store.visible(ParticleRow, principal))
+        rows += session.scalars(query.order_by(ParticleRow.id).with_for_update()).all()
+    return rows
+
+
+def enqueue(row: ParticleRow, reason: str, *, priority: float) -> None:
+    """Put a particle into the queue for a reason; what it is held for stays until somebody says otherwise."""
+    row.reasons = [*(each for each in row.reasons if each != reason), reason]
+    row.in_queue, row.priority = True, max(row.priority, priority)
+    row.version, row.updated_at = row.version + 1, store.now()
+
+
+def document(row: Any) -> dict[str, Any]:
+    """A review for an audit entry."""
+    return {"review": row.id, "label": row.label_id, "source": row.source}

@@ -1,0 +1,197 @@
+"""The door that does long work: ``RECIPES``. A worker resolves it by name; nothing here knows of queues, leases or HTTP.
+
+``sem.classify`` decides batches. ``sem.refresh``, ``sem.encoder``, ``sem.head`` and ``sem.fusion`` propose a lane: encoder fit, masters,
+fusion and classifier in one bundle, which becomes champion if it is no worse on reviewed particles that it has not seen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, StringConstraints, model_validator
+from sqlalchemy import ColumnElement
+
+from genba_sem import classifying, refining, store
+from genba_sem.classifying import Work
+from genba_sem.encoders import HlgShape
+from genba_sem.lanes import Lanes
+from genba_sem.model import LaneParts, describer
+from genba_sem.refining import Stock
+from genba_sem.schemas_particles import Batch
+from genba_sem.service import ARTIFACTS
+from genba_sem.settings import Settings
+from genba_sem.tables import ParticleRow
+from genba_sem.wire import ClearanceLabel, RecordId
+from genba_shared.problems import Conflict
+from genba_shared.recipe import Params, Recipe, Result, Run
+
+Folder = Annotated[str, StringConstraints(min_length=1, max_length=400, pattern=r"^[^\x00]+$")]
+
+
+class ClassifyParams(Params):
+    """What to classify: what waits in a batch, or particles by their ids, or a folder that becomes a batch first."""
+
+    batch: Batch | None = None
+    particle_ids: Annotated[list[RecordId], Field(max_length=10_000)] = Field(default_factory=list)
+    folder: Folder | None = Field(None, description="Below the folder that the installation lets jobs read.")
+    clearance: ClearanceLabel | None = Field(None, description="Of the particles of a folder.")
+    decide: Literal["waiting", "again"] = Field(
+        "waiting", description="again: also what has a decision; reviewed particles keep their label."
+    )
+
+    @model_validator(mode="after")
+    def _selects(self) -> ClassifyParams:
+        if self.batch is None and not self.particle_ids:
+            raise ValueError("give batch or particle_ids")
+        if self.folder is not None and self.batch is None:
+            raise ValueError("a folder becomes a batch: name it")
+        return self
+
+
+def classify(params: ClassifyParams, run: Run) -> Result:
+    """Bring in a folder if one is named, then decide. Every particle is on record at once; a resumed job goes on where it stopped."""
+    with work_of(run) as work:
+        brought = 0
+        if params.folder is not None and params.batch is not None:
+            clearance = store.label_for(run.principal, params.clearance)
+            brought = classifying.bring_in(work, params.folder, params.batch, int(clearance))
+        where: list[ColumnElement[bool]] = []
+        if params.batch is not None:
+            where.append(ParticleRow.batch == params.batch)
+        if params.particle_ids:
+            where.append(ParticleRow.id.in_(params.particle_ids))
+        again = ("confirmed", "needs_review", "unknown", "reviewed", "unreadable")
+        statuses = ("waiting", *(again if params.decide == "again" else ()))
+        found = classifying.classify(work, *where, statuses=statuses)
+    value = {"batch": params.batch, "brought_in": brought, "by_status": dict(found)}
+    return Result(
+        value=value, metrics={"decided": float(sum(found.values())), **{k: float(v) for k, v in found.items()}}
+    )
+
+
+class RefreshParams(Params):
+    """How to refresh the lane."""
+
+    reviewed: Literal["become_masters", "only_judge"] = Field(
+        "become_masters",
+        description="Half of the reviewed particles may join the masters; the other half always judges.",
+    )
+    most_per_label: Annotated[int, Field(ge=1, le=1000)] = 30
+
+
+def refresh(params: RefreshParams, run: Run) -> Result:
+    """Masters with what reviewers added, encoder fit to all views, best classifier: one new lane, if it is no worse."""
+    with work_of(run) as work:
+        held = refining.stock(run)
+        now = refining.parts_now(work.lanes.ready(held.tenant, held.clearance), held)
+        masters = held.masters
+        if params.reviewed == "become_masters":
+            masters = refining.with_reviewed(held, most_per_label=params.most_per_label)
+        run.progress(0.2, f"{len(masters)} masters, {len(held.judges)} held back")
+        encoder = _fitted(held)
+        classifier, scores = refining.best_classifier(encoder, now.fusion, masters)
+        run.progress(0.7, f"classifier {classifier}")
+        parts = replace(now, encoder=encoder, masters=masters, classifier=classifier)
+        return _proposed(run, held, parts, now, made_by="sem.refresh", about={"left_out_by_classifier": scores})
+
+
+class EncoderParams(Params):
+    """How to fit the encoder anew."""
+
+
+def encoder(params: EncoderParams, run: Run) -> Result:
+    """Fit the encoder to the lab's newest views, labelled or not; masters and classifier stay."""
+    del params
+    with work_of(run) as work:
+        held = refining.stock(run)
+        now = refining.parts_now(work.lanes.ready(held.tenant, held.clearance), held)
+        fitted = _fitted(held)
+        return _proposed(
+            run, held, replace(now, encoder=fitted), now, made_by="sem.encoder", about={"views": len(held.unlabelled)}
+        )
+
+
+class HeadParams(Params):
+    """Which classifier to propose."""
+
+    classifier: Literal["best", "prototypes-v1", "nearest-v1", "head-v1", "blend-v1"] = "best"
+
+
+def head(params: HeadParams, run: Run) -> Result:
+    """Propose a classifier; encoder and masters stay. ``best``: the one that is right most often with masters left out."""
+    with work_of(run) as work:
+        held = refining.stock(run)
+        now = refining.parts_now(work.lanes.ready(held.tenant, held.clearance), held)
+        best, scores = refining.best_classifier(now.encoder, now.fusion, held.masters)
+        chosen = best if params.classifier == "best" else params.classifier
+        parts = replace(now, classifier=chosen)
+        return _proposed(run, held, parts, now, made_by="sem.head", about={"left_out_by_classifier": scores})
+
+
+def _fitted(held: Stock) -> HlgShape:
+    rows = held.unlabelled
+    if len(rows) < 8:
+        raise Conflict(f"There are {len(rows)} views to fit the encoder to; 8 are needed.")
+    return HlgShape.fit(rows, held.shown)
+
+
+def _proposed(
+    run: Run, held: Stock, parts: LaneParts, now: LaneParts, *, made_by: str, about: dict[str, Any]
+) -> Result:
+    registration = refining.propose(run, held, parts, now, made_by=made_by, about=about)
+    value = {
+        "model": registration.model,
+        "masters": len(parts.masters),
+        "encoder": parts.encoder.id,
+        "classifier": parts.classifier,
+        "fusion": parts.fusion.id,
+        "judged_by": int(registration.metrics.get("reviewed_particles", 0)),
+        **about,
+    }
+    return Result(value=value, metrics=dict(registration.metrics), register=registration)
+
+
+@contextmanager
+def work_of(run: Run) -> Iterator[Work]:
+    """What a job of this service needs."""
+    settings = Settings(platform=run.platform)
+    lanes = Lanes(run.database, run.artifacts, settings)
+    try:
+        yield Work(run, settings, run.database, run.artifacts.below(ARTIFACTS), lanes, describer())
+    finally:
+        lanes.close()
+
+
+RECIPES: dict[str, Recipe[Any]] = {
+    recipe.name: recipe
+    for recipe in (
+        Recipe(
+            "sem.classify",
+            ClassifyParams,
+            classify,
+            summary="Classify a batch of particles.",
+            scope="sem:write",
+            time_limit_s=48 * 3600.0,
+        ),
+        Recipe(
+            "sem.refresh",
+            RefreshParams,
+            refresh,
+            summary="Renew the lane: masters with reviewed particles, encoder fit, best classifier.",
+            scope="sem:write",
+            max_running=1,
+        ),
+        Recipe(
+            "sem.encoder",
+            EncoderParams,
+            encoder,
+            summary="Fit the encoder to the lab's own views.",
+            scope="sem:write",
+            max_running=1,
+        ),
+        Recipe("sem.head", HeadParams, head, summary="Choose the classifier.", scope="sem:write", max_running=1),
+    )
+}

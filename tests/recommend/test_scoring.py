@@ -1,0 +1,75 @@
+"""What is measured is what is served; cold start and the dial for coverage ask and give what they say."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from tests.recommend.taste_world import world
+
+from genba_recommend.cold_start import new_items, new_users, release_prior
+from genba_recommend.dataset import Catalogue, Dataset, Interactions, Item, Split, User, split_by_time
+from genba_recommend.metrics import questions
+from genba_recommend.scoring import judge, with_discovery, with_prior
+
+
+def split() -> Split:
+    items = tuple(Item(f"i{row}") for row in range(4))
+    users = tuple(User(f"u{row}") for row in range(3))
+    data = Dataset(Catalogue(items), users, Interactions.of([0, 1, 0, 2, 1, 0], [0, 1, 1, 0, 3, 3], range(6)))
+    return split_by_time(data, newest=0.5)
+
+
+def test_a_user_without_history_is_asked_among_what_is_known() -> None:
+    asked = new_users(split())
+    assert asked.users.tolist() == [2]
+    assert asked.relevant.tolist() == [0]
+    assert asked.candidates.tolist() == [True, True, False, False]
+
+
+def test_an_item_never_seen_is_asked_of_users_with_history_and_only_against_its_like() -> None:
+    asked = new_items(split())
+    assert asked.users.tolist() == [0, 1]
+    assert asked.relevant.tolist() == [3, 3]
+    assert asked.candidates.tolist() == [False, False, False, True]
+
+
+def test_discovery_gives_the_last_places_away_and_pushes_the_rest_down() -> None:
+    lists, others = np.array([[0, 1, 2, 3, 4]]), np.array([[1, 7, 3, 8, -1]])
+    assert with_discovery(lists, others, n_places=0, k=3).tolist() == [[0, 1, 2, 3, 4]]
+    assert with_discovery(lists, others, n_places=1, k=3).tolist() == [[0, 1, 7, 2, 3]]
+    assert with_discovery(lists, others, n_places=2, k=4).tolist() == [[0, 1, 7, 3, 2]]
+    with pytest.raises(ValueError, match="4 of 3 places"):
+        with_discovery(lists, others, n_places=4, k=3)
+
+
+def test_a_short_list_stays_short_when_places_are_given_away() -> None:
+    short, others = np.array([[0, -1, -1]]), np.array([[5, -1, -1]])
+    assert with_discovery(short, others, n_places=1, k=2).tolist() == [[0, 5, -1]]
+
+
+def test_the_first_model_is_compared_with_every_other_over_the_same_users() -> None:
+    asked = questions(split_by_time(world()))
+    scores = np.random.default_rng(0).random((80, 60))
+    right = np.zeros((80, 60))
+    right[np.repeat(asked.users, asked.n_relevant), asked.relevant] = 1.0
+    judged = judge({"oracle": lambda users: right[users], "random": lambda users: scores[users]}, asked)
+    assert judged.summary()["oracle"]["ndcg_at_10"] == pytest.approx(1.0)
+    assert judged.against["random"].p < 0.001
+    assert judged.against["random"].low > 0.3
+
+
+def test_the_prior_shifts_every_user_alike() -> None:
+    score = with_prior(lambda users: np.ones((len(users), 3), np.float32), np.array([0.0, -1, -2], np.float32), 0.5)
+    assert score(np.arange(2)).tolist() == [[1.0, 0.5, 0.0]] * 2
+
+
+def test_an_untouched_item_is_expected_to_do_as_those_of_its_age_did() -> None:
+    day_s = 86_400.0
+    fresh = [Item(f"f{row}", published_at_s=60 * day_s) for row in range(5)]
+    old = [Item(f"o{row}", published_at_s=-5_000 * day_s) for row in range(5)]
+    now = [Item("new", published_at_s=115 * day_s), Item("classic", published_at_s=-5_000 * day_s), Item("unknown")]
+    events = Interactions.of([0] * 13, [5, *range(5), *range(5), 6, 6], [0.0, *np.linspace(70, 130, 12) * day_s])
+    data = Dataset(Catalogue((*fresh, *old, *now)), (User("u"),), events)
+    new, classic, unknown = release_prior(data)[-3:]
+    assert new > classic + 0.5
+    assert np.isfinite(unknown)

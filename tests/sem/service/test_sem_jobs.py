@@ -1,0 +1,259 @@
+"""Batches as jobs, by the real runner: whatever happens to the worker, every particle is decided, and once."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import func, select
+from tests.sem.service.pictures import KINDS, picture, views
+
+from genba_sem import refining
+from genba_sem.settings import Settings
+from genba_sem.tables import DecisionRow, ParticleRow
+from genba_training.recipes import load
+from genba_training.runner import Runner
+from genba_training.settings import Settings as TrainingSettings
+
+Service = Any  # of conftest, which tests cannot import
+
+SOURCES = ("genba_sem.training:RECIPES",)
+LEASE_S = 3.0
+WORKER = """
+import sys
+from pathlib import Path
+from genba_shared.artifacts import Artifacts
+from genba_shared.db import Database
+from genba_shared.jobs import Jobs
+from genba_shared.settings import Platform
+from genba_training.recipes import load
+from genba_training.runner import Runner
+from genba_training.settings import Settings
+
+home, url, job_id, lease_s = sys.argv[1:]
+platform = Platform(home=Path(home), database_url=url)
+settings = Settings(platform=platform, recipes=("genba_sem.training:RECIPES",), lease_s=float(lease_s), heartbeat_s=0.3)
+artifacts = Artifacts(platform.artifacts_url)
+jobs = Jobs(Database(url))
+Runner(jobs=jobs, recipes=load(settings.recipes), artifacts=artifacts, settings=settings, owner="doomed").run(job_id)
+"""
+
+
+@pytest.fixture
+def work(service: Service, settings: Settings) -> Callable[[str], str]:
+    """Run one job to its end; its status."""
+    return worker(service, settings)
+
+
+def worker(service: Service, settings: Settings) -> Callable[[str], str]:
+    runner = Runner(
+        jobs=service.sem.jobs,
+        recipes=load(SOURCES),
+        artifacts=service.sem.registry_artifacts,
+        settings=TrainingSettings(platform=settings.platform, recipes=SOURCES, lease_s=LEASE_S, heartbeat_s=0.3),
+        owner="worker-1",
+    )
+
+    def work(job_id: str) -> str:
+        runner.run(job_id)
+        return str(service.sem.jobs.peek(job_id).status)
+
+    return work
+
+
+def classify(service: Service, batch: str, *, key: str = "k-1") -> str:
+    """Submit the batch's job; its id."""
+    headers = service.headers() | {"idempotency-key": key}
+    answer = service.client.post(f"/v1/sem/batches/{batch}/classify", headers=headers)
+    assert answer.status_code == 202, answer.text
+    return str(answer.json()["id"])
+
+
+def decisions(service: Service, batch: str) -> Counter[str]:
+    """How many decisions each particle of the batch has, by its name."""
+    with service.sem.database.read() as session:
+        query = select(ParticleRow.name, func.count(DecisionRow.id)).outerjoin(DecisionRow)
+        query = query.where(ParticleRow.batch == batch).group_by(ParticleRow.name)
+        return Counter(dict(session.execute(query).all()))
+
+
+def test_a_batch_is_stored_first_and_classified_by_a_job(service: Service, work: Callable[[str], str]) -> None:
+    labels = service.lab(masters=2)
+    for k, kind in enumerate(KINDS):
+        waiting = service.particle(views(kind, seed=40 + k), batch="b-1", name=kind, decide="later", pixel_size_nm="12")
+        assert waiting["status"] == "waiting"
+    service.particle([("a.png", b"nonsense")], batch="b-1", name="broken", decide="later")
+    job = classify(service, "b-1")
+    assert work(job) == "succeeded"
+    items = service.get("/v1/sem/particles", params={"batch": "b-1"}).json()["items"]
+    found = {item["name"]: item for item in items}
+    assert {kind: found[kind]["label"]["id"] for kind in KINDS} == labels
+    assert found["disc"]["diameter_um"] > 0  # the sender's pixel size was remembered
+    assert found["broken"]["status"] == "unreadable"
+    assert found["broken"]["in_queue"]
+    whole = service.get(f"/v1/sem/particles/{found['broken']['id']}").json()
+    assert "no TIFF" in whole["dropped"][0]["detail"]
+    result = service.sem.jobs.peek(job).result["value"]
+    assert sum(result["by_status"].values()) == 4
+    assert result["by_status"]["unreadable"] == 1
+    [batch] = service.get("/v1/sem/batches").json()
+    assert (batch["batch"], batch["particles"]) == ("b-1", 4)
+
+
+def test_a_batch_without_masters_fails_with_the_labels_and_loses_nothing(
+    service: Service, work: Callable[[str], str]
+) -> None:
+    service.label("Needle")
+    service.particle(views("disc", seed=1), batch="b-1", name="p", decide="later")
+    job = classify(service, "b-1")
+    assert work(job) == "failed"
+    assert service.sem.jobs.peek(job).error["labels"][0]["name"] == "Needle"
+    assert service.get("/v1/sem/particles", params={"status": "waiting"}).json()["items"][0]["name"] == "p"
+
+
+def test_a_worker_killed_twice_in_the_middle_of_a_batch_loses_no_particle_and_doubles_none(
+    service: Service, settings: Settings, work: Callable[[str], str]
+) -> None:
+    service.lab(masters=2, kinds=("disc", "needle"))
+    count = 14
+    for k in range(count):
+        service.particle(views("disc", seed=k), batch="b-1", name=f"p-{k}", decide="later")
+    job = classify(service, "b-1")
+    url = settings.platform.database_url
+    argv = [sys.executable, "-c", WORKER, str(settings.platform.home), url, job, str(LEASE_S)]
+    seen = 0
+    for _ in range(2):
+        until(lambda: free(service, job))
+        with subprocess.Popen(argv, env={**os.environ, "OMP_NUM_THREADS": "1"}) as process:
+            until(lambda seen=seen: sum(decisions(service, "b-1").values()) >= seen + 2)  # type: ignore[misc]
+            process.kill()
+        seen = sum(decisions(service, "b-1").values())
+        assert seen < count
+    until(lambda: free(service, job))
+    assert work(job) == "succeeded"
+    assert decisions(service, "b-1") == {f"p-{k}": 1 for k in range(count)}
+    assert sum(service.sem.jobs.peek(job).result["value"]["by_status"].values()) == count
+    assert service.sem.jobs.peek(job).attempt == 3
+
+
+def free(service: Service, job_id: str) -> bool:
+    """Whether nobody's lease keeps the job."""
+    job = service.sem.jobs.peek(job_id)
+    return bool(job.lease_expires_at is None or job.lease_expires_at.timestamp() < time.time() - 0.2)
+
+
+def until(look: Callable[[], bool], *, within_s: float = 120.0) -> None:
+    deadline = time.monotonic() + within_s
+    while not look():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def submit(service: Service, recipe: str, **params: Any) -> str:
+    """Submit a job as svc-training would; its id."""
+    job = service.sem.jobs.submit(recipe, params, principal=_engineer(), idempotency_key=None)
+    return str(job.id)
+
+
+def reviewed(service: Service, labels: dict[str, str], *, each: int) -> None:
+    """Particles of every kind, reviewed as what they are."""
+    for kind, label_id in labels.items():
+        for seed in range(each):
+            found = service.particle(views(kind, seed=700 + seed))
+            body = {"particle_id": found["id"], "label_id": label_id}
+            assert service.post("/v1/sem/reviews", body, version="*").status_code == 201
+
+
+def test_a_refresh_learns_from_reviews_and_becomes_champion_only_if_it_is_no_worse(
+    service: Service, work: Callable[[str], str]
+) -> None:
+    labels = service.lab(masters=2)
+    reviewed(service, labels, each=8)
+    job = submit(service, "sem.refresh")
+    assert work(job) == "succeeded", service.sem.jobs.peek(job).error
+    result = service.sem.jobs.peek(job).result
+    assert result["value"]["masters"] > 6
+    assert result["value"]["judged_by"] >= 8
+    assert result["metrics"]["accuracy_gain"] >= 0
+    service.sem.lanes.refresh("default")
+    found = service.particle(views("needle", seed=900))
+    assert found["decided_from"]["model"] == "sem.lane 1"
+    assert found["label"]["id"] == labels["needle"]
+    renamed = service.put(f"/v1/sem/labels/{labels['needle']}", {"name": {"en": "Rod"}}, version=1)
+    assert renamed.status_code == 200
+    again = service.get(f"/v1/sem/particles/{found['id']}").json()
+    assert (again["label"]["name"]["en"], again["decided_from"]["model"]) == ("Rod", "sem.lane 1")
+    merge = service.post(
+        f"/v1/sem/labels/{labels['disc']}/merge", {"into": labels["square"], "reason": "x y z"}, version=1
+    )
+    assert merge.status_code == 200
+    after = service.particle(views("disc", seed=901))
+    assert after["label"]["id"] == labels["square"]  # the champion's masters of a merged label stand for its successor
+    assert after["decided_from"]["model"] == "sem.lane 1"
+
+
+def test_a_proposal_that_learnt_from_a_careless_reviewer_is_registered_and_does_not_serve(
+    sqlite_service: Service,
+) -> None:
+    service = sqlite_service
+    work = worker(service, service.sem.settings)
+    labels = service.lab(masters=2)
+    wrong = dict(zip(labels.values(), [*list(labels.values())[1:], labels["disc"]], strict=True))
+    for kind, label_id in labels.items():
+        for seed in range(10):
+            found = service.particle(views(kind, seed=700 + seed))
+            drawn = "calibration_sample" in {reason["code"] for reason in found["reasons"]}
+            judges = drawn or refining.is_judge(found["id"])
+            body = {"particle_id": found["id"], "label_id": label_id if judges else wrong[label_id]}
+            assert service.post("/v1/sem/reviews", body, version="*").status_code == 201
+    job = submit(service, "sem.refresh")
+    assert work(job) == "succeeded", service.sem.jobs.peek(job).error
+    assert service.sem.jobs.peek(job).result["metrics"]["accuracy_gain"] < 0
+    service.sem.lanes.refresh("default")
+    assert service.get("/v1/sem/lane").json()["model"] == "masters"
+
+
+def test_a_folder_becomes_a_batch_once_by_subfolders_or_by_a_manifest(
+    sqlite_service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service = sqlite_service
+    monkeypatch.setenv("GENBA_SEM_IMPORT_DIR", str(tmp_path / "share"))
+    service.lab(masters=2)
+    plain, listed = tmp_path / "share" / "run-1", tmp_path / "share" / "run-2"
+    for kind in KINDS:
+        for k, content in enumerate(views(kind, seed=45)):
+            (plain / kind).mkdir(parents=True, exist_ok=True)
+            (plain / kind / f"{k}.png").write_bytes(content)
+    listed.mkdir()
+    (listed / "x.png").write_bytes(picture("disc", seed=5))
+    (listed / "manifest.csv").write_text("name,views,lot,tags\nX-1,x.png,L9,割れ\n", encoding="utf-8")
+    work = worker(service, service.sem.settings)
+
+    def run(folder: str, batch: str) -> Any:
+        principal = service.sem.jobs  # submitted as the training service would
+        job = principal.submit(
+            "sem.classify", {"batch": batch, "folder": folder}, principal=_engineer(), idempotency_key=None
+        )
+        work(job.id)
+        return service.sem.jobs.peek(job.id)
+
+    assert run("run-1", "r1").result["value"]["brought_in"] == 3
+    assert run("run-1", "r1").result["value"]["brought_in"] == 0
+    assert run("run-2", "r2").result["value"]["brought_in"] == 1
+    [item] = service.get("/v1/sem/particles", params={"batch": "r2"}).json()["items"]
+    assert (item["name"], item["lot"], item["tags"]) == ("X-1", "L9", ["割れ"])
+    outside = run("../..", "r3")
+    assert (outside.status, outside.error["errors"][0]["field"]) == ("failed", "folder")
+
+
+def _engineer() -> Any:
+    from genba_shared.principal import Clearance, Principal, scopes_of
+
+    return Principal("key_test", ("engineer",), scopes_of(["engineer"]), Clearance.INTERNAL)
