@@ -118,6 +118,8 @@ def run(folder: Path, options: argparse.Namespace) -> None:
         f"asked: {len(asked)} users, {asked.n_relevant.sum()} relevant films, {asked.candidates.sum()} candidates\n",
         flush=True,
     )
+    hindsight = everybody(np.bincount(asked.relevant, minlength=len(dataset.catalogue)).astype(np.float32))
+    print(f"popularity in the test itself, which nobody can know: NDCG@10 {ndcg(hindsight, asked):.4f}\n", flush=True)
     wanted = [part for part in options.only.split(",") if part]
     labels = [label for label in ENTRIES if not wanted or label.startswith(tuple(wanted))]
     tasks = [(label, seed) for label in labels for seed in range(options.seeds if ENTRIES[label].seeded else 1)]

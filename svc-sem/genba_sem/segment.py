@@ -189,22 +189,27 @@ def _refined(pixels: Pixels, small: Mask) -> Mask:
     picture = cv2.GaussianBlur(cv2.resize(pixels, size, interpolation=cv2.INTER_AREA), (0, 0), 1.0)
     rough = cv2.resize(small.astype(np.float32), size, interpolation=cv2.INTER_LINEAR) > 0.5
     band_px = 2 * max(2, round(max(size) / max(small.shape)))
+    refined = rough
+    for reach_px in (band_px, max(2, band_px // 2)):  # the second look starts from a better outline: thin parts need it
+        refined = _at_half_height(picture, refined, reach_px)
+    if not 0.5 < refined.sum() / max(1, rough.sum()) < 1.6:
+        refined = rough
+    return np.asarray(cv2.resize(refined.astype(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST) > 0)
+
+
+def _at_half_height(picture: Pixels, rough: Mask, band_px: int) -> Mask:
+    """The outline where the grey is halfway between the local means inside and outside, within a band around the rough one."""
     kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * band_px + 1,) * 2)
     wide, core = cv2.dilate(rough.astype(np.uint8), kernel) > 0, cv2.erode(rough.astype(np.uint8), kernel) > 0
     inner, outer = rough & ~core, wide & ~rough
-    if not inner.any() or not outer.any() or not core.any():
-        refined = rough
-    else:
-        reach = (4 * band_px + 1,) * 2  # local means, so that shading along the outline does not bend it
-        inside = _local_mean(picture, inner, reach)
-        outside = _local_mean(picture, outer, reach)
-        near_inside = np.abs(picture - inside) < np.abs(picture - outside)
-        clear = np.abs(inside - outside) > 0.04
-        refined = core | np.where(clear, wide & ~core & near_inside, rough)
-        refined = _piece(refined, None) if refined.any() else rough
-        if not 0.6 < refined.sum() / max(1, rough.sum()) < 1.6:
-            refined = rough
-    return np.asarray(cv2.resize(refined.astype(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST) > 0)
+    if not inner.any() or not outer.any():
+        return rough
+    reach = (4 * band_px + 1,) * 2  # local means, so that shading along the outline does not bend it
+    inside, outside = _local_mean(picture, inner, reach), _local_mean(picture, outer, reach)
+    near_inside = np.abs(picture - inside) < np.abs(picture - outside)
+    clear = np.abs(inside - outside) > 0.04
+    refined = _piece(core | np.where(clear, wide & ~core & near_inside, rough), None)
+    return refined if refined.any() else rough
 
 
 def _local_mean(picture: Pixels, where: Mask, reach: tuple[int, int]) -> Pixels:

@@ -33,7 +33,7 @@ POINT = [0.3, -0.1, 0.2, 0.9, -0.4, 0.8, 0.1, -0.7]
 
 @dataclass(eq=False)
 class Load(threading.Thread):
-    """Asks the service the same question without a pause and keeps every answer."""
+    """Asks the service the same question thirty times a second and keeps every answer."""
 
     url: str
     headers: dict[str, str]
@@ -45,7 +45,7 @@ class Load(threading.Thread):
 
     def run(self) -> None:
         with httpx.Client(base_url=self.url, headers=self.headers, trust_env=False, timeout=30) as http:
-            while not self.over.wait(0.01):
+            while not self.over.wait(0.03):
                 answer = http.post("/v1/points/predict", json={"point": POINT})
                 self.answers.append((answer.status_code, answer.json()))
 
