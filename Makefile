@@ -52,6 +52,8 @@ bench-speed: .venv/.base ## 60 s of 480p, decode to stored report
 	@$(PY) benchmarks/sop_speed.py
 bench-order: .venv/.base ## order and missing steps on CaptainCook4D's annotations
 	@$(PY) benchmarks/sop_order.py
+bench-gate: .venv/.base ## the language model's gate: quality on other sources, disguises, speed
+	@$(PY) -m benchmarks.gate_quality --most 300 --disguises; OMP_NUM_THREADS=1 $(PY) benchmarks/gate_speed.py --no-model
 bench-recommend: .venv/.bench ## the recommender against its peers on film ratings (FOLDERS= of MovieLens)
 	@$(PY) -m benchmarks.recommend_quality $(FOLDERS)
 bench-sem: .venv/.base ## particles: encoders, fusion, unknowns, abstaining, few labels, sizes
@@ -76,4 +78,4 @@ lock: .venv/.test ## write constraints.txt anew
 clean: ## remove the virtual environment and caches; data in .genba stays
 	@rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
-.PHONY: dashboards docs help setup setup-test demo up test distributed-test savedmodel-test lint format types imports check bench-alignment bench-deviations bench-manner bench-speed bench-order bench-recommend bench-sem bench-gateway bench-audit lock clean chaos bench-jobs-chaos bench-recommend-serving
+.PHONY: dashboards docs help setup setup-test demo up test distributed-test savedmodel-test lint format types imports check bench-alignment bench-deviations bench-manner bench-speed bench-order bench-recommend bench-sem bench-gateway bench-audit lock clean chaos bench-jobs-chaos bench-recommend-serving bench-gate

@@ -53,7 +53,7 @@ def kana_of_romaji(text: str) -> str | None:
     kana = [_word(word) for word in words]
     whole = sum(each is not None for each in kana)
     function_words = sum(word in _FUNCTION_WORDS for word in words)
-    if whole < 0.8 * len(words) or function_words < max(1, len(words) // 6):
+    if whole < 0.8 * len(words) or function_words < max(1, len(words) // 8):
         return None
     return "".join(each if each is not None else word for each, word in zip(kana, words, strict=True))
 

@@ -42,6 +42,9 @@ _TAG = re.compile(
 )
 _LEET = str.maketrans({"0": "o", "1": "i", "3": "e", "4": "a", "5": "s", "7": "t", "8": "b", "9": "g", "@": "a", "$": "s", "!": "i", "|": "l", "€": "e", "£": "l", "+": "t"})  # fmt: skip
 _LEET_TOKEN = re.compile(r"[A-Za-z0-9@$!|€£+]{2,}")
+_SHORT_LEET = re.compile(
+    r"(?<![A-Za-z0-9])(?:[14](?![A-Za-z0-9.:,])|[0134578]?[A-Za-z]{1,3}[013457]{1,2}|[013457]{1,2}[A-Za-z]{1,4})(?![A-Za-z0-9])"
+)
 _LEET_WORD = re.compile(r"[a-z]+[013457$@]+[a-z]+(?:[013457$@]+[a-z]*)*", re.IGNORECASE)
 _MODEL_NUMBER = re.compile(r"[A-Za-z]{1,4}\d+[A-Za-z]?|\d+[A-Za-z]{1,4}|[A-Za-z]+\d{2,}|\d[\d.,]*\w{0,3}")
 # Cyrillic, Greek, Armenian and other letters that pass for Latin ones (a subset of Unicode's confusables).
@@ -224,11 +227,7 @@ def _fold_leet(text: str) -> str:
     """Letters for digits and signs inside words. Part numbers, units and plain numbers are left alone."""
     folded = _LEET_TOKEN.sub(_fold_token, text)
     changed = sum(a != b for a, b in zip(text.split(), folded.split(), strict=False))
-    return (
-        re.sub(r"(?<=[A-Za-z])[0@](?![A-Za-z0-9])|(?<![A-Za-z0-9])[0](?=[A-Za-z])", "o", folded)
-        if changed >= 2
-        else folded
-    )
+    return _SHORT_LEET.sub(lambda match: match.group().translate(_LEET), folded) if changed >= 2 else folded
 
 
 def _fold_token(match: re.Match[str]) -> str:

@@ -67,6 +67,11 @@ class OneForward:
         self._lock = threading.Lock()
         self._cache = self._run(self._prefix, None).cache
 
+    @property
+    def prefix_tokens(self) -> list[int]:
+        """The tokens whose keys and values are kept."""
+        return list(self._prefix)
+
     def probs(self, text: str, *, domain: Domain, action: Action) -> npt.NDArray[np.float64]:
         """(4,) probabilities of ALLOW, ESCALATE, DENY, REFUSE: the slots' geometric mean."""
         tokens, at = self.layout(text, domain=domain, action=action)
@@ -90,8 +95,10 @@ class OneForward:
         with self._lock:
             try:
                 logits = self._run(tokens, self._cache).logits[0]  # (T, V)
-            finally:
-                self._cache.crop(len(self._prefix))
+                self._cache.crop(-len(tokens))
+            except BaseException:
+                self._cache = self._run(self._prefix, None).cache  # some layers may have grown already: begin anew
+                raise
         return logits[list(at)][:, self._labels].float()
 
     def label_logits_by_full_prefill(self, tokens: Sequence[int], at: Sequence[int]) -> torch.Tensor:

@@ -8,7 +8,6 @@ with another seed.
 from __future__ import annotations
 
 import json
-import os
 import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -25,13 +24,13 @@ from genba_llm.contrast import Recipe as Amounts
 from genba_llm.contrast import generate
 from genba_llm.fusion import Fusion, default_fusion, load_fusion, signals_of
 from genba_llm.gate_metrics import auroc, expected_calibration_error, gated
+from genba_llm.line_settings import LineSettings
 from genba_llm.normalise import language_of, normalise
 from genba_llm.verdict import Decision
 from genba_shared.problems import Conflict, Invalid, NotFound
 from genba_shared.recipe import Gate, Params, Recipe, Registration, Result, Run
 
 MODEL = "llm.gate_classifier"
-ROWS_FOLDER = "GENBA_LLM_ROWS"
 MOST_ROWS = 500_000
 _HELD_SHARE = 0.2
 _EVALUATED_ROWS = 1200
@@ -39,7 +38,7 @@ _TOLERANCE = 0.01
 
 
 class GateClassifierParams(Params):
-    """Where the company's own rows lie, if there are any: an uploaded artifact, or a file in the folder ``GENBA_LLM_ROWS``.
+    """Where the company's own rows lie, if there are any: an uploaded artifact, or a file in the folder of corpora.
 
     One JSON object a line: ``text`` (or ``instruction`` and ``input``) and ``decision``; ``subject`` keeps what belongs
     together on one side of the split.
@@ -166,12 +165,7 @@ def _own_rows(params: GateClassifierParams, run: Run) -> list[Row]:
         except NotFound as error:
             raise NotFound("The uploaded rows are not there; upload them again.") from error
     elif params.rows_file:
-        folder = os.environ.get(ROWS_FOLDER)
-        if not folder:
-            raise Conflict(f"This worker has no folder for rows: set {ROWS_FOLDER}.")
-        path = Path(folder) / params.rows_file
-        if not path.is_file():
-            raise NotFound(f"There is no {params.rows_file} in the worker's folder for rows.")
+        path = LineSettings().data_file(params.rows_file)
     else:
         return []
     with path.open(encoding="utf-8", errors="replace") as file:
