@@ -1,1 +1,1 @@
-"""svc-recommend: two-tower video recommendation. Reserved by the layout (docs/explanation/architecture.md), not built yet."""
+"""svc-recommend: lists of videos for each user. Doors: ``genba_recommend.app:create_app`` serves, ``genba_recommend.training:RECIPES`` trains."""

@@ -80,7 +80,7 @@ def test_a_service_that_does_not_exist_is_named_with_those_that_do(tmp_path: Pat
     assert said.code == 2
     assert (
         refusal(said)
-        == "genba: There is no service 'nonsense'; there are embedded, gateway, recommend, sem, sop, training, worker."
+        == "genba: There is no service 'nonsense'; there are embedded, gateway, llm, recommend, sem, sop, training, worker."
     )
 
 
