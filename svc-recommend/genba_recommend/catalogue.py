@@ -166,9 +166,9 @@ class Shelf:
                 (self.duration_s, wanted.duration_min_s, wanted.duration_max_s),
             ):
                 if low is not None:
-                    mask &= column >= low
+                    mask &= column >= np.float64(low)  # a bound beyond single precision is compared, not cast
                 if high is not None:
-                    mask &= column <= high
+                    mask &= column <= np.float64(high)
         mask.flags.writeable = False
         return mask
 

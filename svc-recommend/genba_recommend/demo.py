@@ -165,6 +165,9 @@ def _like(story: _Story, user: str, made: Json) -> None:
 def _experiment(story: _Story, world: Any, control: int, other: int) -> None:
     """Two versions against each other; the generator says what people click on."""
     arms = [{"name": "one", "version": control}, {"name": "two", "version": other}]
+    for earlier in story.get("/v1/recommend/experiments")["experiments"]:
+        if earlier["status"] == "running" and earlier["name"].startswith("demo "):  # of a demo that was cut off
+            story.post(f"/v1/recommend/experiments/{earlier['id']}/stop", {})
     experiment = story.post("/v1/recommend/experiments", {"name": f"demo {uuid.uuid4()}", "arms": arms})
     rng = np.random.default_rng(11)
     users = rng.choice(USERS, IN_THE_EXPERIMENT, replace=False)
@@ -181,10 +184,10 @@ def _experiment(story: _Story, world: Any, control: int, other: int) -> None:
     found = results["against_control"]["two"]["click_through_rate"]
     interval = (
         "too few users"
-        if found["low"] is None
+        if found["difference"] is None or found["low"] is None
         else f"{found['always_low']:+.3f} to {found['always_high']:+.3f} at any look"
     )
-    story.say(f"Clicks, two against one: {found['difference']:+.3f} ({interval}) → [bold]{found['verdict']}[/]")
+    story.say(f"Clicks, two against one: {found['difference'] or 0.0:+.3f} ({interval}) → [bold]{found['verdict']}[/]")
     seen = {arm["name"]: arm["users"] for arm in results["arms"]}
     story.check(
         "both arms had users, each in one arm only", held=min(seen.values()) > 0 and sum(seen.values()) == len(users)

@@ -49,7 +49,7 @@ REDIS_DATABASE = 13
 LOADERS = 2
 RECIPES = ("genba_training.builtin:RECIPES", "genba_sop.training:RECIPES")
 # What may be empty in a quiet system without a GPU and without a recommender: errors, GPUs, the recommender's own.
-MAY_BE_EMPTY = re.compile(r"5\.\.|gateway_errors|_gpu_|genba_recommend|service=\"recommend\"")
+MAY_BE_EMPTY = re.compile(r"5\.\.|gateway_errors|_gpu_|genba_(recommend|llm|sem)|service=\"(recommend|llm|sem)\"")
 STEPS = [{"id": "red", "name": {"en": "Red", "ja": "赤"}}, {"id": "blue", "critical": True}]
 SPANS = [{"id": "red", "start_s": 0, "end_s": 1}, {"id": "blue", "start_s": 1, "end_s": 2}]
 

@@ -44,6 +44,7 @@ ANSWERED_WELL_BEFORE = {
     "POST /v1/sop/procedures/{procedure_id}/golds",
     "DELETE /v1/sop/procedures/{procedure_id}/golds/{gold_id}",
     "POST /v1/models/{model}/rollback",
+    "POST /v1/llm/documents",  # text, or a file of a format that is known
     "POST /v1/llm/policies",
     "POST /v1/llm/chat/completions",
     "GET /v1/llm/policies/{revision}",
@@ -56,6 +57,7 @@ ANSWERED_WELL_BEFORE = {
     "PUT /v1/recommend/users",
     "POST /v1/recommend/events",
     "POST /v1/recommend/users/{user_id}/embedding",  # nothing serves in it
+    "POST /v1/recommend/experiments",  # of versions that exist
     "POST /v1/recommend/experiments/{experiment_id}/promote",
     "GET /v1/recommend/users/{user_id}/items/{item_id}/explanation",
     "POST /v1/sem/particles",
