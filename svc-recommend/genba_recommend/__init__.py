@@ -1,1 +1,1 @@
-"""svc-recommend: lists of videos for each user. Doors: ``genba_recommend.app:create_app`` serves, ``genba_recommend.training:RECIPES`` trains."""
+"""svc-recommend: lists of videos for each user. Two doors: ``app.create_app`` serves, ``training.RECIPES`` trains."""

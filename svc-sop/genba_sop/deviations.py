@@ -46,8 +46,9 @@ STILL_SHARE = 0.7  # of a run that no gold shows, from which on it is idling and
 ACTION_Z, ITEM_Z = 2.2, 2.5  # in spreads between golds, above the run's own median step; together as an ellipse
 ITEM_SHARE = 1.0  # of the action, from which on the object is what differs
 OTHER_HISTORY = (
-    3.0  # log-odds that the pictures must reach for a step that was done after other steps than in the golds
+    3.0  # log-odds that the pictures must reach for a step before which something was done that no gold had done
 )
+SHORT_HISTORY = 0.7  # the same where something was merely left out
 AGAIN_SHARE = 0.4  # of the step's usual time, from which on a second performance is a repetition
 
 
@@ -318,16 +319,19 @@ class _Case:
         for at, main in enumerate(self.main):
             item, action = float(heard.item[at]), float(heard.action[at])
             odds = float(np.logaddexp(item, action))
-            least = OTHER_HISTORY if main is not None and self._other_history(main) else 0.0
+            least = self._least_odds(main) if main is not None else 0.0
             if main is None or self.steps[at].id in explained or odds < least:
                 continue
             p = tail_p(pool, max(item, action), least_scale=1.0)
             yield self._of(main, "wrong_tool" if item >= action else "execution", p=p, measure=odds, expected=0.0)
 
-    def _other_history(self, performance: Performance) -> bool:
-        """Whether other steps were done before than in any gold: gloves that are on, or not yet, change what a picture shows."""
+    def _least_odds(self, performance: Performance) -> float:
+        """How sure the pictures must be, by what was done before: gloves that are on, or not yet, change what a picture shows."""
         before = {p.step for p in self.main if p is not None and p.start_s < performance.start_s}
-        return all(before != earlier for earlier in self.reference.histories[performance.step])
+        histories = self.reference.histories[performance.step]
+        if any(before == earlier for earlier in histories):
+            return 0.0
+        return SHORT_HISTORY if any(before <= set(earlier) for earlier in histories) else OTHER_HISTORY
 
     @cached_property
     def _borders_s(self) -> Floats:
