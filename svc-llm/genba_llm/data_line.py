@@ -19,8 +19,7 @@ from genba_llm import synthesise as templates
 from genba_llm.corpus_quality import domain_of, quality
 from genba_llm.corpus_readers import Document, read_documents
 from genba_llm.duplicates import Seen
-from genba_llm.refused import Refused
-from genba_llm.sft_rows import Row
+from genba_llm.sft_rows import BadRows, Row
 from genba_llm.shards import ROWS_PER_SHARD, ShardWriter, batches, read_shards
 
 if TYPE_CHECKING:
@@ -159,13 +158,13 @@ def validate(shards: Sequence[str], run: Run, *, evaluation: Sequence[str], max_
     """Rows that match the schema, repeat no other and stand in no evaluation set.
 
     ``evaluation`` are texts that must not be learnt: a row is dropped when its question or answer is nearly one of them
-    (NFKC, character 5-grams, Jaccard ≥ .8). Raises: TooManyBad (a ValueError) above ``max_bad`` rows that do not match.
+    (NFKC, character 5-grams, Jaccard ≥ .8). Raises: TooManyBadRows (a ValueError) above ``max_bad`` rows that do not match.
     """
     tally, writer = Tally(), ShardWriter(run.artifacts, run.workdir)
     with Seen() as held_out, Seen() as seen:
         for number, text in enumerate(evaluation):
             held_out.add(text, f"evaluation:{number}")
-        for place, row in _checked(read_shards(run.artifacts, shards), tally, max_bad):
+        for place, row in _checked(read_shards(run.artifacts, shards), tally, BadRows(max_bad)):
             question = f"{row.instruction}\n{row.input}"
             if held_out.most_alike(question) or held_out.most_alike(row.instruction) or held_out.most_alike(row.output):
                 tally.dropped["leaked"] += 1
@@ -180,23 +179,15 @@ def validate(shards: Sequence[str], run: Run, *, evaluation: Sequence[str], max_
     return Collected(writer.keys, tally)
 
 
-class TooManyBad(Refused):
-    """More rows do not match the schema than may be skipped."""
-
-
-def _checked(rows: Iterator[tuple[str, dict[str, Any]]], tally: Tally, max_bad: int) -> Iterator[tuple[str, Row]]:
-    reasons: list[str] = []
+def _checked(rows: Iterator[tuple[str, dict[str, Any]]], tally: Tally, bad: BadRows) -> Iterator[tuple[str, Row]]:
     for place, row in rows:
         tally.n_read += 1
         try:
             yield place, Row.model_validate(row)
         except ValidationError as err:
             first = err.errors()[0]
-            reasons.append(f"{place}: {'.'.join(map(str, first['loc']))}: {first['msg']}")
             tally.dropped["schema"] += 1
-            if len(reasons) > max_bad:
-                message = f"{len(reasons)} rows do not match the schema, at most {max_bad} may be skipped. {'; '.join(reasons[:5])}"
-                raise TooManyBad(message) from err
+            bad.add(place, f"{'.'.join(map(str, first['loc']))}: {first['msg']}")
 
 
 def report(title: str, collected: Collected) -> str:

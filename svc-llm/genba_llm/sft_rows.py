@@ -51,11 +51,11 @@ class BadRows:
     n: int = 0
     reasons: list[str] = field(default_factory=list)
 
-    def add(self, path: Path, line: int, reason: str) -> None:
+    def add(self, place: str, reason: str) -> None:
         """Count one. Raises: TooManyBadRows beyond the limit."""
         self.n += 1
         if len(self.reasons) < 20:
-            self.reasons.append(f"{path.name}:{line}: {reason}")
+            self.reasons.append(f"{place}: {reason}")
         if self.n > self.limit:
             message = f"{self.n} rows do not match the schema, at most {self.limit} may be skipped. " + "; ".join(
                 self.reasons[:5]
@@ -77,9 +77,12 @@ def read_rows(paths: Sequence[Path], bad: BadRows) -> Iterator[Row]:
                     yield Row.model_validate(json.loads(line))
                 except ValidationError as err:
                     first = err.errors()[0]
-                    bad.add(path, number, f"{'.'.join(str(part) for part in first['loc']) or 'row'}: {first['msg']}")
+                    bad.add(
+                        f"{path.name}:{number}",
+                        f"{'.'.join(str(part) for part in first['loc']) or 'row'}: {first['msg']}",
+                    )
                 except ValueError as err:
-                    bad.add(path, number, f"no JSON: {err}")
+                    bad.add(f"{path.name}:{number}", f"no JSON: {err}")
 
 
 def messages(row: Row) -> list[dict[str, Any]]:

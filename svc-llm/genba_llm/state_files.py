@@ -10,8 +10,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-_CHUNK_BYTES = 1 << 20
-
 
 def split(value: Any) -> tuple[Any, dict[str, Tensor]]:
     """A JSON value in which every tensor is a reference, and the tensors by reference.
@@ -78,8 +76,5 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
 
 def sha256_of(path: Path) -> str:
     """Hex digest of a file's bytes."""
-    digest = hashlib.sha256()
     with path.open("rb") as file:
-        while chunk := file.read(_CHUNK_BYTES):
-            digest.update(chunk)
-    return digest.hexdigest()
+        return hashlib.file_digest(file, "sha256").hexdigest()

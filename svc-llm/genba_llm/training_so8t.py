@@ -111,7 +111,7 @@ class So8tParams(Params):
 
     shards: list[ShardKey] = Field(default_factory=list, max_length=100_000)
     files: list[FileName] = Field(default_factory=list, max_length=1000)
-    base: Annotated[str, Field(max_length=400)] | Literal["champion", "fresh"] = "fresh"
+    base: Annotated[str, Field(max_length=400, description="fresh, champion, or a folder of base models.")] = "fresh"
     fresh: FreshParams = FreshParams()
     config: dict[str, Any] = Field(
         default_factory=lambda: {"preset": "tiny"},
@@ -210,7 +210,7 @@ def _rows(params: So8tParams, run: Run, max_bad: int) -> list[Any]:
         try:
             rows.append(Row.model_validate(document))
         except ValidationError as err:
-            bad.add(Path(place), 0, str(err.errors()[0]["msg"]))
+            bad.add(place, str(err.errors()[0]["msg"]))
     rows += list(read_rows([settings.data_file(name) for name in params.files], bad))
     if bad.n:
         run.note(
