@@ -12,6 +12,9 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
+from genba_llm.policy_state import default_policy
+from genba_llm.verdict import Domain
+
 Scores = npt.NDArray[np.float64]
 KEPT_FROM = 0.7
 MIN_CHARS, MAX_CHARS = 100, 1000
@@ -21,16 +24,7 @@ _DIVERSE = (
     5.0  # distinct characters / sqrt(2·length) of ordinary prose of 100 to 1000 characters; above it counts as full
 )
 
-DOMAIN_WORDS: dict[str, tuple[str, ...]] = {
-    "defense": ("防衛", "自衛隊", "装備品", "部隊", "安全保障", "作戦", "基地", "機密", "ミサイル", "護衛艦", "defense", "military"),
-    "aerospace": ("航空機", "宇宙", "衛星", "ロケット", "機体", "耐空", "飛行", "打ち上げ", "整備士", "軌道", "aircraft", "satellite"),
-    "transport": ("鉄道", "運行", "物流", "輸送", "車両", "駅", "配送", "貨物", "道路", "港湾", "railway", "logistics"),
-    "medical": ("患者", "医療", "病院", "診療", "看護", "投薬", "治療", "症例", "薬剤", "検査", "patient", "clinical"),
-    "finance": ("銀行", "融資", "投資", "証券", "保険", "口座", "金利", "資産", "決算", "与信", "bank", "loan"),
-    "business": ("会議", "営業", "契約", "顧客", "議事録", "見積", "人事", "取引先", "売上", "経営", "meeting", "contract"),
-    "information_systems": ("サーバー", "ネットワーク", "システム", "ログ", "認証", "脆弱性", "データベース", "障害", "server", "network"),
-}  # fmt: skip
-GENERAL = "general"
+GENERAL: Domain = "general"
 
 
 @functools.cache
@@ -80,8 +74,15 @@ def _length(n_chars: npt.NDArray[np.int64]) -> Scores:
     return np.minimum(1.0, np.minimum(n_chars / MIN_CHARS, MAX_CHARS / np.maximum(n_chars, 1)))
 
 
-def domain_of(text: str) -> str:
+@functools.cache
+def _keywords() -> dict[Domain, tuple[str, ...]]:
+    """The words by which the policy that ships tells the domains of requests: documents are told by the same."""
+    return {name: tuple(word.lower() for word in rules.keywords) for name, rules in default_policy().domains.items()}
+
+
+def domain_of(text: str) -> Domain:
     """The domain whose keywords occur most often, at least twice in all; ``general`` otherwise. Ties go to the first."""
-    counts = {domain: sum(text.count(word) for word in words) for domain, words in DOMAIN_WORDS.items()}
+    lowered = text.lower()
+    counts = {domain: sum(map(lowered.count, words)) for domain, words in _keywords().items()}
     best = max(counts, key=lambda domain: counts[domain])
     return best if counts[best] >= 2 else GENERAL
