@@ -16,6 +16,7 @@ from genba_llm import store
 from genba_llm.gate import Decision
 from genba_llm.sealed import TextVault
 from genba_llm.tables import DecisionRow, EscalationRow, SealedText
+from genba_shared import records
 from genba_shared.audit import append_in
 from genba_shared.db import utc_now
 from genba_shared.principal import Principal
@@ -88,7 +89,7 @@ def decided_pairs(session: Session, principal: Principal) -> list[tuple[Decision
     query = (
         select(DecisionRow, EscalationRow)
         .join(EscalationRow, EscalationRow.decision_id == DecisionRow.id)
-        .where(EscalationRow.status == "decided", store.visible(DecisionRow, principal))
+        .where(EscalationRow.status == "decided", records.visible(DecisionRow, principal))
         .order_by(EscalationRow.id)
     )
     return [(decision, escalation) for decision, escalation in session.execute(query).all()]

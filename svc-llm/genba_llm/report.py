@@ -20,6 +20,7 @@ from sqlalchemy.orm import Session
 from genba_llm import store
 from genba_llm.gate import Decision
 from genba_llm.tables import DecisionRow, EscalationRow
+from genba_shared import records
 from genba_shared.audit import AuditReport
 from genba_shared.db import utc_now
 from genba_shared.principal import Principal
@@ -73,7 +74,7 @@ def gather(session: Session, principal: Principal, start: datetime, end: datetim
     )
     columns = select(DecisionRow.decision, DecisionRow.domain, DecisionRow.policy_ref, DecisionRow.reasons)
     for decision, domain, policy_ref, codes in session.execute(
-        columns.where(store.visible(DecisionRow, principal), *store.between(start, end))
+        columns.where(records.visible(DecisionRow, principal), *store.between(start, end))
     ):
         name = Decision(decision).name
         by_decision[name] += 1
@@ -82,7 +83,7 @@ def gather(session: Session, principal: Principal, start: datetime, end: datetim
         reasons.update(str(code) for code in codes)
     queue = session.scalars(
         select(EscalationRow).where(
-            store.visible(EscalationRow, principal), EscalationRow.created_at >= start, EscalationRow.created_at < end
+            records.visible(EscalationRow, principal), EscalationRow.created_at >= start, EscalationRow.created_at < end
         )
     ).all()
     decided = [row for row in queue if row.outcome is not None]
@@ -104,7 +105,7 @@ def gather(session: Session, principal: Principal, start: datetime, end: datetim
 def csv_lines(session: Session, principal: Principal, start: datetime, end: datetime) -> Iterator[str]:
     """One line per decision, oldest first. Cells that a spreadsheet would run as a formula are quoted."""
     yield _line(COLUMNS)
-    query = select(DecisionRow).where(store.visible(DecisionRow, principal), *store.between(start, end))
+    query = select(DecisionRow).where(records.visible(DecisionRow, principal), *store.between(start, end))
     for row in session.scalars(query.order_by(DecisionRow.id)).yield_per(500):
         cells = [getattr(row, name) for name in COLUMNS]
         cells[1] = row.created_at.isoformat()

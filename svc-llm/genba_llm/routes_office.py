@@ -34,6 +34,7 @@ from genba_llm.schemas import (
 from genba_llm.service import Here, Llm
 from genba_llm.tables import ChunkRow, DocumentRow
 from genba_llm.wire_out import citations, decision_out, document_out
+from genba_shared import records
 from genba_shared.principal import Principal
 from genba_shared.problems import Invalid, PayloadTooLarge
 from genba_shared.service import problem_responses
@@ -70,7 +71,7 @@ async def add_document(
 ) -> DocumentOut:
     """Take in a document: text, Markdown, HTML, PDF or Word. Its label is internal when none is given."""
     data = await _body(request, here.settings.max_document_bytes)
-    label = store.label_for(principal, clearance)
+    label = records.label_for(principal, clearance)
 
     def add() -> DocumentRow:
         found = extract(data, content_type=request.headers.get("content-type"), name=name)

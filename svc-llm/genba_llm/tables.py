@@ -12,20 +12,13 @@ from sqlalchemy import BigInteger, Float, ForeignKey, Index, Integer, LargeBinar
 from sqlalchemy.orm import Mapped, mapped_column
 
 from genba_shared.db import Base, Json, UtcDateTime
-
-
-class Labelled:
-    """Who may see a record, and who made it when."""
-
-    id: Mapped[str] = mapped_column(String(40), primary_key=True)
-    tenant: Mapped[str] = mapped_column(String)
-    clearance: Mapped[int] = mapped_column(SmallInteger)
-    created_at: Mapped[datetime] = mapped_column(UtcDateTime)
-    created_by: Mapped[str] = mapped_column(String)
+from genba_shared.records import Labelled
 
 
 class DecisionRow(Labelled, Base):
     """What the gate decided, and its entry in the audit log."""
+
+    noun = "decision"
 
     __tablename__ = "llm_decisions"
     __table_args__ = (Index("ix_llm_decisions_tenant_id", "tenant", "id"),)
@@ -62,6 +55,8 @@ class SealedText(Base):
 class EscalationRow(Labelled, Base):
     """A question that waits for a person."""
 
+    noun = "escalation"
+
     __tablename__ = "llm_escalations"
     __table_args__ = (
         Index("ix_llm_escalations_tenant_status_due_at", "tenant", "status", "due_at"),
@@ -95,6 +90,8 @@ class PolicyVersion(Base):
 
 class DocumentRow(Labelled, Base):
     """A document of the company."""
+
+    noun = "document"
 
     __tablename__ = "llm_documents"
     __table_args__ = (Index("ix_llm_documents_tenant_id", "tenant", "id"),)

@@ -16,10 +16,11 @@ import numpy as np
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from genba_sem import master_sets, reviews, store
+from genba_sem import master_sets, reviews
 from genba_sem.label_issues import ranked_issues
 from genba_sem.labels import LabelBook
 from genba_sem.tables import ParticleRow, ReviewRow
+from genba_shared import records
 from genba_shared.principal import Principal
 
 MOST_PARTICLES: Final = 4000
@@ -72,7 +73,7 @@ def doubts(session: Session, principal: Principal, book: LabelBook) -> tuple[lis
     """Labels of people (masters and reviewed particles), most doubtful first, and the encoder by which they were compared."""
     query = (
         select(ParticleRow.id, ParticleRow.role, ParticleRow.label_id, ParticleRow.encoder, ParticleRow.vector)
-        .where(store.visible(ParticleRow, principal), ParticleRow.status == "reviewed")
+        .where(records.visible(ParticleRow, principal), ParticleRow.status == "reviewed")
         .where(ParticleRow.label_id.is_not(None), ParticleRow.vector.is_not(None))
         .order_by(ParticleRow.id.desc())
         .limit(MOST_PARTICLES)
@@ -120,7 +121,7 @@ def disagreement(session: Session, principal: Principal, book: LabelBook) -> Dis
     several = (
         select(ReviewRow.particle_id)
         .join(ParticleRow, ParticleRow.id == ReviewRow.particle_id)
-        .where(store.visible(ParticleRow, principal))
+        .where(records.visible(ParticleRow, principal))
         .group_by(ReviewRow.particle_id)
         .having(func.count(func.distinct(ReviewRow.reviewer)) > 1)
         .limit(MOST_PARTICLES)

@@ -16,11 +16,12 @@ import numpy.typing as npt
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from genba_sem import lexicon, reviews, store
+from genba_sem import lexicon, reviews
 from genba_sem.labels import LabelBook
 from genba_sem.reviews import Said
 from genba_sem.tables import BundleRow, ParticleRow
-from genba_shared.db import take_turns
+from genba_shared import records
+from genba_shared.db import take_turns, utc_now
 from genba_shared.ids import new_id
 from genba_shared.principal import Principal
 from genba_shared.problems import Conflict, Invalid, VersionConflict
@@ -47,8 +48,10 @@ def build(session: Session, principal: Principal, book: LabelBook, *, least: int
     """Bundle the queue anew; open bundles of before are stale from then on. Singles are left to the queue."""
     take_turns(session, f"sem-bundles-{principal.tenant}")
     where = [BundleRow.tenant == principal.tenant, BundleRow.status == "open"]
-    for old in session.scalars(select(BundleRow).where(*where, store.visible(BundleRow, principal)).with_for_update()):
-        old.status, old.version, old.updated_at = "stale", old.version + 1, store.now()
+    for old in session.scalars(
+        select(BundleRow).where(*where, records.visible(BundleRow, principal)).with_for_update()
+    ):
+        old.status, old.version, old.updated_at = "stale", old.version + 1, utc_now()
     rows = list(
         reviews.queue(
             session, principal, reason=None, batch=batch, label_ids=None, without_reviewer=None, after=None,
@@ -98,7 +101,7 @@ def parts(vectors: Rows, count: int) -> list[list[int]]:
 
 
 def _add(session: Session, principal: Principal, members: Sequence[ParticleRow], vectors: Rows) -> BundleRow:
-    moment = store.now()
+    moment = utc_now()
     row = BundleRow(
         id=new_id("bun"), tenant=principal.tenant, clearance=max(each.clearance for each in members), created_at=moment,
         created_by=principal.subject, version=1, status="open", particle_ids=[each.id for each in members],
@@ -172,7 +175,7 @@ def confirm(
         reviews.say(session, principal, row, said, book=book, reviewers_needed=reviewers_needed)
     settled = sum(not row.in_queue for row in open_rows)
     skipped = tuple(sorted(set(members) - {row.id for row in open_rows}))
-    bundle.status, bundle.version, bundle.updated_at = "confirmed", bundle.version + 1, store.now()
+    bundle.status, bundle.version, bundle.updated_at = "confirmed", bundle.version + 1, utc_now()
     session.flush()
     return Confirmed(settled, len(open_rows) - settled, skipped)
 
@@ -206,7 +209,7 @@ def split(
         members = [each for each in group if each in held]
         if len(members) > 1:
             made.append(_add(session, principal, [held[each] for each in members], _vectors(held, members)))
-    bundle.status, bundle.version, bundle.updated_at = "split", bundle.version + 1, store.now()
+    bundle.status, bundle.version, bundle.updated_at = "split", bundle.version + 1, utc_now()
     session.flush()
     return made
 
@@ -229,7 +232,7 @@ def _checked(given: Sequence[Sequence[str]], members: set[str]) -> list[list[str
 
 def open_bundle(session: Session, principal: Principal, bundle_id: str, *, expected: int | None) -> BundleRow:
     """A bundle, held for a change. Raises: NotFound, VersionConflict."""
-    bundle = store.get(session, BundleRow, bundle_id, principal, lock=True)
+    bundle = records.get(session, BundleRow, bundle_id, principal, lock=True)
     if expected is not None and expected != bundle.version:
         raise VersionConflict(
             f"Bundle {bundle_id} is at version {bundle.version}, not {expected}: somebody was quicker.",

@@ -16,9 +16,11 @@ import numpy.typing as npt
 from sqlalchemy import func, insert, select, update
 from sqlalchemy.orm import Session
 
-from genba_sem import labels, master_sets, store
+from genba_sem import labels, master_sets
 from genba_sem.labels import Document, LabelBook
 from genba_sem.tables import DecisionRow, LabelRow, MasterRow, ParticleRow
+from genba_shared import records
+from genba_shared.db import utc_now
 from genba_shared.ids import new_id
 from genba_shared.principal import Principal
 from genba_shared.problems import Invalid
@@ -169,7 +171,7 @@ def _hand_out(
         if not page:
             return dict(counts)
         after = page[-1].id
-        moment, changes, decisions = store.now(), [], []
+        moment, changes, decisions = utc_now(), [], []
         for row in page:
             found = (row.encoder, np.frombuffer(row.vector, np.float32)) if row.vector and row.encoder else None
             part = nearest.part(found)
@@ -216,7 +218,7 @@ def particle_count(session: Session, principal: Principal, label_ids: Sequence[s
 def counts_by_label(session: Session, principal: Principal, book: LabelBook) -> Counter[str]:
     """How many particles the caller sees under each label, as the labels are now."""
     query = select(ParticleRow.label_id, func.count()).where(
-        store.visible(ParticleRow, principal), ParticleRow.label_id.is_not(None), ParticleRow.role == "sample"
+        records.visible(ParticleRow, principal), ParticleRow.label_id.is_not(None), ParticleRow.role == "sample"
     )
     found: Counter[str] = Counter()
     for label_id, count in session.execute(query.group_by(ParticleRow.label_id)):

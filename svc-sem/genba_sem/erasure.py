@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 from genba_sem import store
 from genba_sem.tables import SemErasure
 from genba_shared.artifacts import Artifacts
-from genba_shared.db import Database
+from genba_shared.db import Database, utc_now
 from genba_shared.telemetry import get_logger
 
 log = get_logger(__name__)
@@ -35,7 +35,7 @@ def erase_due(database: Database, artifacts: Artifacts) -> int:
 
 def _fulfil(session: Session, artifacts: Artifacts, key: str) -> int:
     """Delete the promise first: its row lock keeps out whoever is about to need the artifact."""
-    mine = delete(SemErasure).where(SemErasure.target == key, SemErasure.due_at <= store.now())
+    mine = delete(SemErasure).where(SemErasure.target == key, SemErasure.due_at <= utc_now())
     if session.execute(mine.returning(SemErasure.target)).first() is None or store.is_owned(session, key):
         return 0
     artifacts.delete(key)

@@ -19,9 +19,9 @@ from typing import Any, Literal
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from genba_sem import store
 from genba_sem.tables import LabelRow, LabelVersion
-from genba_shared.db import take_turns
+from genba_shared import records
+from genba_shared.db import take_turns, utc_now
 from genba_shared.ids import new_id
 from genba_shared.principal import Clearance, Principal
 from genba_shared.problems import AlreadyExists, Conflict, VersionConflict
@@ -96,7 +96,7 @@ def create(
     """A new label at version 1. Raises: AlreadyExists when an active label has the name."""
     take_turns(session, f"sem-labels-{principal.tenant}")
     _check_name(session, principal.tenant, document, own_id=None)
-    moment = store.now()
+    moment = utc_now()
     row = LabelRow(
         id=new_id("lab"), tenant=principal.tenant, clearance=int(clearance), created_at=moment,
         created_by=principal.subject, version=1, status="active", successors=[], document=document, updated_at=moment,
@@ -134,7 +134,7 @@ def merge(
     Raises: NotFound, VersionConflict, LabelNotActive; Conflict for a label merged into itself or into a more secret one.
     """
     row = changing(session, principal, label_id, expected=expected)
-    into = store.get(session, LabelRow, into_id, principal, lock=True)
+    into = records.get(session, LabelRow, into_id, principal, lock=True)
     _check_active(row)
     _check_active(into)
     if row.id == into.id:
@@ -205,7 +205,7 @@ def history(session: Session, label_id: str) -> Sequence[LabelVersion]:
 def changing(session: Session, principal: Principal, label_id: str, *, expected: int | None) -> LabelRow:
     """The label, held for a change; labels of a tenant change one at a time, so that no two merges make a circle."""
     take_turns(session, f"sem-labels-{principal.tenant}")
-    row = store.get(session, LabelRow, label_id, principal, lock=True)
+    row = records.get(session, LabelRow, label_id, principal, lock=True)
     if expected is not None and expected != row.version:
         raise VersionConflict(
             f"Label {label_id} is at version {row.version}, not {expected}: read it again, then change it.",
@@ -255,7 +255,7 @@ def plain(text: str) -> str:
 def _next(
     session: Session, principal: Principal, row: LabelRow, event: str, *, reason: str, detail: Document | None = None
 ) -> None:
-    row.version, row.updated_at = row.version + 1, store.now()
+    row.version, row.updated_at = row.version + 1, utc_now()
     session.flush()
     _note(session, principal, row, event, reason=reason, detail=detail)
 

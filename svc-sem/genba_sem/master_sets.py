@@ -13,10 +13,11 @@ from collections.abc import Mapping, Sequence
 from sqlalchemy import func, or_, select
 from sqlalchemy.orm import Session
 
-from genba_sem import labels, store
+from genba_sem import labels
 from genba_sem.labels import Label, LabelBook
 from genba_sem.tables import LabelRow, MasterRow, MasterSetRow, ParticleRow
-from genba_shared.db import take_turns
+from genba_shared import records
+from genba_shared.db import take_turns, utc_now
 from genba_shared.ids import new_id
 from genba_shared.principal import Principal
 from genba_shared.problems import AlreadyExists, Conflict, NotFound
@@ -71,7 +72,7 @@ def add(session: Session, principal: Principal, label_id: str, particle: Particl
 def remove(session: Session, principal: Principal, master_id: str, *, reason: str) -> MasterRow:
     """Take a master out, from the next set on; the particle stays. Raises NotFound, Conflict."""
     take_turns(session, f"sem-masters-{principal.tenant}")
-    row = store.get(session, MasterRow, master_id, principal, lock=True)
+    row = records.get(session, MasterRow, master_id, principal, lock=True)
     if row.until is not None:
         raise Conflict(f"Master {master_id} left the set at number {row.until}.")
     row.until = _next_number(session, principal.tenant)
@@ -145,7 +146,7 @@ def _open(
     session: Session, principal: Principal, particle_id: str, label_id: str, *, clearance: int, number: int
 ) -> MasterRow:
     row = MasterRow(
-        id=new_id("mst"), tenant=principal.tenant, clearance=clearance, created_at=store.now(),
+        id=new_id("mst"), tenant=principal.tenant, clearance=clearance, created_at=utc_now(),
         created_by=principal.subject, label_id=label_id, particle_id=particle_id, since=number, until=None,
     )  # fmt: skip
     session.add(row)
@@ -165,7 +166,7 @@ def _close_set(session: Session, principal: Principal, number: int, *, reason: s
     session.add(
         MasterSetRow(
             tenant=principal.tenant, number=number, digest=digest, counts=Counter(label for label, _ in members),
-            reason=reason, created_at=store.now(), created_by=principal.subject,
+            reason=reason, created_at=utc_now(), created_by=principal.subject,
         )
     )  # fmt: skip
     session.flush()

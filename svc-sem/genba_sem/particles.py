@@ -25,7 +25,7 @@ from genba_sem.lanes import Ready
 from genba_sem.looking import Hints, Looks, pack
 from genba_sem.tables import DecisionRow, ParticleRow, ViewRow
 from genba_shared.artifacts import Artifacts
-from genba_shared.db import Database
+from genba_shared.db import Database, utc_now
 from genba_shared.ids import new_id
 from genba_shared.problems import AlreadyExists
 
@@ -134,7 +134,7 @@ def record(
     particle_id: str | None = None,
 ) -> ParticleRow:
     """Write a particle and its views, undecided. Raises: AlreadyExists for a name that its batch has already."""
-    looks, moment = stored.looks, store.now()
+    looks, moment = stored.looks, utc_now()
     scaling = looks.scaling if looks else {"hints": asdict(stored.hints)}
     row = ParticleRow(
         id=particle_id or new_id("par"), tenant=owner.tenant, clearance=owner.clearance, created_at=moment,
@@ -199,7 +199,7 @@ def decide(
 
     A label that a reviewer gave stays; what the machine says of it now goes into the history only.
     """
-    moment = store.now()
+    moment = utc_now()
     document = document_of(decision, ready)
     settled = row.decided_by == "review"
     status = {"confirmed": "confirmed", "review": "needs_review", "unknown": "unknown"}[decision.outcome]
@@ -290,7 +290,7 @@ def unreadable(session: Session, row: ParticleRow, problem: Mapping[str, Any], *
     """Say of a stored particle that too few of its views can be read; a person has to look."""
     row.status, row.reasons, row.in_queue, row.priority = "unreadable", ["unreadable"], True, 1.0
     row.dropped = list(problem.get("errors", []))
-    row.version, row.updated_at, row.decided_in = row.version + 1, store.now(), job_id
+    row.version, row.updated_at, row.decided_in = row.version + 1, utc_now(), job_id
     session.flush()
 
 
@@ -308,7 +308,7 @@ def erase(session: Session, row: ParticleRow) -> int:
 
 def annotate(session: Session, row: ParticleRow, *, note: str | None, tags: Sequence[str] | None) -> None:
     """Change what people say of a particle."""
-    values: dict[str, Any] = {"version": row.version + 1, "updated_at": store.now()}
+    values: dict[str, Any] = {"version": row.version + 1, "updated_at": utc_now()}
     if note is not None:
         values["note"] = note
     if tags is not None:

@@ -15,9 +15,11 @@ from sqlalchemy import ColumnElement, and_, cast, func, or_, select
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Session
 
-from genba_sem import labels, store
+from genba_sem import labels
 from genba_sem.labels import LabelBook
 from genba_sem.tables import DecisionRow, ParticleRow, ReviewRow
+from genba_shared import records
+from genba_shared.db import utc_now
 from genba_shared.ids import new_id
 from genba_shared.principal import Principal
 from genba_shared.problems import VersionConflict
@@ -59,7 +61,7 @@ def say(
             current_version=row.version,
         )
     label_id = None if said.label_id is None else labels.given(book, said.label_id, clearance=row.clearance).id
-    moment, reviewer = store.now(), reviewer or principal.subject
+    moment, reviewer = utc_now(), reviewer or principal.subject
     review = ReviewRow(
         id=new_id("rev"), particle_id=row.id, tenant=row.tenant, reviewer=reviewer, label_id=label_id,
         was_label_id=row.label_id, was_status=row.status, reasons=list(row.reasons), confidence=row.confidence,
@@ -80,7 +82,7 @@ def _settle(session: Session, row: ParticleRow, reviewer: str, book: LabelBook, 
     contested = bool(_CONTESTED & set(row.reasons)) or len(votes) > 1
     needed = reviewers_needed if contested else 1
     agreed = count >= needed and (not rest or rest[0][1] < count)
-    row.version, row.updated_at = row.version + 1, store.now()
+    row.version, row.updated_at = row.version + 1, utc_now()
     if agreed:
         row.status, row.label_id, row.decided_by, row.in_queue, row.priority = "reviewed", top, "review", False, 0.0
     else:
@@ -91,7 +93,7 @@ def _settle(session: Session, row: ParticleRow, reviewer: str, book: LabelBook, 
         DecisionRow(
             id=new_id("dec"), particle_id=row.id, by="review", actor=reviewer, status=row.status,
             label_id=top if agreed else now_id(book, latest[reviewer].label_id), confidence=None,
-            master_set=None, model="", document={"votes": {str(k): v for k, v in votes.items()}}, created_at=store.now(),
+            master_set=None, model="", document={"votes": {str(k): v for k, v in votes.items()}}, created_at=utc_now(),
         )
     )  # fmt: skip
     session.flush()
@@ -124,7 +126,7 @@ def queue(
     limit: int,
 ) -> Sequence[ParticleRow]:
     """The particles that wait, most urgent first; one more than ``limit``, to tell whether there are more."""
-    where: list[ColumnElement[bool]] = [store.visible(ParticleRow, principal), ParticleRow.in_queue.is_(True)]
+    where: list[ColumnElement[bool]] = [records.visible(ParticleRow, principal), ParticleRow.in_queue.is_(True)]
     if batch is not None:
         where.append(ParticleRow.batch == batch)
     if label_ids is not None:
@@ -166,7 +168,7 @@ class Progress:
 
 def progress(session: Session, principal: Principal, book: LabelBook) -> Progress:
     """Over all that the caller may see. A bundle that was confirmed is one decision, whatever it holds."""
-    visible = store.visible(ParticleRow, principal)
+    visible = records.visible(ParticleRow, principal)
     reasons: Counter[str] = Counter()
     waiting = 0
     for row in session.execute(select(ParticleRow.reasons).where(visible, ParticleRow.in_queue)):
@@ -199,7 +201,7 @@ def lock(session: Session, principal: Principal, particle_ids: Iterable[str]) ->
     rows: list[ParticleRow] = []
     for start in range(0, len(wanted), 500):
         part = wanted[start : start + 500]
-        query = select(ParticleRow).where(ParticleRow.id.in_(part), store.visible(ParticleRow, principal))
+        query = select(ParticleRow).where(ParticleRow.id.in_(part), records.visible(ParticleRow, principal))
         rows += session.scalars(query.order_by(ParticleRow.id).with_for_update()).all()
     return rows
 
@@ -208,7 +210,7 @@ def enqueue(row: ParticleRow, reason: str, *, priority: float) -> None:
     """Put a particle into the queue for a reason; what it is held for stays until somebody says otherwise."""
     row.reasons = [*(each for each in row.reasons if each != reason), reason]
     row.in_queue, row.priority = True, max(row.priority, priority)
-    row.version, row.updated_at = row.version + 1, store.now()
+    row.version, row.updated_at = row.version + 1, utc_now()
 
 
 def document(row: Any) -> dict[str, Any]:

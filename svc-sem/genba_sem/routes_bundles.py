@@ -8,7 +8,7 @@ from fastapi import APIRouter, Query, Response, status
 from sqlalchemy import ColumnElement, select
 from sqlalchemy.orm import Session
 
-from genba_sem import bundling, labels, store
+from genba_sem import bundling, labels
 from genba_sem.labels import LabelBook
 from genba_sem.schemas_particles import ScoredLabel, ref, summary_out
 from genba_sem.schemas_reviews import BundleOut, BundlesIn, BundleWhole, ConfirmedOut, ConfirmIn, SplitBundleIn
@@ -25,6 +25,7 @@ from genba_sem.wire import (
     clearance_label,
     expected_version,
 )
+from genba_shared import records
 from genba_shared.audit import append_in
 from genba_shared.principal import Principal
 from genba_shared.service import problem_responses
@@ -59,7 +60,7 @@ def list_bundles(
     where: list[ColumnElement[bool]] = [BundleRow.status == bundle_status]
     with here.database.read() as session:
         book = labels.book(session, principal.tenant)
-        rows, following = store.page(session, BundleRow, principal, *where, limit=limit, cursor=cursor)
+        rows, following = records.page(session, BundleRow, principal, *where, limit=limit, cursor=cursor)
         return Page[BundleOut](items=[_out(session, row, book) for row in rows], next_cursor=following)
 
 
@@ -67,7 +68,7 @@ def list_bundles(
 def get_bundle(bundle_id: RecordId, response: Response, here: Here, principal: Reader) -> BundleWhole:
     """A bundle with its members."""
     with here.database.read() as session:
-        row = store.get(session, BundleRow, bundle_id, principal)
+        row = records.get(session, BundleRow, bundle_id, principal)
         book = labels.book(session, principal.tenant)
         response.headers["ETag"] = f'"{row.version}"'
         return BundleWhole(**_out(session, row, book).model_dump(), particle_ids=row.particle_ids)

@@ -18,6 +18,8 @@ from genba_sem.schemas_particles import Batch, ParticleStatus
 from genba_sem.service import Here, Sem
 from genba_sem.tables import ParticleRow
 from genba_sem.wire import Language, Reader, RecordId, TextOut, Wire
+from genba_shared import records
+from genba_shared.db import utc_now
 from genba_shared.principal import Principal
 from genba_shared.problems import NotFound
 from genba_shared.service import problem_responses
@@ -139,7 +141,7 @@ def get_report(
         book,
         picture=lambda key: _picture(here, key),
         language=language,
-        made_at=store.now(),
+        made_at=utc_now(),
     )
     headers = {"content-security-policy": report.CONTENT_SECURITY_POLICY, "cache-control": "private, no-store"}
     return Response(page, media_type="text/html", headers=headers)
@@ -161,7 +163,7 @@ def _pairs(here: Sem, principal: Principal, where: list[ColumnElement[bool]], *,
     after = ""
     for _ in itertools.repeat(None, _MOST_ROWS // _PAGE):
         with here.database.read() as session:
-            query = select(ParticleRow).where(store.visible(ParticleRow, principal), ParticleRow.id > after, *where)
+            query = select(ParticleRow).where(records.visible(ParticleRow, principal), ParticleRow.id > after, *where)
             rows = session.scalars(query.order_by(ParticleRow.id).limit(_PAGE)).all()
             views = store.views_of(session, [row.id for row in rows]) if with_views and rows else {}
         for row in rows:

@@ -14,13 +14,14 @@ from sqlalchemy import select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
-from genba_sem import label_studio, labels, reviews, store
+from genba_sem import label_studio, labels, reviews
 from genba_sem.label_studio import BadConfig, Control
 from genba_sem.labels import LabelBook
 from genba_sem.reviews import Said
 from genba_sem.service import Here, Sem
 from genba_sem.tables import LabelStudioTask, ParticleRow
 from genba_sem.wire import Reader, Reviewer, Wire, fault
+from genba_shared import records
 from genba_shared.audit import append_in
 from genba_shared.principal import Principal
 from genba_shared.problems import Invalid
@@ -166,7 +167,7 @@ def _version(here: Sem, principal: Principal) -> str:
 
 
 def _visible(session: Session, principal: Principal, ids: set[str]) -> list[ParticleRow]:
-    query = select(ParticleRow).where(ParticleRow.id.in_(ids), store.visible(ParticleRow, principal))
+    query = select(ParticleRow).where(ParticleRow.id.in_(ids), records.visible(ParticleRow, principal))
     return list(session.scalars(query).all())
 
 

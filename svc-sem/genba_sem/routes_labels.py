@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Query, Response, status
 from sqlalchemy.orm import Session
 
-from genba_sem import curation, labels, master_sets, store
+from genba_sem import curation, labels, master_sets
 from genba_sem.curation import Part
 from genba_sem.schemas_labels import (
     LabelIn,
@@ -30,6 +30,7 @@ from genba_sem.schemas_labels import (
 from genba_sem.service import Here
 from genba_sem.tables import LabelRow
 from genba_sem.wire import Cursor, IfMatch, Limit, Page, Reader, RecordId, Writer, expected_version
+from genba_shared import records
 from genba_shared.audit import append_in
 from genba_shared.idempotency import Answer, OptionalIdempotencyKey, Submission
 from genba_shared.principal import Principal
@@ -45,7 +46,7 @@ def create_label(
     """Make a label. Its id is for ever; all else about it may change later."""
 
     def make(session: Session) -> LabelRow:
-        clearance = store.label_for(principal, body.clearance)
+        clearance = records.label_for(principal, body.clearance)
         return labels.create(session, principal, body.document(), clearance=clearance)
 
     if key is None:
@@ -55,7 +56,7 @@ def create_label(
         submission = Submission.of(key, principal=principal, operation="POST /v1/sem/labels", payload=body)
         answer = here.idempotency.once(submission, lambda session: Answer(201, make(session).id))
         with here.database.read() as session:
-            row = store.get(session, LabelRow, str(answer.body), principal)
+            row = records.get(session, LabelRow, str(answer.body), principal)
         if answer.replayed:
             response.headers["Idempotency-Replayed"] = "true"
     response.headers["Location"] = f"/v1/sem/labels/{row.id}"
@@ -74,7 +75,7 @@ def list_labels(
     """The labels that you may see, newest first, with what they hold."""
     where = [] if label_status is None else [LabelRow.status == label_status]
     with here.database.read() as session:
-        rows, following = store.page(session, LabelRow, principal, *where, limit=limit, cursor=cursor)
+        rows, following = records.page(session, LabelRow, principal, *where, limit=limit, cursor=cursor)
         return Page[LabelOut](items=_outs(session, principal, rows), next_cursor=following)
 
 
@@ -97,7 +98,7 @@ def get_label(
 ) -> LabelOut | Response:
     """A label as it is now. One that was merged redirects to what it means today."""
     with here.database.read() as session:
-        row = store.get(session, LabelRow, label_id, principal)
+        row = records.get(session, LabelRow, label_id, principal)
         if row.status == "merged" and merged == "redirect":
             body = redirect_out(labels.label_of(row)).model_dump_json()
             headers = {"location": f"/v1/sem/labels/{row.successors[0]}"}
@@ -110,7 +111,7 @@ def get_label(
 def get_label_history(label_id: RecordId, here: Here, principal: Reader) -> list[LabelVersionOut]:
     """Every version of a label, oldest first: what it was, what made it so, who and why."""
     with here.database.read() as session:
-        store.get(session, LabelRow, label_id, principal)
+        records.get(session, LabelRow, label_id, principal)
         return [version_out(row) for row in labels.history(session, label_id)]
 
 

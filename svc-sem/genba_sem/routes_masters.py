@@ -8,11 +8,12 @@ from fastapi import APIRouter, Path, Query, status
 from pydantic import JsonValue
 from sqlalchemy import ColumnElement, select
 
-from genba_sem import master_sets, store
+from genba_sem import master_sets
 from genba_sem.schemas_labels import MasterIn, MasterOut, MasterSetOut, MasterSetWhole, master_out, set_out
 from genba_sem.service import Here
 from genba_sem.tables import MasterRow, MasterSetRow, ParticleRow
 from genba_sem.wire import Cursor, Limit, Page, Reader, RecordId, Writer
+from genba_shared import records
 from genba_shared.audit import append_in
 from genba_shared.service import problem_responses
 
@@ -25,7 +26,7 @@ Number = Annotated[int, Path(ge=1, le=2**31 - 1)]
 def add_master(body: MasterIn, here: Here, principal: Writer) -> MasterOut:
     """Let a particle stand for a label, from the next set on. New images: send them with ``master_of`` to /particles."""
     with here.database.transaction() as session:
-        particle = store.get(session, ParticleRow, body.particle_id, principal)
+        particle = records.get(session, ParticleRow, body.particle_id, principal)
         row = master_sets.add(session, principal, body.label_id, particle, reason=body.reason)
         detail: dict[str, JsonValue] = {"label": row.label_id, "set": row.since}
         append_in(session, "sem.master_added", actor=principal.subject, subject=row.id, detail=detail)
@@ -45,7 +46,7 @@ def list_masters(
     if label_id is not None:
         where.append(MasterRow.label_id == label_id)
     with here.database.read() as session:
-        rows, following = store.page(session, MasterRow, principal, *where, limit=limit, cursor=cursor)
+        rows, following = records.page(session, MasterRow, principal, *where, limit=limit, cursor=cursor)
     return Page[MasterOut](items=[master_out(row) for row in rows], next_cursor=following)
 
 

@@ -45,6 +45,7 @@ from genba_sem.wire import (
     fault,
     job_out,
 )
+from genba_shared import records
 from genba_shared.audit import append_in
 from genba_shared.idempotency import Answer, IdempotencyKey, OptionalIdempotencyKey, Submission
 from genba_shared.principal import Clearance, Principal
@@ -109,7 +110,7 @@ def _take(
 
 def _store(here: Sem, principal: Principal, form: Form, asked: ParticleForm, finish: Any) -> tuple[ParticleOut, bool]:
     """Look, store, decide and record; a particle that nothing can decide is not stored."""
-    owner = Owner(principal.tenant, int(store.label_for(principal, asked.clearance)), principal.subject)
+    owner = Owner(principal.tenant, int(records.label_for(principal, asked.clearance)), principal.subject)
     images = _images(here, form)
     ready = None
     if asked.master_of is not None:
@@ -167,7 +168,7 @@ def _images(here: Sem, form: Form) -> list[Image]:
 
 def whole(session: Session, principal: Principal, particle_id: str) -> ParticleOut:
     """A particle with all that is known of it."""
-    row = store.get(session, ParticleRow, particle_id, principal)
+    row = records.get(session, ParticleRow, particle_id, principal)
     views = store.views_of(session, [row.id])[row.id]
     return particle_out(row, views, labels.book(session, principal.tenant))
 
@@ -193,7 +194,7 @@ def list_particles(
         book = labels.book(session, principal.tenant)
         if label_id is not None:
             where.append(ParticleRow.label_id.in_(book.meaning(label_id)))
-        rows, following = store.page(session, ParticleRow, principal, *where, limit=limit, cursor=cursor)
+        rows, following = records.page(session, ParticleRow, principal, *where, limit=limit, cursor=cursor)
     return Page[ParticleSummary](items=[summary_out(row, book) for row in rows], next_cursor=following)
 
 
@@ -210,7 +211,7 @@ def get_particle(particle_id: RecordId, response: Response, here: Here, principa
 def list_decisions(particle_id: RecordId, here: Here, principal: Reader) -> list[DecisionOut]:
     """Everything that was ever decided about a particle, oldest first: by which model and masters, or by whom."""
     with here.database.read() as session:
-        store.get(session, ParticleRow, particle_id, principal)
+        records.get(session, ParticleRow, particle_id, principal)
         book = labels.book(session, principal.tenant)
         query = select(DecisionRow).where(DecisionRow.particle_id == particle_id).order_by(DecisionRow.id)
         return [decision_out(row, book) for row in session.scalars(query)]
@@ -223,7 +224,7 @@ def annotate_particle(
     """Change the note or the tags, which search reads. 409 when somebody else was quicker."""
     expected = expected_version(if_match)
     with here.database.transaction() as session:
-        row = store.get(session, ParticleRow, particle_id, principal, lock=True)
+        row = records.get(session, ParticleRow, particle_id, principal, lock=True)
         check_version(row, expected)
         particles.annotate(session, row, note=body.note, tags=body.tags)
         answer = whole(session, principal, particle_id)
@@ -248,10 +249,10 @@ async def decide_again(particle_id: RecordId, here: Here, principal: Writer) -> 
 
 def _decide_again(here: Sem, principal: Principal, particle_id: str) -> ParticleOut:
     with here.database.read() as session:
-        clearance = store.get(session, ParticleRow, particle_id, principal).clearance
+        clearance = records.get(session, ParticleRow, particle_id, principal).clearance
     ready = here.lanes.ready(principal.tenant, clearance)
     with here.database.transaction() as session:
-        row = store.get(session, ParticleRow, particle_id, principal, lock=True)
+        row = records.get(session, ParticleRow, particle_id, principal, lock=True)
         if not particles.again(session, row, ready, actor=principal.subject):
             raise Conflict(f"Particle {particle_id} has no view that this lane could use: classify its batch first.")
         session.flush()
@@ -262,7 +263,7 @@ def _decide_again(here: Sem, principal: Principal, particle_id: str) -> Particle
 def delete_particle(particle_id: RecordId, here: Here, principal: Writer) -> Erased:
     """Erase a particle with its views and history. 409 while or after it stands for a label: sets name it for ever."""
     with here.database.transaction() as session:
-        row = store.get(session, ParticleRow, particle_id, principal, lock=True)
+        row = records.get(session, ParticleRow, particle_id, principal, lock=True)
         if session.scalar(select(MasterRow.id).where(MasterRow.particle_id == row.id).limit(1)) is not None:
             raise Conflict(f"Particle {particle_id} is or was a master; decisions name the sets that it is in.")
         artifacts = particles.erase(session, row)
@@ -301,7 +302,7 @@ def get_image(particle_id: RecordId, position: Position, here: Here, principal: 
 
 
 def _view(session: Session, principal: Principal, particle_id: str, position: int) -> ViewRow:
-    store.get(session, ParticleRow, particle_id, principal)
+    records.get(session, ParticleRow, particle_id, principal)
     view = session.get(ViewRow, (particle_id, position))
     if view is None:
         raise NotFound(f"Particle {particle_id} has no view {position}.")
@@ -312,7 +313,7 @@ def _view(session: Session, principal: Principal, particle_id: str, position: in
 def list_batches(here: Here, principal: Reader, limit: Limit = 50) -> list[BatchOut]:
     """The newest batches and how far each is."""
     newest = func.max(ParticleRow.id).label("newest")
-    mine = (store.visible(ParticleRow, principal), ParticleRow.batch.is_not(None))
+    mine = (records.visible(ParticleRow, principal), ParticleRow.batch.is_not(None))
     names = (
         select(ParticleRow.batch, newest).where(*mine).group_by(ParticleRow.batch).order_by(newest.desc()).limit(limit)
     )
@@ -329,7 +330,7 @@ def classify_batch(batch: Batch, key: IdempotencyKey, response: Response, here: 
     """Classify what waits in a batch, as a job. Killed and resumed as often as may be, none is lost and none doubled."""
     with here.database.read() as session:
         top = select(func.max(ParticleRow.clearance)).where(
-            store.visible(ParticleRow, principal), ParticleRow.batch == batch
+            records.visible(ParticleRow, principal), ParticleRow.batch == batch
         )
         clearance = session.scalar(top)
     if clearance is None:

@@ -8,12 +8,12 @@ from typing import Annotated
 from fastapi import APIRouter, Response
 from pydantic import ConfigDict, Field
 
-from genba_sem import store
 from genba_sem.deciding import reviews_for
 from genba_sem.service import Here, Sem
 from genba_sem.tables import PolicyRow
 from genba_sem.wire import Asked, IfMatch, Reader, Wire, Writer, expected_version
 from genba_shared.audit import append_in
+from genba_shared.db import utc_now
 from genba_shared.problems import VersionConflict
 from genba_shared.service import problem_responses
 from genba_shared.wire import Real
@@ -63,7 +63,7 @@ def set_policy(body: PolicyIn, if_match: IfMatch, response: Response, here: Here
             row = PolicyRow(tenant=principal.tenant)
             session.add(row)
         row.version, row.precision, row.audit_share = version + 1, body.precision, body.audit_share
-        row.updated_at, row.updated_by = store.now(), principal.subject
+        row.updated_at, row.updated_by = utc_now(), principal.subject
         session.flush()
         detail = {"precision": body.precision, "audit_share": body.audit_share}
         append_in(session, "sem.policy_set", actor=principal.subject, subject=principal.tenant, detail=detail)

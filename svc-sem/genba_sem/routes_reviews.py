@@ -9,7 +9,7 @@ from typing import Annotated, Any, Final
 from fastapi import APIRouter, Query, Response, status
 from sqlalchemy import select
 
-from genba_sem import labels, master_sets, reviews, store
+from genba_sem import labels, master_sets, reviews
 from genba_sem.labels import LabelBook
 from genba_sem.master_sets import TooFewMasters
 from genba_sem.reviews import Said
@@ -29,6 +29,7 @@ from genba_sem.schemas_reviews import (
 from genba_sem.service import Here, Sem
 from genba_sem.tables import ParticleRow, ReviewRow
 from genba_sem.wire import Cursor, IfMatch, Limit, Page, Reader, RecordId, Reviewer, expected_version, fault
+from genba_shared import records
 from genba_shared.audit import append_in
 from genba_shared.principal import Principal
 from genba_shared.problems import Invalid
@@ -104,7 +105,7 @@ def add_review(body: ReviewIn, if_match: IfMatch, response: Response, here: Here
     expected = expected_version(if_match)
     with here.database.transaction() as session:
         book = labels.book(session, principal.tenant)
-        row = store.get(session, ParticleRow, body.particle_id, principal, lock=True)
+        row = records.get(session, ParticleRow, body.particle_id, principal, lock=True)
         review = reviews.say(
             session,
             principal,
@@ -131,7 +132,7 @@ def list_reviews(
 ) -> Page[ReviewOut]:
     """What reviewers said, newest first."""
     query = select(ReviewRow).join(ParticleRow, ParticleRow.id == ReviewRow.particle_id)
-    query = query.where(store.visible(ParticleRow, principal))
+    query = query.where(records.visible(ParticleRow, principal))
     if particle_id is not None:
         query = query.where(ReviewRow.particle_id == particle_id)
     if cursor is not None:

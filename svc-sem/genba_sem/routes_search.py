@@ -10,7 +10,7 @@ from pydantic import ConfigDict, Field, StringConstraints, model_validator
 from sqlalchemy import ColumnElement, select
 from sqlalchemy.orm import Session
 
-from genba_sem import labels, search, store
+from genba_sem import labels, search
 from genba_sem.labels import LabelBook
 from genba_sem.looking import File, Hints, look
 from genba_sem.schemas_particles import Batch, LabelRef, ParticleStatus, ParticleSummary, ref, summary_out
@@ -19,6 +19,7 @@ from genba_sem.service import Here, Sem
 from genba_sem.tables import ParticleRow
 from genba_sem.upload import Form, check, receive
 from genba_sem.wire import Asked, Reader, RecordId, Wire
+from genba_shared import records
 from genba_shared.principal import Principal
 from genba_shared.problems import EncoderMismatch
 from genba_shared.service import problem_responses
@@ -101,7 +102,7 @@ def _search(here: Sem, principal: Principal, body: SearchIn) -> SearchOut:
             by_text = search.by_text(session, principal, book, query, where)
         if body.particle_id is None:
             return _out(session, book, by_text[: body.k], query, encoder=None)
-        like = store.get(session, ParticleRow, body.particle_id, principal)
+        like = records.get(session, ParticleRow, body.particle_id, principal)
         if like.vector is None or like.encoder is None:
             raise EncoderMismatch(f"Particle {like.id} has no vector yet: classify its batch first.")
         vector = np.frombuffer(like.vector, np.float32)

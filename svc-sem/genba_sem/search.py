@@ -15,10 +15,11 @@ import numpy as np
 from sqlalchemy import ColumnElement, String, and_, cast, or_, select
 from sqlalchemy.orm import Session, load_only
 
-from genba_sem import lexicon, store
+from genba_sem import lexicon
 from genba_sem.labels import LabelBook
 from genba_sem.lexicon import Concept, Condition
 from genba_sem.tables import ParticleRow
+from genba_shared import records
 from genba_shared.lexical import Bm25, terms
 from genba_shared.principal import Principal
 
@@ -65,7 +66,7 @@ def by_text(
     session: Session, principal: Principal, book: LabelBook, query: Query, where: Sequence[ColumnElement[bool]]
 ) -> list[Found]:
     """Particles by words, best first."""
-    visible = (store.visible(ParticleRow, principal), ParticleRow.status != "waiting", *where)
+    visible = (records.visible(ParticleRow, principal), ParticleRow.status != "waiting", *where)
     rows: dict[str, ParticleRow] = {}
     for clause, order in _sources(book, query):
         chosen = select(ParticleRow).options(load_only(*_COLUMNS)).where(*visible, clause)
@@ -150,7 +151,7 @@ def _bounds(
     found = {}
     for condition in wanted:
         column = getattr(ParticleRow, condition.measure)
-        query = select(column).where(store.visible(ParticleRow, principal), column.is_not(None)).limit(200_000)
+        query = select(column).where(records.visible(ParticleRow, principal), column.is_not(None)).limit(200_000)
         values = np.array(session.scalars(query).all(), float)
         if len(values):
             at = float(np.percentile(values, condition.bound))
@@ -206,7 +207,7 @@ def by_vector(
     candidates: Sequence[str] | None = None,
 ) -> list[Found]:
     """Particles by likeness to a unit vector of the same encoder, best first; read a page at a time."""
-    visible = [store.visible(ParticleRow, principal), ParticleRow.encoder == encoder, *where]
+    visible = [records.visible(ParticleRow, principal), ParticleRow.encoder == encoder, *where]
     if candidates is not None:
         visible.append(ParticleRow.id.in_(candidates))
     query = select(ParticleRow.id, ParticleRow.vector).where(*visible).execution_options(yield_per=2000)

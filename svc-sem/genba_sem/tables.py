@@ -27,20 +27,13 @@ from sqlalchemy import (
 from sqlalchemy.orm import Mapped, mapped_column
 
 from genba_shared.db import Base, Json, UtcDateTime
-
-
-class Labelled:
-    """Who may see a record, and who made it when."""
-
-    id: Mapped[str] = mapped_column(String(40), primary_key=True)
-    tenant: Mapped[str] = mapped_column(String)
-    clearance: Mapped[int] = mapped_column(SmallInteger)
-    created_at: Mapped[datetime] = mapped_column(UtcDateTime)
-    created_by: Mapped[str] = mapped_column(String)
+from genba_shared.records import Labelled
 
 
 class LabelRow(Labelled, Base):
     """A category. Its id never changes and is never used again; everything else about it has versions."""
+
+    noun = "label"
 
     __tablename__ = "sem_labels"
     __table_args__ = (Index("ix_sem_labels_tenant_id", "tenant", "id"),)
@@ -71,6 +64,8 @@ class LabelVersion(Base):
 
 class ParticleRow(Labelled, Base):
     """A particle of one or several views, what it measures, and what it is held for now."""
+
+    noun = "particle"
 
     __tablename__ = "sem_particles"
     __table_args__ = (
@@ -159,6 +154,8 @@ class DecisionRow(Base):
 class MasterRow(Labelled, Base):
     """A particle that stands for a label. It belongs to the sets from ``since`` until before ``until``."""
 
+    noun = "master"
+
     __tablename__ = "sem_masters"
     __table_args__ = (Index("ix_sem_masters_tenant_until", "tenant", "until"),)
 
@@ -208,6 +205,8 @@ class ReviewRow(Base):
 
 class BundleRow(Labelled, Base):
     """Particles of the queue that look alike, to be decided together."""
+
+    noun = "bundle"
 
     __tablename__ = "sem_bundles"
     __table_args__ = (Index("ix_sem_bundles_tenant_status", "tenant", "status"),)

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, StringConstraints, model_validator
 from sqlalchemy import ColumnElement
 
-from genba_sem import classifying, refining, store
+from genba_sem import classifying, refining
 from genba_sem.classifying import Work
 from genba_sem.encoders import HlgShape
 from genba_sem.lanes import Lanes
@@ -25,6 +25,7 @@ from genba_sem.service import ARTIFACTS
 from genba_sem.settings import Settings
 from genba_sem.tables import ParticleRow
 from genba_sem.wire import ClearanceLabel, RecordId
+from genba_shared import records
 from genba_shared.problems import Conflict
 from genba_shared.recipe import Params, Recipe, Result, Run
 
@@ -56,7 +57,7 @@ def classify(params: ClassifyParams, run: Run) -> Result:
     with work_of(run) as work:
         brought = 0
         if params.folder is not None and params.batch is not None:
-            clearance = store.label_for(run.principal, params.clearance)
+            clearance = records.label_for(run.principal, params.clearance)
             brought = classifying.bring_in(work, params.folder, params.batch, int(clearance))
         where: list[ColumnElement[bool]] = []
         if params.batch is not None:

@@ -19,8 +19,9 @@ from typing import Any, Final
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
+from genba_shared import records
 from genba_shared.artifacts import Artifacts
-from genba_shared.db import Database
+from genba_shared.db import Database, utc_now
 from genba_shared.ids import new_id
 from genba_shared.principal import Principal
 from genba_shared.problems import Conflict, EncoderMismatch, NotFound
@@ -146,7 +147,7 @@ class References:
                 if row is None or key != _current_key(session, row):
                     return
                 store.keep_artifacts(session, [address])
-                session.merge(ReferenceRow(key=key, procedure_id=row.id, artifact_key=address, created_at=store.now()))
+                session.merge(ReferenceRow(key=key, procedure_id=row.id, artifact_key=address, created_at=utc_now()))
         except IntegrityError:  # another process has kept the same one
             return
 
@@ -206,7 +207,7 @@ class Evaluations:
     def warm(self, principal: Principal, procedure_id: str) -> None:
         """Fit the reference of a procedure's current golds before somebody waits for it. Without golds, nothing."""
         with self._database.read() as session:
-            found = registered(session, store.get(session, ProcedureRow, procedure_id, principal))
+            found = registered(session, records.get(session, ProcedureRow, procedure_id, principal))
             golds = tuple(store.video_of(session, gold) for gold in found.golds)
         if golds:
             self._references.get(found, golds, self.features)
@@ -241,8 +242,8 @@ class Evaluations:
     def _read(self, asked: Asked) -> _Case:
         principal = asked.principal
         with self._database.read() as session:
-            found = registered(session, store.get(session, ProcedureRow, asked.procedure_id, principal))
-            trainee = store.get(session, Video, asked.video_id, principal)
+            found = registered(session, records.get(session, ProcedureRow, asked.procedure_id, principal))
+            trainee = records.get(session, Video, asked.video_id, principal)
             if not found.golds:
                 raise Conflict(f"Procedure {asked.procedure_id} has no gold run yet: attach one, then score.")
             golds = tuple(store.video_of(session, gold) for gold in found.golds)
@@ -263,14 +264,14 @@ class Evaluations:
         """
         started_s = time.perf_counter()
         asked, found = scored.asked, scored.case.registered
-        procedure = store.get(session, ProcedureRow, found.row.id, asked.principal)
-        video = store.get(session, Video, scored.case.trainee.id, asked.principal)
+        procedure = records.get(session, ProcedureRow, found.row.id, asked.principal)
+        video = records.get(session, Video, scored.case.trainee.id, asked.principal)
         evaluation = scored.evaluation
         row = EvaluationRow(
             id=new_id("eval"),
             tenant=asked.principal.tenant,
             clearance=max(procedure.clearance, video.clearance),
-            created_at=store.now(),
+            created_at=utc_now(),
             created_by=created_by or asked.principal.subject,
             procedure_id=procedure.id,
             procedure_version=found.version,

@@ -20,7 +20,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from genba_shared.artifacts import Artifacts
-from genba_shared.db import Database
+from genba_shared.db import Database, utc_now
 from genba_shared.ids import new_id
 from genba_sop import store
 from genba_sop.bundles import clips, pack_features, pack_thumbnails
@@ -151,7 +151,7 @@ def record(
             _put(artifacts, prepared.bundles[name], key)
     if (known := _same(session, prepared, owner)) is not None:
         return known, True
-    moment = store.now()
+    moment = utc_now()
     keep = timedelta(days=owner.retention_days) if owner.retention_days else None
     row = Video(
         id=video_id or new_id("vid"),

@@ -13,6 +13,7 @@ from typing import Any, Final, Literal
 from pydantic import BaseModel
 from sqlalchemy.orm import Session
 
+from genba_shared import records
 from genba_shared.artifacts import Artifacts
 from genba_shared.db import Database
 from genba_shared.principal import Principal
@@ -91,7 +92,7 @@ class Procedures:
         with self._database.read() as session:
             kept: list[Placed] = []
             if revises is not None:
-                row = store.get(session, ProcedureRow, revises, principal)
+                row = records.get(session, ProcedureRow, revises, principal)
                 named = {gold.video for gold in authored.golds}
                 golds = store.golds_of(session, row.id, row.version)
                 kept = [_placed(gold) for gold in golds if gold.video_id not in named and _fits(procedure, gold)]
@@ -105,8 +106,8 @@ class Procedures:
         Raises:  NotFound; Invalid; EncoderMismatch with the golds that are there.
         """
         with self._database.read() as session:
-            found = registered(session, store.get(session, ProcedureRow, procedure_id, principal))
-            store.get(session, Video, video_id, principal)
+            found = registered(session, records.get(session, ProcedureRow, procedure_id, principal))
+            records.get(session, Video, video_id, principal)
             others = [_placed(gold) for gold in found.golds]
             return found.version, self._place(session, principal, found.procedure, others, [(video_id, spans, "")])[-1]
 
@@ -119,11 +120,11 @@ class Procedures:
         asked: Sequence[tuple[str, Sequence[AuthoredSpan] | None, str]],
     ) -> list[Placed]:
         done = list(placed)
-        videos = {gold.video_id: store.get(session, Video, gold.video_id, principal) for gold in done}
+        videos = {gold.video_id: records.get(session, Video, gold.video_id, principal) for gold in done}
         for video_id, spans, field in asked:
             dot = f"{field}." if field else ""
             try:
-                video = store.get(session, Video, video_id, principal)
+                video = records.get(session, Video, video_id, principal)
             except NotFound as err:
                 raise Invalid(f"{dot}video: {err.detail}", errors=[fault(f"{dot}video", err.detail)]) from err
             if mismatched := sorted({other.encoder for other in videos.values()} - {video.encoder}):
@@ -171,7 +172,7 @@ def register(
     clearance: str | None,
 ) -> Registered:
     """A new procedure at version 1. Raises ClearanceTooLow, and Invalid for a gold more secret than the procedure."""
-    label = store.label_for(principal, clearance)
+    label = records.label_for(principal, clearance)
     row = store.add_procedure(session, principal, _document(authored), clearance=label)
     attach_all(session, principal, row, golds)
     return registered(session, row)
@@ -194,7 +195,7 @@ def revise(
 
 def attach(session: Session, principal: Principal, procedure_id: str, gold: Placed, *, version: int) -> Gold:
     """Make a placed video a gold of ``version``. Raises VersionConflict when that is not the current one any more."""
-    row = store.get(session, ProcedureRow, procedure_id, principal, lock=True)
+    row = records.get(session, ProcedureRow, procedure_id, principal, lock=True)
     if row.version != version:
         raise VersionConflict(f"Procedure {procedure_id} has just become version {row.version}; attach the gold again.")
     return attach_all(session, principal, row, [gold])[0]
@@ -205,7 +206,7 @@ def attach_all(session: Session, principal: Principal, row: ProcedureRow, golds:
     store.drop_references(session, row.id)
     written = []
     for gold in golds:
-        video = store.get(session, Video, gold.video_id, principal)
+        video = records.get(session, Video, gold.video_id, principal)
         spans = [{"id": span.step_id, "start_s": span.start_s, "end_s": span.end_s} for span in gold.spans]
         written.append(store.add_gold(session, principal, row, video, spans, spans_by=gold.by))
     return written
@@ -213,7 +214,7 @@ def attach_all(session: Session, principal: Principal, row: ProcedureRow, golds:
 
 def detach(session: Session, principal: Principal, procedure_id: str, gold_id: str) -> None:
     """Take a gold away from the current version. Raises NotFound; Conflict for a gold of an older version."""
-    row = store.get(session, ProcedureRow, procedure_id, principal, lock=True)
+    row = records.get(session, ProcedureRow, procedure_id, principal, lock=True)
     gold = session.get(Gold, gold_id)
     if gold is None or gold.procedure_id != row.id:
         raise NotFound(f"Procedure {procedure_id} has no gold {gold_id}.")

@@ -14,10 +14,11 @@ from typing import Any, Final
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from genba_shared import records
+from genba_shared.db import utc_now
 from genba_shared.ids import new_id
 from genba_shared.principal import Principal
 from genba_shared.problems import Conflict, Invalid
-from genba_sop import store
 from genba_sop.authoring import fault
 from genba_sop.conformal import Calibration, calibrate
 from genba_sop.conformal import Review as Lesson
@@ -41,7 +42,7 @@ def add(session: Session, principal: Principal, evaluation_id: str, said: Said) 
 
     Raises:  NotFound; Conflict for one's own evaluation; Invalid for a deviation that the evaluation does not have.
     """
-    row = store.get(session, EvaluationRow, evaluation_id, principal, lock=True)
+    row = records.get(session, EvaluationRow, evaluation_id, principal, lock=True)
     if row.operator is not None and row.operator == principal.subject:
         raise Conflict("Nobody reviews the video in which they were filmed themselves.")
     known = len(row.document["deviations"])
@@ -60,7 +61,7 @@ def add(session: Session, principal: Principal, evaluation_id: str, said: Said) 
         score=said.score,
         reason=said.reason,
         deviations=[{"index": index, "confirmed": confirmed} for index, confirmed in said.deviations],
-        created_at=store.now(),
+        created_at=utc_now(),
     )
     row.reviewed_verdict = said.verdict
     session.add(review)

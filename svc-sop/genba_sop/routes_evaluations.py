@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import Annotated, Any, Final, Literal
 
 from fastapi import APIRouter, Header, Query, Response, status
+from sqlalchemy.orm import defer
 
+from genba_shared import records
 from genba_shared.audit import append_in
 from genba_shared.idempotency import Answer, IdempotencyKey, Submission
 from genba_shared.principal import Clearance, Principal, require
@@ -60,7 +62,7 @@ def _evaluate(here: Sop, principal: Principal, key: str, body: EvaluationIn) -> 
     with here.idempotency.claim(submission, lease_s=CLAIM_S) as claim:
         if claim.answer is not None:
             with here.database.read() as session:
-                return store.get(session, EvaluationRow, str(claim.answer.body), principal), True
+                return records.get(session, EvaluationRow, str(claim.answer.body), principal), True
         scored = here.evaluations.score(Asked(principal, body.procedure_id, body.video_id, operator=body.operator))
         with here.database.transaction() as session:
             row = here.evaluations.write(session, scored)
@@ -74,8 +76,8 @@ def evaluate_batch(
 ) -> JobOut:
     """Score many videos against one procedure, as a job; each evaluation appears in the list as soon as it is made."""
     with here.database.read() as session:
-        labels = [store.get(session, ProcedureRow, body.procedure_id, principal).clearance]
-        labels += [store.get(session, Video, item.video_id, principal).clearance for item in body.videos]
+        labels = [records.get(session, ProcedureRow, body.procedure_id, principal).clearance]
+        labels += [records.get(session, Video, item.video_id, principal).clearance for item in body.videos]
     job = here.jobs.submit(
         "sop.evaluate_batch",
         body.model_dump(mode="json"),
@@ -106,7 +108,15 @@ def list_evaluations(
         column = EvaluationRow.reviewed_verdict
         where.append(column.is_not(None) if reviewed else column.is_(None))
     with here.database.read() as session:
-        rows, following = store.page(session, EvaluationRow, principal, *where, limit=limit, cursor=cursor)
+        rows, following = records.page(
+            session,
+            EvaluationRow,
+            principal,
+            *where,
+            limit=limit,
+            cursor=cursor,
+            options=(defer(EvaluationRow.document),),
+        )  # traces of long videos are megabytes
     return Page[EvaluationSummary](items=[EvaluationSummary(**_columns(row)) for row in rows], next_cursor=following)
 
 
@@ -114,7 +124,7 @@ def list_evaluations(
 def get_evaluation(evaluation_id: RecordId, here: Here, principal: Reader) -> EvaluationOut:
     """One evaluation, whole."""
     with here.database.read() as session:
-        return evaluation_out(store.get(session, EvaluationRow, evaluation_id, principal))
+        return evaluation_out(records.get(session, EvaluationRow, evaluation_id, principal))
 
 
 _REPORTS: Final[dict[int | str, dict[str, Any]]] = {
@@ -146,7 +156,7 @@ def get_report_as(
 ) -> Response:
     """The report as HTML, JSON, CSV (UTF-8, for a spreadsheet) or PDF."""
     with here.database.read() as session:
-        row = store.get(session, EvaluationRow, evaluation_id, principal)
+        row = records.get(session, EvaluationRow, evaluation_id, principal)
         evaluation = evaluation_out(row)
         videos = {
             video_id: found
@@ -215,7 +225,7 @@ def review_evaluation(evaluation_id: RecordId, body: ReviewIn, here: Here, princ
 def list_reviews(evaluation_id: RecordId, here: Here, principal: Reader) -> list[ReviewOut]:
     """Every review of an evaluation, oldest first."""
     with here.database.read() as session:
-        store.get(session, EvaluationRow, evaluation_id, principal)
+        records.get(session, EvaluationRow, evaluation_id, principal)
         return [review_out(row) for row in store.reviews_of(session, evaluation_id)]
 
 
@@ -224,7 +234,7 @@ def get_agreement(here: Here, principal: Reader, procedure_id: RecordId | None =
     """How far reviewers agree with each other and with the machine."""
     with here.database.read() as session:
         if procedure_id is not None:
-            store.get(session, ProcedureRow, procedure_id, principal)
+            records.get(session, ProcedureRow, procedure_id, principal)
         return AgreementOut.model_validate(review.agreement(store.visible_reviews(session, principal, procedure_id)))
 
 

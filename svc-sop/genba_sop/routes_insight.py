@@ -11,11 +11,12 @@ from fastapi import APIRouter, Query
 from sqlalchemy import ColumnElement, select
 from sqlalchemy.orm import Session
 
+from genba_shared import records
 from genba_shared.principal import Principal
 from genba_shared.problems import Invalid
 from genba_shared.service import problem_responses
 from genba_shared.wire import Moment
-from genba_sop import analytics, search, store
+from genba_sop import analytics, search
 from genba_sop.authoring import fault
 from genba_sop.routes_videos import Reader
 from genba_sop.schemas import (
@@ -115,7 +116,7 @@ def get_analytics(
         where.append(EvaluationRow.created_at < until)
     with here.database.read() as session:
         if procedure_id is not None:
-            store.get(session, ProcedureRow, procedure_id, principal)
+            records.get(session, ProcedureRow, procedure_id, principal)
         rows = _read(session, principal, where)
     scored, truncated = rows[:MOST_ROWS], len(rows) > MOST_ROWS
     saved = None
@@ -137,7 +138,7 @@ def _read(session: Session, principal: Principal, where: list[ColumnElement[bool
     """The newest evaluations, one more than are used; of their documents only the tables."""
     columns: list[Any] = [getattr(EvaluationRow, name) for name in _COLUMNS]
     columns += [EvaluationRow.document["steps"], EvaluationRow.document["deviations"]]
-    query = select(*columns).where(store.visible(EvaluationRow, principal), *where)
+    query = select(*columns).where(records.visible(EvaluationRow, principal), *where)
     rows = session.execute(query.order_by(EvaluationRow.id.desc()).limit(MOST_ROWS + 1)).all()
     return [_scored(*row) for row in rows]
 

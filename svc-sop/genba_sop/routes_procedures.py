@@ -9,6 +9,7 @@ from typing import Annotated
 from fastapi import APIRouter, Header, Query, Response, status
 from pydantic import WithJsonSchema
 
+from genba_shared import records
 from genba_shared.audit import append_in
 from genba_shared.idempotency import Answer, OptionalIdempotencyKey, Submission
 from genba_shared.principal import Principal
@@ -62,7 +63,7 @@ def create_procedure(
             ),
         )
         with here.database.read() as session:
-            found = registered(session, store.get(session, ProcedureRow, str(answer.body), principal))
+            found = registered(session, records.get(session, ProcedureRow, str(answer.body), principal))
         if answer.replayed:
             response.headers["Idempotency-Replayed"] = "true"
     here.warm(principal, found.row.id)
@@ -74,7 +75,7 @@ def create_procedure(
 def list_procedures(here: Here, principal: Reader, limit: Limit = 50, cursor: Cursor = None) -> Page[ProcedureSummary]:
     """The procedures that you may see, newest first."""
     with here.database.read() as session:
-        rows, following = store.page(session, ProcedureRow, principal, limit=limit, cursor=cursor)
+        rows, following = records.page(session, ProcedureRow, principal, limit=limit, cursor=cursor)
         golds = store.gold_counts(session, rows)
         found = [(row, procedures.procedure_at(session, row.id, row.version)) for row in rows]
     items = [
@@ -100,7 +101,7 @@ def get_procedure(
 ) -> ProcedureOut:
     """A procedure, at its current version or an older one."""
     with here.database.read() as session:
-        found = registered(session, store.get(session, ProcedureRow, procedure_id, principal), version=version)
+        found = registered(session, records.get(session, ProcedureRow, procedure_id, principal), version=version)
         outliers = here.evaluations.outliers(session, found)
     answer = _out(found, response)
     answer.advice += [f"Gold {each} lies far from the others: is it a good example?" for each in outliers]
@@ -164,7 +165,7 @@ def _attach(here: Here, principal: Principal, procedure_id: str, body: GoldIn) -
 def list_golds(procedure_id: RecordId, here: Here, principal: Reader, version: Version = None) -> list[GoldOut]:
     """The gold runs of a version."""
     with here.database.read() as session:
-        row = store.get(session, ProcedureRow, procedure_id, principal)
+        row = records.get(session, ProcedureRow, procedure_id, principal)
         return [gold_out(gold) for gold in store.golds_of(session, row.id, version or row.version)]
 
 

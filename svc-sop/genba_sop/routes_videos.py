@@ -7,6 +7,7 @@ from typing import Annotated, Any, Final
 from fastapi import APIRouter, Query, Request, Response, status
 from pydantic import FiniteFloat, TypeAdapter, ValidationError
 
+from genba_shared import records
 from genba_shared.audit import append_in
 from genba_shared.ids import new_id
 from genba_shared.jobs import Job
@@ -99,7 +100,7 @@ def _owner(here: Sop, principal: Principal, upload: Upload) -> Owner:
     except ValidationError as err:
         name = "retention_days" if upload.fields.get("clearance") in {None, *_labels()} else "clearance"
         raise Invalid(f"{name}: {err.errors()[0]['msg']}", errors=[fault(name, err.errors()[0]["msg"])]) from err
-    clearance = store.label_for(principal, label)
+    clearance = records.label_for(principal, label)
     return Owner(principal.tenant, int(clearance), principal.subject, days or here.settings.retention_days)
 
 
@@ -158,7 +159,7 @@ def _submit(here: Sop, principal: Principal, upload: Upload, owner: Owner) -> Jo
 def list_videos(here: Here, principal: Reader, limit: Limit = 50, cursor: Cursor = None) -> Page[VideoOut]:
     """The videos that you may see, newest first."""
     with here.database.read() as session:
-        rows, following = store.page(session, Video, principal, limit=limit, cursor=cursor)
+        rows, following = records.page(session, Video, principal, limit=limit, cursor=cursor)
     return Page[VideoOut](items=[video_out(row) for row in rows], next_cursor=following)
 
 
@@ -166,7 +167,7 @@ def list_videos(here: Here, principal: Reader, limit: Limit = 50, cursor: Cursor
 def get_video(video_id: RecordId, here: Here, principal: Reader) -> VideoOut:
     """One video."""
     with here.database.read() as session:
-        return video_out(store.get(session, Video, video_id, principal))
+        return video_out(records.get(session, Video, video_id, principal))
 
 
 @router.get(
@@ -182,7 +183,7 @@ def get_thumbnail(
 ) -> Response:
     """The kept picture nearest to a moment, as JPEG."""
     with here.database.read() as session:
-        video = store.get(session, Video, video_id, principal)
+        video = records.get(session, Video, video_id, principal)
     with here.artifacts.open(video.thumbnails_key) as file:
         jpeg = unpack_thumbnails(file).nearest(at_s)
     if jpeg is None:

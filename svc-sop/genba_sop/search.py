@@ -14,6 +14,7 @@ from typing import Final, Literal
 from sqlalchemy import and_, select
 from sqlalchemy.orm import Session
 
+from genba_shared import records
 from genba_shared.lexical import Bm25
 from genba_shared.principal import Principal
 from genba_shared.problems import Invalid
@@ -73,7 +74,7 @@ class Query:
 
 def moments(session: Session, principal: Principal, procedure_id: str | None) -> list[Moment]:
     """Every place of a known step that the caller may see: in golds, and in the latest evaluation of each video."""
-    wanted = store.visible(ProcedureRow, principal)
+    wanted = records.visible(ProcedureRow, principal)
     if procedure_id is not None:
         wanted = and_(wanted, ProcedureRow.id == procedure_id)
     query = select(ProcedureRow).where(wanted).order_by(ProcedureRow.id.desc()).limit(MOST_PROCEDURES)
@@ -89,7 +90,7 @@ def moments(session: Session, principal: Principal, procedure_id: str | None) ->
 def _evaluated(session: Session, principal: Principal, procedure_id: str, steps: dict[str, Step]) -> Iterable[Moment]:
     golds = select(Gold.video_id).where(Gold.procedure_id == procedure_id)
     where = (
-        store.visible(EvaluationRow, principal),
+        records.visible(EvaluationRow, principal),
         EvaluationRow.procedure_id == procedure_id,
         EvaluationRow.video_id.not_in(golds),
     )
@@ -125,7 +126,7 @@ def run(
     Raises:  NotFound for the clip's video or the procedure; EncoderMismatch; Invalid for an empty clip.
     """
     if query.procedure_id is not None:
-        store.get(session, ProcedureRow, query.procedure_id, principal)
+        records.get(session, ProcedureRow, query.procedure_id, principal)
     known = moments(session, principal, query.procedure_id)
     near: list[ClipHit] = []
     if query.clip is not None:
@@ -147,7 +148,7 @@ def _near(
     if query.clip is None:
         return []
     video_id, start_s, end_s = query.clip
-    video = store.get(session, Video, video_id, principal)
+    video = records.get(session, Video, video_id, principal)
     until_s = video.duration_s if end_s is None else end_s
     vector = mean_vector(features(video), start_s, until_s)
     if vector is None:
@@ -225,7 +226,7 @@ def _words(step: Step) -> str:
 
 def _there(session: Session, principal: Principal, video_ids: set[str]) -> set[str]:
     """Vectors and old evaluations may speak of videos that are gone; the records decide."""
-    where = (store.visible(Video, principal), Video.id.in_(video_ids))
+    where = (records.visible(Video, principal), Video.id.in_(video_ids))
     return set(session.scalars(select(Video.id).where(*where)))
 
 

@@ -1,30 +1,29 @@
-"""Find and write rows for one caller. Every function takes the caller and sees only that tenant's records up to that
-clearance.
+"""Write procedures, golds, references and reviews, and find what belongs to them.
 
-What a caller may not see does not exist for them: NotFound, never Forbidden. Transactions are begun and committed by
-whoever calls.
+Records themselves are found through ``genba_shared.records``. Transactions are begun and committed by whoever calls.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
-from typing import Any, Final, TypeVar
+from datetime import timedelta
+from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Select, and_, case, delete, func, or_, select
+from sqlalchemy import and_, case, delete, func, or_, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session, defer
 
+from genba_shared import records
+from genba_shared.db import utc_now
 from genba_shared.ids import new_id
 from genba_shared.principal import Clearance, Principal
-from genba_shared.problems import ClearanceTooLow, Conflict, Invalid, NotFound, VersionConflict
+from genba_shared.problems import Conflict, Invalid, NotFound, VersionConflict
 from genba_sop.authoring import fault
 from genba_sop.tables import (
     Erasure,
     ErasureKind,
     EvaluationRow,
     Gold,
-    Labelled,
     ProcedureRow,
     ProcedureVersion,
     ReferenceRow,
@@ -32,62 +31,7 @@ from genba_sop.tables import (
     Video,
 )
 
-Row = TypeVar("Row", Video, ProcedureRow, EvaluationRow)
-
-NOUNS: Final = {Video: "video", ProcedureRow: "procedure", EvaluationRow: "evaluation"}
 RESERVATION_S: Final = 6 * 3600.0  # an artifact written for a record that never came is erased after this
-
-
-def now() -> datetime:
-    """The time that rows are stamped with."""
-    return datetime.now(UTC)
-
-
-def visible(model: type[Labelled], principal: Principal) -> ColumnElement[bool]:
-    """The condition that every query of a labelled record carries."""
-    return and_(model.tenant == principal.tenant, model.clearance <= int(principal.clearance))
-
-
-def label_for(principal: Principal, asked: str | None) -> Clearance:
-    """The label of a new record: as asked, or internal, and never above the caller's own.
-
-    Raises:  ClearanceTooLow: somebody could write what they cannot read back.
-    """
-    if asked is None:
-        return min(Clearance.INTERNAL, principal.clearance)
-    label = Clearance.parse(asked)
-    if label > principal.clearance:
-        raise ClearanceTooLow(f"You may label up to {principal.clearance.label}, not {label.label}.")
-    return label
-
-
-def get(session: Session, model: type[Row], record_id: str, principal: Principal, *, lock: bool = False) -> Row:
-    """One record. Raises NotFound when there is none that the caller may see."""
-    query = select(model).where(model.id == record_id, visible(model, principal))
-    row = session.scalars(query.with_for_update() if lock else query).one_or_none()
-    if row is None:
-        raise NotFound(f"There is no {NOUNS[model]} {record_id}.")
-    return row
-
-
-def page(
-    session: Session,
-    model: type[Row],
-    principal: Principal,
-    *where: ColumnElement[bool],
-    limit: int,
-    cursor: str | None,
-) -> tuple[Sequence[Row], str | None]:
-    """Rows newest first, after ``cursor``, and the cursor of the next page. Ids sort by time, so the cursor is the
-    last id.
-    """
-    query: Select[Row] = select(model).where(visible(model, principal), *where)
-    if cursor is not None:
-        query = query.where(model.id < cursor)
-    if model is EvaluationRow:
-        query = query.options(defer(EvaluationRow.document))  # traces of long videos are megabytes
-    rows = session.scalars(query.order_by(model.id.desc()).limit(limit + 1)).all()
-    return rows[:limit], rows[limit - 1].id if len(rows) > limit else None
 
 
 # --- procedures -----------------------------------------------------------------------------------------------------
@@ -97,7 +41,7 @@ def add_procedure(
     session: Session, principal: Principal, document: dict[str, Any], *, clearance: Clearance
 ) -> ProcedureRow:
     """A procedure at version 1."""
-    moment = now()
+    moment = utc_now()
     row = ProcedureRow(
         id=new_id("proc"), tenant=principal.tenant, clearance=int(clearance), version=1,
         created_at=moment, created_by=principal.subject, updated_at=moment,
@@ -128,13 +72,13 @@ def new_version(
 
     Raises:  VersionConflict when ``expected`` (of If-Match; None takes any) is not the current version.
     """
-    row = get(session, ProcedureRow, procedure_id, principal, lock=True)
+    row = records.get(session, ProcedureRow, procedure_id, principal, lock=True)
     if expected is not None and expected != row.version:
         raise VersionConflict(
             f"Procedure {procedure_id} is at version {row.version}, not {expected}: read it again, then change it.",
             current_version=row.version,
         )
-    row.version, row.updated_at = row.version + 1, now()
+    row.version, row.updated_at = row.version + 1, utc_now()
     _add_version(session, row, document, principal)
     return row
 
@@ -187,7 +131,7 @@ def add_gold(
         raise Conflict(f"Video {video.id} is a gold of this version already.")
     gold = Gold(
         id=new_id("gold"), procedure_id=procedure.id, version=procedure.version, video_id=video.id,
-        spans=spans, spans_by=spans_by, created_at=now(), created_by=principal.subject,
+        spans=spans, spans_by=spans_by, created_at=utc_now(), created_by=principal.subject,
     )  # fmt: skip
     session.add(gold)
     session.flush()
@@ -210,7 +154,7 @@ def drop_references(session: Session, procedure_id: str) -> None:
 
 def drop_procedure(session: Session, principal: Principal, procedure_id: str) -> None:
     """Remove a procedure, its versions, golds and references. Evaluations stay: they are a record of what was said."""
-    row = get(session, ProcedureRow, procedure_id, principal, lock=True)
+    row = records.get(session, ProcedureRow, procedure_id, principal, lock=True)
     drop_references(session, row.id)
     session.execute(delete(Gold).where(Gold.procedure_id == row.id))
     session.execute(delete(ProcedureVersion).where(ProcedureVersion.procedure_id == row.id))
@@ -232,7 +176,7 @@ def drop_video(session: Session, principal: Principal, video_id: str) -> Video:
 
     Raises:  Conflict while it is a gold of a procedure's current version; golds of old versions go with it.
     """
-    video = get(session, Video, video_id, principal, lock=True)
+    video = records.get(session, Video, video_id, principal, lock=True)
     if used := sorted({gold.procedure_id for gold in current_golds(session, video.id)}):
         raise Conflict(
             f"Video {video_id} is a gold of {', '.join(used)}: remove the gold there first.", procedures=list(used)
@@ -261,7 +205,7 @@ def expired_videos(session: Session, *, limit: int) -> Sequence[Video]:
     """Videos past their retention that no current version holds as a gold, of every tenant."""
     join = and_(ProcedureRow.id == Gold.procedure_id, ProcedureRow.version == Gold.version)
     golds = select(Gold.video_id).join(ProcedureRow, join)
-    where = (Video.expires_at <= now(), Video.id.not_in(golds))
+    where = (Video.expires_at <= utc_now(), Video.id.not_in(golds))
     query = select(Video).where(*where).order_by(Video.expires_at).limit(limit)
     return session.scalars(query.with_for_update(skip_locked=True)).all()  # another replica may be sweeping too
 
@@ -281,7 +225,7 @@ def promise_erasure(
         kind=kind,
         target=target,
         clip_count=clip_count,
-        due_at=now() + timedelta(seconds=after_s),
+        due_at=utc_now() + timedelta(seconds=after_s),
     )
     earlier = case((promise.excluded.due_at < Erasure.due_at, promise.excluded.due_at), else_=Erasure.due_at)
     session.execute(
@@ -303,7 +247,9 @@ def is_owned(session: Session, key: str) -> bool:
 
 def due_erasures(session: Session, *, limit: int) -> Sequence[Erasure]:
     """Promises whose time has come."""
-    return session.scalars(select(Erasure).where(Erasure.due_at <= now()).order_by(Erasure.due_at).limit(limit)).all()
+    return session.scalars(
+        select(Erasure).where(Erasure.due_at <= utc_now()).order_by(Erasure.due_at).limit(limit)
+    ).all()
 
 
 # --- reviews --------------------------------------------------------------------------------------------------------
@@ -320,7 +266,7 @@ def visible_reviews(
     """Every review of the evaluations that the caller may see, with its evaluation, oldest first."""
     query = select(EvaluationRow, Review).options(defer(EvaluationRow.document))
     query = query.join(Review, Review.evaluation_id == EvaluationRow.id)
-    query = query.where(visible(EvaluationRow, principal)).order_by(Review.id)
+    query = query.where(records.visible(EvaluationRow, principal)).order_by(Review.id)
     if procedure_id is not None:
         query = query.where(EvaluationRow.procedure_id == procedure_id)
     return [(evaluation, review) for evaluation, review in session.execute(query).all()]

@@ -12,26 +12,19 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any, Literal
 
-from sqlalchemy import BigInteger, Float, ForeignKey, Index, Integer, SmallInteger, String, Text, UniqueConstraint
+from sqlalchemy import BigInteger, Float, ForeignKey, Index, Integer, String, Text, UniqueConstraint
 from sqlalchemy.orm import Mapped, mapped_column
 
 from genba_shared.db import Base, Json, UtcDateTime
+from genba_shared.records import Labelled
 
 ErasureKind = Literal["artifact", "clips"]
 
 
-class Labelled:
-    """Who may see a record, and who made it when."""
-
-    id: Mapped[str] = mapped_column(String(40), primary_key=True)
-    tenant: Mapped[str] = mapped_column(String)
-    clearance: Mapped[int] = mapped_column(SmallInteger)
-    created_at: Mapped[datetime] = mapped_column(UtcDateTime)
-    created_by: Mapped[str] = mapped_column(String)
-
-
 class Video(Labelled, Base):
     """An ingested video: its facts and the keys of what was made of it. A row exists only when all of it does."""
+
+    noun = "video"
 
     __tablename__ = "sop_videos"
     __table_args__ = (
@@ -60,6 +53,8 @@ class Video(Labelled, Base):
 
 class ProcedureRow(Labelled, Base):
     """A procedure's identity and its current version."""
+
+    noun = "procedure"
 
     __tablename__ = "sop_procedures"
     __table_args__ = (Index("ix_sop_procedures_tenant_id", "tenant", "id"),)
@@ -109,6 +104,8 @@ class ReferenceRow(Base):
 
 class EvaluationRow(Labelled, Base):
     """A stored evaluation. Columns are what lists filter by; ``document`` is the whole of it."""
+
+    noun = "evaluation"
 
     __tablename__ = "sop_evaluations"
     __table_args__ = (

@@ -12,11 +12,11 @@ from sqlalchemy import insert
 from starlette.testclient import TestClient
 from tests.sem.service.pictures import KINDS, views
 
-from genba_sem import store
 from genba_sem.app import create_app
 from genba_sem.service import Sem
 from genba_sem.settings import Settings
 from genba_sem.tables import ParticleRow
+from genba_shared.db import utc_now
 from genba_shared.ids import new_id
 from genba_shared.settings import Platform
 
@@ -59,7 +59,7 @@ class Service:
 
     def classified(self, vectors: Sequence[Sequence[float]], label_id: str | None, **columns: Any) -> list[str]:
         """Particles in the table as a job leaves them, one for each vector; their ids."""
-        moment = store.now()
+        moment = utc_now()
         ids = [new_id("par") for _ in vectors]
         shared = {
             "tenant": "default", "clearance": 1, "created_at": moment, "created_by": "key_test", "version": 1,

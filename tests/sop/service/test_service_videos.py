@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 from sqlalchemy import select, update
 
+from genba_shared.db import utc_now
 from genba_shared.settings import Platform
-from genba_sop import ingest, store
+from genba_sop import ingest
 from genba_sop.service import Sop
 from genba_sop.tables import Erasure, Video
 
@@ -199,7 +200,7 @@ def _sha256(path: Path) -> str:
 
 def _make_promises_due(sop: Sop) -> None:
     with sop.database.transaction() as session:
-        session.execute(update(Erasure).values(due_at=store.now() - timedelta(seconds=1)))
+        session.execute(update(Erasure).values(due_at=utc_now() - timedelta(seconds=1)))
 
 
 def test_a_deleted_video_is_gone_at_once_and_its_bytes_and_vectors_soon(service: Service, films: Films) -> None:
@@ -252,7 +253,7 @@ def test_videos_past_their_retention_go_but_golds_stay(service: Service, films: 
     service.procedure(films)
     video = service.video(films.good)
     with service.sop.database.transaction() as session:
-        session.execute(update(Video).values(expires_at=store.now() - timedelta(days=1)))
+        session.execute(update(Video).values(expires_at=utc_now() - timedelta(days=1)))
     service.sop.sweep()
     left = [row["id"] for row in service.get("/v1/sop/videos").json()["items"]]
     assert video not in left
