@@ -266,3 +266,8 @@ def field_name(location: Iterable[int | str]) -> str:
     """``("body", "steps", 2, "after")`` → ``"steps[2].after"``; the place alone, or none → ``"body"``."""
     place, *path = [*location] or ["body"]
     return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path).lstrip(".") or str(place)
+
+
+def fault(field: str, message: str) -> dict[str, JsonValue]:
+    """One entry of ``Invalid``'s ``errors``: which field, and what to do."""
+    return {"field": field, "message": message}

@@ -19,9 +19,7 @@ from genba_llm.schemas import (
     DecisionName,
     DecisionRecord,
     HostOut,
-    Page,
     QualityOut,
-    RecordId,
     VerifyOut,
 )
 from genba_llm.service import Here
@@ -34,6 +32,7 @@ from genba_shared.principal import Principal, require
 from genba_shared.problems import Invalid
 from genba_shared.service import problem_responses
 from genba_shared.wire import Moment
+from genba_shared.wire_records import Page, RecordId
 
 router = APIRouter(prefix="/v1/llm", tags=["llm audit"])
 Auditor = Annotated[Principal, require("audit:read")]

@@ -10,12 +10,13 @@ from genba_llm import escalations, store
 from genba_llm.gate import Decision
 from genba_llm.routes_audit import Cursor, Limit
 from genba_llm.routes_gate import Reader
-from genba_llm.schemas import AssignIn, DecideIn, EscalationDetail, EscalationOut, Page, RecordId
+from genba_llm.schemas import AssignIn, DecideIn, EscalationDetail, EscalationOut
 from genba_llm.service import Here
 from genba_llm.tables import DecisionRow, EscalationRow
 from genba_llm.wire_out import escalation_fields, escalation_out, record_out
 from genba_shared.principal import Principal, require
 from genba_shared.service import problem_responses
+from genba_shared.wire_records import Page, RecordId
 
 router = APIRouter(prefix="/v1/llm/escalations", tags=["llm escalations"])
 Reviewer = Annotated[Principal, require("llm:review")]

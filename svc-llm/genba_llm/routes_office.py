@@ -18,13 +18,10 @@ from genba_llm.generation import Message, Options
 from genba_llm.routes_audit import Cursor, Limit
 from genba_llm.routes_gate import Reader, Writer, asked_of
 from genba_llm.schemas import (
-    ClearanceLabel,
     Compartment,
     DocumentOut,
     DraftMailIn,
     DraftMailOut,
-    Page,
-    RecordId,
     SearchIn,
     SearchOut,
     SummarizeIn,
@@ -38,6 +35,7 @@ from genba_shared import records
 from genba_shared.principal import Principal
 from genba_shared.problems import Invalid, PayloadTooLarge
 from genba_shared.service import problem_responses
+from genba_shared.wire_records import ClearanceLabel, Page, RecordId
 
 router = APIRouter(prefix="/v1/llm", tags=["llm office"])
 _BINARY: Final = {"schema": {"type": "string", "format": "binary"}}

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, Any, Generic, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from genba_llm.verdict import Action, Domain
 from genba_shared.wire import Flag, Moment, Whole
+from genba_shared.wire_records import ClearanceLabel, RecordId
 
-T = TypeVar("T")
 DecisionName = Literal["ALLOW", "ESCALATE", "DENY", "REFUSE"]
-ClearanceLabel = Literal["public", "internal", "confidential", "secret"]
 LanguageName = Literal["ja", "en"]
-RecordId = Annotated[str, Field(pattern=r"^[a-z]{2,8}_[0-9a-z]{1,30}$", max_length=40)]
 Compartment = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,39}$")]
 Prompt = Annotated[str, Field(min_length=1, description="The text; longer than GENBA_LLM_MAX_PROMPT_CHARS gets 413.")]
 Line = Annotated[str, StringConstraints(min_length=1, max_length=500, strip_whitespace=True)]
@@ -24,13 +22,6 @@ class Wire(BaseModel):
     """What goes over the wire."""
 
     model_config = ConfigDict(from_attributes=True, extra="forbid")
-
-
-class Page(Wire, Generic[T]):
-    """A page of records, newest first."""
-
-    items: list[T]
-    next_cursor: str | None
 
 
 class About(Wire):

@@ -10,7 +10,6 @@ from genba_llm.gate import Decision
 from genba_llm.retrieval import Passage
 from genba_llm.schemas import (
     CitationOut,
-    ClearanceLabel,
     DecisionName,
     DecisionOut,
     DecisionRecord,
@@ -19,13 +18,8 @@ from genba_llm.schemas import (
     EvidenceOut,
 )
 from genba_llm.tables import DecisionRow, DocumentRow, EscalationRow
-from genba_llm.verdict import Level
 from genba_shared.db import utc_now
-
-
-def clearance_label(value: int) -> ClearanceLabel:
-    """A label by its number."""
-    return cast("ClearanceLabel", Level(value).label)
+from genba_shared.wire_records import clearance_label
 
 
 def decision_name(value: int) -> DecisionName:

@@ -8,9 +8,9 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, WithJsonSchema
 
 from genba_shared.wire import Flag, Moment, Real
+from genba_shared.wire_records import ClearanceLabel
 
 ID_PATTERN: Final = r"^[A-Za-z0-9_][A-Za-z0-9_.:@~-]{0,127}$"
-ClearanceLabel = Literal["public", "internal", "confidential", "secret"]
 KindName = Literal["like", "view", "click", "impression", "dislike"]
 Source = Literal["personal", "similar", "segment", "trending", "popular"]
 

@@ -17,12 +17,13 @@ from genba_sem.exporting import Pair
 from genba_sem.schemas_particles import Batch, ParticleStatus
 from genba_sem.service import Here, Sem
 from genba_sem.tables import ParticleRow
-from genba_sem.wire import Language, Reader, RecordId, TextOut, Wire
+from genba_sem.wire import Language, Reader, TextOut
 from genba_shared import records
 from genba_shared.db import utc_now
 from genba_shared.principal import Principal
 from genba_shared.problems import NotFound
 from genba_shared.service import problem_responses
+from genba_shared.wire_records import RecordId, Wire
 
 router = APIRouter(prefix="/v1/sem", tags=["sem export"])
 

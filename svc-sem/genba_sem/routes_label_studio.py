@@ -20,12 +20,13 @@ from genba_sem.labels import LabelBook
 from genba_sem.reviews import Said
 from genba_sem.service import Here, Sem
 from genba_sem.tables import LabelStudioTask, ParticleRow
-from genba_sem.wire import Reader, Reviewer, Wire, fault
+from genba_sem.wire import Reader, Reviewer
 from genba_shared import records
 from genba_shared.audit import append_in
 from genba_shared.principal import Principal
-from genba_shared.problems import Invalid
+from genba_shared.problems import Invalid, fault
 from genba_shared.service import problem_responses
+from genba_shared.wire_records import Wire
 
 router = APIRouter(prefix="/v1/sem/label-studio", tags=["sem label studio"])
 

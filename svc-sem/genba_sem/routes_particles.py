@@ -31,26 +31,14 @@ from genba_sem.schemas_particles import (
 from genba_sem.service import Here, Sem
 from genba_sem.tables import DecisionRow, MasterRow, ParticleRow, ViewRow
 from genba_sem.upload import Form, check, receive
-from genba_sem.wire import (
-    Cursor,
-    IfMatch,
-    JobOut,
-    Limit,
-    Line,
-    Page,
-    Reader,
-    RecordId,
-    Writer,
-    expected_version,
-    fault,
-    job_out,
-)
+from genba_sem.wire import Cursor, Limit, Line, Reader, Writer
 from genba_shared import records
 from genba_shared.audit import append_in
 from genba_shared.idempotency import Answer, IdempotencyKey, OptionalIdempotencyKey, Submission
 from genba_shared.principal import Clearance, Principal
-from genba_shared.problems import Conflict, Invalid, NotFound, VersionConflict, invalid
+from genba_shared.problems import Conflict, Invalid, NotFound, VersionConflict, fault, invalid
 from genba_shared.service import problem_responses
+from genba_shared.wire_records import IfMatch, JobOut, Page, RecordId, expected_version, job_out
 
 router = APIRouter(prefix="/v1/sem", tags=["sem particles"])
 

@@ -28,12 +28,13 @@ from genba_sem.schemas_reviews import (
 )
 from genba_sem.service import Here, Sem
 from genba_sem.tables import ParticleRow, ReviewRow
-from genba_sem.wire import Cursor, IfMatch, Limit, Page, Reader, RecordId, Reviewer, expected_version, fault
+from genba_sem.wire import Cursor, Limit, Reader, Reviewer
 from genba_shared import records
 from genba_shared.audit import append_in
 from genba_shared.principal import Principal
-from genba_shared.problems import Invalid
+from genba_shared.problems import Invalid, fault
 from genba_shared.service import problem_responses
+from genba_shared.wire_records import IfMatch, Page, RecordId, expected_version
 
 router = APIRouter(prefix="/v1/sem", tags=["sem reviews"])
 

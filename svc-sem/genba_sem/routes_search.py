@@ -18,12 +18,13 @@ from genba_sem.search import Found
 from genba_sem.service import Here, Sem
 from genba_sem.tables import ParticleRow
 from genba_sem.upload import Form, check, receive
-from genba_sem.wire import Asked, Reader, RecordId, Wire
+from genba_sem.wire import Reader
 from genba_shared import records
 from genba_shared.principal import Principal
 from genba_shared.problems import EncoderMismatch
 from genba_shared.service import problem_responses
 from genba_shared.wire import Real, Whole
+from genba_shared.wire_records import Asked, RecordId, Wire
 
 router = APIRouter(prefix="/v1/sem/search", tags=["sem search"])
 

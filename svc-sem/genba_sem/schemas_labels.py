@@ -9,21 +9,8 @@ from pydantic import ConfigDict, Field
 
 from genba_sem.labels import Label
 from genba_sem.tables import LabelRow, LabelVersion, MasterRow, MasterSetRow
-from genba_sem.wire import (
-    Asked,
-    ClearanceLabel,
-    LabelledOut,
-    NameIn,
-    Note,
-    Reason,
-    RecordId,
-    TextIn,
-    TextOut,
-    Wire,
-    WordsIn,
-    WordsOut,
-    clearance_label,
-)
+from genba_sem.wire import NameIn, Note, Reason, TextIn, TextOut, WordsIn, WordsOut
+from genba_shared.wire_records import Asked, ClearanceLabel, LabelledOut, RecordId, Wire, clearance_label
 
 LabelStatus = Literal["active", "merged", "split", "retired"]
 _LABEL = "lab_01m7y3j0mk9gd7dvy52gwgq0vn"  # of examples

@@ -12,18 +12,9 @@ from genba_sem import words
 from genba_sem.labels import LabelBook
 from genba_sem.particles import Facts
 from genba_sem.tables import DecisionRow, ParticleRow, ViewRow
-from genba_sem.wire import (
-    Asked,
-    ClearanceLabel,
-    LabelledOut,
-    Line,
-    Note,
-    RecordId,
-    TextOut,
-    Wire,
-    clearance_label,
-)
+from genba_sem.wire import Line, Note, TextOut
 from genba_shared.wire import Moment
+from genba_shared.wire_records import Asked, ClearanceLabel, LabelledOut, RecordId, Wire, clearance_label
 
 ParticleStatus = Literal["waiting", "confirmed", "needs_review", "unknown", "reviewed", "unreadable"]
 Batch = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,79}$")]

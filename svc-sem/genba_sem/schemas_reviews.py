@@ -10,8 +10,9 @@ from pydantic import ConfigDict, Field, model_validator
 from genba_sem.labels import LabelBook
 from genba_sem.schemas_particles import LabelRef, ParticleSummary, ReasonOut, ScoredLabel, ref
 from genba_sem.tables import ReviewRow
-from genba_sem.wire import Asked, LabelledOut, Note, RecordId, Wire
+from genba_sem.wire import Note
 from genba_shared.wire import Real, Whole
+from genba_shared.wire_records import Asked, LabelledOut, RecordId, Wire
 
 Seconds = Annotated[Real, Field(ge=0, le=86_400, description="How long the decision took.")]
 _PARTICLE, _LABEL = "par_01m7y3j0mk9gd7dvy52gwgq0vn", "lab_01m7y3j0n25xc6617q3969kdq0"  # of examples

@@ -24,10 +24,10 @@ from genba_sem.schemas_particles import Batch
 from genba_sem.service import ARTIFACTS
 from genba_sem.settings import Settings
 from genba_sem.tables import ParticleRow
-from genba_sem.wire import ClearanceLabel, RecordId
 from genba_shared import records
 from genba_shared.problems import Conflict
 from genba_shared.recipe import Params, Recipe, Result, Run
+from genba_shared.wire_records import ClearanceLabel, RecordId
 
 Folder = Annotated[str, StringConstraints(min_length=1, max_length=400, pattern=r"^[^\x00]+$")]
 

@@ -23,8 +23,7 @@ from python_multipart.exceptions import MultipartParseError
 if TYPE_CHECKING:
     from python_multipart.multipart import MultipartCallbacks
 
-from genba_sem.wire import fault
-from genba_shared.problems import BadRequest, Invalid, PayloadTooLarge, UnsupportedMedia
+from genba_shared.problems import BadRequest, Invalid, PayloadTooLarge, UnsupportedMedia, fault
 
 VIEWS: Final = "views"
 _FLUSH_BYTES: Final = 1 << 20

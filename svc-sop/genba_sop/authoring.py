@@ -15,7 +15,7 @@ from typing import Annotated, Any, Final, Literal
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, ValidationError
 
-from genba_shared.problems import Invalid
+from genba_shared.problems import Invalid, fault
 from genba_shared.wire import Flag, Real
 from genba_sop.procedure import Procedure, Severity, Span, Step, Text
 
@@ -106,11 +106,6 @@ class AuthoredProcedure(Authored):
     title: TextField
     steps: list[AuthoredStep] = Field(min_length=1, max_length=MAX_STEPS)
     golds: list[AuthoredGold] = Field(default_factory=list, max_length=MAX_GOLDS)
-
-
-def fault(field: str, message: str) -> Fault:
-    """One fault, as the Invalid problem lists it."""
-    return {"field": field, "message": message}
 
 
 def invalid(what: str, faults: Sequence[Fault]) -> Invalid:

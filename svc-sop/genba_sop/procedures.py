@@ -17,17 +17,9 @@ from genba_shared import records
 from genba_shared.artifacts import Artifacts
 from genba_shared.db import Database
 from genba_shared.principal import Principal
-from genba_shared.problems import Conflict, EncoderMismatch, Invalid, NotFound, VersionConflict
+from genba_shared.problems import Conflict, EncoderMismatch, Invalid, NotFound, VersionConflict, fault
 from genba_sop import reference, store
-from genba_sop.authoring import (
-    AuthoredProcedure,
-    AuthoredSpan,
-    contradictions,
-    fault,
-    gold_spans,
-    invalid,
-    parse,
-)
+from genba_sop.authoring import AuthoredProcedure, AuthoredSpan, contradictions, gold_spans, invalid, parse
 from genba_sop.bundles import unpack_features
 from genba_sop.features import Features
 from genba_sop.procedure import Procedure, Span

@@ -18,8 +18,7 @@ from genba_shared import records
 from genba_shared.db import utc_now
 from genba_shared.ids import new_id
 from genba_shared.principal import Principal
-from genba_shared.problems import Conflict, Invalid
-from genba_sop.authoring import fault
+from genba_shared.problems import Conflict, Invalid, fault
 from genba_sop.conformal import Calibration, calibrate
 from genba_sop.conformal import Review as Lesson
 from genba_sop.tables import EvaluationRow, Review

@@ -13,22 +13,20 @@ from genba_shared.idempotency import Answer, IdempotencyKey, Submission
 from genba_shared.principal import Clearance, Principal, require
 from genba_shared.problems import NotFound
 from genba_shared.service import problem_responses
+from genba_shared.wire_records import JobOut, Page, RecordId, clearance_label, job_out
 from genba_sop import report, report_pdf, review, store
 from genba_sop.bundles import Thumbnails, unpack_thumbnails
 from genba_sop.evaluation import Verdict
 from genba_sop.evaluations import Asked
-from genba_sop.routes_videos import Cursor, Limit, Reader, Writer, clearance_label, job_out
+from genba_sop.routes_videos import Cursor, Limit, Reader, Writer
 from genba_sop.schemas import (
     AgreementOut,
     EvaluationBatchIn,
     EvaluationIn,
     EvaluationOut,
     EvaluationSummary,
-    JobOut,
     Language,
     Operator,
-    Page,
-    RecordId,
     ReviewIn,
     ReviewOut,
 )

@@ -13,17 +13,16 @@ from sqlalchemy.orm import Session
 
 from genba_shared import records
 from genba_shared.principal import Principal
-from genba_shared.problems import Invalid
+from genba_shared.problems import Invalid, fault
 from genba_shared.service import problem_responses
 from genba_shared.wire import Moment
+from genba_shared.wire_records import RecordId
 from genba_sop import analytics, search
-from genba_sop.authoring import fault
 from genba_sop.routes_videos import Reader
 from genba_sop.schemas import (
     AnalyticsOut,
     Operator,
     OperatorTrend,
-    RecordId,
     SearchHit,
     SearchIn,
     SearchOut,

@@ -2,43 +2,28 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import asdict
 from typing import Annotated
 
-from fastapi import APIRouter, Header, Query, Response, status
-from pydantic import WithJsonSchema
+from fastapi import APIRouter, Query, Response, status
 
 from genba_shared import records
 from genba_shared.audit import append_in
 from genba_shared.idempotency import Answer, OptionalIdempotencyKey, Submission
 from genba_shared.principal import Principal
-from genba_shared.problems import Invalid
 from genba_shared.service import problem_responses
+from genba_shared.wire_records import IfMatch, Page, RecordId, clearance_label, expected_version
 from genba_sop import procedures, store
-from genba_sop.authoring import AuthoredProcedure, fault
+from genba_sop.authoring import AuthoredProcedure
 from genba_sop.procedures import Registered, registered
-from genba_sop.routes_videos import Cursor, Limit, Reader, Writer, clearance_label
-from genba_sop.schemas import (
-    GoldIn,
-    GoldOut,
-    Page,
-    ProcedureIn,
-    ProcedureOut,
-    ProcedureSummary,
-    RecordId,
-    SpanOut,
-    StepOut,
-    TextOut,
-)
+from genba_sop.routes_videos import Cursor, Limit, Reader, Writer
+from genba_sop.schemas import GoldIn, GoldOut, ProcedureIn, ProcedureOut, ProcedureSummary, SpanOut, StepOut, TextOut
 from genba_sop.service import Here
 from genba_sop.tables import Gold, ProcedureRow
 
 router = APIRouter(prefix="/v1/sop/procedures", tags=["sop procedures"])
 
 Version = Annotated[int | None, Query(ge=1, le=2**31 - 1, description="an older version; the current one when absent")]
-_ETAG = re.compile(r'(?:W/)?"(\d{1,9})"|(\d{1,9})|(\*)', re.ASCII)
-_IF_MATCH = WithJsonSchema({"type": "string", "pattern": r'^((W/)?"[0-9]{1,9}"|[0-9]{1,9}|\*)$'})
 
 
 @router.post("", status_code=status.HTTP_201_CREATED, responses=problem_responses(404, 409))
@@ -115,10 +100,10 @@ def revise_procedure(
     response: Response,
     here: Here,
     principal: Writer,
-    if_match: Annotated[str, Header(description='the version that you read, as its ETag: "3"; * for any'), _IF_MATCH],
+    if_match: IfMatch,
 ) -> ProcedureOut:
     """Make the next version. Golds whose spans still fit come along; 409 when somebody else was quicker."""
-    expected = _expected(if_match)
+    expected = expected_version(if_match)
     golds = here.procedures.place_all(principal, body, revises=procedure_id)
     with here.database.transaction() as session:
         found = procedures.revise(session, principal, procedure_id, body, golds, expected=expected)
@@ -126,14 +111,6 @@ def revise_procedure(
         append_in(session, "sop.procedure_revised", actor=principal.subject, subject=procedure_id, detail=detail)
     here.warm(principal, procedure_id)
     return _out(found, response)
-
-
-def _expected(if_match: str) -> int | None:
-    match = _ETAG.fullmatch(if_match.strip())
-    if match is None:
-        message = 'must be the version that you read, such as "3", or *'
-        raise Invalid(f"If-Match {message}.", errors=[fault("if-match", message)])
-    return None if match[3] else int(match[1] or match[2])
 
 
 @router.delete("/{procedure_id}", status_code=status.HTTP_204_NO_CONTENT, responses=problem_responses(404))

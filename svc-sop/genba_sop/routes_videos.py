@@ -12,14 +12,14 @@ from genba_shared.audit import append_in
 from genba_shared.ids import new_id
 from genba_shared.jobs import Job
 from genba_shared.principal import Clearance, Principal, require
-from genba_shared.problems import Invalid, NotFound, PayloadTooLarge
+from genba_shared.problems import Invalid, NotFound, PayloadTooLarge, fault
 from genba_shared.service import problem_responses
+from genba_shared.wire_records import ClearanceLabel, JobOut, Page, RecordId, clearance_label, job_out
 from genba_sop import store
-from genba_sop.authoring import fault
 from genba_sop.bundles import unpack_thumbnails
 from genba_sop.containers import SNIFFED_BYTES
 from genba_sop.ingest import Owner, artifact_key, suffix_of
-from genba_sop.schemas import ClearanceLabel, Erased, JobOut, Page, RecordId, VideoInfoOut, VideoOut
+from genba_sop.schemas import Erased, VideoInfoOut, VideoOut
 from genba_sop.service import Here, Sop
 from genba_sop.tables import Video
 from genba_sop.upload import Upload, check, receive
@@ -220,13 +220,3 @@ def video_out(video: Video, *, deduplicated: bool = False) -> VideoOut:
         indexed=video.indexed_in is not None,
         deduplicated=deduplicated,
     )
-
-
-def clearance_label(clearance: int) -> ClearanceLabel:
-    """The word for a stored label."""
-    return _LABEL.validate_python(Clearance(clearance).label)
-
-
-def job_out(job: Job, *, result_id: str | None = None) -> JobOut:
-    """A submitted job, as its submitter needs it."""
-    return JobOut(id=job.id, recipe=job.recipe, status=job.status, location=f"/v1/jobs/{job.id}", result_id=result_id)

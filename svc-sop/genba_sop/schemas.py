@@ -5,48 +5,18 @@ arrays.
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, Generic, Literal, TypeVar
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import ConfigDict, Field, StringConstraints, model_validator
 
 from genba_shared.wire import Flag, Real, Whole
+from genba_shared.wire_records import Asked, ClearanceLabel, LabelledOut, RecordId, Wire
 from genba_sop.authoring import AuthoredProcedure, AuthoredSpan, Seconds
 from genba_sop.evaluation import DeviationKind, StepStatus, Verdict
 from genba_sop.procedure import Severity
 
-ClearanceLabel = Literal["public", "internal", "confidential", "secret"]
-RecordId = Annotated[str, StringConstraints(pattern=r"^[a-z]{2,8}_[0-9a-z]{1,30}$")]
 Operator = Annotated[str, StringConstraints(min_length=1, max_length=120, pattern=r"^[^\x00-\x1f]+$")]
 Language = Literal["en", "ja"]
-Item = TypeVar("Item")
-
-
-class Wire(BaseModel):
-    """An answer."""
-
-    model_config = ConfigDict(from_attributes=True)
-
-
-class Asked(BaseModel):
-    """A request's body; a misspelt key is an error, not a silence."""
-
-    model_config = ConfigDict(extra="forbid", str_strip_whitespace=True)
-
-
-class Page(Wire, Generic[Item]):
-    """One page of a list, newest first. Pass ``next_cursor`` as ``cursor`` for the next; null on the last page."""
-
-    items: list[Item]
-    next_cursor: str | None
-
-
-class LabelledOut(Wire):
-    """What every record carries."""
-
-    id: str
-    clearance: ClearanceLabel
-    created_at: datetime
-    created_by: str
 
 
 # --- videos ---------------------------------------------------------------------------------------------------------
@@ -82,16 +52,6 @@ class VideoOut(LabelledOut):
     expires_at: datetime | None
     indexed: bool
     deduplicated: bool = False
-
-
-class JobOut(Wire):
-    """Work that goes on in the background; follow it at ``/v1/jobs/{id}``."""
-
-    id: str
-    recipe: str
-    status: str
-    location: str
-    result_id: str | None = Field(None, description="The id that the record will have once the job has succeeded.")
 
 
 # --- procedures -----------------------------------------------------------------------------------------------------

@@ -17,9 +17,8 @@ from sqlalchemy.orm import Session
 from genba_shared import records
 from genba_shared.lexical import Bm25
 from genba_shared.principal import Principal
-from genba_shared.problems import Invalid
+from genba_shared.problems import Invalid, fault
 from genba_sop import store
-from genba_sop.authoring import fault
 from genba_sop.bundles import mean_vector
 from genba_sop.clip_index import ClipHit, ClipIndex
 from genba_sop.features import Array, Features

@@ -17,8 +17,7 @@ from genba_shared import records
 from genba_shared.db import utc_now
 from genba_shared.ids import new_id
 from genba_shared.principal import Clearance, Principal
-from genba_shared.problems import Conflict, Invalid, NotFound, VersionConflict
-from genba_sop.authoring import fault
+from genba_shared.problems import Conflict, Invalid, NotFound, VersionConflict, fault
 from genba_sop.tables import (
     Erasure,
     ErasureKind,

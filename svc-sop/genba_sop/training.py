@@ -18,11 +18,12 @@ from genba_shared.db import Database
 from genba_shared.principal import Clearance
 from genba_shared.problems import ClearanceTooLow, Conflict, Gone, NotFound, Problem
 from genba_shared.recipe import Params, Recipe, Result, Run
+from genba_shared.wire_records import ClearanceLabel, RecordId
 from genba_sop import store
 from genba_sop.encoders import open_encoder
 from genba_sop.evaluations import Asked, Evaluations
 from genba_sop.ingest import Owner, Received, limits_of, prepare, record
-from genba_sop.schemas import ClearanceLabel, EvaluationItem, RecordId
+from genba_sop.schemas import EvaluationItem
 from genba_sop.settings import Settings
 from genba_sop.tables import EvaluationRow
 

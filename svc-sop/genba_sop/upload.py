@@ -25,8 +25,7 @@ from python_multipart.exceptions import MultipartParseError
 if TYPE_CHECKING:
     from python_multipart.multipart import MultipartCallbacks
 
-from genba_shared.problems import BadRequest, Invalid, PayloadTooLarge, UnsupportedMedia
-from genba_sop.authoring import fault
+from genba_shared.problems import BadRequest, Invalid, PayloadTooLarge, UnsupportedMedia, fault
 from genba_sop.ingest import Received
 
 _FLUSH_BYTES: Final = 1 << 20
