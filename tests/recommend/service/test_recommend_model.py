@@ -392,7 +392,7 @@ def test_two_versions_are_tried_against_each_other_and_the_better_is_promoted(tr
     service = trained.service
     arms = [{"name": "one", "version": 1}, {"name": "two", "version": 2}]
     experiment = service.post("/experiments", {"name": "one or two", "arms": arms}).json()
-    found = {user: service.list(user) for user in users_with_history(trained, 12)}
+    found = {user: service.list(user) for user in users_with_history(trained, 40)}  # the arms draw by chance
     assert {(made["experiment"]["arm"], made["model_version"]) for made in found.values()} == {("one", 1), ("two", 2)}
     results = service.get(f"/experiments/{experiment['id']}/results").json()
     assert all(arm["values"]["diversity"] > 0 for arm in results["arms"])
