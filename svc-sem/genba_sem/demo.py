@@ -24,22 +24,21 @@ PRECISION = 0.85  # of what is confirmed without a person; small, so that a demo
 SEED = 5
 BATCH = "demo"
 _JOB_WITHIN_S = 600.0
-_MOST_TRIES = 60
 
 
 def run(client: httpx.Client, folder: Path, console: Console) -> bool:
     """Tell it. True when the queue shrank, no more was confirmed wrongly than promised, the rename showed and needles were found."""
     from genba_sem.demo_pictures import draw_set
 
-    made, batch = draw_set(folder, seed=SEED, masters=4, samples=64, views=2)
+    made, batch = draw_set(folder, seed=SEED, masters=6, samples=64, views=4)
     truth = {each.name: each.kind for each in batch}
     console.print(
-        f"Particles: {len(made)} masters and a batch of {len(batch)}, two views each, in {folder}", highlight=False
+        f"Particles: {len(made)} masters and a batch of {len(batch)}, four views each, in {folder}", highlight=False
     )
     labels = _register(client, made)
     _put(client, "/v1/sem/policy", {"precision": PRECISION}, version="*")
     for each in batch:
-        _send(client, each.views, name=each.name, batch=BATCH, lot="demo", pixel_size_nm="12.5", decide="later")
+        _send(client, each.views, name=each.name, batch=BATCH, lot="demo", decide="later")
     _job(client, f"/v1/sem/batches/{BATCH}/classify", None)
     first = _figures(client, labels, truth)
     reviewer = _Reviewer(client, labels, truth)
@@ -74,12 +73,12 @@ def _register(client: httpx.Client, made: list[Any]) -> dict[str, str]:
         en, ja = NAMES[kind]
         labels[kind] = str(_post(client, "/v1/sem/labels", {"name": {"en": en, "ja": ja}})["id"])
     for each in made:
-        _send(client, each.views, name=each.name, master_of=labels[each.kind], pixel_size_nm="12.5")
+        _send(client, each.views, name=each.name, master_of=labels[each.kind])
     return labels
 
 
 def _send(client: httpx.Client, views: tuple[Path, ...], **fields: str) -> Json:
-    files = [("views", (path.name, path.read_bytes(), "image/png")) for path in views]
+    files = [("views", (path.name, path.read_bytes(), "image/tiff")) for path in views]
     answer: Json = _ask(client, "POST", "/v1/sem/particles", files=files, data=fields)
     return answer
 
@@ -219,12 +218,7 @@ def _put(client: httpx.Client, path: str, body: Json, *, version: str) -> Any:
 
 
 def _ask(client: httpx.Client, method: str, path: str, **options: Any) -> Any:
-    """The answer's document. A busy machine turns work away before it has begun: then the same is asked again, as it says."""
-    for _ in range(_MOST_TRIES):
-        answer = client.request(method, path, **options)
-        if answer.status_code not in {429, 503}:
-            break
-        time.sleep(float(answer.headers.get("retry-after", "1")))
+    answer = client.request(method, path, **options)
     if answer.is_error:
         message = f"{answer.request.method} {answer.request.url.path} was answered {answer.status_code}: {answer.text}"
         raise SystemExit(message)
