@@ -143,7 +143,7 @@ def record(
         tags=list(facts.tags), dropped=list(looks.dropped) if looks else [], scaling=scaling,
         view_count=len(looks.views) if looks else len(stored.images), encoder=None, vector=None, shape={}, covered=False,
         status="waiting", label_id=None, decided_by="nobody", confidence=None, reasons=[], in_queue=False, priority=0.0,
-        decision={}, decided_in=None, indexed_in=None, updated_at=moment,
+        decision={}, decided_in=None, updated_at=moment,
     )  # fmt: skip
     try:
         with session.begin_nested():
@@ -212,7 +212,7 @@ def decide(
     )  # fmt: skip
     row.encoder, row.vector = ready.lane.versions.encoder, np.asarray(decision.row, np.float32).tobytes()
     _measure(row, decision)
-    row.version, row.updated_at, row.decided_in, row.indexed_in = row.version + 1, moment, job_id, None
+    row.version, row.updated_at, row.decided_in = row.version + 1, moment, job_id
     if settled:
         return
     reasons = [*decision.reasons, *(["random_audit"] if decision.audit else [])]

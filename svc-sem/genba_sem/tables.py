@@ -111,7 +111,6 @@ class ParticleRow(Labelled, Base):
     priority: Mapped[float] = mapped_column(Float)
     decision: Mapped[dict[str, Any]] = mapped_column(Json)  # the newest decision, whole
     decided_in: Mapped[str | None] = mapped_column(String(40), index=True)  # the job that decided it
-    indexed_in: Mapped[str | None] = mapped_column(String(160), index=True)  # the collection that holds its vector
     updated_at: Mapped[datetime] = mapped_column(UtcDateTime)
 
 

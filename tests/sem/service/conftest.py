@@ -66,7 +66,7 @@ class Service:
             "role": "sample", "batch": None, "note": "", "tags": [], "dropped": [], "scaling": {}, "view_count": 0,
             "encoder": "e-1", "shape": {}, "covered": False, "status": "confirmed", "label_id": label_id,
             "decided_by": "model", "confidence": 0.99, "reasons": [], "in_queue": False, "priority": 0.0,
-            "decision": {}, "decided_in": None, "indexed_in": None, "updated_at": moment, **columns,
+            "decision": {}, "decided_in": None, "updated_at": moment, **columns,
         }  # fmt: skip
         rows = [
             {"id": each, "name": f"p-{each}", "vector": np.asarray(vector, np.float32).tobytes(), **shared}

@@ -95,7 +95,6 @@ def upgrade() -> None:
         sa.Column("priority", sa.Float(), nullable=False),
         sa.Column("decision", db.Json, nullable=False),
         sa.Column("decided_in", sa.String(length=40), nullable=True),
-        sa.Column("indexed_in", sa.String(length=160), nullable=True),
         sa.Column("updated_at", db.UtcDateTime(timezone=True), nullable=False),
         sa.Column("id", sa.String(length=40), nullable=False),
         sa.Column("tenant", sa.String(), nullable=False),
@@ -106,7 +105,6 @@ def upgrade() -> None:
         sa.UniqueConstraint("tenant", "batch", "name", name=op.f("uq_sem_particles_tenant_batch_name")),
     )
     op.create_index(op.f("ix_sem_particles_decided_in"), "sem_particles", ["decided_in"], unique=False)
-    op.create_index(op.f("ix_sem_particles_indexed_in"), "sem_particles", ["indexed_in"], unique=False)
     op.create_index(
         "ix_sem_particles_tenant_batch_status", "sem_particles", ["tenant", "batch", "status"], unique=False
     )
@@ -272,7 +270,6 @@ def downgrade() -> None:
     op.drop_index("ix_sem_particles_tenant_label_id", "sem_particles")
     op.drop_index("ix_sem_particles_tenant_id", "sem_particles")
     op.drop_index("ix_sem_particles_tenant_batch_status", "sem_particles")
-    op.drop_index(op.f("ix_sem_particles_indexed_in"), "sem_particles")
     op.drop_index(op.f("ix_sem_particles_decided_in"), "sem_particles")
     op.drop_table("sem_particles")
     op.drop_table("sem_master_sets")
