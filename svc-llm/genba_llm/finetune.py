@@ -68,7 +68,8 @@ class Finetuning:
         self._causal = self.model.get_base_model() if config.train == "adapter" else self.model
         self.tap = HiddenTap(self.model) if config.pet else None
         if config.gradient_checkpointing:
-            self.model.activation_checkpointing_enable()
+            # LLM.int8 keeps its inputs outside autograd's reach; only where no graph is made the first time are they let go.
+            self.model.activation_checkpointing_enable({"use_reentrant": config.quantise == "int8"})
         self.optimiser = make_optimiser(self.parameters(), config, device=self.device)
         self.average = WeightAverage()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gc
 import itertools
 import json
 import os
@@ -218,6 +219,26 @@ def test_a_quantised_base_trains(tmp_path: Path, quantise: str, device: str) -> 
     outcome = finetune(training, _data(8), local_run(tmp_path))
     assert outcome.n_steps == 2
     assert outcome.metrics["validation_loss"] > 0
+
+
+@pytest.mark.parametrize("quantise", ["none", "int8", "nf4"])
+def test_a_checkpointed_layer_keeps_nothing_between_its_passes(tmp_path: Path, quantise: str) -> None:
+    from genba_llm.base_model import load_base
+
+    tiny_phi3().save_pretrained(tmp_path / "base")
+    base = load_base(tmp_path / "base", quantise=quantise)  # type: ignore[arg-type]
+    config = config_of({**TINY, "quantise": quantise, "batch_size": 3, "gradient_checkpointing": True})
+    training = Finetuning(base, config, seed=7)
+    kept: list[int] = []
+
+    def count(_module: object, _inputs: object) -> None:
+        gc.collect()
+        of_the_mlp = {(3, 32, 128), (96, 128)}  # what down_proj reads: batch, tokens, intermediate
+        kept.append(sum(type(each) is torch.Tensor and tuple(each.shape) in of_the_mlp for each in gc.get_objects()))
+
+    base.model.norm.register_forward_pre_hook(count)  # all layers are behind it, none has gone back yet
+    training.step(_data().train[:3], _data(), step=0, n_steps=2)
+    assert kept == [0]
 
 
 _WORKER = """
