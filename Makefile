@@ -60,6 +60,8 @@ bench-sem: .venv/.base ## particles: encoders, fusion, unknowns, abstaining, few
 	@$(PY) benchmarks/sem_quality.py
 bench-rotations: .venv/.test ## what SO8T and PET cost beside plain LoRA
 	@$(PY) benchmarks/so8t_step.py --steps 3 --rounds 1 --layers 6
+bench-gpu: .venv/.test ## on a GPU: fine-tuning Phi-4-mini's shape, and OpenCLIP's frames a second
+	@$(PY) benchmarks/so8t_gpu.py && $(PY) benchmarks/openclip_speed.py
 bench-gateway: .venv/.bench ## the gateway against nginx (needs nginx and wrk)
 	@$(PY) benchmarks/gateway.py
 bench-audit: .venv/.base ## durable appends, verification, 10,000 tamperings and kill -9 of the audit log
@@ -80,4 +82,4 @@ lock: .venv/.test ## write constraints.txt anew
 clean: ## remove the virtual environment and caches; data in .genba stays
 	@rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
-.PHONY: dashboards docs help setup setup-test demo up test distributed-test savedmodel-test lint format types imports check bench-alignment bench-deviations bench-manner bench-speed bench-order bench-recommend bench-sem bench-rotations bench-gateway bench-audit lock clean chaos bench-jobs-chaos bench-recommend-serving bench-gate
+.PHONY: dashboards docs help setup setup-test demo up test distributed-test savedmodel-test lint format types imports check bench-alignment bench-deviations bench-manner bench-speed bench-order bench-recommend bench-sem bench-rotations bench-gpu bench-gateway bench-audit lock clean chaos bench-jobs-chaos bench-recommend-serving bench-gate

@@ -1,4 +1,5 @@
 // The console: what an operator does every day, over the same public API that any program uses. No framework, nothing fetched from outside.
+import { assistantPages } from "/console/assistant.js";
 import { jobsPage } from "/console/jobs.js";
 import { modelsPage } from "/console/models.js";
 import { TEXTS } from "/console/texts.js";
@@ -216,8 +217,9 @@ async function systemPage() {
   return [el("p", { className: `verdict ${answer.ok ? "good" : "bad"}` }, t(answer.ok ? "ready" : "notReady")), table([t("check"), t("status")], checks), el("p", {}, el("a", { href: "/docs" }, "/docs"), " · ", el("a", { href: "/metrics" }, "/metrics"))];
 }
 
-const KIT = { el, t, table, row, field, get, post, call, attempt, show, when };
-const PAGES = { score: scorePage, procedures: proceduresPage, evaluations: evaluationsPage, jobs: jobsPage(KIT), models: modelsPage(KIT), keys: keysPage, system: systemPage };
+const KIT = { el, t, table, row, field, get, post, call, attempt, show, when, onsubmit };
+const assistant = assistantPages(KIT);
+const PAGES = { score: scorePage, procedures: proceduresPage, evaluations: evaluationsPage, ask: assistant.ask, escalations: assistant.escalations, jobs: jobsPage(KIT), models: modelsPage(KIT), keys: keysPage, system: systemPage };
 
 async function open(name) {
   tab = name;
