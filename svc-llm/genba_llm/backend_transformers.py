@@ -33,8 +33,13 @@ class TransformersModel:
 
     features: frozenset[Feature] = frozenset({"logprobs"})
 
-    def __init__(self, folder: Path, *, starts_hidden: bool = False, device: str | None = None) -> None:
-        """Raises: ValueError for a folder without a model that can be loaded from safetensors."""
+    def __init__(
+        self, folder: Path, *, name: str | None = None, starts_hidden: bool = False, device: str | None = None
+    ) -> None:
+        """``name``: what answers call it, instead of the folder's name.
+
+        Raises: ValueError for a folder without a model that can be loaded from safetensors.
+        """
         make_torchvision_importable()
         import torch
         from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -50,7 +55,7 @@ class TransformersModel:
         except (OSError, ValueError) as error:
             raise ValueError(f"{folder} holds no model that can be loaded: {str(error).splitlines()[0]}") from error
         self._model = model.to(self._device).eval()
-        self.model = folder.name
+        self.model = name or folder.name
         self.starts_hidden = starts_hidden
         self._turn = threading.Lock()
         taken = inspect.signature(type(self._model).forward).parameters

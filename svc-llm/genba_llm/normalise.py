@@ -38,7 +38,9 @@ _OPENERS = (
     "The|This|That|These|Those|There|My|Our|Your|His|Her|Their|It|We|You|He|She|They|Yesterday|Today|Tomorrow|Please|Also|And"
     "|But|Can|Could|Would|Will|What|How|Who|Why|Where|When|If|Now|Then|Next|Thanks|Thank"
 )
-_SENTENCE = re.compile(rf"(?<=[。！？!?\n])\s*|(?<=[.;])\s+(?=[A-Z\"'(「])|(?<=[a-z0-9])\s+(?=(?:{_OPENERS})\s+[a-z])")
+_SENTENCE = re.compile(
+    rf"(?<=[。！？!?\n])\s*|(?<=[.;])\s+(?=[A-Z\"'(「])|(?<=[a-z0-9])\s+(?=(?:{_OPENERS})\s+(?:I\b|[a-z]))"
+)
 # What a tokenizer may read as control: the thinking tags, chat templates' turns, roles.
 _TAG = re.compile(
     r"[<＜﹤〈‹]\s*[/／]?\s*(think[-_ ]?(?:task|safety|policy)|think(?:ing)?|final|system|assistant|user|tool(?:_call)?|s|bos|eos|inst)\s*[/／]?\s*[>＞﹥〉›]"

@@ -54,11 +54,10 @@ def think(body: ThinkIn, here: Here, principal: Writer) -> ThinkOut:
     """Answer with hidden thinking: only the final text leaves, and the audit log commits to the rest."""
     asked = asked_of(body, body.text, route="think")
     recorded = here.decisions.decide(principal, asked)
-    model = here.assistant.backend.model
     if not recorded.allowed:
         return ThinkOut(
             answer=None,
-            model=model,
+            model=here.assistant.speakers.choose(documents=False).model,
             decision=decision_out(recorded),
             citations=[],
             finish=None,
@@ -71,8 +70,10 @@ def think(body: ThinkIn, here: Here, principal: Writer) -> ThinkOut:
         think=True,
     )
     passages = here.assistant.passages(principal, body.text) if body.documents else []
+    backend = here.assistant.speakers.choose(documents=bool(passages))
+    turns = [Message("user", body.text)]
     released, written = here.assistant.answer(
-        principal, recorded, [Message("user", body.text)], options, mode="final_only", passages=passages, asked=asked
+        principal, recorded, turns, options, mode="final_only", passages=passages, asked=asked, backend=backend
     )
     text, _ = whole(released)
     if not written.answered and written.cut_by is None:
@@ -80,7 +81,7 @@ def think(body: ThinkIn, here: Here, principal: Writer) -> ThinkOut:
     said = text.strip() if written.answered and written.cut_by is None else None
     return ThinkOut(
         answer=said,
-        model=model,
+        model=backend.model,
         decision=decision_out(recorded),
         citations=citations(passages) if said else [],
         finish=written.finish,

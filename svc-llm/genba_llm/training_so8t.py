@@ -111,6 +111,11 @@ class So8tParams(Params):
 
     shards: list[ShardKey] = Field(default_factory=list, max_length=100_000)
     files: list[FileName] = Field(default_factory=list, max_length=1000)
+    texts: list[ShardKey] = Field(
+        default_factory=list,
+        max_length=100_000,
+        description="Shards of llm.collect, learnt as plain text beside the rows.",
+    )
     base: Annotated[str, Field(max_length=400, description="fresh, champion, or a folder of base models.")] = "fresh"
     fresh: FreshParams = FreshParams()
     config: dict[str, Any] = Field(
@@ -143,13 +148,13 @@ def so8t(params: So8tParams, run: Run) -> Result:
         raise Invalid(str(err), errors=[{"field": "config", "message": str(err)}]) from err
     device = _device()
     try:
-        rows = _rows(params, run, config.max_bad_rows)
-        base = _base(params, rows, run, config.max_tokens)
+        rows, documents = _rows(params, run, config.max_bad_rows), _documents(params, run)
+        base = _base(params, rows, documents, run, config.max_tokens)
         if params.dry_run:
             planned = so8t_line.plan(base, config, device=device)
             run.note(planned.table())
             return Result(value={"memory_plan": planned.table(), "trainable_parameters": planned.n_trainable})
-        finished = so8t_line.train_line(rows, base, config, run, device=device, gguf=params.gguf)
+        finished = so8t_line.train_line(rows, base, config, run, device=device, gguf=params.gguf, documents=documents)
     except Refused as err:
         raise Conflict(str(err)) from err
     return Result(
@@ -189,12 +194,13 @@ def _champion_on_the_same_rows(folder: Path, params: So8tParams, run: Run) -> di
     from genba_llm import so8t_line
     from genba_llm.base_model import load_base, load_tokenizer
     from genba_llm.finetune_config import config_of
+    from genba_llm.line_data import prepare
 
     config = config_of(params.config)
     tokenizer = load_tokenizer(folder / "model")
-    data, _, _ = so8t_line.prepare(_rows(params, run, config.max_bad_rows), tokenizer, config)
+    prepared = prepare(_rows(params, run, config.max_bad_rows), tokenizer, config)
     reached: dict[str, float] = so8t_line.measure(
-        load_base(folder / "model"), tokenizer, data, batch_size=config.batch_size
+        load_base(folder / "model"), tokenizer, prepared.data, batch_size=config.batch_size
     )
     return reached
 
@@ -226,12 +232,20 @@ def _rows(params: So8tParams, run: Run, max_bad: int) -> list[Any]:
     return rows
 
 
-def _base(params: So8tParams, rows: list[Any], run: Run, max_tokens: int) -> Path:
+def _documents(params: So8tParams, run: Run) -> list[str]:
+    """The texts of collected shards."""
+    from genba_llm.shards import read_shards
+
+    return [str(document["text"]) for _, document in read_shards(run.artifacts, params.texts) if "text" in document]
+
+
+def _base(params: So8tParams, rows: list[Any], documents: list[str], run: Run, max_tokens: int) -> Path:
     from genba_llm import so8t_line
 
     if params.base == "fresh":
         shape = so8t_line.FreshShape(**params.fresh.model_dump())
-        return so8t_line.make_fresh_base(rows, shape, run.workdir / "base", max_tokens=max_tokens, seed=run.seed)
+        folder = run.workdir / "base"
+        return so8t_line.make_fresh_base(rows, shape, folder, max_tokens=max_tokens, seed=run.seed, documents=documents)
     if params.base == "champion":
         champion = run.champion(MODEL_NAME)
         if champion is None:
