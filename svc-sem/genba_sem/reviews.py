@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from sqlalchemy import ColumnElement, and_, cast, func, or_, select
 from sqlalchemy.dialects.postgresql import JSONB
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from genba_sem import labels
 from genba_sem.labels import LabelBook
@@ -170,11 +170,13 @@ def queue(
     return session.scalars(select(ParticleRow).where(*where).order_by(*order).limit(limit + 1)).all()
 
 
-def has_reason(session: Session, reason: str) -> ColumnElement[bool]:
-    """Whether a reason is among a particle's, in either database."""
+def has_reason(
+    session: Session, reason: str, *, of: InstrumentedAttribute[list[Any]] = ParticleRow.reasons
+) -> ColumnElement[bool]:
+    """Whether a reason is among a particle's, or those of another column, in either database."""
     if session.get_bind().dialect.name == "postgresql":
-        return cast(ParticleRow.reasons, JSONB).contains([reason])
-    each = func.json_each(ParticleRow.reasons).table_valued("value")
+        return cast(of, JSONB).contains([reason])
+    each = func.json_each(of).table_valued("value")
     return select(1).select_from(each).where(each.c.value == reason).exists()
 
 

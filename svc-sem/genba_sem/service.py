@@ -99,7 +99,7 @@ async def open_service(settings: Settings, metrics: Metrics) -> AsyncIterator[Se
                 "classify", workers=settings.classify_workers, queue=settings.classify_queue, metrics=metrics
             ),
             background=ThreadPoolExecutor(1, thread_name_prefix="sem-background"),
-            watch=Watch(metrics),
+            watch=Watch(metrics, settings),
         )
         stack.callback(sem.background.shutdown, wait=True, cancel_futures=True)
         stack.callback(sem.classifying.close)

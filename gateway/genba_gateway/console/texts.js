@@ -32,6 +32,11 @@ export const TEXTS = {
     whyDecided: "Why it was decided so", stage: "Stage", codes: "Reasons", rule: "Rule", auditEntry: "audit entry",
     askedBy: "Asked by", goesTo: "Goes to", dueBy: "Due by", assignee: "Assigned to", take: "I look at it", textGone: "The text was erased with the decision.",
     escalation_open: "Open", escalation_assigned: "Assigned", escalation_decided: "Decided", decide_ALLOW: "Allow", decide_DENY: "Deny", decide_REFUSE: "Refuse", decideHelp: "Stays in the record. You cannot decide on your own question.",
+    tab_particles: "Particles", particles: "Particles", particle: "Particle", mayBe: "May be", shared: "In common", likeness: "Likeness", reviewers: "Reviewers",
+    bundles: "Look-alikes", bundleQueue: "Bundle the queue", bundlesHelp: "Puts what looks alike together, largest first. Bundles of before become stale.", oneByOne: "One by one",
+    waitingNow: "Waiting", reviewedSoFar: "reviewed", confirmedAlone: "confirmed without a person", reviewsLacking: "error-free reviews of drawn particles that are lacking until something is confirmed without a person:", confirmsAlone: "the promised precision is met", noMasters: "too few masters yet",
+    label: "Label", note: "Note", noneOfThem: "None of the labels", notOne: "not one of them", atEdge: "resembles the others least", confirm: "Confirm", confirmAll: "Confirm all", splitInTwo: "Split in two", bundleOf: "Look-alikes:", inContention: "In contention", nearestMasters: "Masters that come nearest", master: "master", showsMost: "shows most", noPicture: "no picture yet",
+    settled: "Settled:", waitForAnother: "waits for another reviewer", isSettled: "settled",
     ready: "Ready", notReady: "Not ready", check: "Check", refresh: "Refresh", unreachable: "The server does not answer.", requestId: "Request",
   },
   ja: {
@@ -66,6 +71,11 @@ export const TEXTS = {
     whyDecided: "判定の理由", stage: "段階", codes: "理由", rule: "規則", auditEntry: "監査ログ番号",
     askedBy: "質問者", goesTo: "宛先", dueBy: "期限", assignee: "担当", take: "自分が担当する", textGone: "本文は判定とともに消去されました。",
     escalation_open: "未対応", escalation_assigned: "対応中", escalation_decided: "判定済み", decide_ALLOW: "許可する", decide_DENY: "権限なしとする", decide_REFUSE: "拒否する", decideHelp: "記録に残ります。自分の質問は判定できません。",
+    tab_particles: "粒子", particles: "粒子数", particle: "粒子", mayBe: "候補", shared: "共通点", likeness: "類似度", reviewers: "レビュー担当者",
+    bundles: "似た粒子のまとまり", bundleQueue: "待ち行列をまとめる", bundlesHelp: "似た粒子を大きい順にまとめます。以前のまとまりは無効になります。", oneByOne: "一つずつ",
+    waitingNow: "待機", reviewedSoFar: "レビュー済み", confirmedAlone: "自動確定", reviewsLacking: "自動確定に必要な、無作為に選ばれた粒子の誤りのないレビューの残り：", confirmsAlone: "約束した精度を満たしています", noMasters: "見本がまだ足りません",
+    label: "ラベル", note: "メモ", noneOfThem: "どのラベルでもない", notOne: "これは違う", atEdge: "他と最も似ていない", confirm: "確定", confirmAll: "すべて確定", splitInTwo: "二つに分ける", bundleOf: "似た粒子：", inContention: "候補のラベル", nearestMasters: "最も近い見本", master: "見本", showsMost: "最もよく写っている", noPicture: "画像はまだありません",
+    settled: "確定：", waitForAnother: "別の担当者の確認待ち", isSettled: "確定しました",
     ready: "準備完了", notReady: "準備できていません", check: "項目", refresh: "更新", unreachable: "サーバーが応答しません。", requestId: "リクエスト",
   },
 };
