@@ -64,6 +64,10 @@ bench-rotations: .venv/.test ## what SO8T and PET cost beside plain LoRA
 	@$(PY) benchmarks/so8t_step.py --steps 3 --rounds 1 --layers 6
 bench-gpu: .venv/.test ## on a GPU: fine-tuning Phi-4-mini's shape, and OpenCLIP's frames a second
 	@$(PY) benchmarks/so8t_gpu.py && $(PY) benchmarks/openclip_speed.py
+bench-ablation: .venv/.test ## do the rotations and PET help? 2x2 over seeds on a tiny model
+	@$(PY) -m benchmarks.so8t_ablation
+build-model: .venv/.test ## train the project's own tiny language model by its own line, and measure it
+	@$(PY) -m benchmarks.so8t_model
 bench-gateway: .venv/.bench ## the gateway against nginx (needs nginx and wrk)
 	@$(PY) benchmarks/gateway.py
 bench-audit: .venv/.base ## durable appends, verification, 10,000 tamperings and kill -9 of the audit log

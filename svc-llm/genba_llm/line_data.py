@@ -76,6 +76,14 @@ def prepare(rows: Iterable[Row], tokenizer: Any, config: FinetuneConfig, *, docu
     return Prepared(data, _packed(held_texts, config.max_tokens), digest.hexdigest(), too_long)
 
 
+def as_validation(rows: Iterable[Row], tokenizer: Any, config: FinetuneConfig) -> Data:
+    """Rows to measure on, none to train on; those that do not fit are left out. Raises: NotEnoughRows when none fits."""
+    samples = [found for row in rows if (found := encode(tokenizer, row, max_tokens=config.max_tokens)) is not None]
+    if not samples:
+        raise NotEnoughRows(f"No row fits into {config.max_tokens} tokens.")
+    return Data((), _packed(samples, config.max_tokens), config.max_tokens, _pad(tokenizer))
+
+
 def encode(tokenizer: Any, row: Row, *, max_tokens: int) -> Sample | None:
     """A row as token ids of which only the answer is learnt; None for one that does not fit.
 

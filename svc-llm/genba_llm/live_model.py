@@ -109,11 +109,13 @@ def standing(policy: Policy, question: str) -> str:
 def load_champion(folder: Path, version: Version, policy: Policy) -> ChampionModel:
     """A bundle of ``llm.so8t``. Raises: ValueError for one that is none; ImportError without torch and transformers."""
     from genba_llm.backend_transformers import TransformersModel
+    from genba_llm.calibration import temperature_of
     from genba_llm.finish import BUNDLE
     from genba_llm.finish import MODEL as WEIGHTS
 
     document = json.loads((folder / BUNDLE).read_text("utf-8"))
-    inner = TransformersModel(folder / WEIGHTS, name=f"{MODEL}@{version.number}")
+    name, calibration = f"{MODEL}@{version.number}", temperature_of(folder)
+    inner = TransformersModel(folder / WEIGHTS, name=name, calibration=calibration)
     return ChampionModel(inner, lambda question: standing(policy, question), thinks=bool(document.get("thinks")))
 
 

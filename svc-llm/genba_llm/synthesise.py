@@ -7,7 +7,9 @@ the policy it was decided under. The same seed gives the same rows, one by one, 
 
 from __future__ import annotations
 
+import functools
 import random
+import re
 from collections.abc import Iterator
 
 from genba_llm import contrast
@@ -47,6 +49,23 @@ def synthesise(domain: Domain, n: int, *, seed: int) -> Iterator[Row]:
         if row.instruction not in seen:
             seen.add(row.instruction)
             yield row
+
+
+def core_of(question: str) -> str:
+    """A question without the setting that stands before it: two that differ in their room number ask the same."""
+    return _settings().sub("", question, count=1)
+
+
+@functools.cache
+def _settings() -> re.Pattern[str]:
+    words = contrast.lexicon("synthesise")
+    known = [
+        re.escape(each).replace(re.escape("{n}"), r"\d+")
+        for part in words["settings"].values()
+        for each in part
+        if each
+    ]
+    return re.compile(rf"\A(?:{'|'.join(known)})")
 
 
 def _pools(seed: int) -> dict[tuple[Decision, Language], list[str]]:

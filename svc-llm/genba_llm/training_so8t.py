@@ -206,23 +206,27 @@ def _champion_on_the_same_rows(folder: Path, params: So8tParams, run: Run) -> di
 
 
 def _rows(params: So8tParams, run: Run, max_bad: int) -> list[Any]:
-    """Rows of the shards and files. With ``prefer_thinking`` those that carry their thinking stand for their question."""
+    return read_all_rows(params.shards, params.files, run, max_bad, prefer_thinking=params.prefer_thinking)
+
+
+def read_all_rows(shards: list[str], files: list[str], run: Run, max_bad: int, *, prefer_thinking: bool) -> list[Any]:
+    """Rows of shards and files. With ``prefer_thinking`` those that carry their thinking stand for their question."""
     from genba_llm.sft_rows import BadRows, Row, read_rows
     from genba_llm.shards import read_shards
 
     settings, bad = LineSettings(), BadRows(limit=max_bad)
     rows = []
-    for place, document in read_shards(run.artifacts, params.shards):
+    for place, document in read_shards(run.artifacts, shards):
         try:
             rows.append(Row.model_validate(document))
         except ValidationError as err:
             bad.add(place, str(err.errors()[0]["msg"]))
-    rows += list(read_rows([settings.data_file(name) for name in params.files], bad))
+    rows += list(read_rows([settings.data_file(name) for name in files], bad))
     if bad.n:
         run.note(
             f"{bad.n} rows do not match the schema and were skipped: {'; '.join(bad.reasons[:3])}", level="warning"
         )
-    if params.prefer_thinking:
+    if prefer_thinking:
         best: dict[str, Any] = {}
         for row in rows:
             known = best.get(f"{row.instruction}\n{row.input}")
