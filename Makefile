@@ -75,6 +75,9 @@ bench-audit: .venv/.base ## durable appends, verification, 10,000 tamperings and
 
 bench-jobs-chaos: .venv/.base ## kill -9 of workers, brokers, databases and the API under 1,000 jobs, and plain Celery beside it
 	@$(PY) -m benchmarks.jobs_chaos && $(PY) -m benchmarks.plain_celery
+bench-recommend-refresh: .venv/.base ## everything embedded anew by a worker, once with a kill -9 half-way
+	@$(PY) -m benchmarks.recommend_refresh
+
 bench-recommend-serving: .venv/.base ## lists through the gateway at 50,000 items, search up to a million
 	@$(PY) benchmarks/recommend_serving.py
 
@@ -88,4 +91,4 @@ lock: .venv/.test ## write constraints.txt anew
 clean: ## remove the virtual environment and caches; data in .genba stays
 	@rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
-.PHONY: dashboards docs help setup setup-test demo up test distributed-test savedmodel-test lint format types imports check bench-alignment bench-deviations bench-manner bench-speed bench-order bench-recommend bench-sem bench-sem-job bench-rotations bench-gpu bench-gateway bench-audit lock clean chaos bench-jobs-chaos bench-recommend-serving bench-gate
+.PHONY: dashboards docs help setup setup-test demo up test distributed-test savedmodel-test lint format types imports check bench-alignment bench-deviations bench-manner bench-speed bench-order bench-recommend bench-sem bench-sem-job bench-rotations bench-gpu bench-gateway bench-audit lock clean chaos bench-jobs-chaos bench-recommend-serving bench-recommend-refresh bench-gate
