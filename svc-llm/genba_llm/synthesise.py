@@ -104,7 +104,7 @@ def _one(
     target = str(identity.escalation.get(domain, identity.escalation_default)) if decision == "ESCALATE" else ""
     return Row(
         instruction=question,
-        output=_output(decision, about, policy.reference, target, language),
+        output=answer(decision, about, policy.reference, target, language),
         decision=decision,
         domain=domain,
         policy_ref=policy.reference,
@@ -128,7 +128,8 @@ def _allowed(
     return text, "ご質問" if language == "ja" else "your question"
 
 
-def _output(decision: DecisionName, about: str, policy_ref: str, target: str, language: Language) -> str:
+def answer(decision: DecisionName, about: str, policy_ref: str, target: str, language: Language) -> str:
+    """The tagged answer for a decision: its hidden thinking, and what leaves."""
     words = contrast.lexicon("synthesise")
     task = {"ja": "依頼の意図を読む。", "en": "Read what is asked."}[language]
     return (

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import importlib.util
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError
 
+from genba_llm.event_files import with_event_files
 from genba_llm.line_settings import LineSettings
 from genba_llm.refused import Refused
 from genba_llm.verdict import DOMAINS, Domain
@@ -94,6 +96,33 @@ def _told(title: str, collected: Any, run: Run) -> Result:
     return Result(value=value, metrics=metrics, artifacts={"report.md": path})
 
 
+class MultimodalParams(Params):
+    """How many pictures of what."""
+
+    n: Annotated[int, Field(ge=1, le=100_000)] = 1200
+    kinds: Annotated[list[Literal["chart", "contract", "report"]], Field(min_length=1, max_length=3)] = [  # noqa: RUF012 - pydantic copies it
+        "chart",
+        "contract",
+        "report",
+    ]
+    domains: list[Domain] = Field(default_factory=lambda: list(DOMAINS), min_length=1, max_length=len(DOMAINS))
+    seed: Annotated[int, Field(ge=0)] = 0
+
+
+def draw_pictures(params: MultimodalParams, run: Run) -> Result:
+    """Draw documents with their text and safety level, and write rows about them. The same parameters give the same shards."""
+    if importlib.util.find_spec("PIL") is None:
+        raise Conflict("This worker cannot draw: install genba[so8t] there.")
+    from genba_llm.multimodal import multimodal
+
+    try:
+        drawn = multimodal(params.domains, params.kinds, run, n=params.n, seed=params.seed)
+    except Refused as err:
+        raise Conflict(str(err)) from err
+    told = _told("Drawn documents", drawn.rows, run)
+    return replace(told, value={**told.value, "pictures": drawn.pictures})
+
+
 class FreshParams(Params):
     """The shape of a model that is made from nothing."""
 
@@ -147,6 +176,7 @@ def so8t(params: So8tParams, run: Run) -> Result:
     except ValueError as err:
         raise Invalid(str(err), errors=[{"field": "config", "message": str(err)}]) from err
     device = _device()
+    run, files = with_event_files(run, LineSettings().tensorboard_dir)
     try:
         rows, documents = _rows(params, run, config.max_bad_rows), _documents(params, run)
         base = _base(params, rows, documents, run, config.max_tokens)
@@ -157,6 +187,9 @@ def so8t(params: So8tParams, run: Run) -> Result:
         finished = so8t_line.train_line(rows, base, config, run, device=device, gguf=params.gguf, documents=documents)
     except Refused as err:
         raise Conflict(str(err)) from err
+    finally:
+        if files is not None:
+            files.close()
     return Result(
         value={"data_hash": finished.data_hash},
         metrics=finished.metrics,
@@ -277,6 +310,13 @@ SO8T_RECIPES: dict[str, Recipe[Any]] = {
             time_limit_s=24 * 3600.0,
         ),
         Recipe("llm.synthesise", SynthesiseParams, synthesise, summary="Write rows from templates.", scope="llm:write"),
+        Recipe(
+            "llm.multimodal",
+            MultimodalParams,
+            draw_pictures,
+            summary="Draw documents with their text and safety level.",
+            scope="llm:write",
+        ),
         Recipe("llm.validate", ValidateParams, validate, summary="Check rows before training.", scope="llm:write"),
         Recipe(
             "llm.so8t",
