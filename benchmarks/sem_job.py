@@ -13,6 +13,7 @@ quality, descriptors). CPU seconds an image are the figure to trust on a busy ma
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import statistics
 import struct
@@ -83,10 +84,10 @@ def draw(
     rng = np.random.default_rng(11)
     solids = [
         (KINDS[k % len(KINDS)], pictures(KINDS[k % len(KINDS)], rng, sides=SIDES, side_px=side_px))
-        for k in range(SOLIDS)
+        for k in range(min(SOLIDS, particles))
     ]
     for number in range(particles):
-        _, shots = solids[number % SOLIDS]
+        _, shots = solids[number % len(solids)]
         home = folder / f"p-{number:06d}"
         home.mkdir(parents=True)
         for view, at in enumerate(rng.permutation(SIDES)[:views]):
@@ -175,6 +176,20 @@ def decided(database: Database) -> int:
         return session.scalar(done) or 0
 
 
+def spent(watched: psutil.Process) -> tuple[int, float]:
+    """Resident bytes and CPU seconds of a process and of the children that decode for it."""
+    memory, cpu_s = 0, 0.0
+    try:
+        family = [watched, *watched.children(recursive=True)]
+    except psutil.NoSuchProcess:
+        return 0, 0.0
+    for member in family:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            times = member.cpu_times()
+            memory, cpu_s = memory + member.memory_info().rss, cpu_s + times.user + times.system
+    return memory, cpu_s
+
+
 def attempt(home: Path, job_id: str, database: Database, *, kill_at: int | None) -> Attempt:
     """Start a worker, watch it, and kill it once so many are decided."""
     seen = Attempt()
@@ -183,12 +198,8 @@ def attempt(home: Path, job_id: str, database: Database, *, kill_at: int | None)
     with subprocess.Popen(argv, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
         watched = psutil.Process(process.pid)
         while process.poll() is None:
-            try:
-                memory, cpu = watched.memory_info().rss, watched.cpu_times()
-            except psutil.NoSuchProcess:
-                break
             count = decided(database)
-            seen.looks.append((time.perf_counter(), count, memory, cpu.user + cpu.system))
+            seen.looks.append((time.perf_counter(), count, *spent(watched)))
             if kill_at is not None and count >= kill_at:
                 process.kill()
                 seen.killed = True
@@ -274,7 +285,7 @@ def run(folder: Path, particles: int, views: int, side_px: int) -> int:
     _print(found, attempts, before, after, views)
     print("| on record | without a decision | with more than one | views on record |\n|---|---|---|---|")
     print(f"| {on_record:,} of {particles:,} | {lost} | {doubled} | {stored:,} of {particles * views:,} |\n")
-    print(f"Worker's memory: {memory_line(attempts)}")
+    print(f"Memory of worker and decoders: {memory_line(attempts)}")
     good = found.status == "succeeded" and (on_record, lost, doubled) == (particles, 0, 0)
     return 0 if good else 1
 
