@@ -46,6 +46,7 @@ TUNING, TEST, VALIDATION = 1, 2, 3
 FIRST_GOLD = {TUNING: 77_000, TEST: 78_000, VALIDATION: 79_000}  # other golds as well
 SETS = {"tuning": TUNING, "validation": VALIDATION, "test": TEST}
 GOLD_COUNTS = (1, 3, 5)
+Wanted = tuple[str, Plan, str]  # procedure, plan and a name in the cache
 PATIENT = Limits(silence_s=300.0, grace_s=900.0)  # a busy machine is no reason to stop a benchmark
 DEVIATIONS: tuple[DeviationKind, ...] = (
     "missing",
@@ -103,7 +104,7 @@ class Corpus:
         """Return the first ``count`` golds of a procedure: other operators, a calm camera, nothing planted."""
         return [self.sample(*wanted) for wanted in self.wanted(kind, golds=count, variants=0)]
 
-    def wanted(self, kind: str, *, golds: int, variants: int) -> list[tuple[str, Plan, str]]:
+    def wanted(self, kind: str, *, golds: int, variants: int) -> list[Wanted]:
         """List what ``sample`` takes for so many golds and planted runs."""
         first = FIRST_GOLD[self.seed]
         runs = [(kind, gold_plan(seed), f"gold{seed}") for seed in range(first, first + golds)]
@@ -347,16 +348,20 @@ def main() -> None:
 
 
 def make(corpus: Corpus, kinds: Sequence[str], count: int, *, golds: int) -> list[Sample]:
-    """Render and describe what is not in the cache yet, on all cores, saying how far it is; return the planted runs."""
+    """Make ready what is not in the cache yet; return the planted runs."""
     wanted = [run for kind in kinds for run in corpus.wanted(kind, golds=golds, variants=count)]
+    made = fill(corpus, wanted)
+    return [sample for sample, (_, _, name) in zip(made, wanted, strict=True) if not name.startswith("gold")]
+
+
+def fill(corpus: Corpus, wanted: Sequence[Wanted]) -> list[Sample]:
+    """Render and describe what is not in the cache yet, on all cores, saying how far it is."""
     samples = []
     with ProcessPoolExecutor(mp_context=multiprocessing.get_context("spawn")) as pool:
         making = [pool.submit(corpus.sample, *run) for run in wanted]
-        for n, (made, (_, _, name)) in enumerate(zip(making, wanted, strict=True), 1):
-            sample = made.result()
+        for n, made in enumerate(making, 1):
+            samples.append(made.result())
             print(f"\r{n}/{len(wanted)} runs ready", end="", file=sys.stderr, flush=True)
-            if not name.startswith("gold"):
-                samples.append(sample)
     print(file=sys.stderr)
     return samples
 
