@@ -29,6 +29,7 @@ MOST_STEPS = 6  # at once
 MOST_CELLS = 240  # of the grid in one stretch
 EXTRA_S = 1.0
 SHORT, LONG = 0.55, 1.8  # times the usual length, in the run's own tempo: then a run is doubted
+FRAGMENT = 0.3  # less of a step does not count as having been done
 TEMPO_FREE = 0.4  # of the logarithm of that is nobody's concern
 SHORTEST, LONGEST = 0.2, 3.0  # times the usual length may a step take
 NO_STEP = 0.55  # normalised cost of a row in no step that was taken for one so far, at least: it resembles one
@@ -122,14 +123,21 @@ class _Case:
         self.prices = Prices()
         self.often = Counter(run.label for run in runs)
         shown = {int(s) for labels in told.gold_labels for s in np.unique(labels) if s >= 0}
-        self.missing = sorted(shown - set(self.often))
         self.usual = {
             step: float(np.mean([n for labels in told.gold_labels if (n := (labels == step).sum())])) for step in shown
         }
         lengths = [(run.last - run.first + 1) / self.usual[run.label] for run in runs if run.label in self.usual]
         self.tempo = float(np.median(lengths)) if lengths else 1.0
+        self.missing = sorted(shown - self._done(runs))
         elsewhere = float(told.votes @ told.elsewhere)
         self.none = np.where(told.labels >= 0, max(elsewhere, NO_STEP), elsewhere)  # (M,)
+
+    def _done(self, runs: Sequence[Run]) -> set[int]:
+        """The steps of which these runs show more than a fragment."""
+        rows = Counter[int]()
+        for run in runs:
+            rows[run.label] += run.last - run.first + 1
+        return {step for step in self.usual if rows[step] >= FRAGMENT * self.usual[step] * self.tempo}
 
     def stretches(self) -> list[tuple[int, int]]:
         """First and last run of each doubtful stretch, with the run before and the run after."""
@@ -159,8 +167,7 @@ class _Case:
         borders = np.unique(np.r_[np.arange(low, high, stride), high])
         if not options or len(options) > MOST_STEPS or len(borders) > MOST_CELLS:
             return _NO_STORY
-        before = {run.label for run in self.runs[:first]}
-        after = {run.label for run in self.runs[last + 1 :]}
+        before, after = self._done(self.runs[:first]), self._done(self.runs[last + 1 :])
         cost, cuts, steps = cheapest(*self._table(options, borders), *self._rules(options, before, after))
         gain = self._cost_so_far(runs, options, before, after) - cost - MARGIN * self.rate
         if gain <= 0:
