@@ -1,7 +1,7 @@
 """Find the same step in other people's videos by a clip of it, and say what the index costs beside a plain matrix product.
 
 Protocol. Runs of all three procedures as in ``sop_deviations.py`` (other operators, cameras, lights and speeds, decoded from
-files), eight of each without a planted fault, stored and indexed as svc-sop does. Every step of every run is a query, cut
+files), eight of each, most with planted faults, stored and indexed as svc-sop does. Every step of every run is a query, cut
 where it was rendered; the service's own search answers it (2 s clips, nearest first, what shows the same is thinned out).
 Only other videos count. A clip is right if most of it lies in the same step of another run; *recall@k* is the share of the
 other runs' performances of the step that the first k clips lie in, its ceiling what k clips could reach; *hit@1* is the share
@@ -50,7 +50,7 @@ else:  # beside this script
 SOMEBODY = Principal("benchmark", ("engineer",), scopes_of(("engineer",)), Clearance.INTERNAL)
 DEPTHS = (1, 5, 10)
 MOST_ASKED = 50  # the asked video's own clips are among the answers, and do not count
-PLANS = 70  # as in ``sop_deviations.py``, whose videos are used again
+PLANS = 24  # the runs are the first of so many
 
 Place = tuple[int, float, float]  # run, start and end in seconds
 

@@ -72,7 +72,8 @@ class Told:
 @dataclass(frozen=True)
 class Usual:
     """What golds show in each step. mean, median: (S, 60, 80, 3) colour, and their spreads.   most, least: (S, 60, 80) share of
-    the time that a pixel is covered near it in any gold, and in every gold; likewise lately, and moving.   known: (S,) by two golds or more.
+    the time that a pixel is covered near it in any gold, and in every gold; likewise lately, and moving.
+    known: (S,) by two golds or more.
     """
 
     mean: Singles
@@ -144,7 +145,8 @@ def unlike(mine: Activity, usual: Usual) -> Floats:
     """(n, S) how far each of n stretches is from what golds show in each step, as a share of what is covered and moves; inf where
     unknown.
 
-    On the tuning runs a step is nearest to itself 997 times of 1000.
+    On generated runs of two procedures a step is nearest to itself 697 times of 701; of the third, in which what a person wears
+    changes the picture for good, 284 times of 298.
     """
     table = np.full((len(mine.done), len(usual.known)), np.inf)
     least = (mine.seen * (usual.least_lately + usual.least_moving)).sum(axis=(1, 2))

@@ -288,24 +288,28 @@ def observe(trainee: Rows, golds: Sequence[GoldRun], *, order: Mask, chart: Char
         labels[run.first : run.last + 1] = step
         for cost, gold, frame, path_cost in zip(costs, golds, frames, path_costs, strict=True):
             _place(run, gold.labels == step, cost, frame, path_cost)
-    known: Known = {}
-    for _ in range(MOST_STORIES):
-        told = Told(
-            costs, [gold.labels for gold in golds], votes, np.array([each.elsewhere for each in between]), path_costs,
-            frames, labels, _motion(trainee), [_motion(gold.rows) for gold in golds], order, trainee.frame_s,
-        )  # fmt: skip
-        pieces = simplest(told, known)
-        if not pieces:
-            break
-        for piece in pieces:
-            run = piece.run
-            labels[run.first : run.last + 1] = run.label
-            for each, gold, frame, path_cost in zip(between, golds, frames, path_costs, strict=True):
-                if not piece.kept:
-                    _match_anew(run, run.label, each, gold, frame, path_cost)
+    told = Told(
+        costs, [gold.labels for gold in golds], votes, np.array([each.elsewhere for each in between]), path_costs, frames,
+        labels, _motion(trainee), [_motion(gold.rows) for gold in golds], order, trainee.frame_s,
+    )  # fmt: skip
+    _simplify(told, between, golds)
     skipped, residual, local = measured(trainee, golds, frames, path_costs, labels, steps=len(order))
     contrast = match / pair
     return Observation(votes, frames, path_costs, labels, skipped, residual, local, distance, contrast)
+
+
+def _simplify(told: Told, between: Sequence[PairCost], golds: Sequence[GoldRun]) -> None:
+    """Tell doubtful stretches more simply, one after the other, in the labels and paths of ``told``."""
+    known: Known = {}
+    for _ in range(MOST_STORIES):
+        for piece in (pieces := simplest(told, known)):
+            run = piece.run
+            told.labels[run.first : run.last + 1] = run.label
+            for each, gold, frame, path_cost in zip(between, golds, told.frames, told.path_costs, strict=True):
+                if not piece.kept:
+                    _match_anew(run, run.label, each, gold, frame, path_cost)
+        if not pieces:
+            return
 
 
 def _motion(rows: Rows) -> Floats:

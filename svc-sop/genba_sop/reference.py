@@ -43,7 +43,7 @@ from genba_sop.segmentation import EXTRA, labels_of, propose, runs_of, spans_of
 
 Floats = npt.NDArray[np.float64]
 
-FORMAT = 5
+FORMAT = 6
 OUTLIER = 1.5  # a gold this many times as far from the others as they are among themselves
 
 

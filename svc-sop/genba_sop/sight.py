@@ -29,7 +29,8 @@ class Activity:
     """Where something is going on in n stretches of a video, in the golds' pixels.
 
     covered, moving: (n, 60, 80) share of the stretch's time.   lately: (n, 60, 80) the same of what is covered and was not for a
-    while before and after: what was put there for good, whenever that was, covers nothing.   done: (n,) whether it was seen at all; its maps are 0 otherwise.
+    while before and after: what was put there for good, whenever that was, covers nothing.
+    done: (n,) whether it was seen at all; its maps are 0 otherwise.
     seen: (60, 80) pixels that the video shows.
     """
 
@@ -108,7 +109,6 @@ class Sight:
             self._covered[:, new] = np.clip((distance - _COVERED[0]) / _COVERED[1], 0, 1)
             self._known[new] = True
         return np.asarray(self._covered[:, chosen].mean(axis=1), np.float32)
-
 
     def _place_at(self, picture: int) -> npt.NDArray[np.uint8]:
         """(60, 80, 4) the median of the pictures around one, found anew every few pictures."""
