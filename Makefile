@@ -62,6 +62,12 @@ bench-sem: .venv/.base ## particles: encoders, fusion, unknowns, abstaining, few
 	@$(PY) benchmarks/sem_quality.py
 bench-rotations: .venv/.test ## what SO8T and PET cost beside plain LoRA
 	@$(PY) benchmarks/so8t_step.py --steps 3 --rounds 1 --layers 6
+bench-gpu: .venv/.test ## on a GPU: fine-tuning Phi-4-mini's shape, and OpenCLIP's frames a second
+	@$(PY) benchmarks/so8t_gpu.py && $(PY) benchmarks/openclip_speed.py
+bench-ablation: .venv/.test ## do the rotations and PET help? 2x2 over seeds on a tiny model
+	@$(PY) -m benchmarks.so8t_ablation
+build-model: .venv/.test ## train the project's own tiny language model by its own line, and measure it
+	@$(PY) -m benchmarks.so8t_model
 bench-gateway: .venv/.bench ## the gateway against nginx (needs nginx and wrk)
 	@$(PY) benchmarks/gateway.py
 bench-audit: .venv/.base ## durable appends, verification, 10,000 tamperings and kill -9 of the audit log
@@ -69,6 +75,9 @@ bench-audit: .venv/.base ## durable appends, verification, 10,000 tamperings and
 
 bench-jobs-chaos: .venv/.base ## kill -9 of workers, brokers, databases and the API under 1,000 jobs, and plain Celery beside it
 	@$(PY) -m benchmarks.jobs_chaos && $(PY) -m benchmarks.plain_celery
+bench-recommend-refresh: .venv/.base ## everything embedded anew by a worker, once with a kill -9 half-way
+	@$(PY) -m benchmarks.recommend_refresh
+
 bench-recommend-serving: .venv/.base ## lists through the gateway at 50,000 items, search up to a million
 	@$(PY) benchmarks/recommend_serving.py
 
@@ -82,4 +91,4 @@ lock: .venv/.test ## write constraints.txt anew
 clean: ## remove the virtual environment and caches; data in .genba stays
 	@rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
-.PHONY: dashboards docs help setup setup-test demo up test distributed-test savedmodel-test lint format types imports check bench-alignment bench-deviations bench-search bench-manner bench-speed bench-order bench-recommend bench-sem bench-rotations bench-gateway bench-audit lock clean chaos bench-jobs-chaos bench-recommend-serving bench-gate
+.PHONY: dashboards docs help setup setup-test demo up test distributed-test savedmodel-test lint format types imports check bench-alignment bench-deviations bench-search bench-manner bench-speed bench-order bench-recommend bench-sem bench-rotations bench-gpu bench-gateway bench-audit lock clean chaos bench-jobs-chaos bench-recommend-serving bench-recommend-refresh bench-gate

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from deploy.grafana import board_assistant, board_jobs, board_platform, board_recommender
+from deploy.grafana import board_assistant, board_jobs, board_particles, board_platform, board_recommender
 from grafana_foundation_sdk.builders.dashboard import Dashboard
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
 
@@ -20,6 +20,7 @@ BOARDS: Mapping[str, Callable[[], Dashboard]] = {
     "jobs": board_jobs.build,
     "recommender": board_recommender.build,
     "assistant": board_assistant.build,
+    "particles": board_particles.build,
 }
 
 

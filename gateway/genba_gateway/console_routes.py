@@ -13,12 +13,12 @@ from fastapi import APIRouter, Response
 from genba_shared.problems import NotFound
 
 _HEADERS = {
-    "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src data:; "
+    "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src data: blob:; "
     "media-src blob:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
     "referrer-policy": "no-referrer",
     "cache-control": "no-cache",
 }
-_SCRIPTS = ("console.js", "jobs.js", "models.js", "texts.js")
+_SCRIPTS = ("assistant.js", "console.js", "jobs.js", "models.js", "particles.js", "texts.js")
 _TYPES = {"console.css": "text/css", **dict.fromkeys(_SCRIPTS, "text/javascript")}
 
 router = APIRouter(include_in_schema=False)

@@ -160,7 +160,7 @@ async def _supervise(platform: Platform, *, host: str, port: int, on_ready: Call
 
         programs = (
             Program("api", (*this, "embedded", "--host", host, "--port", str(port)), api_ready, env),
-            Program("worker", (*this, "worker", "--host", host), worker_ready, env),
+            Program("worker", (*this, "worker", "--host", host, "--queues", "cpu,gpu"), worker_ready, env),
         )
         await Supervisor(programs, drain_s=DRAIN_S, on_ready=on_ready).run()
 

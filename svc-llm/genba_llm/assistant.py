@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from genba_llm.decisions import Asked, Decisions, Recorded
-from genba_llm.gate import Asker, Decision, GateRequest, Level
+from genba_llm.gate import Asker, Decision, GateRequest
 from genba_llm.generation import (
     Backend,
     BackendFailed,
@@ -26,6 +26,7 @@ from genba_llm.generation import (
     Usage,
 )
 from genba_llm.library import Library
+from genba_llm.live_model import Speakers
 from genba_llm.normalise import neutralise_tags
 from genba_llm.retrieval import Passage
 from genba_llm.thinking import Filter, Mode
@@ -61,9 +62,9 @@ class Written:
 
 @dataclass(frozen=True)
 class Assistant:
-    """The backend behind the gate."""
+    """Those who write, behind the gate."""
 
-    backend: Backend
+    speakers: Speakers
     decisions: Decisions
     library: Library
     turns: threading.Semaphore
@@ -82,8 +83,9 @@ class Assistant:
         mode: Mode,
         passages: Sequence[Passage] = (),
         asked: Asked,
+        backend: Backend,
     ) -> tuple[Iterator[Released], Written]:
-        """Begin to answer what ``recorded`` allowed: the first piece is there when this returns.
+        """Begin to answer what ``recorded`` allowed with ``backend``: the first piece is there when this returns.
 
         Raises: BackendUnreachable or BackendFailed, with the decision that a person has to look; Overloaded.
         """
@@ -91,7 +93,7 @@ class Assistant:
             raise Overloaded("Too many answers are being written.", retry_after_s=2)
         written = Written()
         task = Task(_plain(messages), options, [_plain_passage(each) for each in passages])
-        released = self._released(principal, recorded, task, written, mode, asked)
+        released = self._released(principal, recorded, task, written, mode, asked, backend)
         try:
             first = next(released, None)
         except (BackendUnreachable, BackendFailed) as problem:
@@ -112,12 +114,19 @@ class Assistant:
         )
 
     def _released(
-        self, principal: Principal, recorded: Recorded, task: Task, written: Written, mode: Mode, asked: Asked
+        self,
+        principal: Principal,
+        recorded: Recorded,
+        task: Task,
+        written: Written,
+        mode: Mode,
+        asked: Asked,
+        backend: Backend,
     ) -> Iterator[Released]:
         began = time.perf_counter()
-        thoughts = Filter(mode, starts_hidden=self.backend.starts_hidden)
+        thoughts = Filter(mode, starts_hidden=backend.starts_hidden)
         held = _Held(self, principal, asked)
-        pieces = self.backend.generate(task)
+        pieces = backend.generate(task)
         failed: str | None = None
         try:
             for piece in pieces:
@@ -146,10 +155,10 @@ class Assistant:
                 close()
             written.text = held.said
             written.answered = mode == "strip" or thoughts.saw_final
-            self._note(principal, recorded, written, thoughts.hidden, failed)
+            self._note(principal, recorded, written, thoughts.hidden, failed, model=backend.model)
 
     def _note(
-        self, principal: Principal, recorded: Recorded, written: Written, hidden: str, failed: str | None
+        self, principal: Principal, recorded: Recorded, written: Written, hidden: str, failed: str | None, *, model: str
     ) -> None:
         metrics = self.decisions.metrics
         metrics.answers.labels(failed or written.finish).inc()
@@ -163,7 +172,7 @@ class Assistant:
             answer=written.text,
             hidden=hidden,
             facts={
-                "model": self.backend.model,
+                "model": model,
                 "finish": failed or written.finish,
                 "cut_by": written.cut_by.name if written.cut_by is not None else None,
                 "prompt_tokens": written.usage.prompt,
@@ -220,7 +229,7 @@ class _Held:
 
         The classifier's doubt alone cuts nothing: it judges questions, and this one was allowed.
         """
-        asker = Asker(Level(int(self._principal.clearance)), self._principal.roles, self._principal.compartments)
+        asker = Asker(self._principal.clearance, self._principal.roles, self._principal.compartments)
         request = GateRequest(text, self._asked.domain, self._asked.classification, self._asked.action, asker)
         verdict = self._assistant.decisions.gate.decide(request)
         by_rule = any(reason.startswith("rule_") for reason in verdict.reasons)

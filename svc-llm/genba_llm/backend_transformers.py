@@ -33,8 +33,19 @@ class TransformersModel:
 
     features: frozenset[Feature] = frozenset({"logprobs"})
 
-    def __init__(self, folder: Path, *, starts_hidden: bool = False, device: str | None = None) -> None:
-        """Raises: ValueError for a folder without a model that can be loaded from safetensors."""
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        name: str | None = None,
+        starts_hidden: bool = False,
+        device: str | None = None,
+        calibration: float = 1.0,
+    ) -> None:
+        """``name``: what answers call it, instead of the folder's name.   ``calibration``: divides the logits before all else.
+
+        Raises: ValueError for a folder without a model that can be loaded from safetensors.
+        """
         make_torchvision_importable()
         import torch
         from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -50,8 +61,9 @@ class TransformersModel:
         except (OSError, ValueError) as error:
             raise ValueError(f"{folder} holds no model that can be loaded: {str(error).splitlines()[0]}") from error
         self._model = model.to(self._device).eval()
-        self.model = folder.name
+        self.model = name or folder.name
         self.starts_hidden = starts_hidden
+        self._calibration = calibration
         self._turn = threading.Lock()
         taken = inspect.signature(type(self._model).forward).parameters
         self._cache_name = "cache" if "cache" in taken else "past_key_values"  # renamed in transformers 5
@@ -108,8 +120,9 @@ class TransformersModel:
         yield Piece(finish=finish, usage=Usage(len(prompt), len(taken)))
 
     def _choose(self, logits: Any, options: Options, rng: Any) -> tuple[int, float]:
-        """logits: (V,). The token and its log-probability before temperature."""
+        """logits: (V,). The token and its log-probability, calibrated, before the temperature that was asked for."""
         torch = self._torch
+        logits = logits / self._calibration
         logprobs = torch.log_softmax(logits, dim=-1)
         if options.temperature == 0:
             token = int(logits.argmax())

@@ -9,7 +9,7 @@ import hashlib
 import sqlite3
 import tempfile
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -50,6 +50,15 @@ def jaccard(a: Hashes, b: Hashes) -> float:
     """Share of common grams; 1 for two empty texts."""
     union = np.union1d(a, b).size
     return np.intersect1d(a, b, assume_unique=True).size / union if union else 1.0
+
+
+def _jaccards(grams: Hashes, others: Sequence[Hashes]) -> npt.NDArray[np.float64]:
+    """``jaccard`` of ``grams`` with each of ``others``, none of them empty, in one pass."""
+    sizes = np.array([each.size for each in others])
+    every = np.concatenate(others)
+    place = np.searchsorted(grams, every).clip(max=grams.size - 1)
+    common = np.add.reduceat((grams[place] == every).astype(np.int64), np.cumsum(sizes) - sizes)  # (n,)
+    return common / (grams.size + sizes - common)  # type: ignore[no-any-return]
 
 
 def signature(grams: Hashes) -> Hashes:
@@ -114,5 +123,9 @@ class Seen:
             f"SELECT name, grams FROM texts WHERE id IN (SELECT DISTINCT id FROM bands WHERE hash IN ({marks}))",  # noqa: S608 - marks only
             wanted,
         )
-        best = max(((jaccard(grams, np.frombuffer(each, np.uint64)), name) for name, each in rows), default=(0.0, ""))
-        return (str(best[1]), best[0]) if best[0] >= self._near else None
+        candidates = rows.fetchall()
+        if not candidates:
+            return None
+        alike = _jaccards(grams, [np.frombuffer(each, np.uint64) for _, each in candidates])
+        best = max(range(len(candidates)), key=lambda index: (alike[index], candidates[index][0]))
+        return (str(candidates[best][0]), float(alike[best])) if alike[best] >= self._near else None

@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, distributed
-from torch.nn import functional as F  # noqa: N812 - the usual name
 
 from genba_llm.annealing import WeightAverage, add_gradient_noise, learning_rate
 from genba_llm.finetune_config import FinetuneConfig
@@ -26,6 +25,7 @@ from genba_llm.pet import HiddenTap, pet_loss, pet_weight
 from genba_llm.so8t import So8tConfig, So8tGates, spectrum
 from genba_llm.state_files import join, load_tensors, save_tensors, sha256_of, split
 from genba_llm.target_modules import resolve_targets
+from genba_llm.token_loss import summed_loss
 
 if TYPE_CHECKING:
     from genba_shared.recipe import Run, Saved
@@ -65,9 +65,11 @@ class Finetuning:
         self.model = _adapted(model, config) if config.train == "adapter" else _unfrozen(model)
         if config.so8t is not None:
             self.gates = So8tGates.for_model(self.model, So8tConfig(**config.so8t.model_dump())).attach(self.model)
+        self._causal = self.model.get_base_model() if config.train == "adapter" else self.model
         self.tap = HiddenTap(self.model) if config.pet else None
         if config.gradient_checkpointing:
-            self.model.activation_checkpointing_enable()
+            # LLM.int8 keeps its inputs outside autograd's reach; only where no graph is made the first time are they let go.
+            self.model.activation_checkpointing_enable({"use_reentrant": config.quantise == "int8"})
         self.optimiser = make_optimiser(self.parameters(), config, device=self.device)
         self.average = WeightAverage()
 
@@ -113,7 +115,7 @@ class Finetuning:
         ce, jerk = 0.0, 0.0
         for group in list(micro_batches(rows, self.config.batch_size))[_rank() :: _world()]:
             batch = collate(group, length=data.length, pad_id=data.pad_id).to(self.device)
-            loss = _summed_loss(self._logits(batch), batch.labels, self.config.label_smoothing) / n_learnt
+            loss = self._loss(batch, smoothing=self.config.label_smoothing) / n_learnt
             ce += loss.item()
             if self.tap is not None:
                 pet = pet_loss(self.tap.take(), batch.segments) / n_micro
@@ -156,17 +158,17 @@ class Finetuning:
         total, n = 0.0, 0
         for group in micro_batches(data.validation, self.config.batch_size):
             batch = collate(group, length=data.length, pad_id=data.pad_id).to(self.device)
-            total += _summed_loss(self._logits(batch), batch.labels, 0.0).item()
+            total += self._loss(batch).item()
             if self.tap is not None:
                 self.tap.take()
             n += int((batch.labels[:, 1:] != IGNORED).sum())
         return total / n if n else math.nan
 
-    def _logits(self, batch: Batch) -> Tensor:
-        logits: Tensor = self.model(
+    def _loss(self, batch: Batch, *, smoothing: float = 0.0) -> Tensor:
+        hidden = self._causal.get_decoder()(
             input_ids=batch.input_ids, attention_mask=batch.attention(), position_ids=batch.positions, use_cache=False
-        ).logits
-        return logits
+        ).last_hidden_state
+        return summed_loss(self._causal.get_output_embeddings(), hidden, batch.labels, smoothing=smoothing)
 
     def state(self, step: int) -> dict[str, Any]:
         """Everything that the next step depends on."""
@@ -281,11 +283,9 @@ def make_optimiser(
 
 
 def _adapted(model: Any, config: FinetuneConfig) -> Any:
-    from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
+    from peft import LoraConfig, get_peft_model
 
     targets = resolve_targets(model, config.lora.targets)
-    if config.quantise != "none":
-        model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
     lora = LoraConfig(
         r=config.lora.rank,
         lora_alpha=config.lora.alpha,
@@ -303,17 +303,6 @@ def _unfrozen(model: Any) -> Any:
     for parameter in model.parameters():
         parameter.requires_grad_()
     return model
-
-
-def _summed_loss(logits: Tensor, labels: Tensor, smoothing: float) -> Tensor:
-    """Cross-entropy of the next token, summed. Args: logits: (B, T, V). labels: (B, T), −100 is not learnt."""
-    return F.cross_entropy(
-        logits[:, :-1].flatten(0, 1).float(),
-        labels[:, 1:].flatten(),
-        ignore_index=IGNORED,
-        label_smoothing=smoothing,
-        reduction="sum",
-    )
 
 
 def _mixed(seed: int, step: int, stream: int) -> int:
@@ -344,7 +333,7 @@ def _sum_over_processes(parameters: Sequence[Tensor]) -> None:
 def _total_over_processes(value: float) -> float:
     if _world() == 1:
         return value
-    total = torch.tensor(value, dtype=torch.float64)
+    total = torch.tensor(value, dtype=torch.float64, device="cuda" if distributed.get_backend() == "nccl" else "cpu")
     distributed.all_reduce(total)
     return float(total)
 

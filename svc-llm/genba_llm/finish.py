@@ -18,6 +18,7 @@ from genba_llm.state_files import load_tensors, save_tensors
 
 ANGLES = "so8t.safetensors"
 ADAPTER = "adapter"
+BUNDLE = "bundle.json"
 MODEL = "model"
 PROBE_TOKENS = 256
 

@@ -6,6 +6,7 @@ K-quants (Q4_K_M, Q6_K) by llama.cpp itself, from the F16 file, where ``llama-cp
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from typing import Any, Final, Literal
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from genba_llm.refused import Refused
 
@@ -77,6 +79,25 @@ def export_gguf(
     writer.write_tensors_to_file()
     writer.close()
     return path
+
+
+@torch.no_grad()
+def as_q8_0(model: Any) -> Any:
+    """A copy of ``model`` whose matrices hold what its Q8_0 file does, to be measured where no llama.cpp is."""
+    import gguf
+
+    kind = gguf.GGMLQuantizationType.Q8_0
+    quantised = copy.deepcopy(model)
+    for parameter in quantised.parameters():
+        if parameter.ndim != 2:
+            continue
+        values = parameter.detach().float().cpu().numpy()
+        if values.shape[-1] % _Q8_BLOCK == 0:
+            values = gguf.quants.dequantize(gguf.quants.quantize(values, kind), kind).astype(np.float32)
+        else:
+            values = values.astype(np.float16).astype(np.float32)
+        parameter.copy_(torch.from_numpy(values))
+    return quantised
 
 
 def modelfile(gguf_file: str, tokenizer: Any, *, temperature: float = 0.0) -> str:

@@ -17,6 +17,10 @@ class LineSettings(BaseSettings):
 
     data_dir: Path | None = Field(None, description="Folder of corpora and data sets; recipes name files below it.")
     models_dir: Path | None = Field(None, description="Folder of base models; recipes name folders below it.")
+    tensorboard_dir: Path | None = Field(
+        None,
+        description="Folder of TensorBoard's event files, one folder a job; needs genba[tensorboard] on the worker.",
+    )
     device: str = Field("auto", description="Where models are trained: auto, cpu, cuda or cuda:N.")
 
     def data_file(self, name: str) -> Path:

@@ -8,6 +8,7 @@ from typing import Any
 from genba_llm.finetune_config import FinetuneConfig
 from genba_llm.so8t import linear_names
 from genba_llm.target_modules import lora_parameters, resolve_targets
+from genba_llm.token_loss import CHUNK
 
 _BYTES = {"none": 2.0, "int8": 1.0, "nf4": 0.5 + 4.0 / 64.0}  # of a linear weight; nf4 adds a scale for each 64
 _GIB = float(1 << 30)
@@ -61,7 +62,7 @@ def memory_plan(model: Any, config: FinetuneConfig) -> MemoryPlan:
     )
     per_layer = 2.0 * tokens * width
     activations = 2.0 * tokens * hidden * layers + per_layer if config.gradient_checkpointing else layers * per_layer
-    logits = 2.0 * tokens * shape.vocab_size * (2.0 + 4.0)  # bf16 and the loss's fp32, each with its gradient
+    logits = 2.0 * min(CHUNK, tokens * shape.vocab_size) * (2.0 + 4.0)  # bf16 and fp32, each with its gradient
     return MemoryPlan(weights, adapters, 4.0 * trainable, states, activations, logits, trainable)
 
 

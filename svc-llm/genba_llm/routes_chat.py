@@ -52,19 +52,21 @@ def complete(body: ChatIn, here: Here, principal: Writer) -> Any:
     said = [turn.content for turn in turns if turn.role == "user"]
     others = [turn.content for turn in turns if turn.role in {"system", "developer", "tool"} and turn.content]
     asked = Asked(said[-1] or " ", "chat", domain=body.domain, earlier=(*others, *said[:-1]))
-    _check_features(body, here.assistant.backend)
+    _check_features(body, here.assistant.speakers.all())
     recorded = here.decisions.decide(principal, asked)
-    answer = _Answer(f"chatcmpl-{recorded.id}", int(recorded.created_at.timestamp()), here.assistant.backend.model)
+    passages = here.assistant.passages(principal, said[-1]) if body.documents and recorded.allowed else []
+    backend = here.assistant.speakers.choose(documents=bool(passages))
+    answer = _Answer(f"chatcmpl-{recorded.id}", int(recorded.created_at.timestamp()), backend.model)
     if not recorded.allowed:
         text = refusal(recorded)
         written = Written(finish="content_filter", text=text)
         if body.stream:
             return _events(answer.stream(iter([Released(text)]), written, recorded, usage=_wants_usage(body)))
         return answer.out(recorded, written, text, [])
+    _check_features(body, [backend])
     options = body.options(most_tokens=here.settings.max_answer_tokens)
-    passages = here.assistant.passages(principal, said[-1]) if body.documents else []
     released, written = here.assistant.answer(
-        principal, recorded, turns, options, mode="strip", passages=passages, asked=asked
+        principal, recorded, turns, options, mode="strip", passages=passages, asked=asked, backend=backend
     )
     if body.stream:
         return _events(answer.stream(released, written, recorded, usage=_wants_usage(body)))
@@ -72,14 +74,14 @@ def complete(body: ChatIn, here: Here, principal: Writer) -> Any:
     return answer.out(recorded, written, text, logprobs if body.logprobs else [])
 
 
-def _check_features(body: ChatIn, backend: Backend) -> None:
-    """Raises: Invalid for what the backend cannot do: a promise that is not kept is worse than none."""
+def _check_features(body: ChatIn, backends: Sequence[Backend]) -> None:
+    """Raises: Invalid for what none of the backends can do: a promise that is not kept is worse than none."""
     wanted = [("logprobs", "logprobs", body.logprobs)]
     if body.response_format is not None and body.response_format.type != "text":
         wanted.append(("response_format", body.response_format.type, True))
     for name, feature, asked in wanted:
-        if asked and feature not in backend.features:
-            message = f"{backend.model} cannot do {feature}"
+        if asked and not any(feature in backend.features for backend in backends):
+            message = f"{backends[0].model} cannot do {feature}"
             raise Invalid(f"Mend {name}: {message}.", errors=[{"field": name, "message": message}])
 
 
@@ -166,14 +168,15 @@ def _logprob(each: TokenLogprob) -> TopLogprob:
 
 @router.get("/models")
 def list_models(here: Here, _: Reader) -> ModelsOut:
-    """The model that answers."""
+    """The models that answer now."""
     created = int(here.started_at.timestamp())
-    return ModelsOut(data=[ModelOut(id=here.assistant.backend.model, created=created, owned_by="genba")])
+    names = [backend.model for backend in here.assistant.speakers.all()]
+    return ModelsOut(data=[ModelOut(id=name, created=created, owned_by="genba") for name in names])
 
 
 @router.get("/models/{model}", responses=problem_responses(404))
 def get_model(model: str, here: Here, _: Reader) -> ModelOut:
     """One model, as OpenAI's client asks for it."""
-    if model != here.assistant.backend.model:
+    if model not in {backend.model for backend in here.assistant.speakers.all()}:
         raise NotFound(f"There is no model {model[:80]}.")
     return ModelOut(id=model, created=int(here.started_at.timestamp()), owned_by="genba")

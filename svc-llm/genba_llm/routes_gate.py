@@ -8,7 +8,7 @@ from fastapi import APIRouter
 
 from genba_llm.assistant import whole
 from genba_llm.decisions import Asked
-from genba_llm.gate import Decision, Level
+from genba_llm.gate import Decision
 from genba_llm.generation import Message, Options
 from genba_llm.schemas import About, DecisionOut, ThinkIn, ThinkOut, TriageIn
 from genba_llm.schemas_openai import GuardrailIn, GuardrailOut, ModerationIn, ModerationOut, ModerationResult
@@ -16,6 +16,7 @@ from genba_llm.service import Here
 from genba_llm.texts import refusal
 from genba_llm.verdict import Action
 from genba_llm.wire_out import citations, decision_out
+from genba_shared.clearance import Clearance
 from genba_shared.ids import new_id
 from genba_shared.principal import Principal, require
 from genba_shared.service import problem_responses
@@ -34,7 +35,7 @@ def asked_of(about: About, text: str, *, route: str, action: Action = "ask", que
         route,
         action,
         about.domain,
-        Level[about.classification.upper()],
+        Clearance[about.classification.upper()],
         frozenset(about.compartments),
         about.language,
         queue=queue,
@@ -53,11 +54,10 @@ def think(body: ThinkIn, here: Here, principal: Writer) -> ThinkOut:
     """Answer with hidden thinking: only the final text leaves, and the audit log commits to the rest."""
     asked = asked_of(body, body.text, route="think")
     recorded = here.decisions.decide(principal, asked)
-    model = here.assistant.backend.model
     if not recorded.allowed:
         return ThinkOut(
             answer=None,
-            model=model,
+            model=here.assistant.speakers.choose(documents=False).model,
             decision=decision_out(recorded),
             citations=[],
             finish=None,
@@ -70,8 +70,10 @@ def think(body: ThinkIn, here: Here, principal: Writer) -> ThinkOut:
         think=True,
     )
     passages = here.assistant.passages(principal, body.text) if body.documents else []
+    backend = here.assistant.speakers.choose(documents=bool(passages))
+    turns = [Message("user", body.text)]
     released, written = here.assistant.answer(
-        principal, recorded, [Message("user", body.text)], options, mode="final_only", passages=passages, asked=asked
+        principal, recorded, turns, options, mode="final_only", passages=passages, asked=asked, backend=backend
     )
     text, _ = whole(released)
     if not written.answered and written.cut_by is None:
@@ -79,7 +81,7 @@ def think(body: ThinkIn, here: Here, principal: Writer) -> ThinkOut:
     said = text.strip() if written.answered and written.cut_by is None else None
     return ThinkOut(
         answer=said,
-        model=model,
+        model=backend.model,
         decision=decision_out(recorded),
         citations=citations(passages) if said else [],
         finish=written.finish,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Query, Request, status
@@ -13,8 +14,7 @@ from genba_llm.assistant import Written, whole
 from genba_llm.backend_extractive import Extractive
 from genba_llm.decisions import Asked, Recorded
 from genba_llm.documents import extract
-from genba_llm.gate import Level
-from genba_llm.generation import Message, Options
+from genba_llm.generation import Backend, Message, Options
 from genba_llm.routes_audit import Cursor, Limit
 from genba_llm.routes_gate import Reader, Writer, asked_of
 from genba_llm.schemas import (
@@ -32,6 +32,7 @@ from genba_llm.service import Here, Llm
 from genba_llm.tables import ChunkRow, DocumentRow
 from genba_llm.wire_out import citations, decision_out, document_out
 from genba_shared import records
+from genba_shared.clearance import Clearance
 from genba_shared.principal import Principal
 from genba_shared.problems import Invalid, PayloadTooLarge
 from genba_shared.service import problem_responses
@@ -126,14 +127,13 @@ def summarize(body: SummarizeIn, here: Here, principal: Writer) -> SummarizeOut:
     text, least = _text_of(body, here, principal)
     asked = asked_of(body, text, route="office_summarize", action="summarize")
     if least > asked.classification:
-        asked = Asked(
-            asked.text, asked.route, asked.action, asked.domain, Level(least), asked.compartments, asked.language
-        )
+        asked = replace(asked, classification=Clearance(least))
     recorded = here.decisions.decide(principal, asked)
-    model = here.assistant.backend.model
+    backend = here.assistant.speakers.choose(documents=True)
+    model = backend.model
     if not recorded.allowed:
         return SummarizeOut(decision=decision_out(recorded), model=model, lines=[], finish=None)
-    if isinstance(here.assistant.backend, Extractive):
+    if isinstance(backend, Extractive):
         lines = office.select_summary(text, lines=body.lines)
         here.decisions.note_answer(
             principal,
@@ -145,7 +145,7 @@ def summarize(body: SummarizeIn, here: Here, principal: Writer) -> SummarizeOut:
         written = Written()
     else:
         prompt = office.summary_prompt(text, lines=body.lines, language=recorded.verdict.language)
-        said, written = _write(here, principal, recorded, prompt, asked)
+        said, written = _write(here, principal, recorded, prompt, asked, backend)
         lines = office.cite(said, text)[: body.lines]
     out = [SummaryLine(text=each.text, sources=list(each.sources)) for each in lines]
     return SummarizeOut(decision=decision_out(recorded), model=model, lines=out, finish=written.finish)
@@ -171,11 +171,12 @@ def draft_mail(body: DraftMailIn, here: Here, principal: Writer) -> DraftMailOut
     given = "\n".join([body.purpose, *body.points])
     asked = asked_of(body, given, route="office_draft_mail", action="draft_mail")
     recorded = here.decisions.decide(principal, asked)
-    model = here.assistant.backend.model
+    backend = here.assistant.speakers.choose(documents=True)
+    model = backend.model
     if not recorded.allowed:
         return DraftMailOut(decision=decision_out(recorded), model=model, subject=None, body=None, finish=None)
     language = recorded.verdict.language
-    if isinstance(here.assistant.backend, Extractive):
+    if isinstance(backend, Extractive):
         subject, text = office.compose_mail(
             body.recipient, body.purpose, body.points, sender=body.sender, language=language
         )
@@ -185,15 +186,17 @@ def draft_mail(body: DraftMailIn, here: Here, principal: Writer) -> DraftMailOut
         written = Written()
     else:
         prompt = office.mail_prompt(body.recipient, body.purpose, body.points, sender=body.sender, language=language)
-        said, written = _write(here, principal, recorded, prompt, asked)
+        said, written = _write(here, principal, recorded, prompt, asked, backend)
         subject, text = office.split_mail(said, body.purpose)
     return DraftMailOut(decision=decision_out(recorded), model=model, subject=subject, body=text, finish=written.finish)
 
 
 def _write(
-    here: Llm, principal: Principal, recorded: Recorded, prompt: list[Message], asked: Asked
+    here: Llm, principal: Principal, recorded: Recorded, prompt: list[Message], asked: Asked, backend: Backend
 ) -> tuple[str, Written]:
     options = Options(max_tokens=here.settings.max_answer_tokens)
-    released, written = here.assistant.answer(principal, recorded, prompt, options, mode="strip", asked=asked)
+    released, written = here.assistant.answer(
+        principal, recorded, prompt, options, mode="strip", asked=asked, backend=backend
+    )
     text, _ = whole(released)
     return text, written

@@ -24,6 +24,7 @@ from genba_llm.generation import Backend
 from genba_llm.host_watch import Allowed, Inventory, Violation
 from genba_llm.library import Library
 from genba_llm.live_gate import LiveGate
+from genba_llm.live_model import Always, LiveModel
 from genba_llm.metrics import LlmMetrics
 from genba_llm.policies import Policies
 from genba_llm.policy import Policy
@@ -77,8 +78,10 @@ class Llm:
 
     def backend_answers(self) -> str | None:
         """Degraded, not down: the gate decides on without a model."""
-        reason = self.assistant.backend.check()
-        return None if reason is None else Degraded(f"the language model {reason}")
+        reason = self.assistant.speakers.unwell()
+        if reason is None or isinstance(reason, Degraded):
+            return reason
+        return Degraded(f"the language model {reason}")
 
     def sweep(self) -> None:
         """What is due: retention, the queue's numbers, a seal over what other services have appended."""
@@ -109,8 +112,8 @@ class Llm:
         self.watch.seen, self.watch.found, self.watch.looked_at = seen, found, utc_now()
 
 
-def open_backend(settings: Settings, guard: EgressGuard) -> Backend:
-    """The backend that the settings name. Raises: ValueError for settings that contradict each other."""
+def open_backend(settings: Settings, guard: EgressGuard) -> Backend | None:
+    """The backend that the settings name; None for embedded. Raises: ValueError for settings that contradict each other."""
     if settings.backend == "openai":
         from genba_llm.backend_openai import OpenAiServer
 
@@ -131,9 +134,17 @@ def open_backend(settings: Settings, guard: EgressGuard) -> Backend:
         if settings.backend_folder is None:
             raise ValueError("The backend transformers needs GENBA_LLM_BACKEND_FOLDER.")
         return TransformersModel(settings.backend_folder, starts_hidden=settings.backend_starts_hidden)
-    from genba_llm.backend_extractive import Extractive
+    return None
 
-    return Extractive()
+
+def _live_model(settings: Settings, registry: Registry, policy: Policy) -> LiveModel:
+    return LiveModel(
+        registry,
+        policy,
+        cache=settings.platform.home / "models",
+        refresh_s=settings.model_refresh_s,
+        documents_by=settings.documents_by,
+    )
 
 
 def guard_of(settings: Settings, metrics: LlmMetrics) -> EgressGuard:
@@ -166,8 +177,10 @@ async def open_service(settings: Settings, metrics: Metrics, *, backend: Backend
         vault = TextVault(settings.load_text_secret())
         decisions = Decisions(gate, writer, vault, settings, ours)
         library = Library(database)
-        speaks = backend or open_backend(settings, guard)
-        stack.callback(speaks.close)
+        named = backend or open_backend(settings, guard)
+        speakers = Always(named) if named is not None else _live_model(settings, registry, gate.policy)
+        await asyncio.to_thread(speakers.follow)
+        stack.callback(speakers.close)
         allowed = host_watch.load_allowed(settings.host_watch_file) if settings.host_watch_file else None
         llm = Llm(
             settings=settings,
@@ -178,7 +191,7 @@ async def open_service(settings: Settings, metrics: Metrics, *, backend: Backend
             gate=gate,
             policies=policies,
             decisions=decisions,
-            assistant=Assistant(speaks, decisions, library, threading.BoundedSemaphore(settings.generations)),
+            assistant=Assistant(speakers, decisions, library, threading.BoundedSemaphore(settings.generations)),
             library=library,
             metrics=ours,
             watch=Watch(allowed),
@@ -189,6 +202,7 @@ async def open_service(settings: Settings, metrics: Metrics, *, backend: Backend
             (settings.model_refresh_s, champion.follow),
             (5.0, llm.sweep),
             (settings.host_watch_every_s, llm.look_at_host),
+            (settings.model_refresh_s, speakers.follow),
         ):
             stack.callback(_Repeated(every_s, work).stop)
         yield llm

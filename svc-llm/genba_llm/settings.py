@@ -19,7 +19,12 @@ class Settings(BaseSettings):
     platform: Platform = Field(default_factory=Platform)
     backend: Literal["embedded", "openai", "transformers"] = Field(
         "embedded",
-        description="Who writes answers: sentences of documents (embedded), a server, or a model in the process.",
+        description="Who writes answers: the champion of llm.so8t and sentences of documents (embedded), a server, "
+        "or a model in a folder.",
+    )
+    documents_by: Literal["sentences", "model"] = Field(
+        "sentences",
+        description="Embedded, where documents have something to say: their sentences answer, or the champion does.",
     )
     backend_url: str | None = Field(
         None, description="Of an OpenAI-compatible server, e.g. http://127.0.0.1:11434/v1 (Ollama) or :8080/v1."
@@ -44,7 +49,7 @@ class Settings(BaseSettings):
     policy_refresh_s: float = Field(
         1.0, gt=0, description="How soon a policy that another process wrote takes effect here."
     )
-    model_refresh_s: float = Field(5.0, gt=0, description="How soon a promoted classifier of the gate decides.")
+    model_refresh_s: float = Field(5.0, gt=0, description="How soon a promoted model serves.")
     escalation_sla_s: float = Field(4 * 3600.0, gt=0, description="Within how long a person should have decided.")
     text_retention_days: int = Field(90, ge=1, description="Kept texts and salts are erased after so many days.")
     egress_allowed: tuple[str, ...] = Field(

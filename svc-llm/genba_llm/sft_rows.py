@@ -85,9 +85,14 @@ def read_rows(paths: Sequence[Path], bad: BadRows) -> Iterator[Row]:
                     bad.add(f"{path.name}:{number}", f"no JSON: {err}")
 
 
+def system_text(identity: str, policy: str) -> str:
+    """What a model is told before the conversation, when it is trained and when it serves."""
+    return "\n".join(part for part in (identity, policy) if part)
+
+
 def messages(row: Row) -> list[dict[str, Any]]:
     """The conversation of a row: system (identity and policy, if any), user, assistant."""
-    system = "\n".join(part for part in (row.identity_contract, row.policy_state) if part)
+    system = system_text(row.identity_contract, row.policy_state)
     user = f"{row.instruction}\n{row.input}" if row.input else row.instruction
     turns = [{"role": "user", "content": user}, {"role": "assistant", "content": row.output}]
     return [{"role": "system", "content": system}, *turns] if system else turns

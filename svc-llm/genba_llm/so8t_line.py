@@ -9,7 +9,7 @@ does not fit the memory.
 
 from __future__ import annotations
 
-import hashlib
+import itertools
 import json
 import math
 import shutil
@@ -22,14 +22,16 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.nn import functional as F  # noqa: N812 - the usual name
 
+from genba_llm import lineage
 from genba_llm.base_model import BadBase, available_bytes, compute_dtype, empty_model, load_base, load_tokenizer
 from genba_llm.burn_in import evaluating
 from genba_llm.finetune import Data, Finetuning, finetune
 from genba_llm.finetune_config import FinetuneConfig
-from genba_llm.finish import ADAPTER, MODEL, merged_model, save_adapter, write_model
+from genba_llm.finish import ADAPTER, BUNDLE, MODEL, merged_model, save_adapter, write_model
 from genba_llm.gguf_export import Quant, export_gguf, modelfile
+from genba_llm.line_data import Prepared, prepare
 from genba_llm.memory_plan import MemoryPlan, memory_plan
-from genba_llm.packing import IGNORED, Sample, collate, micro_batches, pack
+from genba_llm.packing import IGNORED, collate, micro_batches
 from genba_llm.refused import Refused
 from genba_llm.sft_rows import Row, messages
 from genba_llm.target_modules import resolve_targets
@@ -38,13 +40,6 @@ from genba_shared.torchvision import make_torchvision_importable
 
 if TYPE_CHECKING:
     from genba_shared.recipe import Run
-
-MIN_ROWS = 16
-FRESH = "fresh"
-
-
-class NotEnoughRows(Refused):
-    """Too few rows fit to be trained on."""
 
 
 class TooLittleMemory(Refused):
@@ -71,64 +66,22 @@ class Finished:
     data_hash: str
 
 
-def encode(tokenizer: Any, row: Row, *, max_tokens: int) -> Sample | None:
-    """A row as token ids of which only the answer is learnt; None for one that does not fit.
-
-    The prompt is what the chat template writes with the generation prompt, so training and serving agree on every token.
-    """
-    talk = messages(row)
-    prompt = _ids(tokenizer, talk[:-1], prompt=True)
-    whole = _ids(tokenizer, talk, prompt=False)
-    if len(whole) > max_tokens or whole[: len(prompt)] != prompt:
-        return None
-    return Sample(tuple(whole), len(prompt))
-
-
-def _ids(tokenizer: Any, talk: Sequence[dict[str, Any]], *, prompt: bool) -> list[int]:
-    text = tokenizer.apply_chat_template(talk, tokenize=False, add_generation_prompt=prompt)
-    return list(tokenizer(text, add_special_tokens=False)["input_ids"])
-
-
-def prepare(rows: Iterable[Row], tokenizer: Any, config: FinetuneConfig) -> tuple[Data, str, int]:
-    """Packed rows, split into training and validation by a hash of the question, the hash of the data, and rows that do not fit.
-
-    Raises: NotEnoughRows.
-    """
-    train: list[Sample] = []
-    held_out: list[Sample] = []
-    digest, too_long = hashlib.sha256(), 0
-    for row in rows:
-        sample = encode(tokenizer, row, max_tokens=config.max_tokens)
-        if sample is None:
-            too_long += 1
-            continue
-        digest.update(row.model_dump_json().encode())
-        question = hashlib.sha256(f"{row.instruction}\n{row.input}".encode()).digest()
-        share = int.from_bytes(question[:4], "big") / 2**32
-        (held_out if share < config.validation_share else train).append(sample)
-    if len(train) < MIN_ROWS:
-        message = f"{len(train)} rows fit into {config.max_tokens} tokens and may be trained on; at least {MIN_ROWS} are needed."
-        raise NotEnoughRows(message)
-    data = Data(
-        _packed(train, config.max_tokens), _packed(held_out, config.max_tokens), config.max_tokens, _pad(tokenizer)
-    )
-    return data, digest.hexdigest(), too_long
-
-
-def _packed(samples: Sequence[Sample], length: int) -> list[list[Sample]]:
-    return [[samples[index] for index in group] for group in pack([len(each.ids) for each in samples], length)]
-
-
-def _pad(tokenizer: Any) -> int:
-    return int(tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id)
-
-
-def make_fresh_base(rows: Iterable[Row], shape: FreshShape, folder: Path, *, max_tokens: int, seed: int) -> Path:
-    """A base of the family with random weights and a tokenizer learnt from ``rows``, written to ``folder``."""
+def make_fresh_base(
+    rows: Iterable[Row],
+    shape: FreshShape,
+    folder: Path,
+    *,
+    max_tokens: int,
+    seed: int,
+    documents: Iterable[str] = (),
+) -> Path:
+    """A base of the family with random weights and a tokenizer learnt from ``rows`` and ``documents``, written to ``folder``."""
     make_torchvision_importable()
     from transformers import Phi3Config, Phi3ForCausalLM
 
-    tokenizer = train_tokenizer(_texts(rows), vocab_size=shape.vocab_size, max_tokens=max_tokens)
+    tokenizer = train_tokenizer(
+        itertools.chain(_texts(rows), documents), vocab_size=shape.vocab_size, max_tokens=max_tokens
+    )
     config = Phi3Config(
         vocab_size=shape.vocab_size,
         hidden_size=shape.hidden_size,
@@ -170,13 +123,23 @@ def plan(base: Path, config: FinetuneConfig, *, device: str) -> MemoryPlan:
 
 
 def train_line(
-    rows: Sequence[Row], base: Path, config: FinetuneConfig, run: Run, *, device: str, gguf: Sequence[Quant] = ()
+    rows: Sequence[Row],
+    base: Path,
+    config: FinetuneConfig,
+    run: Run,
+    *,
+    device: str,
+    gguf: Sequence[Quant] = (),
+    documents: Sequence[str] = (),
 ) -> Finished:
     """Fine-tune, finish and measure. Raises: ValueErrors that say what is wrong before anything is trained."""
     tokenizer = load_tokenizer(base)
-    data, data_hash, too_long = prepare(rows, tokenizer, config)
-    if too_long:
-        run.note(f"{too_long} rows do not fit into {config.max_tokens} tokens and were left out.", level="warning")
+    prepared = prepare(rows, tokenizer, config, documents=documents)
+    data = prepared.data
+    if prepared.n_too_long:
+        run.note(
+            f"{prepared.n_too_long} rows do not fit into {config.max_tokens} tokens and were left out.", level="warning"
+        )
     run.note(plan(base, config, device=device).table())
     model = load_base(base, quantise=config.quantise, dtype=compute_dtype(device, config), device=device)
     training = Finetuning(model, config, seed=run.seed)
@@ -186,17 +149,20 @@ def train_line(
         run.progress(0.96, "merging and burning in")
         folder = run.workdir / "bundle"
         metrics = {name: value for name, value in outcome.metrics.items() if not name.startswith("perplexity")}
-        metrics |= _finish(training, base, tokenizer, data, folder)
+        metrics |= _finish(training, base, tokenizer, prepared, folder)
     finally:
         training.close()
     run.progress(0.98, "exporting")
     _export(folder, gguf)
-    _describe(folder, config, base, data_hash, metrics)
-    return Finished(folder, metrics, data_hash)
+    thinking = sum(row.has_thinking for row in rows) >= len(rows) / 2
+    _describe(folder, config, base, prepared.data_hash, metrics, thinks=thinking)
+    _trace(folder, base, prepared.data_hash)
+    return Finished(folder, metrics, prepared.data_hash)
 
 
-def _finish(training: Finetuning, base: Path, tokenizer: Any, data: Data, folder: Path) -> dict[str, float]:
+def _finish(training: Finetuning, base: Path, tokenizer: Any, prepared: Prepared, folder: Path) -> dict[str, float]:
     """Write adapter and plain model; what the plain model reaches on the validation rows."""
+    data, batch_size = prepared.data, training.config.batch_size
     probes = [sample for row in (data.validation or data.train)[:8] for sample in row]
     if training.config.train == "all":
         training.close()
@@ -205,7 +171,9 @@ def _finish(training: Finetuning, base: Path, tokenizer: Any, data: Data, folder
         save_adapter(training, folder / ADAPTER)
         model, gates = merged_model(base, folder / ADAPTER)
     certificate = write_model(model, gates, tokenizer, folder / MODEL, probes=probes)
-    reached: dict[str, float] = measure(model, tokenizer, data, batch_size=training.config.batch_size)
+    reached: dict[str, float] = measure(model, tokenizer, data, batch_size=batch_size)
+    of_texts = measure(model, tokenizer, prepared.texts, batch_size=batch_size)
+    reached |= {f"text_{name}": value for name, value in of_texts.items()}
     if certificate is not None:
         reached |= {"burn_in_relative_error": certificate.relative_error, "burn_in_kl": certificate.kl}
     return reached
@@ -260,26 +228,35 @@ def _export(folder: Path, kinds: Sequence[Quant]) -> None:
         (folder / "Modelfile").write_text(modelfile(name, tokenizer), "utf-8")
 
 
-def _describe(folder: Path, config: FinetuneConfig, base: Path, data_hash: str, metrics: dict[str, float]) -> None:
+def _describe(
+    folder: Path, config: FinetuneConfig, base: Path, data_hash: str, metrics: dict[str, float], *, thinks: bool
+) -> None:
     document = {
         "kind": "phi3",
         "config": config.model_dump(mode="json"),
-        "base": _hash_of(base),
+        "thinks": thinks,  # whoever asks the model need not ask it to
+        "base": base_hash(base),
         "data_hash": data_hash,
         "metrics": metrics,
     }
-    (folder / "bundle.json").write_text(json.dumps(document, indent=2, ensure_ascii=False), "utf-8")
+    (folder / BUNDLE).write_text(json.dumps(document, indent=2, ensure_ascii=False), "utf-8")
 
 
-def _hash_of(base: Path) -> str:
+def base_hash(base: Path) -> str:
     """SHA-256 over the base's weights and configuration: what was tuned, whatever its folder is called."""
-    digest = hashlib.sha256()
-    for path in sorted([*base.glob("*.safetensors"), base / "config.json"]):
-        digest.update(path.name.encode())
-        with path.open("rb") as file:
-            while chunk := file.read(1 << 20):
-                digest.update(chunk)
-    return digest.hexdigest()
+    return lineage.sha256_of_files(base, [*(path.name for path in base.glob("*.safetensors")), "config.json"])
+
+
+def _trace(folder: Path, base: Path, data_hash: str) -> None:
+    """What the bundle is from, link by link."""
+
+    def below(name: str) -> list[str]:
+        return [path.relative_to(folder).as_posix() for path in (folder / name).rglob("*") if path.is_file()]
+
+    lineage.begin(folder, data=data_hash, base=base_hash(base))
+    lineage.extend(folder, "adapter", below(ADAPTER))
+    lineage.extend(folder, "weights", below(MODEL))
+    lineage.extend(folder, "gguf", [path.name for path in folder.glob("*.gguf")])
 
 
 def copy_base(folder: Path, to: Path) -> Path:

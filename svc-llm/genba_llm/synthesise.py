@@ -7,7 +7,9 @@ the policy it was decided under. The same seed gives the same rows, one by one, 
 
 from __future__ import annotations
 
+import functools
 import random
+import re
 from collections.abc import Iterator
 
 from genba_llm import contrast
@@ -49,6 +51,23 @@ def synthesise(domain: Domain, n: int, *, seed: int) -> Iterator[Row]:
             yield row
 
 
+def core_of(question: str) -> str:
+    """A question without the setting that stands before it: two that differ in their room number ask the same."""
+    return _settings().sub("", question, count=1)
+
+
+@functools.cache
+def _settings() -> re.Pattern[str]:
+    words = contrast.lexicon("synthesise")
+    known = [
+        re.escape(each).replace(re.escape("{n}"), r"\d+")
+        for part in words["settings"].values()
+        for each in part
+        if each
+    ]
+    return re.compile(rf"\A(?:{'|'.join(known)})")
+
+
 def _pools(seed: int) -> dict[tuple[Decision, Language], list[str]]:
     """The contrast generator's texts by decision and language, in its order."""
     pools: dict[tuple[Decision, Language], list[str]] = {}
@@ -85,7 +104,7 @@ def _one(
     target = str(identity.escalation.get(domain, identity.escalation_default)) if decision == "ESCALATE" else ""
     return Row(
         instruction=question,
-        output=_output(decision, about, policy.reference, target, language),
+        output=answer(decision, about, policy.reference, target, language),
         decision=decision,
         domain=domain,
         policy_ref=policy.reference,
@@ -109,7 +128,8 @@ def _allowed(
     return text, "ご質問" if language == "ja" else "your question"
 
 
-def _output(decision: DecisionName, about: str, policy_ref: str, target: str, language: Language) -> str:
+def answer(decision: DecisionName, about: str, policy_ref: str, target: str, language: Language) -> str:
+    """The tagged answer for a decision: its hidden thinking, and what leaves."""
     words = contrast.lexicon("synthesise")
     task = {"ja": "依頼の意図を読む。", "en": "Read what is asked."}[language]
     return (

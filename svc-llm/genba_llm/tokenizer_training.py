@@ -1,4 +1,7 @@
-"""A tokenizer of the project's own: byte-level BPE with the Phi family's turns and the thinking's tags as control tokens."""
+"""A tokenizer of the project's own: byte-level BPE with the Phi family's turns as control tokens and the thinking's tags whole.
+
+The tags are no control tokens: those vanish when text is decoded, and a thought without its tags would pass for an answer.
+"""
 
 from __future__ import annotations
 
@@ -24,23 +27,25 @@ def train_tokenizer(texts: Iterable[str], *, vocab_size: int, max_tokens: int) -
     Raises: ValueError for a vocabulary that does not hold the bytes and the control tokens.
     """
     make_torchvision_importable()
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
-    special = [PAD, BOS, EOS, END, *TURNS, *TAGS]
-    if vocab_size < 256 + len(special):
-        message = f"vocab_size {vocab_size} is less than {256 + len(special)}: the bytes and the control tokens."
+    special = [PAD, BOS, EOS, END, *TURNS]
+    least = 256 + len(special) + len(TAGS)
+    if vocab_size < least:
+        message = f"vocab_size {vocab_size} is less than {least}: the bytes, the control tokens and the tags."
         raise ValueError(message)
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=vocab_size,
+        vocab_size=vocab_size - len(TAGS),
         special_tokens=special,
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
     tokenizer.train_from_iterator(texts, trainer)
+    tokenizer.add_tokens([AddedToken(tag, special=False, normalized=False) for tag in TAGS])
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         pad_token=PAD,

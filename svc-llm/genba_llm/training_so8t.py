@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import importlib.util
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError
 
+from genba_llm.event_files import with_event_files
 from genba_llm.line_settings import LineSettings
 from genba_llm.refused import Refused
 from genba_llm.verdict import DOMAINS, Domain
@@ -94,6 +96,33 @@ def _told(title: str, collected: Any, run: Run) -> Result:
     return Result(value=value, metrics=metrics, artifacts={"report.md": path})
 
 
+class MultimodalParams(Params):
+    """How many pictures of what."""
+
+    n: Annotated[int, Field(ge=1, le=100_000)] = 1200
+    kinds: Annotated[list[Literal["chart", "contract", "report"]], Field(min_length=1, max_length=3)] = [  # noqa: RUF012 - pydantic copies it
+        "chart",
+        "contract",
+        "report",
+    ]
+    domains: list[Domain] = Field(default_factory=lambda: list(DOMAINS), min_length=1, max_length=len(DOMAINS))
+    seed: Annotated[int, Field(ge=0)] = 0
+
+
+def draw_pictures(params: MultimodalParams, run: Run) -> Result:
+    """Draw documents with their text and safety level, and write rows about them. The same parameters give the same shards."""
+    if importlib.util.find_spec("PIL") is None:
+        raise Conflict("This worker cannot draw: install genba[so8t] there.")
+    from genba_llm.multimodal import multimodal
+
+    try:
+        drawn = multimodal(params.domains, params.kinds, run, n=params.n, seed=params.seed)
+    except Refused as err:
+        raise Conflict(str(err)) from err
+    told = _told("Drawn documents", drawn.rows, run)
+    return replace(told, value={**told.value, "pictures": drawn.pictures})
+
+
 class FreshParams(Params):
     """The shape of a model that is made from nothing."""
 
@@ -111,6 +140,11 @@ class So8tParams(Params):
 
     shards: list[ShardKey] = Field(default_factory=list, max_length=100_000)
     files: list[FileName] = Field(default_factory=list, max_length=1000)
+    texts: list[ShardKey] = Field(
+        default_factory=list,
+        max_length=100_000,
+        description="Shards of llm.collect, learnt as plain text beside the rows.",
+    )
     base: Annotated[str, Field(max_length=400, description="fresh, champion, or a folder of base models.")] = "fresh"
     fresh: FreshParams = FreshParams()
     config: dict[str, Any] = Field(
@@ -142,16 +176,20 @@ def so8t(params: So8tParams, run: Run) -> Result:
     except ValueError as err:
         raise Invalid(str(err), errors=[{"field": "config", "message": str(err)}]) from err
     device = _device()
+    run, files = with_event_files(run, LineSettings().tensorboard_dir)
     try:
-        rows = _rows(params, run, config.max_bad_rows)
-        base = _base(params, rows, run, config.max_tokens)
+        rows, documents = _rows(params, run, config.max_bad_rows), _documents(params, run)
+        base = _base(params, rows, documents, run, config.max_tokens)
         if params.dry_run:
             planned = so8t_line.plan(base, config, device=device)
             run.note(planned.table())
             return Result(value={"memory_plan": planned.table(), "trainable_parameters": planned.n_trainable})
-        finished = so8t_line.train_line(rows, base, config, run, device=device, gguf=params.gguf)
+        finished = so8t_line.train_line(rows, base, config, run, device=device, gguf=params.gguf, documents=documents)
     except Refused as err:
         raise Conflict(str(err)) from err
+    finally:
+        if files is not None:
+            files.close()
     return Result(
         value={"data_hash": finished.data_hash},
         metrics=finished.metrics,
@@ -189,34 +227,39 @@ def _champion_on_the_same_rows(folder: Path, params: So8tParams, run: Run) -> di
     from genba_llm import so8t_line
     from genba_llm.base_model import load_base, load_tokenizer
     from genba_llm.finetune_config import config_of
+    from genba_llm.line_data import prepare
 
     config = config_of(params.config)
     tokenizer = load_tokenizer(folder / "model")
-    data, _, _ = so8t_line.prepare(_rows(params, run, config.max_bad_rows), tokenizer, config)
+    prepared = prepare(_rows(params, run, config.max_bad_rows), tokenizer, config)
     reached: dict[str, float] = so8t_line.measure(
-        load_base(folder / "model"), tokenizer, data, batch_size=config.batch_size
+        load_base(folder / "model"), tokenizer, prepared.data, batch_size=config.batch_size
     )
     return reached
 
 
 def _rows(params: So8tParams, run: Run, max_bad: int) -> list[Any]:
-    """Rows of the shards and files. With ``prefer_thinking`` those that carry their thinking stand for their question."""
+    return read_all_rows(params.shards, params.files, run, max_bad, prefer_thinking=params.prefer_thinking)
+
+
+def read_all_rows(shards: list[str], files: list[str], run: Run, max_bad: int, *, prefer_thinking: bool) -> list[Any]:
+    """Rows of shards and files. With ``prefer_thinking`` those that carry their thinking stand for their question."""
     from genba_llm.sft_rows import BadRows, Row, read_rows
     from genba_llm.shards import read_shards
 
     settings, bad = LineSettings(), BadRows(limit=max_bad)
     rows = []
-    for place, document in read_shards(run.artifacts, params.shards):
+    for place, document in read_shards(run.artifacts, shards):
         try:
             rows.append(Row.model_validate(document))
         except ValidationError as err:
             bad.add(place, str(err.errors()[0]["msg"]))
-    rows += list(read_rows([settings.data_file(name) for name in params.files], bad))
+    rows += list(read_rows([settings.data_file(name) for name in files], bad))
     if bad.n:
         run.note(
             f"{bad.n} rows do not match the schema and were skipped: {'; '.join(bad.reasons[:3])}", level="warning"
         )
-    if params.prefer_thinking:
+    if prefer_thinking:
         best: dict[str, Any] = {}
         for row in rows:
             known = best.get(f"{row.instruction}\n{row.input}")
@@ -226,12 +269,20 @@ def _rows(params: So8tParams, run: Run, max_bad: int) -> list[Any]:
     return rows
 
 
-def _base(params: So8tParams, rows: list[Any], run: Run, max_tokens: int) -> Path:
+def _documents(params: So8tParams, run: Run) -> list[str]:
+    """The texts of collected shards."""
+    from genba_llm.shards import read_shards
+
+    return [str(document["text"]) for _, document in read_shards(run.artifacts, params.texts) if "text" in document]
+
+
+def _base(params: So8tParams, rows: list[Any], documents: list[str], run: Run, max_tokens: int) -> Path:
     from genba_llm import so8t_line
 
     if params.base == "fresh":
         shape = so8t_line.FreshShape(**params.fresh.model_dump())
-        return so8t_line.make_fresh_base(rows, shape, run.workdir / "base", max_tokens=max_tokens, seed=run.seed)
+        folder = run.workdir / "base"
+        return so8t_line.make_fresh_base(rows, shape, folder, max_tokens=max_tokens, seed=run.seed, documents=documents)
     if params.base == "champion":
         champion = run.champion(MODEL_NAME)
         if champion is None:
@@ -259,6 +310,13 @@ SO8T_RECIPES: dict[str, Recipe[Any]] = {
             time_limit_s=24 * 3600.0,
         ),
         Recipe("llm.synthesise", SynthesiseParams, synthesise, summary="Write rows from templates.", scope="llm:write"),
+        Recipe(
+            "llm.multimodal",
+            MultimodalParams,
+            draw_pictures,
+            summary="Draw documents with their text and safety level.",
+            scope="llm:write",
+        ),
         Recipe("llm.validate", ValidateParams, validate, summary="Check rows before training.", scope="llm:write"),
         Recipe(
             "llm.so8t",

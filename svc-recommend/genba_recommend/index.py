@@ -17,7 +17,7 @@ Float32s = npt.NDArray[np.float32]
 Bools = npt.NDArray[np.bool_]
 Rows = npt.NDArray[np.int64]
 
-BLOCK: Final = 128
+GROUP: Final = 16
 GATHER_BELOW: Final = 0.25  # of the items: so few allowed ones are gathered before they are scored
 
 
@@ -63,32 +63,45 @@ class ExactIndex:
         self._vectors = np.ascontiguousarray(vectors, np.float32)
 
     def best(self, query: Float32s, choice: Choice, without: npt.NDArray[np.integer], n: int) -> tuple[Rows, Float32s]:
-        if choice.rows is not None:
-            rows = choice.rows[~np.isin(choice.rows, without)] if len(without) else choice.rows
-            return ranked(rows, self._vectors[rows] @ query + choice.bias[rows], n)
-        scores: Float32s = self._vectors @ query
-        scores += choice.bias
-        scores[without] = -np.inf
-        rows = highest(scores, n)
-        found = scores[rows]
+        rows = choice.rows
+        if rows is None:
+            scores: Float32s = self._vectors @ query
+            scores += choice.bias
+            scores[without] = -np.inf
+        else:
+            # take() reads whole rows, three times as fast as indexing with the same rows.
+            scores = self._vectors.take(rows, axis=0) @ query
+            scores += choice.bias.take(rows)
+            scores[places_in(rows, without)] = -np.inf
+        best = highest(scores, n)
+        found = scores[best]
         kept = found > -np.inf
-        return rows[kept], found[kept]
+        return best[kept] if rows is None else rows[best[kept]], found[kept]
+
+
+def places_in(rows: Rows, wanted: npt.NDArray[np.integer]) -> Rows:
+    """Where the ``wanted`` that are there stand in increasing ``rows``; a search each, where ``isin`` would sort both."""
+    if not len(rows):
+        return np.zeros(0, np.int64)
+    places: Rows = np.minimum(np.searchsorted(rows, wanted), len(rows) - 1)
+    return np.asarray(places[rows[places] == wanted])
 
 
 def highest(scores: Float32s, n: int) -> Rows:
     """Rows of the n highest of (N,) scores, the highest first.
 
-    The maximum of each block comes first: the n best lie in the n blocks with the highest, so that only those are partitioned.
+    The maximum of each group comes first: the n best lie in the n groups with the highest, so that only those are partitioned.
+    A group is every so-manieth row, so that the maxima of all groups are found by comparing whole stretches of memory.
     """
     size = len(scores)
     n = min(n, size)
-    whole = size // BLOCK * BLOCK
-    if whole < 4 * n * BLOCK:
+    n_groups = size // GROUP
+    if n_groups < 4 * n:
         return ranked(np.arange(size), scores, n)[0]
-    blocks = scores[:whole].reshape(-1, BLOCK)
-    tops = blocks.max(1)
-    chosen = np.argpartition(tops, len(tops) - n)[-n:]
-    rows = (chosen[:, None] * BLOCK + np.arange(BLOCK)).ravel()
+    whole = n_groups * GROUP
+    tops = scores[:whole].reshape(GROUP, n_groups).max(0)
+    chosen = np.argpartition(tops, n_groups - n)[n_groups - n :]
+    rows = (np.arange(GROUP)[:, None] * n_groups + chosen).ravel()
     rows = np.concatenate([rows, np.arange(whole, size)])
     return ranked(rows, scores[rows], n)[0]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 
 Kind = Literal[
@@ -33,6 +34,7 @@ class Reason:
     item_id: str | None = None
 
 
+@lru_cache(maxsize=16_384)  # the same titles and genres are named in list after list
 def said(kind: Kind, *names: str, item_id: str | None = None) -> Reason:
     """A reason with its names put in."""
     english, japanese = _SAID[kind]

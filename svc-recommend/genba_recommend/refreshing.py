@@ -212,9 +212,10 @@ def _stale_people(run: Run, tenant: str, shelf: Shelf, model: ServingModel) -> I
 
 
 def _user_vectors(aligned: Aligned, people: Sequence[tuple[Person, str]]) -> list[Vector]:
+    vectors = aligned.model.embed_people([person for person, _ in people], aligned)
     return [
-        Vector(person.user.user_id, made_from, aligned.model.embed_user(person, aligned))
-        for person, made_from in people
+        Vector(person.user.user_id, made_from, vector)
+        for (person, made_from), vector in zip(people, vectors, strict=True)
     ]
 
 

@@ -79,6 +79,24 @@ class ServingModel:
         )[0]
         return vector
 
+    def embed_people(self, people: Sequence[Person], aligned: Aligned) -> Float32s:
+        """(B, D) the same for many at once; B > 0."""
+        found = [aligned.window(person, self.history_len) for person in people]
+        near = np.unique(np.concatenate([rows for rows, _ in found]))
+        shape = (len(found), max(windows.history.shape[1] for _, windows in found))
+        history, weight = np.zeros(shape, np.int32), np.zeros(shape, np.float32)
+        for at, (rows, windows) in enumerate(found):
+            history[at, : len(rows)] = np.searchsorted(near, rows) + 1
+            weight[at, : len(rows)] = windows.weight[0, : len(rows)]
+        together = Windows(
+            history,
+            weight,
+            np.concatenate([windows.n_events for _, windows in found]),
+            np.concatenate([windows.mean_watched_s for _, windows in found]),
+        )
+        users = [person.user for person in people]
+        return self.loaded.embed_users(users, together, aligned.features(near), aligned.vectors[near])
+
 
 @dataclass(frozen=True)
 class Aligned:

@@ -9,19 +9,22 @@ from __future__ import annotations
 import itertools
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
-from sqlalchemy import func, select
+import numpy.typing as npt
+from sqlalchemy import ColumnElement, func, select
 from sqlalchemy.orm import Session
 
 from genba_sem import master_sets, reviews
 from genba_sem.label_issues import ranked_issues
 from genba_sem.labels import LabelBook
-from genba_sem.tables import ParticleRow, ReviewRow
+from genba_sem.tables import LabelAuditRow, ParticleRow, ReviewRow
 from genba_shared import records
 from genba_shared.principal import Principal
+
+Rows = npt.NDArray[np.float32]
 
 MOST_PARTICLES: Final = 4000
 LOPSIDED: Final = 5.0  # the largest label has so many times the masters of the smallest
@@ -69,31 +72,79 @@ class Disagreement:
     by_reviewer: Mapping[str, tuple[int, int]]  # particles reviewed with others, of these agreed with the majority
 
 
-def doubts(session: Session, principal: Principal, book: LabelBook) -> tuple[list[Doubt], str | None]:
-    """Labels of people (masters and reviewed particles), most doubtful first, and the encoder by which they were compared."""
+def labelled_by_people(principal: Principal) -> tuple[ColumnElement[bool], ...]:
+    """Masters and reviewed particles that the caller may see."""
+    return (
+        records.visible(ParticleRow, principal),
+        ParticleRow.status == "reviewed",
+        ParticleRow.label_id.is_not(None),
+    )
+
+
+def given_by(session: Session, book: LabelBook, ids: Sequence[str]) -> dict[str, tuple[str, str]]:
+    """The label that people gave, as labels are now, and the role, of those that have one."""
+    found = {}
+    for start in range(0, len(ids), 500):
+        query = select(ParticleRow.id, ParticleRow.label_id, ParticleRow.role)
+        query = query.where(ParticleRow.id.in_(ids[start : start + 500]), ParticleRow.status == "reviewed")
+        for row in session.execute(query):
+            if row.label_id is not None and (label := book.now(row.label_id)) is not None:
+                found[row.id] = (label.id, row.role)
+    return found
+
+
+def ranked(known: Mapping[str, tuple[Rows, tuple[str, str]]], classifier: str) -> list[Doubt]:
+    """Fused row, label and role by particle: most doubtful first; nothing with fewer than two labels."""
+    ids, names = list(known), sorted({label for _, (label, _) in known.values()})
+    if len(names) < 2:
+        return []
+    rows = np.stack([known[each][0] for each in ids])
+    given = np.array([names.index(known[each][1][0]) for each in ids], np.int64)
+    return [
+        Doubt(ids[each.index], each.given, each.suggested, each.quality, known[ids[each.index]][1][1] == "master")
+        for each in ranked_issues(rows, given, names, classifier=classifier)
+    ]
+
+
+@dataclass(frozen=True)
+class Doubts:
+    """What deserves a look. judged: labels compared; encoder: by whose rows; audit: the job's, None when compared just now."""
+
+    found: tuple[Doubt, ...]
+    judged: int
+    encoder: str | None
+    audit: LabelAuditRow | None = None
+
+
+def doubts(session: Session, principal: Principal, book: LabelBook) -> Doubts:
+    """By the newest audit that a job has made and the caller may see; while there is none, of the newest particles, compared now."""
+    mine = records.visible(LabelAuditRow, principal)
+    audit = session.scalars(select(LabelAuditRow).where(mine).order_by(LabelAuditRow.id.desc()).limit(1)).one_or_none()
+    if audit is None:
+        return _compared_now(session, principal, book)
+    kept = [Doubt(**each) for each in audit.doubts]
+    given = given_by(session, book, [each.particle_id for each in kept])
+    still = [each for each in kept if given.get(each.particle_id, ("",))[0] == reviews.now_id(book, each.given)]
+    now = [replace(each, suggested=reviews.now_id(book, each.suggested) or each.suggested) for each in still]
+    return Doubts(tuple(now), audit.judged, audit.model, audit)
+
+
+def _compared_now(session: Session, principal: Principal, book: LabelBook) -> Doubts:
     query = (
-        select(ParticleRow.id, ParticleRow.role, ParticleRow.label_id, ParticleRow.encoder, ParticleRow.vector)
-        .where(records.visible(ParticleRow, principal), ParticleRow.status == "reviewed")
-        .where(ParticleRow.label_id.is_not(None), ParticleRow.vector.is_not(None))
+        select(ParticleRow.id, ParticleRow.encoder, ParticleRow.vector)
+        .where(*labelled_by_people(principal), ParticleRow.vector.is_not(None))
         .order_by(ParticleRow.id.desc())
         .limit(MOST_PARTICLES)
     )
     rows = session.execute(query).all()
     encoders = Counter(row.encoder for row in rows)
     if not encoders:
-        return [], None
+        return Doubts((), 0, None)
     encoder = encoders.most_common(1)[0][0]
-    kept = [(row, now) for row in rows if row.encoder == encoder and (now := book.now(row.label_id)) is not None]
-    names = sorted({label.id for _, label in kept})
-    if len(names) < 2:
-        return [], encoder
-    vectors = np.stack([np.frombuffer(row.vector or b"", np.float32) for row, _ in kept])
-    given = np.array([names.index(label.id) for _, label in kept], np.int64)
-    found = [
-        Doubt(kept[each.index][0].id, each.given, each.suggested, each.quality, kept[each.index][0].role == "master")
-        for each in ranked_issues(vectors, given, names)
-    ]
-    return found, encoder
+    vectors = {row.id: np.frombuffer(row.vector or b"", np.float32) for row in rows if row.encoder == encoder}
+    given = given_by(session, book, list(vectors))
+    found = ranked({each: (vectors[each], given[each]) for each in vectors if each in given}, "blend-v1")
+    return Doubts(tuple(each for each in found if each.given != each.suggested), len(found), encoder)
 
 
 def master_health(session: Session, principal: Principal, book: LabelBook) -> MasterHealth:

@@ -130,16 +130,21 @@ class LeftOut:
     labels: Labels
 
 
+def folds_of(labels: Labels, classes: int, folds: int = 5) -> Labels:
+    """(N,) the fold of each particle, every label dealt out in turn; −1 for one that is alone in its label."""
+    counts, place = np.bincount(labels, minlength=classes), np.full(len(labels), -1, np.int64)
+    for index in np.flatnonzero(counts > 1):
+        place[labels == index] = np.arange(counts[index]) % folds
+    return place
+
+
 def leave_out(kind: str, rows: Rows, labels: Labels, classes: int, *, folds: int = 5) -> LeftOut:
     """Classify every master by the masters of the other folds; each fold takes its share of every label.
 
     Masters that are alone in their label are left out of the result: nothing is known of such a label without them.
     """
-    counts = np.bincount(labels, minlength=classes)
-    place = np.zeros(len(labels), np.int64)
-    for index in range(classes):
-        place[labels == index] = np.arange(counts[index]) % folds
-    usable = counts[labels] > 1
+    place = folds_of(labels, classes, folds)
+    usable = place >= 0
     logits, similarity = np.full((len(rows), classes), np.nan), np.zeros(len(rows))
     for fold in np.unique(place[usable]):
         out = (place == fold) & usable

@@ -11,6 +11,7 @@ import io
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
@@ -25,6 +26,7 @@ from genba_sem.encoders import Encoder
 from genba_sem.lanes import Lanes
 from genba_sem.looking import File, Hints, NoReadableView, is_sidecar, look, texts_of
 from genba_sem.micrograph import Limits
+from genba_sem.model import describer
 from genba_sem.particles import Image, Owner, Stored
 from genba_sem.settings import Settings
 from genba_sem.tables import DecisionRow, ParticleRow, ViewRow
@@ -54,6 +56,17 @@ class Work:
     @property
     def principal(self) -> Principal:
         return self.run.principal
+
+    @classmethod
+    @contextmanager
+    def of(cls, run: Run) -> Iterator[Work]:
+        """What a job needs, closed when it ends."""
+        settings = Settings(platform=run.platform)
+        lanes = Lanes(run.database, run.artifacts, settings)
+        try:
+            yield cls(run, settings, run.database, run.artifacts.below(store.ARTIFACTS), lanes, describer())
+        finally:
+            lanes.close()
 
 
 # --- a folder of images ---------------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ a merge or another master set costs no inference. A Lane is immutable and thread
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -14,7 +15,9 @@ import numpy.typing as npt
 
 from genba_sem.classifier import (
     CLASSIFIERS,
+    Classifier,
     Floats,
+    LeftOut,
     Prototypes,
     fitted_temperature,
     greatest_cosine,
@@ -33,6 +36,7 @@ from genba_sem.deciding import (
     outcome_of,
 )
 from genba_sem.encoders import Encoder
+from genba_sem.learnt_head import LearntHead
 from genba_sem.masters import MasterSet
 from genba_sem.micrograph import View
 from genba_sem.quality import Quality, judge
@@ -138,27 +142,58 @@ class Lane:
         *,
         fusion: Fusion | None = None,
         classifier: str = "blend-v1",
+        head: LearntHead | None = None,
         policy: Policy | None = None,
         reviews: Sequence[Reviewed] = (),
     ) -> None:
+        """classifier: what is made of the masters; head: decides in its place where it knows all their labels."""
         self.encoder, self.masters = encoder, masters.checked()
         self.fusion: Fusion = fusion or QualityMean()
         self.policy = policy or Policy()
         self.labels = masters.labels
-        self._rows = np.stack([self._fused(p.raw, p.quality)[1].row for p in masters.particles])  # (M, D)
+        self.rows = np.stack([self._fused(p.raw, p.quality)[1].row for p in masters.particles])  # (M, D)
         self._truth = label_indices([p.label_id for p in masters.particles], self.labels)
-        self._classifier = CLASSIFIERS[classifier](self._rows, self._truth, len(self.labels))
-        self._prototypes = Prototypes(self._rows, self._truth, len(self.labels))
-        left_out = leave_out(classifier, self._rows, self._truth, len(self.labels))
-        self.temperature = fitted_temperature(left_out.logits, left_out.labels)
-        probabilities = tempered(left_out.logits, self.temperature) if len(left_out.labels) else np.zeros((0, 1))
-        self.calibration: Calibration = calibrate(
+        self.made_of_masters = classifier
+        self.head = head if head is not None and head.speaks_for(self.labels, self.rows.shape[1]) else None
+        self._classifier: Classifier = (
+            self.head.over(self.labels)
+            if self.head is not None
+            else CLASSIFIERS[classifier](self.rows, self._truth, len(self.labels))
+        )
+        self._prototypes = Prototypes(self.rows, self._truth, len(self.labels))
+        self.left_out = self._left_out()
+        self.temperature = fitted_temperature(self.left_out.logits, self.left_out.labels)
+        self.calibration: Calibration = self._calibration(reviews)
+        self.versions = Versions(
+            encoder.id, self.fusion.id, self._classifier.id, masters.version or masters.fingerprint
+        )
+
+    def calibrated_by(self, reviews: Sequence[Reviewed]) -> Lane:
+        """The same lane, its thresholds set by reviews."""
+        lane = copy.copy(self)
+        lane.calibration = self._calibration(reviews)
+        return lane
+
+    @property
+    def space(self) -> str:
+        """What fused rows mean: rows are compared only under the same one."""
+        return self.encoder.id if isinstance(self.fusion, QualityMean) else f"{self.encoder.id} {self.fusion.id}"
+
+    def _left_out(self) -> LeftOut:
+        if self.head is None:
+            return leave_out(self.made_of_masters, self.rows, self._truth, len(self.labels))
+        ids = [particle.particle_id for particle in self.masters.particles]
+        return self.head.calibrates(ids, self.rows, self._truth, self.labels)
+
+    def _calibration(self, reviews: Sequence[Reviewed]) -> Calibration:
+        left, count = self.left_out, len(self.left_out.labels)
+        probabilities = tempered(left.logits, self.temperature) if count else np.zeros((0, 1))
+        return calibrate(
             reviews,
             self.policy,
-            left_out_truth=probabilities[np.arange(len(left_out.labels)), left_out.labels],
-            left_out_similarity=left_out.similarity,
+            left_out_truth=probabilities[np.arange(count), left.labels],
+            left_out_similarity=left.similarity,
         )
-        self.versions = Versions(encoder.id, self.fusion.id, classifier, masters.version or masters.fingerprint)
 
     def decide(self, views: Sequence[SeenView], *, particle_id: str = "") -> Decision:
         """Decide one particle of one or more views.
@@ -209,7 +244,7 @@ class Lane:
 
     def nearest(self, row: Rows, *, count: int = 5) -> tuple[NearMaster, ...]:
         """The masters nearest to a fused row (D,)."""
-        cosines = self._rows @ row
+        cosines = self.rows @ row
         order = np.argsort(-cosines, kind="stable")[:count]
         particles = self.masters.particles
         return tuple(NearMaster(particles[i].particle_id, particles[i].label_id, float(cosines[i])) for i in order)

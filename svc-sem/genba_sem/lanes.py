@@ -9,13 +9,14 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections import Counter, OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
 import numpy as np
-from sqlalchemy import func, select
+import numpy.typing as npt
+from sqlalchemy import ColumnElement, Row, func, select
 from sqlalchemy.orm import Session, undefer
 
 from genba_sem import labels, master_sets
@@ -34,8 +35,11 @@ from genba_shared.db import Database
 from genba_shared.live import Live
 from genba_shared.registry import Registry, Version
 
+Rows = npt.NDArray[np.float32]
+
 _CALIBRATE_EVERY: Final = 10  # reviews between two calibrations
 _MOST_REVIEWS: Final = 1000
+_PAGE: Final = 500
 _LEAST_ROWS: Final = 8  # that an encoder can be fitted to
 
 
@@ -138,21 +142,20 @@ class Lanes:
         }
         kept = tuple(particle for particle in particles if particle.label_id in ready)
         encoder = parts.encoder if parts else fitted(kept)
+        head = parts.head.relabelled(lambda each: now_id(book, each)) if parts and parts.head else None
         lane = Lane(
             encoder,
             MasterSet(kept, str(number)),
             fusion=parts.fusion if parts else None,
             classifier=parts.classifier if parts else "blend-v1",
+            head=head,
             policy=policy,
         )
         masters = {particle.particle_id for particle in kept}
         for _ in range(2):  # the reviews say what is unknown, and what is unknown is no matter of confidence
             reviewed = _reviewed(session, tenant, clearance, lane, book, without=masters)
             if reviewed:
-                lane = Lane(
-                    encoder, lane.masters, fusion=lane.fusion, classifier=lane.versions.classifier,
-                    policy=lane.policy, reviews=reviewed,
-                )  # fmt: skip
+                lane = lane.calibrated_by(reviewed)
         return Ready(lane, model, number, tuple(sorted(held.keys() - ready)))
 
     def policy(self, session: Session, tenant: str) -> Policy:
@@ -210,6 +213,12 @@ def fitted(particles: Sequence[MasterParticle]) -> Encoder:
     return HlgShape.fit(raw, [particle.particle_id for particle in particles for _ in particle.raw])
 
 
+def now_id(book: LabelBook, label_id: str) -> str | None:
+    """The id of the label that stands for this one now, None where none does."""
+    label = book.now(label_id)
+    return None if label is None else label.id
+
+
 def _digest(book: LabelBook, clearance: int) -> str:
     """Changes with what labels mean, not with what they are called."""
     said = sorted(
@@ -255,6 +264,42 @@ def seen_of(session: Session, particle_ids: Sequence[str]) -> dict[str, list[See
         for view in session.scalars(query.order_by(ViewRow.particle_id, ViewRow.position)):
             seen = remembered(view.raw or b"", view.described_by or "", view.document)
             found.setdefault(view.particle_id, []).append(seen)
+    return found
+
+
+def fused_of(session: Session, lane: Lane, rows: Sequence[Row[str, str | None, bytes | None]]) -> dict[str, Rows]:
+    """Fused rows (D,) of particles given as (id, encoder, vector); those of another space are made anew from what is kept of
+    their views, and left out where that is nothing that the lane could use.
+    """
+    known = {at: np.frombuffer(held, np.float32) for at, space, held in rows if held and space == lane.space}
+    for particle_id, views in seen_of(session, [at for at, _, _ in rows if at not in known]).items():
+        if all(len(view.raw) == lane.encoder.raw_dim for view in views):
+            raw = np.stack([view.raw for view in views])
+            quality = np.array([view.quality.score for view in views], np.float32)
+            known[particle_id] = lane.fusion.fuse(lane.encoder.embed(raw), quality).row
+    return known
+
+
+def newest_fused(
+    database: Database,
+    lane: Lane,
+    *where: ColumnElement[bool],
+    most: int,
+    progress: Callable[[float, str], None],
+) -> dict[str, Rows]:
+    """Fused rows (D,) of the newest particles of a selection, read a page at a time; progress: share of ``most``, and in words."""
+    query = select(ParticleRow.id, ParticleRow.encoder, ParticleRow.vector).where(*where)
+    found: dict[str, Rows] = {}
+    after = None
+    while len(found) < most:
+        progress(len(found) / most, f"{len(found)} particles read")
+        older = query if after is None else query.where(ParticleRow.id < after)
+        with database.read() as session:
+            page = session.execute(older.order_by(ParticleRow.id.desc()).limit(min(_PAGE, most - len(found)))).all()
+            if not page:
+                break
+            after = page[-1].id
+            found |= fused_of(session, lane, page)
     return found
 
 

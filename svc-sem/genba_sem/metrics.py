@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import beta, rankdata
+from scipy.stats import beta, binom, rankdata
 
 Floats = npt.NDArray[np.float64]
 
@@ -74,3 +74,15 @@ def set_coverage(sets: Sequence[Sequence[str]], truth: Sequence[str]) -> tuple[f
 def clopper_pearson_lower(right: int, trials: int, *, risk: float = 0.1) -> float:
     """Lower bound that the true rate exceeds with probability ≥ 1 − risk; 0 without trials."""
     return float(beta.ppf(risk, right, trials - right + 1)) if right else 0.0
+
+
+def mcnemar_p(right: npt.ArrayLike, right_before: npt.ArrayLike) -> float:
+    """One-sided exact p (McNemar 1947) of being no better than before, on the same particles; 1 where nothing differs.
+
+    Raises: ValueError for unequal input.
+    """
+    now, before = np.asarray(right, bool), np.asarray(right_before, bool)
+    if now.shape != before.shape:
+        raise ValueError("Both must have judged the same particles.")
+    won, differing = int((now & ~before).sum()), int((now != before).sum())
+    return float(binom.sf(won - 1, differing, 0.5)) if differing else 1.0

@@ -1,4 +1,4 @@
-"""A lane as a model's bundle: encoder fit, masters, fusion and classifier in one folder, so that they are swapped together.
+"""A lane as a model's bundle: encoder fit, masters, fusion, classifier and head in one folder, so that they are swapped together.
 
 ``bundle.json`` and safetensors, nothing that runs code. What it was decided by is in it, whatever the tables say later.
 """
@@ -15,11 +15,13 @@ import numpy as np
 from safetensors.numpy import load_file, save_file
 
 from genba_sem.encoders import Encoder, HlgShape
+from genba_sem.learnt_head import LearntHead
 from genba_sem.masters import MasterParticle
+from genba_sem.set_models import LearntFusion
 from genba_sem.views import Fusion, PlainMean, QualityMean
 
 FORMAT: Final = 1
-_ENCODER, _MASTERS = "encoder.safetensors", "masters.safetensors"
+_ENCODER, _MASTERS, _FUSION, _HEAD = (f"{part}.safetensors" for part in ("encoder", "masters", "fusion", "head"))
 FUSIONS: Final[Mapping[str, type[QualityMean | PlainMean]]] = {kind.id: kind for kind in (QualityMean, PlainMean)}
 
 
@@ -33,13 +35,16 @@ class KeptMaster:
 
 @dataclass(frozen=True, eq=False)
 class LaneParts:
-    """All that a lane is built of. ``master_set``: the number of the set that these masters were."""
+    """All that a lane is built of. ``master_set``: the number of the set that these masters were; ``head``: decides in the
+    classifier's place, where it knows all labels.
+    """
 
     encoder: HlgShape
     masters: tuple[KeptMaster, ...]
     master_set: int
     fusion: Fusion
     classifier: str
+    head: LearntHead | None = None
 
     def save(self, folder: Path, about: Mapping[str, Any]) -> Path:
         """Write the bundle; ``about`` joins its manifest (metrics, data hash, preprocessing)."""
@@ -50,6 +55,9 @@ class LaneParts:
             tensors[f"{index}.raw"] = np.asarray(master.particle.raw, np.float16)
             tensors[f"{index}.quality"] = np.asarray(master.particle.quality, np.float32)
         save_file(tensors, folder / _MASTERS)
+        if isinstance(self.fusion, LearntFusion):
+            self.fusion.save(folder / _FUSION)
+        head = None if self.head is None else self.head.save(folder / _HEAD)
         manifest = {
             "format": FORMAT,
             "config": {
@@ -57,6 +65,7 @@ class LaneParts:
                 "fusion": self.fusion.id,
                 "classifier": self.classifier,
                 "master_set": self.master_set,
+                "head": head,
             },
             "masters": [
                 {
@@ -76,8 +85,8 @@ class LaneParts:
         """Read what ``save`` wrote. Raises: ValueError for another format or parts that this code does not know."""
         manifest = json.loads((folder / "bundle.json").read_text(encoding="utf-8"))
         config = manifest.get("config", {})
-        if manifest.get("format") != FORMAT or config.get("fusion") not in FUSIONS:
-            raise ValueError(f"The bundle has format {manifest.get('format')} and fusion {config.get('fusion')}.")
+        if manifest.get("format") != FORMAT:
+            raise ValueError(f"The bundle has format {manifest.get('format')}.")
         tensors = load_file(folder / _MASTERS)
         masters = tuple(
             KeptMaster(
@@ -95,9 +104,19 @@ class LaneParts:
             HlgShape.load(folder / _ENCODER),
             masters,
             int(config["master_set"]),
-            FUSIONS[config["fusion"]](),
+            _fusion_of(folder, config["fusion"]),
             config["classifier"],
+            LearntHead.load(folder / _HEAD, config["head"]) if config.get("head") else None,
         )
+
+
+def _fusion_of(folder: Path, name: str) -> Fusion:
+    if (kind := FUSIONS.get(name)) is not None:
+        return kind()
+    fusion = LearntFusion.load(folder / _FUSION)
+    if fusion.id != name:
+        raise ValueError(f"The bundle has fusion {name}, and its file holds {fusion.id}.")
+    return fusion
 
 
 def describer() -> Encoder:

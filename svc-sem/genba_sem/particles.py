@@ -19,7 +19,7 @@ from sqlalchemy import insert, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from genba_sem import lanes, store
+from genba_sem import lanes, reviews, store
 from genba_sem.lane import Decision
 from genba_sem.lanes import Ready
 from genba_sem.looking import Hints, Looks, pack
@@ -31,8 +31,6 @@ from genba_shared.problems import AlreadyExists
 
 IMAGE_SUFFIX: Final = ".img"  # a view keeps its own bytes; what they are is judged anew whenever they are read
 _SAMPLE_SHARE: Final = 0.3  # of what nothing may confirm yet: drawn by id, reviewed first, and calibrates
-_SAMPLE_PRIORITY: Final = 2.0
-_AUDIT_PRIORITY: Final = 1.5
 _PROBABILITIES_KEPT: Final = 10
 
 
@@ -210,18 +208,20 @@ def decide(
             created_at=moment,
         )
     )  # fmt: skip
-    row.encoder, row.vector = ready.lane.versions.encoder, np.asarray(decision.row, np.float32).tobytes()
+    row.encoder, row.vector = ready.lane.space, np.asarray(decision.row, np.float32).tobytes()
     _measure(row, decision)
     row.version, row.updated_at, row.decided_in = row.version + 1, moment, job_id
     if settled:
         return
     reasons = [*decision.reasons, *(["random_audit"] if decision.audit else [])]
-    drawn = "not_calibrated" in reasons and share_of(row.id) < _SAMPLE_SHARE
+    drawn = "not_calibrated" in reasons and reviews.share_of(row.id) < _SAMPLE_SHARE
+    asked = [] if row.decided_by == "nobody" else [each for each in row.reasons if each in reviews.ASKED]
     row.status, row.label_id, row.decided_by = status, decision.label_id, "model"
     row.confidence, row.decision = decision.confidence, document
-    row.reasons = [*reasons, *(["calibration_sample"] if drawn else [])]
-    row.in_queue = row.role == "sample" and (status != "confirmed" or decision.audit)
-    row.priority = priority_of(row.reasons, decision, row.id)
+    row.reasons = [*reasons, *(["calibration_sample"] if drawn else []), *asked]
+    row.in_queue = row.role == "sample" and (status != "confirmed" or decision.audit or bool(asked))
+    urgency = reviews.priority_of(row.reasons, decision.confidence, row.id)
+    row.priority = max(urgency, row.priority) if reviews.NEXT_BATCH in asked else urgency
 
 
 def _measure(row: ParticleRow, decision: Decision) -> None:
@@ -232,20 +232,6 @@ def _measure(row: ParticleRow, decision: Decision) -> None:
     row.circularity = None if shape is None else shape.circularity
     row.solidity = None if shape is None else shape.solidity
     row.diameter_um = shape.equivalent_diameter if shape is not None and shape.unit == "µm" else None
-
-
-def priority_of(reasons: Sequence[str], decision: Decision, particle_id: str) -> float:
-    """What comes first in the queue: what calibrates, in an order that no confidence had a hand in; then what is doubtful."""
-    if "calibration_sample" in reasons:
-        return _SAMPLE_PRIORITY + share_of(particle_id)
-    if "random_audit" in reasons:
-        return _AUDIT_PRIORITY
-    return 1.0 - decision.confidence
-
-
-def share_of(particle_id: str) -> float:
-    """A number in [0, 1) that is the particle's own, for ever: draws by it do not change when they are repeated."""
-    return int.from_bytes(hashlib.sha256(f"sample {particle_id}".encode()).digest()[:8]) / 2**64
 
 
 def document_of(decision: Decision, ready: Ready) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import numpy as np
@@ -21,23 +21,25 @@ from sqlalchemy.orm import Session, undefer
 from genba_sem import labels, lanes, master_sets
 from genba_sem.classifier import CLASSIFIERS, label_indices, leave_out
 from genba_sem.encoders import HlgShape
+from genba_sem.fusion_choice import Taught, fitted_fusion, fused, name_of
 from genba_sem.labels import LabelBook
 from genba_sem.lane import Lane, SeenView
 from genba_sem.lanes import Ready, model_name
 from genba_sem.masters import MasterParticle, MasterSet
-from genba_sem.model import FUSIONS, KeptMaster, LaneParts
-from genba_sem.particles import share_of
+from genba_sem.model import KeptMaster, LaneParts
+from genba_sem.reviews import share_of
 from genba_sem.settings import Settings
 from genba_sem.tables import ParticleRow, ReviewRow, ViewRow
-from genba_sem.views import Fusion, QualityMean
+from genba_sem.views import Fusion
 from genba_shared.problems import Conflict
-from genba_shared.recipe import Gate, Registration, Run
+from genba_shared.recipe import Gate, Registration, Result, Run
 
 Rows = npt.NDArray[np.float32]
 
 _JUDGES: Final = 0.3  # share of reviewed particles that never become masters, besides those that were drawn at random
 _MOST_VIEWS: Final = 2000
 _LEAST_JUDGES: Final = 8
+_LEAST_VIEWS: Final = 8
 WORSE_BY: Final = 0.0
 
 
@@ -63,6 +65,16 @@ class Stock:
     unlabelled: Rows  # (N, raw_dim) raw rows of views, masters and reviewed ones among them
     shown: tuple[str, ...]  # (N,) whom each of them shows
     book: LabelBook
+    moved: Mapping[str, str]  # masters of the newest set by their particle's id, and their labels
+
+    def as_now(self, parts: LaneParts) -> LaneParts:
+        """A champion's parts under the labels as they are now, as it serves."""
+        particles = [each.particle for each in parts.masters]
+        clear = {each.particle.particle_id: each.clearance for each in parts.masters}
+        now = lanes.as_labels_are_now(particles, self.book, self.clearance, moved=self.moved)
+        kept = tuple(KeptMaster(each, clear[each.particle_id]) for each in now)
+        head = None if parts.head is None else parts.head.relabelled(lambda each: lanes.now_id(self.book, each))
+        return replace(parts, masters=kept, head=head)
 
 
 def stock(run: Run) -> Stock:
@@ -82,7 +94,7 @@ def stock(run: Run) -> Stock:
         master_sets.enough(held, book, clearance=clearance, least=Settings(platform=run.platform).min_masters)
         reviewed, judges = _reviewed(session, tenant, clearance, book, without=set(clear))
         rows_seen, shown = _some_views(session, tenant, clearance)
-        return Stock(tenant, clearance, number, kept, reviewed, judges, rows_seen, shown, book)
+        return Stock(tenant, clearance, number, kept, reviewed, judges, rows_seen, shown, book, moved)
 
 
 def _reviewed(
@@ -152,34 +164,54 @@ def with_reviewed(held: Stock, *, most_per_label: int) -> tuple[KeptMaster, ...]
     return (*held.masters, *added)
 
 
+def taught(encoder: HlgShape, masters: Sequence[KeptMaster]) -> tuple[Taught, tuple[str, ...]]:
+    """Labelled particles as rows, and their label ids in the order of their indices."""
+    particles = [each.particle for each in masters]
+    names = tuple(sorted({p.label_id for p in particles}))
+    rows = [encoder.embed(p.raw) for p in particles]
+    return Taught(
+        rows, [p.quality for p in particles], label_indices([p.label_id for p in particles], names), len(names)
+    ), names
+
+
 def best_classifier(encoder: HlgShape, fusion: Fusion, masters: Sequence[KeptMaster]) -> tuple[str, dict[str, float]]:
     """The classifier that is right most often when each master is left out in turn; the simplest of equals. Also all scores."""
-    particles = [each.particle for each in masters]
-    rows = np.stack([fusion.fuse(encoder.embed(p.raw), p.quality).row for p in particles])
-    names = sorted({p.label_id for p in particles})
-    truth = label_indices([p.label_id for p in particles], names)
+    known, _ = taught(encoder, masters)
+    rows = fused(fusion, known)
     scores = {}
     for kind in CLASSIFIERS:
-        left = leave_out(kind, rows, truth, len(names))
+        left = leave_out(kind, rows, known.labels, known.classes)
         scores[kind] = float((left.logits.argmax(1) == left.labels).mean()) if len(left.labels) else 0.0
     best = max(scores.values())
     order = ("blend-v1", "prototypes-v1", "nearest-v1", "head-v1")
     return next((kind for kind in order if scores.get(kind) == best), "blend-v1"), scores
 
 
+def refitted(now: LaneParts, held: Stock, masters: Sequence[KeptMaster], *, seed: int) -> LaneParts:
+    """The parts with an encoder fitted anew, and a fusion of the same kind for it; what learnt from the old rows goes.
+
+    Raises: Conflict with fewer than eight views.
+    """
+    rows = held.unlabelled
+    if len(rows) < _LEAST_VIEWS:
+        raise Conflict(f"There are {len(rows)} views to fit the encoder to; {_LEAST_VIEWS} are needed.")
+    encoder = HlgShape.fit(rows, held.shown)
+    fusion = fitted_fusion(name_of(now.fusion), taught(encoder, masters)[0], seed=seed)
+    return replace(now, encoder=encoder, fusion=fusion, head=None)
+
+
 def parts_now(ready: Ready, held: Stock) -> LaneParts:
     """What decides now, as parts that can be varied one at a time."""
-    encoder = ready.lane.encoder
-    if not isinstance(encoder, HlgShape):
+    lane = ready.lane
+    if not isinstance(lane.encoder, HlgShape):
         raise Conflict("The lane's encoder brings its own weights: there is nothing to fit.")
-    fusion = FUSIONS.get(ready.lane.fusion.id, QualityMean)()
-    return LaneParts(encoder, held.masters, held.master_set, fusion, ready.lane.versions.classifier)
+    return LaneParts(lane.encoder, held.masters, held.master_set, lane.fusion, lane.made_of_masters, lane.head)
 
 
 def lane_of(parts: LaneParts) -> Lane:
     """A lane that can be measured."""
     kept = MasterSet(tuple(each.particle for each in parts.masters), str(parts.master_set))
-    return Lane(parts.encoder, kept, fusion=parts.fusion, classifier=parts.classifier)
+    return Lane(parts.encoder, kept, fusion=parts.fusion, classifier=parts.classifier, head=parts.head)
 
 
 # --- measuring ------------------------------------------------------------------------------------------------------
@@ -207,24 +239,53 @@ def measure(lane: Lane, judges: Sequence[Judge]) -> dict[str, float]:
 
 def left_out_accuracy(lane: Lane) -> float:
     """How often a master is right about another, each left out in turn: what there is before anybody has reviewed."""
-    rows = np.stack([lane.fusion.fuse(lane.encoder.embed(p.raw), p.quality).row for p in lane.masters.particles])
-    truth = label_indices([p.label_id for p in lane.masters.particles], lane.labels)
-    left = leave_out(lane.versions.classifier, rows, truth, len(lane.labels))
+    left = lane.left_out
     return float((left.logits.argmax(1) == left.labels).mean()) if len(left.labels) else float("nan")
 
 
 def propose(
-    run: Run, held: Stock, parts: LaneParts, current: LaneParts, *, made_by: str, about: Mapping[str, Any]
-) -> Registration:
-    """Measure the proposed parts and what decides now on the same particles, and write the bundle.
+    run: Run,
+    held: Stock,
+    parts: LaneParts,
+    current: LaneParts,
+    *,
+    made_by: str,
+    about: Mapping[str, Any],
+    metrics: Mapping[str, float] | None = None,
+    gates: Sequence[Gate] = (),
+) -> Result:
+    """Measure the proposed parts and what decides now on the same particles, and hand over the bundle.
 
-    The gates: no worse on reviewed particles that were held back. While fewer than eight have been reviewed, no worse when each
-    master is left out in turn.
+    The gates: no worse on reviewed particles that were held back, and ``gates``. While fewer than eight have been reviewed, no worse
+    when each master is left out in turn. metrics: what the recipe has measured itself.
     """
+    registration = _registration(run, held, parts, current, made_by=made_by, about=about, more=(metrics or {}, gates))
+    value = {
+        "model": registration.model,
+        "masters": len(parts.masters),
+        "encoder": parts.encoder.id,
+        "classifier": parts.classifier if parts.head is None else parts.head.id,
+        "fusion": parts.fusion.id,
+        "judged_by": int(registration.metrics.get("reviewed_particles", 0)),
+        **about,
+    }
+    return Result(value=value, metrics=dict(registration.metrics), register=registration)
+
+
+def _registration(
+    run: Run,
+    held: Stock,
+    parts: LaneParts,
+    current: LaneParts,
+    *,
+    made_by: str,
+    about: Mapping[str, Any],
+    more: tuple[Mapping[str, float], Sequence[Gate]],
+) -> Registration:
     judges = [judge for judge in held.judges if judge.particle_id not in _ids(parts) | _ids(current)]
     known = [judge for judge in judges if judge.label_id is not None]
     lane, now = lane_of(parts), lane_of(current)
-    metrics, theirs = measure(lane, judges), measure(now, judges)
+    metrics, theirs = measure(lane, judges) | dict(more[0]), measure(now, judges)
     enough = len(known) >= _LEAST_JUDGES
     if not enough:
         metrics["left_out_accuracy"], theirs["left_out_accuracy"] = left_out_accuracy(lane), left_out_accuracy(now)
@@ -234,7 +295,7 @@ def propose(
     champion = run.champion(model)
     champion_metrics = None
     if champion is not None:
-        serving = lane_of(LaneParts.load(champion.folder))
+        serving = lane_of(held.as_now(LaneParts.load(champion.folder)))
         champion_metrics = measure(serving, judges) | {"left_out_accuracy": left_out_accuracy(serving)}
     finite = {name: value for name, value in metrics.items() if np.isfinite(value)}
     bundle = parts.save(
@@ -246,7 +307,7 @@ def propose(
             **about,
         },
     )
-    gates = (Gate("accuracy_gain", at_least=-WORSE_BY), Gate(deciding, not_below_champion_by=WORSE_BY))
+    gates = (Gate("accuracy_gain", at_least=-WORSE_BY), Gate(deciding, not_below_champion_by=WORSE_BY), *more[1])
     return Registration(
         model, bundle, finite, data_hash=_data_hash(parts, judges), gates=gates, champion_metrics=champion_metrics
     )

@@ -6,6 +6,7 @@ ask for must agree. Particles that were drawn by their id, whatever their confid
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from typing import Any, Final
 
 from sqlalchemy import ColumnElement, and_, cast, func, or_, select
 from sqlalchemy.dialects.postgresql import JSONB
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from genba_sem import labels
 from genba_sem.labels import LabelBook
@@ -26,7 +27,33 @@ from genba_shared.problems import VersionConflict
 
 DRAWN: Final = frozenset({"random_audit", "calibration_sample"})  # whatever their confidence
 _CONTESTED: Final = frozenset({"boundary", "disagreement", "second_opinion"})
-_SECOND_PRIORITY: Final = 1.2
+NEXT_BATCH: Final = "next_batch"
+ASKED: Final = frozenset(
+    {"requested", "label_suspect", NEXT_BATCH, *(_CONTESTED - {"boundary"})}
+)  # whoever decides again
+_PRIORITY: Final[Mapping[str, float]] = {
+    "calibration_sample": 2.0,  # and the particle's own share: an order that no confidence had a hand in
+    "random_audit": 1.5,
+    "disagreement": 1.2,
+    "second_opinion": 1.2,
+    "requested": 1.1,
+    "unreadable": 1.0,
+    "label_split": 0.5,
+}
+NEXT_BATCH_PRIORITY: Final = (1.09, 1.01)  # from the first of the choice to the last
+
+
+def priority_of(reasons: Iterable[str], confidence: float | None, particle_id: str) -> float:
+    """What comes first in the queue: what calibrates, audits, what people want; then what is doubtful."""
+    given = {code: _PRIORITY[code] for code in reasons if code in _PRIORITY}
+    if not given:
+        return 1.0 - (confidence or 0.0)
+    return max(given.values()) + (share_of(particle_id) if "calibration_sample" in given else 0.0)
+
+
+def share_of(particle_id: str) -> float:
+    """A number in [0, 1) that is the particle's own, for ever: draws by it do not change when they are repeated."""
+    return int.from_bytes(hashlib.sha256(f"sample {particle_id}".encode()).digest()[:8]) / 2**64
 
 
 @dataclass(frozen=True)
@@ -88,7 +115,7 @@ def _settle(session: Session, row: ParticleRow, reviewer: str, book: LabelBook, 
     else:
         added = "disagreement" if len(votes) > 1 else "second_opinion"
         row.reasons = [*(each for each in row.reasons if each not in {"disagreement", "second_opinion"}), added]
-        row.in_queue, row.priority = True, _SECOND_PRIORITY
+        row.in_queue, row.priority = True, _PRIORITY[added]
     session.add(
         DecisionRow(
             id=new_id("dec"), particle_id=row.id, by="review", actor=reviewer, status=row.status,
@@ -143,11 +170,13 @@ def queue(
     return session.scalars(select(ParticleRow).where(*where).order_by(*order).limit(limit + 1)).all()
 
 
-def has_reason(session: Session, reason: str) -> ColumnElement[bool]:
-    """Whether a reason is among a particle's, in either database."""
+def has_reason(
+    session: Session, reason: str, *, of: InstrumentedAttribute[list[Any]] = ParticleRow.reasons
+) -> ColumnElement[bool]:
+    """Whether a reason is among a particle's, or those of another column, in either database."""
     if session.get_bind().dialect.name == "postgresql":
-        return cast(ParticleRow.reasons, JSONB).contains([reason])
-    each = func.json_each(ParticleRow.reasons).table_valued("value")
+        return cast(of, JSONB).contains([reason])
+    each = func.json_each(of).table_valued("value")
     return select(1).select_from(each).where(each.c.value == reason).exists()
 
 
@@ -206,10 +235,19 @@ def lock(session: Session, principal: Principal, particle_ids: Iterable[str]) ->
     return rows
 
 
-def enqueue(row: ParticleRow, reason: str, *, priority: float) -> None:
+def enqueue(row: ParticleRow, reason: str, *, priority: float | None = None) -> None:
     """Put a particle into the queue for a reason; what it is held for stays until somebody says otherwise."""
     row.reasons = [*(each for each in row.reasons if each != reason), reason]
-    row.in_queue, row.priority = True, max(row.priority, priority)
+    urgency = priority_of([reason], None, row.id) if priority is None else priority
+    row.in_queue, row.priority = True, max(row.priority, urgency)
+    row.version, row.updated_at = row.version + 1, utc_now()
+
+
+def withdraw(row: ParticleRow, reason: str) -> None:
+    """Take a reason from a particle that nobody has reviewed; what is confirmed and has no other leaves the queue."""
+    row.reasons = [each for each in row.reasons if each != reason]
+    row.in_queue = row.status != "confirmed" or bool(row.reasons)
+    row.priority = priority_of(row.reasons, row.confidence, row.id) if row.in_queue else 0.0
     row.version, row.updated_at = row.version + 1, utc_now()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Annotated
 
 from fastapi import APIRouter, Query
@@ -67,7 +68,9 @@ class AuditOut(Wire):
 
     doubts: list[DoubtOut] = Field(description="Most doubtful first.")
     judged: int = Field(description="Labels of people that could be compared.")
-    encoder: str | None
+    encoder: str | None = Field(description="Whose rows were compared: an encoder, or the model of the audit job.")
+    audited_at: datetime | None = Field(description="When sem.audit compared all labels; null: the newest, just now.")
+    audited_by_job: str | None
     masters: MastersOut
     reviewed_twice: int
     disagreed: int
@@ -84,7 +87,7 @@ async def audit_labels(here: Here, principal: Reader, limit: Annotated[int, Quer
 def _audit(here: Sem, principal: Principal, limit: int) -> AuditOut:
     with here.database.read() as session:
         book = labels.book(session, principal.tenant)
-        found, encoder = audits.doubts(session, principal, book)
+        found = audits.doubts(session, principal, book)
         health = audits.master_health(session, principal, book)
         said = audits.disagreement(session, principal, book)
     return AuditOut(
@@ -96,11 +99,12 @@ def _audit(here: Sem, principal: Principal, limit: int) -> AuditOut:
                 fit=each.fit,
                 is_master=each.is_master,
             )
-            for each in found[:limit]
-            if each.given != each.suggested
+            for each in found.found[:limit]
         ],
-        judged=len(found),
-        encoder=encoder,
+        judged=found.judged,
+        encoder=found.encoder,
+        audited_at=found.audit.created_at if found.audit else None,
+        audited_by_job=found.audit.created_by if found.audit else None,
         masters=MastersOut(
             labels=health.labels,
             masters=health.masters,

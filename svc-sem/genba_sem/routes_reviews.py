@@ -38,7 +38,6 @@ from genba_shared.wire_records import IfMatch, Page, RecordId, expected_version
 
 router = APIRouter(prefix="/v1/sem", tags=["sem reviews"])
 
-_REQUESTED: Final = 1.1  # priority of what somebody asked for
 _CURSOR: Final = re.compile(r"(-?\d{1,3}(?:\.\d{1,20})?(?:e-?\d{1,3})?)~([a-z]{2,8}_[0-9a-z]{1,30})", re.ASCII)
 Reason = Annotated[str | None, Query(max_length=40, pattern=r"^[a-z_]+$")]
 
@@ -152,7 +151,7 @@ def request_reviews(body: RequestIn, here: Here, principal: Reviewer) -> QueueOu
         book = labels.book(session, principal.tenant)
         rows = reviews.lock(session, principal, body.particle_ids)
         for row in rows:
-            reviews.enqueue(row, "requested", priority=_REQUESTED)
+            reviews.enqueue(row, "requested")
         session.flush()
         return QueueOut(items=[_item(here, row, book, []) for row in rows], next_cursor=None)
 

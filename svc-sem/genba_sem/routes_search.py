@@ -156,7 +156,7 @@ def _search_image(here: Sem, principal: Principal, form: Form, k: int) -> Search
     files = [File(sent.path, sent.file_name) for sent in form.files][: here.settings.max_views]
     looks = look(files, here.describer, hints=Hints(), limits=here.limits, least=1)
     row = ready.decide([each.seen for each in looks.views], "").row
-    encoder = ready.lane.versions.encoder
+    encoder = ready.lane.space
     with here.database.read() as session:
         book = labels.book(session, principal.tenant)
         near = search.by_vector(session, principal, row, encoder=encoder, where=[])

@@ -51,12 +51,17 @@ class Learnt:
 
     def logits(self, rows: Rows) -> Floats:
         """(N, C) of fused unit rows."""
-        return np.asarray(_SCALE * rows.astype(np.float64) @ _columns(self.weights))
+        return cosine_logits(self.weights, rows)
 
     def pseudo_label_precision(self, truth: Labels) -> float:
         """Share of the pseudo-labels taken that are right, where the truth is known after all; nan without any."""
         taken = self.pseudo >= 0
         return float((self.pseudo[taken] == truth[taken]).mean()) if taken.any() else float("nan")
+
+
+def cosine_logits(weights: Floats, rows: Rows) -> Floats:
+    """(N, C) of unit rows (N, D) and the weights (D, C) of a cosine head."""
+    return np.asarray(_SCALE * rows.astype(np.float64) @ _columns(weights))
 
 
 def learn(
@@ -77,6 +82,7 @@ def learn(
         raise ValueError("Nothing can be learnt without a labelled particle.")
     rng = np.random.default_rng(seed)
     weak_known, weak_unknown = _means(labelled), _means(unlabelled)
+    known, unknown = _Views.of(labelled), _Views.of(unlabelled)
     start = np.stack(
         [
             weak_known[labels == label].mean(0) if (labels == label).any() else 0 * weak_known[0]
@@ -89,13 +95,13 @@ def learn(
     pseudo, rounds, taken, levels = np.full(len(unlabelled), -1, np.int64), [], [], []
     for step in range(_STEPS):
         pick = rng.integers(len(labelled), size=min(_BATCH, 4 * len(labelled)))
-        slope = _slope(weights, _strong([labelled[i] for i in pick], rng), np.eye(classes)[labels[pick]])
+        slope = _slope(weights, known.strong(pick, rng), np.eye(classes)[labels[pick]])
         if len(unlabelled):
             some = rng.integers(len(unlabelled), size=_BATCH)
             probs = _softmax(_SCALE * weak_unknown[some] @ _columns(weights))
             share = threshold.weigh(probs)
             target = np.eye(classes)[probs.argmax(1)] * share[:, None]
-            slope += _slope(weights, _strong([unlabelled[i] for i in some], rng), target, share)
+            slope += _slope(weights, unknown.strong(some, rng), target, share)
             pseudo[some] = np.where(share > 0.5, probs.argmax(1), -1)
             taken.append(float(share.mean()))
             levels.append(threshold.level)
@@ -134,11 +140,31 @@ def _means(particles: Sequence[Rows]) -> Rows:
     return unit(np.stack([views.mean(0) for views in particles])) if len(particles) else np.zeros((0, 1), np.float32)
 
 
-def _strong(particles: Sequence[Rows], rng: np.random.Generator) -> Rows:
-    """A random few views of each, with noise: (B, D)."""
-    rows = [views[rng.permutation(len(views))[: rng.integers(1, len(views) + 1)]].mean(0) for views in particles]
-    stacked = np.stack(rows)
-    return unit(unit(stacked) + _NOISE * rng.normal(size=stacked.shape))
+@dataclass(frozen=True, eq=False)
+class _Views:
+    """Particles side by side. rows: (N, V, D), zeros where a particle has fewer views than the most; counts: (N,)."""
+
+    rows: Rows
+    counts: Labels
+
+    @classmethod
+    def of(cls, particles: Sequence[Rows]) -> _Views:
+        counts = np.array([len(views) for views in particles], np.int64)
+        rows = np.zeros(
+            (len(particles), int(counts.max(initial=0)), particles[0].shape[1] if particles else 1), np.float32
+        )
+        for index, views in enumerate(particles):
+            rows[index, : len(views)] = views
+        return cls(rows, counts)
+
+    def strong(self, pick: Labels, rng: np.random.Generator) -> Rows:
+        """A random few views of each picked particle, with noise: (B, D)."""
+        rows, counts = self.rows[pick], self.counts[pick]
+        draw = rng.random(rows.shape[:2])
+        draw[np.arange(rows.shape[1]) >= counts[:, None]] = np.inf
+        taken = draw.argsort(1).argsort(1) < rng.integers(1, counts + 1)[:, None]  # (B, V)
+        means = unit(np.einsum("bv,bvd->bd", taken.astype(np.float32), rows))
+        return unit(means + _NOISE * rng.normal(size=means.shape))
 
 
 def _slope(weights: Floats, rows: Rows, target: Floats, share: Floats | None = None) -> Floats:

@@ -21,6 +21,7 @@ from genba_sem.lanes import Lanes
 from genba_sem.micrograph import Limits
 from genba_sem.model import describer
 from genba_sem.settings import Settings
+from genba_sem.store import ARTIFACTS
 from genba_sem.watch import Watch
 from genba_shared.artifacts import Artifacts
 from genba_shared.db import Database
@@ -31,8 +32,6 @@ from genba_shared.queue import Wakeups, make_celery
 from genba_shared.telemetry import Metrics, get_logger
 
 log = get_logger(__name__)
-
-ARTIFACTS = "sem"  # a store of this service's own: what no view needs, nobody else does
 
 
 @dataclass(frozen=True)
@@ -100,7 +99,7 @@ async def open_service(settings: Settings, metrics: Metrics) -> AsyncIterator[Se
                 "classify", workers=settings.classify_workers, queue=settings.classify_queue, metrics=metrics
             ),
             background=ThreadPoolExecutor(1, thread_name_prefix="sem-background"),
-            watch=Watch(metrics),
+            watch=Watch(metrics, settings),
         )
         stack.callback(sem.background.shutdown, wait=True, cancel_futures=True)
         stack.callback(sem.classifying.close)

@@ -16,6 +16,7 @@ from sqlalchemy.orm import Session
 from genba_sem.tables import SemErasure, ViewRow
 from genba_shared.db import utc_now
 
+ARTIFACTS: Final = "sem"  # a store of this service's own: what no view needs, nobody else does
 RESERVATION_S: Final = 6 * 3600.0  # an artifact written for a record that never came is erased after this
 
 

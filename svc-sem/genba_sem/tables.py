@@ -217,6 +217,21 @@ class BundleRow(Labelled, Base):
     updated_at: Mapped[datetime] = mapped_column(UtcDateTime)
 
 
+class LabelAuditRow(Labelled, Base):
+    """Labels of people that a job has compared with what the lane makes of their neighbours."""
+
+    noun = "label audit"
+
+    __tablename__ = "sem_label_audits"
+    __table_args__ = (Index("ix_sem_label_audits_tenant_id", "tenant", "id"),)
+
+    model: Mapped[str] = mapped_column(String(120))  # whose rows were compared
+    judged: Mapped[int] = mapped_column(Integer)
+    doubts: Mapped[list[Any]] = mapped_column(
+        Json
+    )  # the most doubtful first: particle_id, given, suggested, fit, is_master
+
+
 class SemErasure(Base):
     """An artifact that may have lost its last owner and must then go."""
 

@@ -1,13 +1,12 @@
 """The door that does long work: ``RECIPES``. A worker resolves it by name; nothing here knows of queues, leases or HTTP.
 
-``sem.classify`` decides batches. ``sem.refresh``, ``sem.encoder``, ``sem.head`` and ``sem.fusion`` propose a lane: encoder fit, masters,
-fusion and classifier in one bundle, which becomes champion if it is no worse on reviewed particles that it has not seen.
+``sem.classify`` decides batches. ``sem.refresh``, ``sem.encoder``, ``sem.head``, ``sem.fusion`` and ``sem.semi_supervised`` propose a lane:
+encoder fit, masters, fusion, classifier and head in one bundle, which becomes champion if it is no worse on reviewed particles that it has
+not seen. ``sem.next_batch`` says what to review next, ``sem.audit`` which labels to look at again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from typing import Annotated, Any, Literal
 
@@ -15,17 +14,13 @@ from pydantic import Field, StringConstraints, model_validator
 from sqlalchemy import ColumnElement
 
 from genba_sem import classifying, refining
+from genba_sem.auditing import AuditParams, audit
 from genba_sem.classifying import Work
-from genba_sem.encoders import HlgShape
-from genba_sem.lanes import Lanes
-from genba_sem.model import LaneParts, describer
-from genba_sem.refining import Stock
+from genba_sem.learning import FusionParams, SemiSupervisedParams, fusion, semi_supervised
+from genba_sem.next_batch import NextBatchParams, next_batch
 from genba_sem.schemas_particles import Batch
-from genba_sem.service import ARTIFACTS
-from genba_sem.settings import Settings
 from genba_sem.tables import ParticleRow
 from genba_shared import records
-from genba_shared.problems import Conflict
 from genba_shared.recipe import Params, Recipe, Result, Run
 from genba_shared.wire_records import ClearanceLabel, RecordId
 
@@ -54,7 +49,7 @@ class ClassifyParams(Params):
 
 def classify(params: ClassifyParams, run: Run) -> Result:
     """Bring in a folder if one is named, then decide. Every particle is on record at once; a resumed job goes on where it stopped."""
-    with work_of(run) as work:
+    with Work.of(run) as work:
         brought = 0
         if params.folder is not None and params.batch is not None:
             clearance = records.label_for(run.principal, params.clearance)
@@ -85,18 +80,18 @@ class RefreshParams(Params):
 
 def refresh(params: RefreshParams, run: Run) -> Result:
     """Masters with what reviewers added, encoder fit to all views, best classifier: one new lane, if it is no worse."""
-    with work_of(run) as work:
+    with Work.of(run) as work:
         held = refining.stock(run)
         now = refining.parts_now(work.lanes.ready(held.tenant, held.clearance), held)
         masters = held.masters
         if params.reviewed == "become_masters":
             masters = refining.with_reviewed(held, most_per_label=params.most_per_label)
         run.progress(0.2, f"{len(masters)} masters, {len(held.judges)} held back")
-        encoder = _fitted(held)
-        classifier, scores = refining.best_classifier(encoder, now.fusion, masters)
+        parts = refining.refitted(now, held, masters, seed=run.seed)
+        classifier, scores = refining.best_classifier(parts.encoder, parts.fusion, masters)
         run.progress(0.7, f"classifier {classifier}")
-        parts = replace(now, encoder=encoder, masters=masters, classifier=classifier)
-        return _proposed(run, held, parts, now, made_by="sem.refresh", about={"left_out_by_classifier": scores})
+        parts = replace(parts, masters=masters, classifier=classifier)
+        return refining.propose(run, held, parts, now, made_by="sem.refresh", about={"left_out_by_classifier": scores})
 
 
 class EncoderParams(Params):
@@ -106,13 +101,11 @@ class EncoderParams(Params):
 def encoder(params: EncoderParams, run: Run) -> Result:
     """Fit the encoder to the lab's newest views, labelled or not; masters and classifier stay."""
     del params
-    with work_of(run) as work:
+    with Work.of(run) as work:
         held = refining.stock(run)
         now = refining.parts_now(work.lanes.ready(held.tenant, held.clearance), held)
-        fitted = _fitted(held)
-        return _proposed(
-            run, held, replace(now, encoder=fitted), now, made_by="sem.encoder", about={"views": len(held.unlabelled)}
-        )
+        parts = refining.refitted(now, held, now.masters, seed=run.seed)
+        return refining.propose(run, held, parts, now, made_by="sem.encoder", about={"views": len(held.unlabelled)})
 
 
 class HeadParams(Params):
@@ -123,47 +116,13 @@ class HeadParams(Params):
 
 def head(params: HeadParams, run: Run) -> Result:
     """Propose a classifier; encoder and masters stay. ``best``: the one that is right most often with masters left out."""
-    with work_of(run) as work:
+    with Work.of(run) as work:
         held = refining.stock(run)
         now = refining.parts_now(work.lanes.ready(held.tenant, held.clearance), held)
         best, scores = refining.best_classifier(now.encoder, now.fusion, held.masters)
         chosen = best if params.classifier == "best" else params.classifier
-        parts = replace(now, classifier=chosen)
-        return _proposed(run, held, parts, now, made_by="sem.head", about={"left_out_by_classifier": scores})
-
-
-def _fitted(held: Stock) -> HlgShape:
-    rows = held.unlabelled
-    if len(rows) < 8:
-        raise Conflict(f"There are {len(rows)} views to fit the encoder to; 8 are needed.")
-    return HlgShape.fit(rows, held.shown)
-
-
-def _proposed(
-    run: Run, held: Stock, parts: LaneParts, now: LaneParts, *, made_by: str, about: dict[str, Any]
-) -> Result:
-    registration = refining.propose(run, held, parts, now, made_by=made_by, about=about)
-    value = {
-        "model": registration.model,
-        "masters": len(parts.masters),
-        "encoder": parts.encoder.id,
-        "classifier": parts.classifier,
-        "fusion": parts.fusion.id,
-        "judged_by": int(registration.metrics.get("reviewed_particles", 0)),
-        **about,
-    }
-    return Result(value=value, metrics=dict(registration.metrics), register=registration)
-
-
-@contextmanager
-def work_of(run: Run) -> Iterator[Work]:
-    """What a job of this service needs."""
-    settings = Settings(platform=run.platform)
-    lanes = Lanes(run.database, run.artifacts, settings)
-    try:
-        yield Work(run, settings, run.database, run.artifacts.below(ARTIFACTS), lanes, describer())
-    finally:
-        lanes.close()
+        parts = replace(now, classifier=chosen, head=None)
+        return refining.propose(run, held, parts, now, made_by="sem.head", about={"left_out_by_classifier": scores})
 
 
 RECIPES: dict[str, Recipe[Any]] = {
@@ -194,5 +153,37 @@ RECIPES: dict[str, Recipe[Any]] = {
             max_running=1,
         ),
         Recipe("sem.head", HeadParams, head, summary="Choose the classifier.", scope="sem:write", max_running=1),
+        Recipe(
+            "sem.fusion",
+            FusionParams,
+            fusion,
+            summary="Train the fusions of views, and propose the simplest that wins.",
+            scope="sem:write",
+            max_running=1,
+        ),
+        Recipe(
+            "sem.semi_supervised",
+            SemiSupervisedParams,
+            semi_supervised,
+            summary="Learn a head from labelled particles and from those that nobody has reviewed.",
+            scope="sem:write",
+            max_running=1,
+        ),
+        Recipe(
+            "sem.next_batch",
+            NextBatchParams,
+            next_batch,
+            summary="Choose the particles whose review teaches most, and put them into the queue.",
+            scope="sem:write",
+            max_running=1,
+        ),
+        Recipe(
+            "sem.audit",
+            AuditParams,
+            audit,
+            summary="Rank the labels that people gave by how doubtful they are.",
+            scope="sem:write",
+            max_running=1,
+        ),
     )
 }

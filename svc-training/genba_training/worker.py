@@ -126,7 +126,7 @@ def _work(settings: Settings, status: WorkerStatus) -> int:
         queues=status.queues,
         concurrency=status.slots,
         max_tasks_per_child=1
-        if "gpu" in status.queues
+        if status.queues == ["gpu"]
         else None,  # a fresh process gives the GPU's memory back for certain
         optimization="fair",
         quiet=True,

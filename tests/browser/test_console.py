@@ -100,7 +100,18 @@ def test_every_tab_opens_without_a_complaint_and_shows_a_job_that_ran(page: Page
     job = {"recipe": "platform.verify_audit", "params": {}}
     httpx.post(f"{genba[0]}/v1/jobs", json=job, headers=headers, trust_env=False).raise_for_status()
     sign_in(page, genba[1])
-    for tab in ("score", "procedures", "evaluations", "keys", "system", "models", "jobs"):
+    for tab in (
+        "score",
+        "procedures",
+        "evaluations",
+        "ask",
+        "escalations",
+        "particles",
+        "keys",
+        "system",
+        "models",
+        "jobs",
+    ):
         page.click(f"nav button[data-tab={tab}]")
         page.wait_for_selector(f"nav button[data-tab={tab}][aria-selected=true]")
         page.wait_for_load_state("networkidle")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gc
 import itertools
 import json
 import os
@@ -27,6 +28,7 @@ from genba_shared.recipe import Cancelled
 
 # peft asks transformers by a name that transformers is about to rename.
 pytestmark = pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")
+DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here"))]
 TINY: dict[str, Any] = {
     "quantise": "none",
     "lora": {"rank": 4, "alpha": 8.0, "dropout": 0.1},
@@ -60,10 +62,10 @@ def _data(n: int = 24) -> Data:
 
 
 def _train(
-    folder: Path, *, reporter: StopsAt | None = None, attempt: int = 1, **changed: Any
+    folder: Path, *, reporter: StopsAt | None = None, attempt: int = 1, device: str = "cpu", **changed: Any
 ) -> tuple[Finetuning, Outcome]:
     config = config_of({**TINY, **changed})
-    training = Finetuning(tiny_phi3(), config, seed=7)
+    training = Finetuning(tiny_phi3(device=device), config, seed=7)
     try:
         ticks = itertools.count()
         outcome = finetune(
@@ -138,11 +140,12 @@ def test_training_lowers_the_loss_and_reports_what_it_does(tmp_path: Path, train
     assert outcome.metrics["so8t_angle_max_rad"] > 0.0
 
 
-def test_a_killed_run_ends_with_the_same_bits_as_one_that_was_not(tmp_path: Path) -> None:
-    whole, expected = _train(tmp_path / "whole")
+@pytest.mark.parametrize("device", DEVICES)
+def test_a_killed_run_ends_with_the_same_bits_as_one_that_was_not(tmp_path: Path, device: str) -> None:
+    whole, expected = _train(tmp_path / "whole", device=device)
     with pytest.raises(Cancelled):
-        _train(tmp_path / "cut", reporter=StopsAt(after=4))
-    resumed, outcome = _train(tmp_path / "cut", attempt=2)
+        _train(tmp_path / "cut", reporter=StopsAt(after=4), device=device)
+    resumed, outcome = _train(tmp_path / "cut", attempt=2, device=device)
     assert outcome == expected
     for (name, one), (_, other) in zip(whole.named_parameters(), resumed.named_parameters(), strict=True):
         assert torch.equal(one, other), name
@@ -205,16 +208,37 @@ def test_gradient_checkpointing_changes_no_loss(tmp_path: Path) -> None:
         assert other.logged[step]["loss"] == pytest.approx(logged["loss"], rel=1e-5)
 
 
+@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("quantise", ["int8", "nf4"])
-def test_a_quantised_base_trains_on_a_cpu(tmp_path: Path, quantise: str) -> None:
+def test_a_quantised_base_trains(tmp_path: Path, quantise: str, device: str) -> None:
     from genba_llm.base_model import load_base
 
     tiny_phi3().save_pretrained(tmp_path / "base")
-    base = load_base(tmp_path / "base", quantise=quantise)  # type: ignore[arg-type]
+    base = load_base(tmp_path / "base", quantise=quantise, device=device)  # type: ignore[arg-type]
     training = Finetuning(base, config_of({**TINY, "quantise": quantise, "max_steps": 2}), seed=7)
     outcome = finetune(training, _data(8), local_run(tmp_path))
     assert outcome.n_steps == 2
     assert outcome.metrics["validation_loss"] > 0
+
+
+@pytest.mark.parametrize("quantise", ["none", "int8", "nf4"])
+def test_a_checkpointed_layer_keeps_nothing_between_its_passes(tmp_path: Path, quantise: str) -> None:
+    from genba_llm.base_model import load_base
+
+    tiny_phi3().save_pretrained(tmp_path / "base")
+    base = load_base(tmp_path / "base", quantise=quantise)  # type: ignore[arg-type]
+    config = config_of({**TINY, "quantise": quantise, "batch_size": 3, "gradient_checkpointing": True})
+    training = Finetuning(base, config, seed=7)
+    kept: list[int] = []
+
+    def count(_module: object, _inputs: object) -> None:
+        gc.collect()
+        of_the_mlp = {(3, 32, 128), (96, 128)}  # what down_proj reads: batch, tokens, intermediate
+        kept.append(sum(type(each) is torch.Tensor and tuple(each.shape) in of_the_mlp for each in gc.get_objects()))
+
+    base.model.norm.register_forward_pre_hook(count)  # all layers are behind it, none has gone back yet
+    training.step(_data().train[:3], _data(), step=0, n_steps=2)
+    assert kept == [0]
 
 
 _WORKER = """

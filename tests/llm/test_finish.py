@@ -110,7 +110,10 @@ def test_a_tokenizer_without_a_chat_template_is_refused(base: Path, tmp_path: Pa
 
 def test_control_tokens_are_one_token_each_and_text_comes_back(tokenizer: Any) -> None:
     for tag in TAGS:
-        assert len(tokenizer(tag)["input_ids"]) == 1
+        ids = tokenizer(tag)["input_ids"]
+        assert len(ids) == 1
+        assert tokenizer.decode(ids, skip_special_tokens=True) == tag, "a thought without its tags would be an answer"
+    assert tokenizer.decode(tokenizer("<|end|>")["input_ids"], skip_special_tokens=True) == ""
     text = "未知の文字 𠮷 and ASCII"
     assert tokenizer.decode(tokenizer(text)["input_ids"]) == text
 

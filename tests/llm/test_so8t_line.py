@@ -139,7 +139,10 @@ def test_shards_of_the_same_rows_have_the_same_keys(tmp_path: Path) -> None:
     assert gzip.decompress(run.artifacts.local_path(keys[1][2]).read_bytes()).count(b"\n") == 1
 
 
-def test_a_model_made_from_nothing_becomes_a_version_with_its_files(tmp_path: Path, data_dir: Path) -> None:
+def test_a_model_made_from_nothing_becomes_a_version_with_its_files(
+    tmp_path: Path, data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GENBA_LLM_LINE_TENSORBOARD_DIR", str(tmp_path / "events"))
     _write(data_dir / "rows.jsonl", [_row(index) for index in range(80)])
     params = training_so8t.So8tParams(
         files=["rows.jsonl"],
@@ -165,6 +168,7 @@ def test_a_model_made_from_nothing_becomes_a_version_with_its_files(tmp_path: Pa
         "model/tokenizer.json",
     } <= names
     assert "model/burn_in.json" in names
+    assert list((tmp_path / "events" / "job_test").glob("events.out.*")), "and what TensorBoard reads"
     manifest = json.loads((registration.bundle / "bundle.json").read_text())
     assert manifest["data_hash"] == registration.data_hash == result.value["data_hash"]
 

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import os
+import signal
+import subprocess
+import sys
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +23,7 @@ from genba_recommend.generator import Size, World, generate
 from genba_recommend.settings import Settings
 from genba_shared.jobs import Jobs
 from genba_shared.principal import PRINCIPAL_HEADER, Clearance, Principal, scopes_of, sign
+from genba_shared.queue import Wakeups, make_celery
 from genba_shared.settings import Platform
 from genba_training.recipes import load, validate
 from genba_training.runner import Runner
@@ -32,6 +38,7 @@ QUICK = {
     "gate_below_champion": None,
 }
 ROWS_AT_ONCE = 5000
+RECIPES = ["genba_recommend.training:RECIPES"]
 LEASE_S = 2.0  # of an attempt; a test that kills one waits for it
 
 
@@ -45,8 +52,8 @@ class Trained:
     principal: Principal
     jobs: list[str] = field(default_factory=list)
 
-    def run(self, recipe: str, **params: Any) -> Any:
-        """Submit and run one job to its end; the job."""
+    def submit(self, recipe: str, **params: Any) -> str:
+        """Submit a job and leave it to whoever takes it; its id."""
         known = self.runner.recipes.by_name[recipe]
         accepted = validate(known, params).model_dump(mode="json")
         job = self.runner.jobs.submit(
@@ -54,8 +61,37 @@ class Trained:
             queue=known.queue, max_attempts=known.max_attempts,
         )  # fmt: skip
         self.jobs.append(job.id)
-        self.runner.run(job.id)
-        return self.runner.jobs.peek(job.id)
+        return job.id
+
+    def run(self, recipe: str, **params: Any) -> Any:
+        """Submit and run one job to its end; the job."""
+        job_id = self.submit(recipe, **params)
+        self.runner.run(job_id)
+        return self.runner.jobs.peek(job_id)
+
+    @contextmanager
+    def worker(self, job_id: str) -> Iterator[subprocess.Popen[bytes]]:
+        """A worker in a process group of its own, woken for a job; killed at the end of the block if it is still there."""
+        platform = self.service.recommend.settings.platform
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("GENBA_")} | {
+            "GENBA_HOME": str(platform.home),
+            "GENBA_TRAINING_RECIPES": json.dumps(RECIPES),
+            "GENBA_TRAINING_LEASE_S": str(LEASE_S),
+            "GENBA_TRAINING_HEARTBEAT_S": "0.1",
+        }
+        wakeups = Wakeups(make_celery(platform))
+        job = self.runner.jobs.peek(job_id)
+        assert job is not None
+        wakeups.send(job_id, queue=job.queue)
+        argv = [sys.executable, "-m", "genba_training.worker", "--queues", "cpu,gpu"]
+        process = subprocess.Popen(argv, env=environment, stdin=subprocess.DEVNULL, start_new_session=True)
+        try:
+            yield process
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            wakeups.close()
 
     def again(self) -> Any:
         """Run the last job again, once the lease of the attempt that died has run out."""
@@ -118,10 +154,8 @@ def runner_for(service: Service) -> Runner:
     platform = service.recommend.settings.platform
     return Runner(
         jobs=Jobs(service.recommend.database),
-        recipes=load(["genba_recommend.training:RECIPES"]),
+        recipes=load(RECIPES),
         artifacts=service.recommend.registry.artifacts,
-        settings=TrainingSettings(
-            platform=platform, recipes=("genba_recommend.training:RECIPES",), heartbeat_s=0.2, lease_s=LEASE_S
-        ),
+        settings=TrainingSettings(platform=platform, recipes=tuple(RECIPES), heartbeat_s=0.2, lease_s=LEASE_S),
         owner="worker-1",
     )

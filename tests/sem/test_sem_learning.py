@@ -6,7 +6,10 @@ import pytest
 from genba_sem.active import choose
 from genba_sem.classifier import tempered
 from genba_sem.encoders import unit
+from genba_sem.fusion_choice import MEAN, Taught, right_without, simplest_that_wins
 from genba_sem.label_issues import label_quality, ranked_issues
+from genba_sem.learnt_head import LearntHead
+from genba_sem.metrics import mcnemar_p
 from genba_sem.semi_supervised import Method, learn
 
 
@@ -97,3 +100,42 @@ def test_unlabelled_particles_help_and_their_pseudo_labels_are_reported(method: 
 def test_learning_without_a_label_is_refused() -> None:
     with pytest.raises(ValueError, match="without a labelled"):
         learn([], np.zeros(0, np.int64), [], 2)
+
+
+def test_a_richer_fusion_is_taken_only_where_a_test_says_that_it_is_better() -> None:
+    mean = [True] * 20 + [False] * 20
+    by_luck = [True] * 22 + [False] * 18
+    better = [True] * 30 + [False] * 10
+    assert mcnemar_p(by_luck, mean) == pytest.approx(0.25)
+    assert mcnemar_p(mean, mean) == 1
+    assert simplest_that_wins({MEAN: mean, "deep-sets": by_luck, "gated-attention": by_luck}) == MEAN
+    assert simplest_that_wins({MEAN: mean, "deep-sets": better, "set-transformer": better}) == "deep-sets"
+
+
+def test_attention_wins_where_most_views_show_nothing_of_the_label() -> None:
+    rng = np.random.default_rng(6)
+    labels = np.repeat(np.arange(3), 14)
+    clutter = np.eye(3, 24)[[0, 0, 0, 0]] * 0 + np.eye(24)[20]
+    rows = []
+    for label in labels:
+        own = np.eye(24)[label] + np.eye(24)[10] + 0.15 * rng.normal(size=24)
+        others = np.eye(24)[rng.integers(0, 3, 5)] * 1.5 + clutter[0] + 0.15 * rng.normal(size=(5, 24))
+        rows.append(unit(np.concatenate([own[None], others])))
+    taught = Taught(rows, [np.ones(6, np.float32)] * len(rows), labels, 3)
+    right = {
+        name: [each for fold in range(3) for each in right_without(name, taught, fold, classifier="blend-v1", seed=0)]
+        for name in (MEAN, "gated-attention")
+    }
+    assert np.mean(right["gated-attention"]) > np.mean(right[MEAN])
+    assert simplest_that_wins(right) == "gated-attention"
+
+
+def test_a_learnt_head_speaks_for_successors_and_steps_aside_for_what_it_has_not_learnt() -> None:
+    head = LearntHead("softmatch", ("a", "b", "c"), np.eye(3), {})
+    rows = np.eye(3, dtype=np.float32)
+    merged = head.relabelled({"b": "c"}.get)
+    assert merged.columns == ("a", "c", "c")
+    assert merged.speaks_for(("a", "c"), 3)
+    assert list(merged.logits(rows, ("a", "c")).argmax(1)) == [0, 1, 1]
+    assert not merged.speaks_for(("a", "d"), 3)
+    assert not merged.speaks_for(("a", "c"), 4)

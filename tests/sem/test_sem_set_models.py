@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from genba_sem.encoders import unit
-from genba_sem.set_models import KINDS, Kind, LearntFusion, train
+from genba_sem.set_models import KIND_NAMES, Kind, LearntFusion
+from genba_sem.set_training import train
 from genba_sem.views import QualityMean
 
 Particles = tuple[list[np.ndarray], list[np.ndarray], np.ndarray]
@@ -18,7 +19,7 @@ def particles(rng: np.random.Generator, each: int = 5, classes: int = 3, dim: in
     return views, [rng.uniform(0.3, 1, 6).astype(np.float32) for _ in labels], labels
 
 
-@pytest.fixture(scope="module", params=list(KINDS))
+@pytest.fixture(scope="module", params=list(KIND_NAMES))
 def fusion(request: pytest.FixtureRequest) -> LearntFusion:
     kind: Kind = request.param
     return train(kind, *particles(np.random.default_rng(0)), steps=40)
@@ -60,3 +61,23 @@ def test_it_is_saved_and_loaded_as_the_same_fusion(fusion: LearntFusion, tmp_pat
     assert not fusion.fuse(views[0], np.zeros(6, np.float32)).row.any()
     with pytest.raises(ValueError, match="two masters"):
         train(fusion.kind, views[:1], quality[:1], labels[:1])
+
+
+@pytest.mark.parametrize("kind", KIND_NAMES)
+def test_it_serves_without_torch_what_torch_has_trained(kind: Kind) -> None:
+    import torch
+
+    from genba_sem.set_training import KINDS
+    from genba_sem.views import view_weights
+
+    views, quality, labels = particles(np.random.default_rng(4))
+    trained = train(kind, views, quality, labels, steps=30, seed=2)
+    model = KINDS[kind](trained.dim)
+    model.load_state_dict({name: torch.from_numpy(tensor) for name, tensor in trained.tensors.items()})
+    for rows, trust in zip(views, quality, strict=True):
+        prior = view_weights(rows, trust)
+        with torch.inference_mode():
+            row, weights = model(torch.from_numpy(rows)[None], torch.from_numpy(prior)[None])
+        found = trained.fuse(rows, trust)
+        assert found.row == pytest.approx(unit(row[0].numpy()), abs=1e-5)
+        assert found.weights == pytest.approx(weights[0].numpy(), abs=1e-5)

@@ -1,6 +1,8 @@
 // The console: what an operator does every day, over the same public API that any program uses. No framework, nothing fetched from outside.
+import { assistantPages } from "/console/assistant.js";
 import { jobsPage } from "/console/jobs.js";
 import { modelsPage } from "/console/models.js";
+import { particlesPage } from "/console/particles.js";
 import { TEXTS } from "/console/texts.js";
 
 const $ = (id) => document.getElementById(id);
@@ -59,8 +61,8 @@ async function call(path, { method = "GET", body, headers = {}, signal } = {}) {
 
 const get = async (path) => (await call(path)).json();
 
-async function post(path, document, { once = false } = {}) {
-  const headers = { "content-type": "application/json", ...(once ? { "idempotency-key": crypto.randomUUID() } : {}) };
+async function post(path, document, { once = false, version = null } = {}) {
+  const headers = { "content-type": "application/json", ...(once ? { "idempotency-key": crypto.randomUUID() } : {}), ...(version === null ? {} : { "if-match": `"${version}"` }) };
   const answer = await call(path, { method: "POST", body: JSON.stringify(document), headers });
   return answer.status === 204 ? null : answer.json();
 }
@@ -216,8 +218,9 @@ async function systemPage() {
   return [el("p", { className: `verdict ${answer.ok ? "good" : "bad"}` }, t(answer.ok ? "ready" : "notReady")), table([t("check"), t("status")], checks), el("p", {}, el("a", { href: "/docs" }, "/docs"), " · ", el("a", { href: "/metrics" }, "/metrics"))];
 }
 
-const KIT = { el, t, table, row, field, get, post, call, attempt, show, when };
-const PAGES = { score: scorePage, procedures: proceduresPage, evaluations: evaluationsPage, jobs: jobsPage(KIT), models: modelsPage(KIT), keys: keysPage, system: systemPage };
+const KIT = { el, t, table, row, field, get, post, call, attempt, show, when, onsubmit, language: () => language };
+const assistant = assistantPages(KIT);
+const PAGES = { score: scorePage, procedures: proceduresPage, evaluations: evaluationsPage, ask: assistant.ask, escalations: assistant.escalations, particles: particlesPage(KIT), jobs: jobsPage(KIT), models: modelsPage(KIT), keys: keysPage, system: systemPage };
 
 async function open(name) {
   tab = name;

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import http.server
 import json
+import os
 import shutil
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -15,6 +17,7 @@ from typing import Any, Self
 import numpy as np
 import pytest
 from sqlalchemy import delete, func, select
+from tests.e2e.world import until
 from tests.recommend.model_world import Trained, fill, runner_for, serving, somebody
 from tests.recommend.shop_world import Service, event, ids, item
 
@@ -202,6 +205,31 @@ def test_a_refresh_that_is_killed_half_way_goes_on_with_what_is_missing(
     assert (job.status, job.attempt) == ("succeeded", 2)
     assert job.result["value"] == {"version": 1, "items": 20, "users": 0}
     assert trained.run("recommend.refresh", what="items").result["value"]["items"] == 0
+
+
+def test_a_refresh_whose_worker_is_killed_with_9_goes_on_with_what_is_missing_only(trained: Trained) -> None:
+    trained.service.items(*(item(5000 + n) for n in range(400)))
+    job = trained.submit("recommend.refresh", batch=1, what="items")
+    with trained.worker(job) as worker:
+        until(lambda: embedded(trained, "item") >= 5, within_s=120, what="the first vectors")
+        os.killpg(worker.pid, signal.SIGKILL)
+        worker.wait()
+    before = embedded(trained, "item")
+    assert 5 <= before < 400
+    ended = trained.again()
+    assert (ended.status, ended.attempt) == ("succeeded", 2)
+    assert ended.result["value"] == {"version": 1, "items": 400 - before, "users": 0}
+    assert embedded(trained, "item") == 400
+    with trained.service.recommend.database.read() as session:
+        assert session.scalar(select(func.count()).select_from(RefreshLog)) == 400  # one a batch: none was done twice
+
+
+def test_many_users_embedded_together_are_as_each_alone(trained: Trained) -> None:
+    shop = trained.service.shop
+    aligned = shop.view.models[1]
+    people = [shop.person(trained.world.user_id(row)) for row in range(12)]
+    together = aligned.model.embed_people(people, aligned)
+    assert together == pytest.approx(np.stack([aligned.model.embed_user(one, aligned) for one in people]), abs=1e-5)
 
 
 def test_a_poisoned_row_fails_alone_and_is_reported(trained: Trained, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -13,59 +9,20 @@ from typing import Any
 
 import pytest
 from sqlalchemy import func, select
+from tests.sem.service.jobs_world import doomed, engineer, free, reviewed, submit, until, worker
 from tests.sem.service.pictures import KINDS, picture, views
 
 from genba_sem import refining
 from genba_sem.settings import Settings
 from genba_sem.tables import DecisionRow, ParticleRow
-from genba_training.recipes import load
-from genba_training.runner import Runner
-from genba_training.settings import Settings as TrainingSettings
 
 Service = Any  # of conftest, which tests cannot import
-
-SOURCES = ("genba_sem.training:RECIPES",)
-LEASE_S = 3.0
-WORKER = """
-import sys
-from pathlib import Path
-from genba_shared.artifacts import Artifacts
-from genba_shared.db import Database
-from genba_shared.jobs import Jobs
-from genba_shared.settings import Platform
-from genba_training.recipes import load
-from genba_training.runner import Runner
-from genba_training.settings import Settings
-
-home, url, job_id, lease_s = sys.argv[1:]
-platform = Platform(home=Path(home), database_url=url)
-settings = Settings(platform=platform, recipes=("genba_sem.training:RECIPES",), lease_s=float(lease_s), heartbeat_s=0.3)
-artifacts = Artifacts(platform.artifacts_url)
-jobs = Jobs(Database(url))
-Runner(jobs=jobs, recipes=load(settings.recipes), artifacts=artifacts, settings=settings, owner="doomed").run(job_id)
-"""
 
 
 @pytest.fixture
 def work(service: Service, settings: Settings) -> Callable[[str], str]:
     """Run one job to its end; its status."""
     return worker(service, settings)
-
-
-def worker(service: Service, settings: Settings) -> Callable[[str], str]:
-    runner = Runner(
-        jobs=service.sem.jobs,
-        recipes=load(SOURCES),
-        artifacts=service.sem.registry_artifacts,
-        settings=TrainingSettings(platform=settings.platform, recipes=SOURCES, lease_s=LEASE_S, heartbeat_s=0.3),
-        owner="worker-1",
-    )
-
-    def work(job_id: str) -> str:
-        runner.run(job_id)
-        return str(service.sem.jobs.peek(job_id).status)
-
-    return work
 
 
 def classify(service: Service, batch: str, *, key: str = "k-1") -> str:
@@ -126,12 +83,10 @@ def test_a_worker_killed_twice_in_the_middle_of_a_batch_loses_no_particle_and_do
     for k in range(count):
         service.particle(views("disc", seed=k), batch="b-1", name=f"p-{k}", decide="later")
     job = classify(service, "b-1")
-    url = settings.platform.database_url
-    argv = [sys.executable, "-c", WORKER, str(settings.platform.home), url, job, str(LEASE_S)]
     seen = 0
     for _ in range(2):
         until(lambda: free(service, job))
-        with subprocess.Popen(argv, env={**os.environ, "OMP_NUM_THREADS": "1"}) as process:
+        with doomed(settings, job) as process:
             until(lambda seen=seen: sum(decisions(service, "b-1").values()) >= seen + 2)  # type: ignore[misc]
             process.kill()
         seen = sum(decisions(service, "b-1").values())
@@ -141,34 +96,6 @@ def test_a_worker_killed_twice_in_the_middle_of_a_batch_loses_no_particle_and_do
     assert decisions(service, "b-1") == {f"p-{k}": 1 for k in range(count)}
     assert sum(service.sem.jobs.peek(job).result["value"]["by_status"].values()) == count
     assert service.sem.jobs.peek(job).attempt == 3
-
-
-def free(service: Service, job_id: str) -> bool:
-    """Whether nobody's lease keeps the job."""
-    job = service.sem.jobs.peek(job_id)
-    return bool(job.lease_expires_at is None or job.lease_expires_at.timestamp() < time.time() - 0.2)
-
-
-def until(look: Callable[[], bool], *, within_s: float = 120.0) -> None:
-    deadline = time.monotonic() + within_s
-    while not look():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-
-
-def submit(service: Service, recipe: str, **params: Any) -> str:
-    """Submit a job as svc-training would; its id."""
-    job = service.sem.jobs.submit(recipe, params, principal=_engineer(), idempotency_key=None)
-    return str(job.id)
-
-
-def reviewed(service: Service, labels: dict[str, str], *, each: int) -> None:
-    """Particles of every kind, reviewed as what they are."""
-    for kind, label_id in labels.items():
-        for seed in range(each):
-            found = service.particle(views(kind, seed=700 + seed))
-            body = {"particle_id": found["id"], "label_id": label_id}
-            assert service.post("/v1/sem/reviews", body, version="*").status_code == 201
 
 
 def test_a_refresh_learns_from_reviews_and_becomes_champion_only_if_it_is_no_worse(
@@ -239,7 +166,7 @@ def test_a_folder_becomes_a_batch_once_by_subfolders_or_by_a_manifest(
     def run(folder: str, batch: str) -> Any:
         principal = service.sem.jobs  # submitted as the training service would
         job = principal.submit(
-            "sem.classify", {"batch": batch, "folder": folder}, principal=_engineer(), idempotency_key=None
+            "sem.classify", {"batch": batch, "folder": folder}, principal=engineer(), idempotency_key=None
         )
         work(job.id)
         return service.sem.jobs.peek(job.id)
@@ -251,9 +178,3 @@ def test_a_folder_becomes_a_batch_once_by_subfolders_or_by_a_manifest(
     assert (item["name"], item["lot"], item["tags"]) == ("X-1", "L9", ["割れ"])
     outside = run("../..", "r3")
     assert (outside.status, outside.error["errors"][0]["field"]) == ("failed", "folder")
-
-
-def _engineer() -> Any:
-    from genba_shared.principal import Clearance, Principal, scopes_of
-
-    return Principal("key_test", ("engineer",), scopes_of(["engineer"]), Clearance.INTERNAL)

@@ -213,3 +213,32 @@ def test_what_was_settled_meanwhile_is_skipped_when_its_bundle_is_confirmed(serv
     done = service.post(f"/v1/sem/reviews/bundles/{bundle['id']}/confirm", {"label_id": disc}, version=1).json()
     assert (done["settled"], done["skipped"]) == (5, [members[0]])
     assert service.get(f"/v1/sem/particles/{members[0]}").json()["label"] is None
+
+
+def test_audits_that_find_more_errors_than_promised_show_in_the_metrics(service: Service) -> None:
+    disc, needle = service.label("Disc"), service.label("Needle")
+    audited = service.classified([[1, 0]] * 4, disc, reasons=["random_audit"], in_queue=True, priority=1.5)
+    service.sem.sweep()
+    assert figures(service)["promises_broken"] == 0
+    for particle_id, label_id in zip(audited, (disc, disc, disc, needle), strict=True):
+        body = {"particle_id": particle_id, "label_id": label_id}
+        assert service.post("/v1/sem/reviews", body, version="*").status_code == 201
+    service.sem.sweep()
+    assert figures(service) == {"right": 3, "wrong": 1, "promises_broken": 1}  # at 99 %, one of four is no chance
+    assert service.client.put(
+        "/v1/sem/policy", json={"precision": 0.8}, headers=service.headers("admin", "engineer") | {"if-match": "*"}
+    ).is_success
+    service.sem.sweep()
+    assert figures(service)["promises_broken"] == 0
+
+
+def figures(service: Service) -> dict[str, float]:
+    """What an operator sees of the audits."""
+    found = {}
+    for line in service.client.get("/metrics").text.splitlines():
+        name, _, value = line.rpartition(" ")
+        if name.startswith("genba_sem_audited{"):
+            found[name.split('"')[1]] = float(value)
+        elif name == "genba_sem_promises_broken":
+            found["promises_broken"] = float(value)
+    return found

@@ -1,0 +1,118 @@
+"""One temperature for a model's tokens, so that its probabilities are what comes true: fitted on half of the held-out rows,
+reported on the other half.
+
+The bundle keeps it in ``calibration.json``; svc-llm divides the logits by it before anything else.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from genba_llm.burn_in import evaluating
+from genba_llm.classifier import softmax
+from genba_llm.finetune import Data
+from genba_llm.fusion_fit import fit_temperature
+from genba_llm.gate_metrics import expected_calibration_error
+from genba_llm.packing import IGNORED, collate, micro_batches
+from genba_llm.refused import Refused
+
+CALIBRATION: Final = "calibration.json"
+LEAST_TOKENS: Final = 200
+_MOST_LOGITS = 1 << 24  # rows times vocabulary held at a time, 128 MiB in double precision
+
+
+class TooFewTokens(Refused):
+    """The held-out rows have too few learnt tokens to fit a temperature."""
+
+
+@dataclass(frozen=True)
+class Calibrated:
+    """``temperature`` by L-BFGS, ``temperature_grid`` on the grid 0.5 to 3.0; losses in nats a token, on tokens not fitted on."""
+
+    temperature: float
+    temperature_grid: float
+    tokens_fitted: int
+    tokens_measured: int
+    loss_before: float
+    loss_after: float
+    ece_before: float
+    ece_after: float
+
+    def save(self, folder: Path) -> None:
+        """Into a bundle's folder."""
+        (folder / CALIBRATION).write_text(json.dumps(asdict(self), indent=1), "utf-8")
+
+
+def calibrate(model: Any, data: Data, *, batch_size: int) -> Calibrated:
+    """Fit on every other learnt token of the validation rows. Raises: TooFewTokens."""
+    logits, labels = token_logits(model, data, batch_size=batch_size)
+    if len(labels) < LEAST_TOKENS:
+        raise TooFewTokens(
+            f"The held-out rows have {len(labels)} learnt tokens; {LEAST_TOKENS} are needed to calibrate."
+        )
+    grid, exact = fit_temperature(logits[::2], labels[::2])
+    held, truth = logits[1::2], labels[1::2]
+    before, after = softmax(held), softmax(held / exact)
+    return Calibrated(
+        exact,
+        grid,
+        len(labels[::2]),
+        len(truth),
+        _loss(before, truth),
+        _loss(after, truth),
+        _ece(before, truth),
+        _ece(after, truth),
+    )
+
+
+def temperature_of(folder: Path) -> float:
+    """What a bundle's logits are divided by; 1 for one that was never calibrated. Raises: ValueError for one that makes no sense."""
+    path = folder / CALIBRATION
+    if not path.is_file():
+        return 1.0
+    value = float(json.loads(path.read_text("utf-8"))["temperature"])
+    if not 0.05 <= value <= 20.0:
+        raise ValueError(f"The bundle's temperature is {value:g}.")
+    return value
+
+
+@torch.inference_mode()
+def token_logits(model: Any, data: Data, *, batch_size: int) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
+    """(N, V) logits and (N,) tokens that came, for the learnt tokens of the validation rows, as many as memory allows."""
+    device = next(model.parameters()).device
+    logits: list[npt.NDArray[np.float64]] = []
+    labels: list[npt.NDArray[np.int64]] = []
+    room = max(LEAST_TOKENS, _MOST_LOGITS // int(model.config.vocab_size))
+    with evaluating(model):
+        for group in micro_batches(data.validation, batch_size):
+            batch = collate(group, length=data.length, pad_id=data.pad_id).to(device)
+            out = model(
+                input_ids=batch.input_ids,
+                attention_mask=batch.attention(),
+                position_ids=batch.positions,
+                use_cache=False,
+            ).logits
+            mask = batch.labels[:, 1:] != IGNORED
+            logits.append(out[:, :-1][mask][:room].double().cpu().numpy())
+            labels.append(batch.labels[:, 1:][mask][:room].cpu().numpy())
+            room -= len(labels[-1])
+            if room <= 0:
+                break
+    if not labels:
+        return np.empty((0, 1)), np.empty(0, np.int64)
+    return np.concatenate(logits), np.concatenate(labels)
+
+
+def _loss(probs: npt.NDArray[np.float64], labels: npt.NDArray[np.int64]) -> float:
+    return float(-np.log(probs[np.arange(len(labels)), labels] + 1e-12).mean())
+
+
+def _ece(probs: npt.NDArray[np.float64], labels: npt.NDArray[np.int64]) -> float:
+    return expected_calibration_error(probs.argmax(-1) == labels, probs.max(-1))

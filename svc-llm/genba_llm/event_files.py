@@ -1,0 +1,60 @@
+"""A run's metrics as TensorBoard's event files too, where a folder is set and the package is there; never at the cost of the run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from genba_shared.recipe import Level, Reporter, Run, Stopped
+
+
+class EventFiles:
+    """Passes everything on, and writes metrics as scalars. A resumed attempt takes back what it is about to say again."""
+
+    def __init__(self, reporter: Reporter, folder: Path) -> None:
+        """``folder`` belongs to the job; its attempts share it."""
+        self._reporter, self._folder = reporter, folder
+        self._writer: Any = None
+        self._off = False
+
+    def metrics(self, step: int, values: Mapping[str, float]) -> None:
+        self._reporter.metrics(step, values)
+        if self._writer is None and not self._off:
+            self._open(step)
+        if self._writer is not None:
+            for name, value in values.items():
+                self._writer.add_scalar(name, value, step)
+
+    def progress(self, fraction: float, message: str) -> None:
+        self._reporter.progress(fraction, message)
+
+    def line(self, level: Level, message: str) -> None:
+        self._reporter.line(level, message)
+
+    def stop_reason(self) -> Stopped | None:
+        return self._reporter.stop_reason()
+
+    def close(self) -> None:
+        """Write what is left."""
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
+
+    def _open(self, step: int) -> None:
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+
+            self._writer = SummaryWriter(str(self._folder), purge_step=step)
+        except (ImportError, OSError) as error:
+            self._off = True
+            self._reporter.line("warning", f"No event files for TensorBoard: {error}")
+
+
+def with_event_files(run: Run, folder: Path | None) -> tuple[Run, EventFiles | None]:
+    """The run whose metrics go to ``folder``/job too; as it is without a folder."""
+    if folder is None:
+        return run, None
+    files = EventFiles(run.reporter, folder / run.job_id)
+    return replace(run, reporter=files), files
