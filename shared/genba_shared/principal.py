@@ -7,7 +7,6 @@ Knows nothing of API keys, tokens or records.
 from __future__ import annotations
 
 import base64
-import enum
 import hashlib
 import hmac
 import time
@@ -20,33 +19,25 @@ from fastapi import Request, Security
 from fastapi.openapi.models import HTTPBearer
 from fastapi.security.base import SecurityBase
 
+from genba_shared.clearance import Clearance
 from genba_shared.problems import ScopeMissing, Unauthorized
+
+__all__ = [
+    "PRINCIPAL_HEADER",
+    "ROLES",
+    "Clearance",
+    "Principal",
+    "current_principal",
+    "require",
+    "scopes_of",
+    "sign",
+    "verify",
+]
 
 PRINCIPAL_HEADER = "x-genba-principal"
 
 _CLOCK_SKEW_S = 5.0
 _MAX_HEADER_CHARS = 8192
-
-
-class Clearance(enum.IntEnum):
-    """How sensitive a thing may be for somebody to see it; a total order."""
-
-    PUBLIC = 0
-    INTERNAL = 1
-    CONFIDENTIAL = 2
-    SECRET = 3
-
-    @property
-    def label(self) -> str:
-        return self.name.lower()
-
-    @classmethod
-    def parse(cls, label: str) -> Clearance:
-        """Raises: ValueError for a word that is no clearance."""
-        try:
-            return cls[label.upper()]
-        except KeyError:
-            raise ValueError(f"{label!r} is no clearance; use one of {', '.join(c.label for c in cls)}.") from None
 
 
 # The one table of roles. A pattern is a scope, "*" for every scope, "<service>:*" or "*:<verb>".

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from genba_llm.decisions import Asked, Decisions, Recorded
-from genba_llm.gate import Asker, Decision, GateRequest, Level
+from genba_llm.gate import Asker, Decision, GateRequest
 from genba_llm.generation import (
     Backend,
     BackendFailed,
@@ -229,7 +229,7 @@ class _Held:
 
         The classifier's doubt alone cuts nothing: it judges questions, and this one was allowed.
         """
-        asker = Asker(Level(int(self._principal.clearance)), self._principal.roles, self._principal.compartments)
+        asker = Asker(self._principal.clearance, self._principal.roles, self._principal.compartments)
         request = GateRequest(text, self._asked.domain, self._asked.classification, self._asked.action, asker)
         verdict = self._assistant.decisions.gate.decide(request)
         by_rule = any(reason.startswith("rule_") for reason in verdict.reasons)

@@ -15,7 +15,7 @@ from datetime import datetime, timedelta
 from pydantic import JsonValue
 from sqlalchemy.orm import Session
 
-from genba_llm.gate import Asker, Decision, Gate, GateDecision, GateRequest, Level
+from genba_llm.gate import Asker, Decision, Gate, GateDecision, GateRequest
 from genba_llm.metrics import LlmMetrics
 from genba_llm.policy_state import fingerprint
 from genba_llm.sealed import TextVault, commit
@@ -24,6 +24,7 @@ from genba_llm.tables import DecisionRow, EscalationRow, SealedText
 from genba_llm.verdict import Action, Domain, Evidence, Language
 from genba_shared.audit import AuditEntry, NewEntry
 from genba_shared.audit_writer import AuditWriter
+from genba_shared.clearance import Clearance
 from genba_shared.db import utc_now
 from genba_shared.ids import new_id
 from genba_shared.principal import Principal
@@ -47,7 +48,7 @@ class Asked:
     route: str
     action: Action = "ask"
     domain: Domain | None = None
-    classification: Level = Level.PUBLIC
+    classification: Clearance = Clearance.PUBLIC
     compartments: frozenset[str] = frozenset()
     language: Language | None = None
     earlier: tuple[str, ...] = ()  # what the same user said before, in a conversation
@@ -112,7 +113,7 @@ class Decisions:
         return found
 
     def _judge(self, principal: Principal, asked: Asked, text: str) -> GateDecision:
-        asker = Asker(Level(int(principal.clearance)), principal.roles, principal.compartments)
+        asker = Asker(principal.clearance, principal.roles, principal.compartments)
         request = GateRequest(
             text, asked.domain, asked.classification, asked.action, asker, asked.language, asked.compartments
         )

@@ -23,6 +23,7 @@ from genba_llm.verdict import Decision
 
 FUSION = "fusion.json"
 MAX_SENTENCES = 12
+SENTENCE_ALLOW_FROM = 0.6  # chosen on development sets: padded danger against long harmless texts
 INPUTS = 12
 
 
@@ -79,11 +80,19 @@ class Fusion:
         if signals.reasoned is not None:
             mixed = (1 - self.reasoner_weight) * np.log(probs) + self.reasoner_weight * np.log(signals.reasoned + 1e-9)
             probs = softmax(mixed)
+        alone = self._sentence_alone(signals)
+        if alone[Decision.ALLOW] < min(SENTENCE_ALLOW_FROM, probs[Decision.ALLOW]):
+            probs = alone
         best = Decision(int(probs.argmax()))
         allowed = probs[Decision.ALLOW] >= self.allow_from
         if best is Decision.ALLOW and not allowed:
             return Fused(probs, Decision.ESCALATE, abstained=True)
         return Fused(probs, Decision.ALLOW if allowed else best, abstained=False)
+
+    def _sentence_alone(self, signals: Signals) -> npt.NDArray[np.float64]:
+        """What the worst sentence would get as a text of its own: harmless sentences around it buy it nothing."""
+        alone = Signals(signals.sentence, signals.sentence, signals.sentence)
+        return softmax(self.logits(alone) / self.temperature)
 
     def to_json(self) -> dict[str, Any]:
         weights = None if self.weights is None else self.weights.round(6).tolist()

@@ -33,7 +33,6 @@ from genba_llm.verdict import (
     GateDecision,
     GateRequest,
     Language,
-    Level,
     Stage,
 )
 
@@ -265,7 +264,6 @@ __all__ = [
     "GateDecision",
     "GateRequest",
     "Language",
-    "Level",
     "Reasoner",
     "Stage",
 ]

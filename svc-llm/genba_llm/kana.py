@@ -37,7 +37,7 @@ def _syllables() -> dict[str, str]:
 
 _TABLE = _syllables()
 _LONG = str.maketrans({"ā": "aa", "ī": "ii", "ū": "uu", "ē": "ee", "ō": "ou", "â": "aa", "î": "ii", "û": "uu", "ê": "ei", "ô": "ou"})  # fmt: skip
-_WORD = re.compile(r"[a-z'\-]+")
+_WORD = re.compile(r"[a-z'\-ぁ-ゖー]+")
 _TO_HIRAGANA = {code: code - 0x60 for code in range(0x30A1, 0x30F7)}
 _TO_KATAKANA = {code: code + 0x60 for code in range(0x3041, 0x3097)}
 # Words that no Japanese sentence in romaji does without: particles, endings, question words.
@@ -76,6 +76,9 @@ def _word(word: str) -> str | None:
         if piece is not None:
             kana.append(_TABLE[piece])
             at += len(piece)
+        elif word[at] >= "ぁ":  # somebody typed a letter of it in kana
+            kana.append(word[at])
+            at += 1
         elif word[at] == "n":
             kana.append("ん")
             at += 2 if word[at + 1 : at + 2] == "'" else 1

@@ -26,13 +26,21 @@ from genba_llm.words import words
 
 MAX_VIEWS = 12
 _LONGEST_WORD = 24
+_LATIN_FOR_EACH_KANA = 8  # from here on a text is Latin with a letter of kana in it
 _INVISIBLE = re.compile(
     "[\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\u3164\ufe00-\ufe0f\ufeff\uffa0\U000e0000-\U000e01ef]"
 )
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
 _JAPANESE = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uff66-\uff9f々〆〇]")
 _LATIN = re.compile(r"[A-Za-z]")
-_SENTENCE = re.compile(r"(?<=[。！？!?\n])\s*|(?<=[.;])\s+(?=[A-Z\"'(「])")
+# Words that begin sentences, and stand in the middle of one in lower case only: a full stop may be missing before them.
+_OPENERS = (
+    "The|This|That|These|Those|There|My|Our|Your|His|Her|Their|It|We|You|He|She|They|Yesterday|Today|Tomorrow|Please|Also|And"
+    "|But|Can|Could|Would|Will|What|How|Who|Why|Where|When|If|Now|Then|Next|Thanks|Thank"
+)
+_SENTENCE = re.compile(
+    rf"(?<=[。！？!?\n])\s*|(?<=[.;])\s+(?=[A-Z\"'(「])|(?<=[a-z0-9])\s+(?=(?:{_OPENERS})\s+(?:I\b|[a-z]))"
+)
 # What a tokenizer may read as control: the thinking tags, chat templates' turns, roles.
 _TAG = re.compile(
     r"[<＜﹤〈‹]\s*[/／]?\s*(think[-_ ]?(?:task|safety|policy)|think(?:ing)?|final|system|assistant|user|tool(?:_call)?|s|bos|eos|inst)\s*[/／]?\s*[>＞﹥〉›]"
@@ -63,6 +71,8 @@ _WITHIN_JAPANESE = re.compile(
     r"(?<=[\u3040-\u30ff\u3400-\u9fff])[\s.\-_*·・/|,'’\"~〜＿]+(?=[\u3040-\u30ff\u3400-\u9fff])"
 )
 _WITHIN_WORD = re.compile(r"(?<=[A-Za-z])[.\-_*·・/|'’~](?=[A-Za-z])")
+_MARKS = ".-_*·・/|~+:"
+_LETTER_PAIR = re.compile(r"(?<=[A-Za-z])[A-Za-z]")
 _WORD = re.compile(r"[A-Za-z']+")
 # The commonest words of English: what tells a decoded text from noise.
 _COMMON = frozenset(words("common_english"))
@@ -170,7 +180,7 @@ def _unmasked(text: str) -> Iterator[View]:
     plain = _fold_leet(joined)
     if plain != joined:
         yield View("leet", plain)
-    if not _JAPANESE.search(plain):
+    if len(_JAPANESE.findall(plain)) * _LATIN_FOR_EACH_KANA <= len(_LATIN.findall(plain)):
         if (kana := kana_of_romaji(plain)) is not None:
             yield View("romaji", kana)
         elif _english(reverse := plain[::-1]) > max(0.25, _english(plain)):
@@ -187,13 +197,23 @@ def _fold_homoglyphs(text: str) -> str:
 
 def _join(text: str) -> str:
     """Words whose letters were set apart, joined again; the gap between two such words is wider or a full word."""
-    text = _SPACED_LATIN.sub(_squeeze, text)
+    text = _SPACED_LATIN.sub(_squeeze, _without_mark(text))
     cut = _WITHIN_WORD.findall(text)
     if len(cut) >= max(2, len(_LATIN.findall(text)) // 6):
         text = _WITHIN_WORD.sub("", text)
     gaps = len(_WITHIN_JAPANESE.findall(text))
     if gaps >= 3 and gaps * 3 >= len(_JAPANESE.findall(text)):
         text = _WITHIN_JAPANESE.sub("", text)
+    return text
+
+
+def _without_mark(text: str) -> str:
+    """Words whose every letter is parted by the same mark ("d.o.n.'.t"), without that mark."""
+    pairs = len(_LETTER_PAIR.findall(text))
+    for mark in _MARKS:
+        parted = len(re.findall(rf"(?<=[A-Za-z0-9]){re.escape(mark)}(?=[A-Za-z0-9])", text))
+        if parted >= max(3, pairs):
+            return re.sub(rf"(?<=\S){re.escape(mark)}(?=\S)", "", text)
     return text
 
 

@@ -17,6 +17,7 @@ from genba_llm.verdict import Language
 Rng = random.Random
 Transform = Callable[[str, Rng], str]
 _LEET = {"a": "4", "e": "3", "i": "1", "o": "0", "s": "5", "t": "7"}
+_BOUND = tuple("ぁぃぅぇぉゃゅょっー")
 _LOOKALIKES = {"a": "а", "e": "е", "o": "о", "p": "р", "c": "с", "y": "у", "x": "х", "i": "і", "s": "ѕ", "A": "А", "B": "В", "E": "Е", "H": "Н", "K": "К", "M": "М", "O": "О", "P": "Р", "T": "Т"}  # fmt: skip
 _PADDING = {
     "ja": ("今日は会議の資料をまとめています。", "天気がよいので散歩に行きたいです。", "昨日は美味しいカレーを食べました。", "来週の出張の予定も確認してください。"),
@@ -102,8 +103,13 @@ def _romaji(text: str, rng: Rng) -> str:
     del rng
     from genba_llm.features import surfaces
 
-    parts = (romaji_of_kana(reading(word)) for word in surfaces(text))
-    return " ".join(part for part in parts if part.strip())
+    said: list[str] = []
+    for kana in (hiragana_of(reading(word)) for word in surfaces(text)):
+        if said and (said[-1].endswith("っ") or kana.startswith(_BOUND)):  # つくっ|て is one word in Latin letters
+            said[-1] += kana
+        else:
+            said.append(kana)
+    return " ".join(part for part in map(romaji_of_kana, said) if part.strip())
 
 
 def _padded(language: Language) -> Transform:

@@ -26,7 +26,8 @@ from genba_llm.policy_state import (
     default_policy,
     outcome_of,
 )
-from genba_llm.verdict import ACTIONS, DOMAINS, Action, Asker, Decision, Domain, Level
+from genba_llm.verdict import ACTIONS, DOMAINS, Action, Asker, Decision, Domain
+from genba_shared.clearance import Clearance
 
 SCHEMA = f"""
 entity Asker = {{ clearance: Long, roles: Set<String>, compartments: Set<String> }};
@@ -45,7 +46,7 @@ class Facts:
 
     action: Action = "ask"
     asker: Asker = field(default_factory=Asker)
-    classification: Level = Level.PUBLIC
+    classification: Clearance = Clearance.PUBLIC
     domain: Domain = "general"
     compartments: frozenset[str] = frozenset()
     topics: frozenset[str] = frozenset()
@@ -185,14 +186,14 @@ def cedar_of(state: PolicyState, identity: IdentityContract) -> str:
     ]
     for rule in state.disclosure:
         when = [
-            f"resource.classification >= {int(Level[rule.at_or_above.upper()])}",
+            f"resource.classification >= {int(Clearance[rule.at_or_above.upper()])}",
             *_limits(rule.domains, rule.unless_roles),
         ]
         rules.append(_forbid(rule.id, rule.outcome, " && ".join(when), actions=rule.actions))
     for topic in state.restricted_topics:
         when = [f'context.topics.contains("{topic.id}")', *_limits(topic.domains, topic.unless_roles)]
         if topic.from_clearance is not None:
-            when.append(f"principal.clearance < {int(Level[topic.from_clearance.upper()])}")
+            when.append(f"principal.clearance < {int(Clearance[topic.from_clearance.upper()])}")
         rules.append(_forbid(f"topic_{topic.id}", topic.outcome, " && ".join(when)))
     for kind, outcome in sorted(state.personal_data.items()):
         rules.append(_forbid(f"personal_data_{kind}", outcome, f'context.personal_data.contains("{kind}")'))
@@ -275,13 +276,13 @@ def first_inversion(rule: Callable[[Facts], Ruling]) -> str | None:
     for action, domain in itertools.product(ACTIONS, DOMAINS):
         table = {
             (clearance, level): rule(Facts(action, Asker(clearance), level, domain)).decision
-            for clearance, level in itertools.product(Level, Level)
+            for clearance, level in itertools.product(Clearance, Clearance)
         }
         for (clearance, level), decision in table.items():
-            if clearance < Level.SECRET and table[Level(clearance + 1), level] > decision:
+            if clearance < Clearance.SECRET and table[Clearance(clearance + 1), level] > decision:
                 return (
                     f"for {action} in {domain} at {level.label}, {clearance.label} askers fare better than those above"
                 )
-            if level < Level.SECRET and table[clearance, Level(level + 1)] < decision:
+            if level < Clearance.SECRET and table[clearance, Clearance(level + 1)] < decision:
                 return f"for {action} in {domain}, {level.label} content is held back more than what lies above"
     return None

@@ -16,7 +16,8 @@ from typing import Annotated, Any, Literal, TypeVar
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from genba_llm.verdict import ACTIONS, DOMAINS, Action, Decision, Domain, Level
+from genba_llm.verdict import ACTIONS, DOMAINS, Action, Decision, Domain
+from genba_shared.clearance import Clearance
 
 D = TypeVar("D", bound=BaseModel)
 DEFAULTS = Path(__file__).parent / "defaults"
@@ -106,7 +107,7 @@ class PolicyState(_Document):
     @field_validator("levels")
     @classmethod
     def _every_level(cls, levels: Mapping[LevelName, Text]) -> Mapping[LevelName, Text]:
-        if missing := [level.label for level in Level if level.label not in levels]:
+        if missing := [level.label for level in Clearance if level.label not in levels]:
             raise ValueError(f"levels lacks {', '.join(missing)}")
         return levels
 

@@ -8,7 +8,7 @@ from fastapi import APIRouter
 
 from genba_llm.assistant import whole
 from genba_llm.decisions import Asked
-from genba_llm.gate import Decision, Level
+from genba_llm.gate import Decision
 from genba_llm.generation import Message, Options
 from genba_llm.schemas import About, DecisionOut, ThinkIn, ThinkOut, TriageIn
 from genba_llm.schemas_openai import GuardrailIn, GuardrailOut, ModerationIn, ModerationOut, ModerationResult
@@ -16,6 +16,7 @@ from genba_llm.service import Here
 from genba_llm.texts import refusal
 from genba_llm.verdict import Action
 from genba_llm.wire_out import citations, decision_out
+from genba_shared.clearance import Clearance
 from genba_shared.ids import new_id
 from genba_shared.principal import Principal, require
 from genba_shared.service import problem_responses
@@ -34,7 +35,7 @@ def asked_of(about: About, text: str, *, route: str, action: Action = "ask", que
         route,
         action,
         about.domain,
-        Level[about.classification.upper()],
+        Clearance[about.classification.upper()],
         frozenset(about.compartments),
         about.language,
         queue=queue,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Query, Request, status
@@ -13,7 +14,6 @@ from genba_llm.assistant import Written, whole
 from genba_llm.backend_extractive import Extractive
 from genba_llm.decisions import Asked, Recorded
 from genba_llm.documents import extract
-from genba_llm.gate import Level
 from genba_llm.generation import Backend, Message, Options
 from genba_llm.routes_audit import Cursor, Limit
 from genba_llm.routes_gate import Reader, Writer, asked_of
@@ -32,6 +32,7 @@ from genba_llm.service import Here, Llm
 from genba_llm.tables import ChunkRow, DocumentRow
 from genba_llm.wire_out import citations, decision_out, document_out
 from genba_shared import records
+from genba_shared.clearance import Clearance
 from genba_shared.principal import Principal
 from genba_shared.problems import Invalid, PayloadTooLarge
 from genba_shared.service import problem_responses
@@ -126,9 +127,7 @@ def summarize(body: SummarizeIn, here: Here, principal: Writer) -> SummarizeOut:
     text, least = _text_of(body, here, principal)
     asked = asked_of(body, text, route="office_summarize", action="summarize")
     if least > asked.classification:
-        asked = Asked(
-            asked.text, asked.route, asked.action, asked.domain, Level(least), asked.compartments, asked.language
-        )
+        asked = replace(asked, classification=Clearance(least))
     recorded = here.decisions.decide(principal, asked)
     backend = here.assistant.speakers.choose(documents=True)
     model = backend.model

@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
+from genba_shared.clearance import Clearance
+
 Domain = Literal[
     "defense", "aerospace", "transport", "medical", "finance", "business", "information_systems", "general"
 ]
@@ -46,24 +48,11 @@ class Decision(enum.IntEnum):
             raise ValueError(f"{label!r} is no decision; use one of {', '.join(d.name for d in cls)}.") from None
 
 
-class Level(enum.IntEnum):
-    """A classification of content, and the clearance that it needs: the platform's clearances, number for number."""
-
-    PUBLIC = 0
-    INTERNAL = 1
-    CONFIDENTIAL = 2
-    SECRET = 3
-
-    @property
-    def label(self) -> str:
-        return self.name.lower()
-
-
 @dataclass(frozen=True)
 class Asker:
     """Who asks, as far as a policy may know."""
 
-    clearance: Level = Level.PUBLIC
+    clearance: Clearance = Clearance.PUBLIC
     roles: tuple[str, ...] = ()
     compartments: frozenset[str] = frozenset()
 
@@ -77,7 +66,7 @@ class GateRequest:
 
     text: str
     domain: Domain | None = None
-    classification: Level = Level.PUBLIC
+    classification: Clearance = Clearance.PUBLIC
     action: Action = "ask"
     asker: Asker = field(default_factory=Asker)
     language: Language | None = None

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from genba_llm.classifier import champion
-from genba_llm.gate import Asker, Decision, Gate, GateRequest, Level
+from genba_llm.gate import Asker, Decision, Gate, GateRequest
 from genba_shared.principal import Clearance
 
 
@@ -34,13 +34,9 @@ def test_what_harms_people_is_refused_and_says_so(gate: Gate) -> None:
     assert found.policy_ref == "default@1/content_refuse"
 
 
-def test_levels_are_the_platforms_clearances() -> None:
-    assert {level.name: int(level) for level in Level} == {level.name: int(level) for level in Clearance}
-
-
 def test_content_above_the_askers_clearance_is_denied_whatever_it_says(gate: Gate) -> None:
     request = GateRequest(
-        "要約してください", classification=Level.SECRET, asker=Asker(Level.INTERNAL), action="summarize"
+        "要約してください", classification=Clearance.SECRET, asker=Asker(Clearance.INTERNAL), action="summarize"
     )
     found = gate.decide(request)
     assert found.decision is Decision.DENY
@@ -49,7 +45,7 @@ def test_content_above_the_askers_clearance_is_denied_whatever_it_says(gate: Gat
 
 
 def test_an_escalation_names_who_looks(gate: Gate) -> None:
-    request = GateRequest("カタログを送って", domain="aerospace", action="disclose", classification=Level.PUBLIC)
+    request = GateRequest("カタログを送って", domain="aerospace", action="disclose", classification=Clearance.PUBLIC)
     found = gate.decide(request)
     assert (found.decision, found.escalation_target) == (Decision.ESCALATE, "export_control_officer")
 
@@ -92,7 +88,7 @@ def test_a_stage_that_takes_too_long_goes_to_a_person() -> None:
 
 def test_a_reasoner_cannot_lower_what_a_rule_holds_back() -> None:
     sure = Gate(reasoner=_Reasoner(np.array([1.0, 0.0, 0.0, 0.0])))
-    found = sure.decide(GateRequest("要約して", classification=Level.SECRET, action="summarize"))
+    found = sure.decide(GateRequest("要約して", classification=Clearance.SECRET, action="summarize"))
     assert found.decision is Decision.DENY
 
 

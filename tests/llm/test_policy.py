@@ -20,31 +20,32 @@ from genba_llm.policy_state import (
     default_policy,
     fingerprint,
 )
-from genba_llm.verdict import ACTIONS, DOMAINS, Asker, Decision, Level
+from genba_llm.verdict import ACTIONS, DOMAINS, Asker, Decision
+from genba_shared.clearance import Clearance
 
 POLICY = Policy()
 TOPICS = [topic.id for topic in default_policy().restricted_topics]
 KINDS = sorted(default_policy().personal_data)
 
 
-def expected(clearance: Level, level: Level, domain: str, action: str) -> Decision:
+def expected(clearance: Clearance, level: Clearance, domain: str, action: str) -> Decision:
     """The default policy's table, written down once more by hand."""
     if clearance < level:
         return Decision.DENY
     if action in {"disclose", "export"}:
-        if level is Level.SECRET:
+        if level is Clearance.SECRET:
             return Decision.DENY
         controlled = domain in {"defense", "aerospace"}
-        return Decision.ESCALATE if level >= Level.INTERNAL or controlled else Decision.ALLOW
-    if action == "draft_mail" and level >= Level.CONFIDENTIAL:
-        return Decision.DENY if level is Level.SECRET else Decision.ESCALATE
-    if action == "summarize" and level is Level.SECRET and domain == "defense":
+        return Decision.ESCALATE if level >= Clearance.INTERNAL or controlled else Decision.ALLOW
+    if action == "draft_mail" and level >= Clearance.CONFIDENTIAL:
+        return Decision.DENY if level is Clearance.SECRET else Decision.ESCALATE
+    if action == "summarize" and level is Clearance.SECRET and domain == "defense":
         return Decision.ESCALATE
     return Decision.ALLOW
 
 
 def test_the_whole_table_of_clearance_classification_domain_and_action() -> None:
-    for clearance, level, domain, action in itertools.product(Level, Level, DOMAINS, ACTIONS):
+    for clearance, level, domain, action in itertools.product(Clearance, Clearance, DOMAINS, ACTIONS):
         ruling = POLICY.rule(Facts(action, Asker(clearance), level, domain))
         assert ruling.decision is expected(clearance, level, domain, action), (clearance, level, domain, action)
         assert ruling.policy_ref.startswith("default@1/")
@@ -55,11 +56,11 @@ facts = st.builds(
     action=st.sampled_from(ACTIONS),
     asker=st.builds(
         Asker,
-        clearance=st.sampled_from(Level),
+        clearance=st.sampled_from(Clearance),
         roles=st.sampled_from([(), ("admin",), ("physician",), ("viewer", "export_control_officer")]),
         compartments=st.sampled_from([frozenset(), frozenset({"alpha"}), frozenset({"alpha", "beta"})]),
     ),
-    classification=st.sampled_from(Level),
+    classification=st.sampled_from(Clearance),
     domain=st.sampled_from(DOMAINS),
     compartments=st.sampled_from([frozenset(), frozenset({"alpha"})]),
     topics=st.frozensets(st.sampled_from(TOPICS), max_size=3),
@@ -70,16 +71,16 @@ facts = st.builds(
 @settings(max_examples=150, deadline=None)
 @given(facts)
 def test_more_clearance_never_meets_a_stricter_answer(found: Facts) -> None:
-    if found.asker.clearance < Level.SECRET:
-        higher = Asker(Level(found.asker.clearance + 1), found.asker.roles, found.asker.compartments)
+    if found.asker.clearance < Clearance.SECRET:
+        higher = Asker(Clearance(found.asker.clearance + 1), found.asker.roles, found.asker.compartments)
         assert POLICY.rule(_with(found, asker=higher)).decision <= POLICY.rule(found).decision
 
 
 @settings(max_examples=150, deadline=None)
 @given(facts)
 def test_a_higher_classification_never_meets_a_laxer_answer(found: Facts) -> None:
-    if found.classification < Level.SECRET:
-        above = _with(found, classification=Level(found.classification + 1))
+    if found.classification < Clearance.SECRET:
+        above = _with(found, classification=Clearance(found.classification + 1))
         assert POLICY.rule(above).decision >= POLICY.rule(found).decision
 
 
@@ -94,14 +95,14 @@ def _with(found: Facts, **changes: Any) -> Facts:
 
 
 def test_the_highest_outcome_counts_and_its_rule_is_cited() -> None:
-    found = POLICY.rule(Facts("disclose", Asker(Level.SECRET), Level.SECRET, "defense"))
+    found = POLICY.rule(Facts("disclose", Asker(Clearance.SECRET), Clearance.SECRET, "defense"))
     assert found.decision is Decision.DENY
     assert found.policy_ref == "default@1/disclosure_secret"
     assert set(found.rules) == {"disclosure_secret", "disclosure_internal", "controlled_goods_export"}
 
 
 def test_a_missing_compartment_denies() -> None:
-    found = POLICY.rule(Facts(asker=Asker(Level.SECRET), compartments=frozenset({"alpha"})))
+    found = POLICY.rule(Facts(asker=Asker(Clearance.SECRET), compartments=frozenset({"alpha"})))
     assert (found.decision, found.rules) == (Decision.DENY, ("compartment_missing",))
 
 
@@ -197,7 +198,7 @@ def test_own_rules_count_with_the_rest() -> None:
 def test_a_rule_that_fails_to_evaluate_goes_to_a_person() -> None:
     extra = '@id("overflow") forbid(principal, action, resource) when { (4 - principal.clearance) * 9223372036854775807 < 0 && resource.domain == "medical" };'  # noqa: E501
     policy = Policy(PolicyState.from_document(default_policy().model_dump(mode="json") | {"extra_cedar": extra}))
-    found = policy.rule(Facts(asker=Asker(Level.INTERNAL), domain="medical"))
+    found = policy.rule(Facts(asker=Asker(Clearance.INTERNAL), domain="medical"))
     assert (found.decision, found.rules[0]) == (Decision.ESCALATE, "rule_error")
 
 

@@ -23,7 +23,6 @@ from genba_sop.report import clock, p_text
 from genba_sop.report_figures import alignment_figure, ticks, timeline
 from genba_sop.report_words import KINDS, STATUSES, UI, measured, reason
 from genba_sop.review import krippendorff_alpha
-from genba_sop.upload import display_name
 
 
 def features(seconds: float, *, fps: float = 4.0) -> Features:
@@ -266,17 +265,3 @@ def test_an_axis_has_a_few_round_ticks(duration_s: float) -> None:
 
 def test_without_a_path_there_is_no_picture_of_one() -> None:
     assert alignment_figure([], [], [], gold_s=10, trainee_s=10) is None
-
-
-@pytest.mark.parametrize(
-    ("given_name", "shown"),
-    [
-        ("a.mp4", "a.mp4"),
-        ("C:\\x\\a.mp4", "a.mp4"),
-        ("../../a.mp4", "a.mp4"),
-        ("a\x00\x1b[31m.mp4", "a[31m.mp4"),
-        ("", ""),
-    ],
-)
-def test_a_files_name_is_shown_without_folders_or_control_characters(given_name: str, shown: str) -> None:
-    assert display_name(given_name) == shown
