@@ -57,7 +57,9 @@ bench-gate: .venv/.base ## the language model's gate: quality on other sources, 
 bench-recommend: .venv/.bench ## the recommender against its peers on film ratings (FOLDERS= of MovieLens)
 	@$(PY) -m benchmarks.recommend_quality $(FOLDERS)
 bench-sem: .venv/.base ## particles: encoders, fusion, unknowns, abstaining, few labels, sizes
-	@$(PY) benchmarks/sem_quality.py
+	@$(PY) -m benchmarks.sem_quality
+bench-sem-job: .venv/.base ## a batch of particles as a job, its worker killed -9 twice
+	@$(PY) benchmarks/sem_job.py
 bench-rotations: .venv/.test ## what SO8T and PET cost beside plain LoRA
 	@$(PY) benchmarks/so8t_step.py --steps 3 --rounds 1 --layers 6
 bench-gpu: .venv/.test ## on a GPU: fine-tuning Phi-4-mini's shape, and OpenCLIP's frames a second
@@ -89,4 +91,4 @@ lock: .venv/.test ## write constraints.txt anew
 clean: ## remove the virtual environment and caches; data in .genba stays
 	@rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
-.PHONY: dashboards docs help setup setup-test demo up test distributed-test savedmodel-test lint format types imports check bench-alignment bench-deviations bench-manner bench-speed bench-order bench-recommend bench-sem bench-rotations bench-gpu bench-gateway bench-audit lock clean chaos bench-jobs-chaos bench-recommend-serving bench-recommend-refresh bench-gate
+.PHONY: dashboards docs help setup setup-test demo up test distributed-test savedmodel-test lint format types imports check bench-alignment bench-deviations bench-manner bench-speed bench-order bench-recommend bench-sem bench-sem-job bench-rotations bench-gpu bench-gateway bench-audit lock clean chaos bench-jobs-chaos bench-recommend-serving bench-recommend-refresh bench-gate

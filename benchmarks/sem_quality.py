@@ -2,23 +2,36 @@
 
 Five masters a label, several seeds, 95 % intervals; beside every score HOG + LBP + GLCM with a linear head and raw pixels with kNN.
 Sets: ETH-80 (objects never shared by masters and tests), pollen and NEU (every picture its own particle; six pictures of a class
-stand in for six views in the second figure), and the project's generator. Usage: python benchmarks/sem_quality.py [part ...] with parts
+stand in for six views in the second figure), and the project's generator. Usage: python -m benchmarks.sem_quality [part ...] with parts
 encoders, spoilt, unknown, confirm, few, sizes, cost; all without an argument. Data: GENBA_DATA or ../shared/data.
 """
 
 from __future__ import annotations
 
-import os
 import sys
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
-import cv2
 import numpy as np
 import numpy.typing as npt
+from benchmarks.sem_sets import (
+    SEEDS,
+    Embedding,
+    Labels,
+    Pictures,
+    Rows,
+    Split,
+    as_particles,
+    fused,
+    hlg_shape,
+    hlg_shape_plain,
+    hog_lbp_glcm,
+    interval,
+    raw_pixels,
+    sets_here,
+    splits,
+)
 
 from genba_sem import descriptors, generator
 from genba_sem.active import choose
@@ -32,7 +45,7 @@ from genba_sem.classifier import (
     tempered,
 )
 from genba_sem.deciding import Policy, Reviewed, calibrate, label_set
-from genba_sem.encoders import HlgShape, unit
+from genba_sem.encoders import HlgShape
 from genba_sem.label_issues import label_quality
 from genba_sem.metrics import (
     auroc,
@@ -46,175 +59,7 @@ from genba_sem.quality import judge
 from genba_sem.segment import find_particle
 from genba_sem.semi_supervised import Method, learn
 from genba_sem.shape import shape_of, size_distribution
-from genba_sem.views import Fusion, PlainMean, QualityMean
-
-Rows = npt.NDArray[np.float32]
-Labels = npt.NDArray[np.int64]
-
-MASTERS = 5
-SEEDS = int(os.environ.get("SEM_SEEDS", "5"))
-DATA = Path(os.environ.get("GENBA_DATA", Path(__file__).resolve().parents[2] / "shared" / "data")) / "sem"
-CACHE = os.environ.get("SEM_BENCH_CACHE")
-
-
-@dataclass(frozen=True, eq=False)
-class Pictures:
-    """raw: (N, raw_dim); small: (N, 1024) pixels at 32×32; quality: (N,); label, particle: (N,)."""
-
-    name: str
-    raw: Rows
-    small: Rows
-    quality: Rows
-    label: Labels
-    particle: Labels
-    grouped: bool  # views of one particle are known to belong together
-
-
-@dataclass(frozen=True, eq=False)
-class Split:
-    """Particles as lists of picture indices, with their labels; free: pictures that may be used without labels."""
-
-    masters: list[Labels]
-    master_labels: Labels
-    tests: list[Labels]
-    test_labels: Labels
-    free: Labels
-
-
-def looked_at(name: str, pixels: list[Any], label: Labels, particle: Labels, *, grouped: bool) -> Pictures:
-    """Segment, judge and describe every picture; kept in SEM_BENCH_CACHE when that is set."""
-    cache = Path(CACHE) / f"{name}.npz" if CACHE else None
-    if cache is not None and cache.is_file():
-        held = np.load(cache)
-        return Pictures(name, held["raw"], held["small"], held["quality"], label, particle, grouped)
-    raw, small, quality = [], [], []
-    for picture in pixels:
-        outline = find_particle(picture)
-        raw.append(descriptors.describe(picture, outline.mask))
-        quality.append(judge(View(picture), outline).score)
-        small.append(cv2.resize(picture, (32, 32), interpolation=cv2.INTER_AREA).ravel())
-    arrays = [np.asarray(part, np.float32) for part in (raw, small, quality)]
-    if cache is not None:
-        np.savez(cache, raw=arrays[0], small=arrays[1], quality=arrays[2])
-    return Pictures(name, arrays[0], arrays[1], arrays[2], label, particle, grouped)
-
-
-def grey(images: npt.NDArray[np.uint8]) -> list[Any]:
-    return [image.astype(np.float32) / 255 for image in images]
-
-
-def eth80() -> Pictures | None:
-    file = DATA / "eth80" / "eth80_gray128_dev.npz"
-    if not file.is_file():
-        return None
-    held = np.load(file)
-    label = held["label"].astype(np.int64)
-    return looked_at("eth80", grey(held["images"]), label, label * 100 + held["object"], grouped=True)
-
-
-def singles(name: str, file: Path, *, most: int) -> Pictures | None:
-    """Pictures that are particles by themselves."""
-    if not file.is_file():
-        return None
-    held = np.load(file)
-    label = held["label"].astype(np.int64)
-    rng = np.random.default_rng(0)
-    keep = np.concatenate([rng.permutation(np.flatnonzero(label == c))[:most] for c in np.unique(label)])
-    return looked_at(name, grey(held["images"][keep]), label[keep], np.arange(len(keep)), grouped=False)
-
-
-def generated(each: int = 14) -> Pictures:
-    rng = np.random.default_rng(20)
-    pixels, label, particle = [], [], []
-    for index, kind in enumerate(generator.KINDS):
-        for number in range(each):
-            for shot in generator.six_views(generator.make_particle(kind, rng), rng, side_px=128):
-                pixels.append(shot.pixels[: shot.pixels.shape[0] - shot.banner_rows])
-                label.append(index)
-                particle.append(index * 1000 + number)
-    return looked_at("generator", pixels, np.array(label), np.array(particle), grouped=True)
-
-
-def splits(pictures: Pictures, seeds: int = SEEDS, views: int = 6) -> Iterator[Split]:
-    for seed in range(seeds):
-        yield _split(pictures, np.random.default_rng(seed), seed, views)
-
-
-def _split(pictures: Pictures, rng: np.random.Generator, seed: int, views: int) -> Split:
-    masters, master_labels, tests, test_labels, held_out = [], [], [], [], []
-    for label in np.unique(pictures.label):
-        if pictures.grouped:
-            ids = np.unique(pictures.particle[pictures.label == label])
-            few = len(ids) <= MASTERS  # ETH-80: one object of five is tested, from many sides
-            order = np.roll(ids, seed) if few else rng.permutation(ids)
-            teach, ask = (order[1:], order[:1]) if few else (order[:MASTERS], order[MASTERS:])
-            chosen = [*teach, *rng.choice(teach, MASTERS - len(teach), replace=False)] if few else list(teach)
-            for one in chosen:
-                own = np.flatnonzero(pictures.particle == one)
-                masters.append(rng.choice(own, min(views, len(own)), replace=False))
-            for one in ask:
-                own = rng.permutation(np.flatnonzero(pictures.particle == one))
-                groups = [own[i : i + views] for i in range(0, len(own) - views + 1, views)]
-                tests += groups[:6]
-                test_labels += [label] * len(groups[:6])
-                held_out.append(own)
-        else:
-            order = rng.permutation(np.flatnonzero(pictures.label == label))
-            masters += [order[i : i + 1] for i in range(MASTERS)]
-            groups = [order[i : i + views] for i in range(MASTERS, len(order) - views + 1, views)]
-            tests += groups
-            test_labels += [label] * len(groups)
-            held_out.append(order[MASTERS:])
-        master_labels += [label] * MASTERS
-    away = np.concatenate(held_out)
-    free = (
-        np.arange(len(pictures.label)) if not pictures.grouped else np.setdiff1d(np.arange(len(pictures.label)), away)
-    )
-    return Split(masters, np.array(master_labels), tests, np.array(test_labels), free)
-
-
-def as_particles(pictures: Pictures, split: Split) -> list[str]:
-    """Whom each free picture shows, in groups of six from any side, as masters and tests are."""
-    seen: dict[int, int] = {}
-    names = [""] * len(split.free)
-    for at in np.random.default_rng(0).permutation(len(split.free)):
-        one = int(pictures.particle[split.free[at]])
-        seen[one] = seen.get(one, -1) + 1
-        names[at] = f"{one}-{seen[one] // 6}"
-    return names
-
-
-Embedding = Callable[[Pictures, Split], Rows]
-
-
-def hlg_shape(pictures: Pictures, split: Split) -> Rows:
-    names = as_particles(pictures, split) if pictures.grouped else None
-    return HlgShape.fit(pictures.raw[split.free], names).embed(pictures.raw)
-
-
-def hlg_shape_plain(pictures: Pictures, split: Split) -> Rows:
-    return HlgShape.fit(pictures.raw[split.free]).embed(pictures.raw)
-
-
-def hog_lbp_glcm(pictures: Pictures, split: Split) -> Rows:
-    parts = [pictures.raw[:, descriptors.BLOCKS[name]] for name in ("fine", "lbp", "glcm")]
-    values = np.concatenate(parts, axis=1)
-    teach = values[np.concatenate(split.masters)]
-    return unit((values - teach.mean(0)) / np.maximum(teach.std(0), 1e-3))
-
-
-def raw_pixels(pictures: Pictures, _: Split) -> Rows:
-    return unit(pictures.small - pictures.small.mean(1, keepdims=True))
-
-
-def fused(rows: Rows, quality: Rows, particles: list[Labels], fusion: Fusion, views: int) -> Rows:
-    return np.stack([fusion.fuse(rows[p[:views]], quality[p[:views]]).row for p in particles])
-
-
-def interval(values: list[float]) -> str:
-    """Mean ± half of the 95 % interval over seeds."""
-    half = 1.96 * np.std(values, ddof=1) / np.sqrt(len(values)) if len(values) > 1 else float("nan")
-    return f"{np.mean(values):.3f} ± {half:.3f}"
+from genba_sem.views import PlainMean, QualityMean
 
 
 def encoders(sets: list[Pictures]) -> None:
@@ -624,17 +469,7 @@ PARTS: dict[str, Callable[[list[Pictures]], None]] = {
 def main() -> None:
     wanted = sys.argv[1:] or list(PARTS)
     needs_sets = {"encoders", "unknown", "confirm", "few"} & set(wanted)
-    sets: list[Pictures] = []
-    if needs_sets:
-        found = (
-            eth80(),
-            singles("pollen", DATA / "pollen" / "pollen35x35_gray128_dev.npz", most=35),
-            singles("neu", DATA / "neu" / "neu_gray128.npz", most=65),
-            generated(),
-        )
-        sets = [pictures for pictures in found if pictures is not None]
-        if len(sets) < len(found):
-            print(f"Some sets are not here ({DATA}); set GENBA_DATA.")
+    sets = sets_here() if needs_sets else []
     for part in wanted:
         PARTS[part](sets)
 

@@ -10,7 +10,7 @@ import inspect
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from genba_llm.generation import (
     BackendFailed,
@@ -24,6 +24,9 @@ from genba_llm.generation import (
     with_instructions,
 )
 from genba_shared.torchvision import make_torchvision_importable
+
+if TYPE_CHECKING:
+    from genba_llm.one_forward import OneForward
 
 _BROKEN = "\ufffd"  # what a tokenizer shows for half a character
 
@@ -69,6 +72,17 @@ class TransformersModel:
         self._cache_name = "cache" if "cache" in taken else "past_key_values"  # renamed in transformers 5
         self._ends = self._end_tokens()
         self._longest = int(getattr(model.config, "max_position_embeddings", 4096))
+
+    def as_reasoner(self) -> OneForward:
+        """The same weights as a judge for the gate. Raises: ValueError where its tokenizer has no token for each label."""
+        from genba_llm.one_forward import OneForward
+
+        return OneForward(self._model, self, version=f"one-forward:{self.model}")
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids without special tokens."""
+        found: list[int] = self._tokenizer(text, add_special_tokens=False)["input_ids"]
+        return found
 
     def _end_tokens(self) -> frozenset[int]:
         named = self._model.generation_config.eos_token_id

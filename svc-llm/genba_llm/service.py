@@ -19,7 +19,7 @@ from genba_llm import escalations, host_watch, store
 from genba_llm.assistant import Assistant
 from genba_llm.decisions import Decisions
 from genba_llm.egress import EgressGuard
-from genba_llm.gate import Gate
+from genba_llm.gate import Gate, Reasoner
 from genba_llm.generation import Backend
 from genba_llm.host_watch import Allowed, Inventory, Violation
 from genba_llm.library import Library
@@ -137,6 +137,18 @@ def open_backend(settings: Settings, guard: EgressGuard) -> Backend | None:
     return None
 
 
+def _reasoner(settings: Settings, backend: Backend | None) -> Reasoner | None:
+    """Who else is asked by the gate. Raises: ValueError for a backend that cannot judge."""
+    if settings.reasoner == "off":
+        return None
+    from genba_llm.backend_transformers import TransformersModel
+
+    if not isinstance(backend, TransformersModel):
+        message = "The reasoner one_forward needs GENBA_LLM_BACKEND=transformers: it reads the model's logits."
+        raise ValueError(message)  # noqa: TRY004 - it is a setting that is wrong
+    return backend.as_reasoner()
+
+
 def _live_model(settings: Settings, registry: Registry, policy: Policy) -> LiveModel:
     return LiveModel(
         registry,
@@ -168,7 +180,8 @@ async def open_service(settings: Settings, metrics: Metrics, *, backend: Backend
         await asyncio.to_thread(database.upgrade)
         writer = open_writer(database, settings.platform, on_batch=ours.audit_batch_entries.observe)
         stack.callback(writer.close)
-        gate = Gate(policy=Policy())
+        named = backend or open_backend(settings, guard)
+        gate = Gate(policy=Policy(), reasoner=_reasoner(settings, named))
         policies = Policies(database, gate.policy, ours)
         await asyncio.to_thread(policies.refresh)
         registry = Registry(database, Artifacts(settings.platform.artifacts_url))
@@ -177,7 +190,6 @@ async def open_service(settings: Settings, metrics: Metrics, *, backend: Backend
         vault = TextVault(settings.load_text_secret())
         decisions = Decisions(gate, writer, vault, settings, ours)
         library = Library(database)
-        named = backend or open_backend(settings, guard)
         speakers = Always(named) if named is not None else _live_model(settings, registry, gate.policy)
         await asyncio.to_thread(speakers.follow)
         stack.callback(speakers.close)

@@ -38,6 +38,10 @@ class Settings(BaseSettings):
     backend_starts_hidden: bool = Field(
         default=False, description="The model's chat template opens its thought itself, so its text begins within one."
     )
+    reasoner: Literal["off", "one_forward"] = Field(
+        "off",
+        description="Whether the model in backend_folder also judges requests, in one forward pass each (one_forward).",
+    )
     max_prompt_chars: int = Field(32_000, ge=100, le=100_000, description="Longest text that is taken; more get 413.")
     max_answer_tokens: int = Field(2048, ge=1, description="Most tokens of one answer, whatever a caller asks for.")
     max_document_bytes: int = Field(20 * 1024**2, gt=0, description="Largest document that is taken.")

@@ -15,7 +15,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any, Self
 
 import numpy as np
@@ -321,6 +321,7 @@ def terms_of(text: str) -> list[str]:
     return terms
 
 
+@lru_cache(maxsize=65_536)  # a catalogue's words come again and again
 def bucket_of(term: str, n_buckets: int) -> int:
     """Hash a term (32-bit FNV-1a of its UTF-8 bytes) to a bucket in [1, n_buckets]."""
     value = 0x811C9DC5

@@ -28,6 +28,7 @@ from genba_sem.looking import File, Hints, NoReadableView, is_sidecar, look, tex
 from genba_sem.micrograph import Limits
 from genba_sem.model import describer
 from genba_sem.particles import Image, Owner, Stored
+from genba_sem.picture_reader import PictureReader
 from genba_sem.settings import Settings
 from genba_sem.tables import DecisionRow, ParticleRow, ViewRow
 from genba_shared.artifacts import Artifacts
@@ -52,6 +53,7 @@ class Work:
     artifacts: Artifacts  # this service's own store
     lanes: Lanes
     describer: Encoder
+    pictures: PictureReader
 
     @property
     def principal(self) -> Principal:
@@ -63,10 +65,13 @@ class Work:
         """What a job needs, closed when it ends."""
         settings = Settings(platform=run.platform)
         lanes = Lanes(run.database, run.artifacts, settings)
+        pictures = PictureReader(memory_bytes=settings.decoder_memory_bytes, timeout_s=settings.decode_timeout_s)
+        own = run.artifacts.below(store.ARTIFACTS)
         try:
-            yield cls(run, settings, run.database, run.artifacts.below(store.ARTIFACTS), lanes, describer())
+            yield cls(run, settings, run.database, own, lanes, describer(), pictures)
         finally:
             lanes.close()
+            pictures.close()
 
 
 # --- a folder of images ---------------------------------------------------------------------------------------------
@@ -232,6 +237,7 @@ def _prepare(work: Work, row: ParticleRow) -> tuple[str, Stored | None, Problem 
             hints=hints,
             limits=Limits(max_bytes=work.settings.max_image_bytes),
             least=work.settings.min_views,
+            read=work.pictures.read_view,
         )
     except (NoReadableView, NotFound) as problem:
         return row.id, None, problem

@@ -6,7 +6,7 @@ because texture can only be compared at one scale; how that was done is said. By
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
@@ -24,6 +24,7 @@ from genba_sem.shape import Shape
 from genba_shared.problems import Invalid
 
 Rows = npt.NDArray[np.float32]
+ReadView = Callable[..., View]  # micrograph.read_view, or the same in a child that may be killed
 
 _SAME_SCALE: Final = 1.02
 _MOST_SCALING: Final = 8.0  # beyond it nothing would be left of the finer view
@@ -92,35 +93,39 @@ def is_sidecar(file_name: str) -> bool:
     return Path(file_name).suffix.lower() in _SIDECARS
 
 
-def look(files: Sequence[File], encoder: Encoder, *, hints: Hints, limits: Limits, least: int) -> Looks:
-    """Read and describe every image.
+def look(
+    files: Sequence[File], encoder: Encoder, *, hints: Hints, limits: Limits, least: int, read: ReadView = read_view
+) -> Looks:
+    """Read and describe every image. ``read``: what touches the files' bytes.
 
     Raises: NoReadableView when fewer than ``least`` can be read; it says why of each.
     """
-    read: list[tuple[int, View]] = []
+    found: list[tuple[int, View]] = []
     dropped: list[dict[str, str]] = []
     for index, file in enumerate(files):
         try:
-            read.append((index, _read(file, hints, limits)))
+            found.append((index, _read(file, hints, limits, read)))
         except Unreadable as why:
             dropped.append({"file_name": file.file_name, "reason": why.reason, "detail": why.detail})
-    if len(read) < least:
+    if len(found) < least:
         said = "; ".join(f"{each['file_name']}: {each['detail']}" for each in dropped) or "no image was sent"
         errors = [{"field": f"views[{each['file_name']}]", "message": each["detail"]} for each in dropped]
         raise NoReadableView(
-            f"{len(read)} of {len(files)} views can be read, {least} needed. {said}",
+            f"{len(found)} of {len(files)} views can be read, {least} needed. {said}",
             errors=errors or [{"field": "views", "message": "no image was sent"}],  # type: ignore[arg-type]
         )
-    views, scaling = to_one_scale([view for _, view in read])
-    looked = tuple(_looked(index, original, view, encoder) for (index, original), view in zip(read, views, strict=True))
+    views, scaling = to_one_scale([view for _, view in found])
+    looked = tuple(
+        _looked(index, original, view, encoder) for (index, original), view in zip(found, views, strict=True)
+    )
     return Looks(looked, tuple(dropped), scaling)
 
 
-def _read(file: File, hints: Hints, limits: Limits) -> View:
+def _read(file: File, hints: Hints, limits: Limits, read: ReadView) -> View:
     size_bytes = file.path.stat().st_size
     if size_bytes > limits.max_bytes:
         raise Unreadable("too_large", f"The file has {size_bytes:,} bytes; {limits.max_bytes:,} are allowed.")
-    return read_view(
+    return read(
         file.path.read_bytes(),
         limits=limits,
         sidecar=hints.texts.get(Path(file.file_name).stem),

@@ -110,7 +110,14 @@ def _store(here: Sem, principal: Principal, form: Form, asked: ParticleForm, fin
     looks = None
     if asked.decide == "now" or asked.master_of is not None:
         files = [File(image.path, image.file_name) for image in images]
-        looks = look(files, here.describer, hints=hints, limits=here.limits, least=here.settings.min_views)
+        looks = look(
+            files,
+            here.describer,
+            hints=hints,
+            limits=here.limits,
+            least=here.settings.min_views,
+            read=here.pictures.read_view,
+        )
     stored = particles.put(here.database, here.artifacts, images, looks, hints=hints)
     with here.database.transaction() as session:
         row = _record(session, here, principal, stored, asked, owner, ready=ready)

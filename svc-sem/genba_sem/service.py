@@ -20,6 +20,7 @@ from genba_sem.encoders import Encoder
 from genba_sem.lanes import Lanes
 from genba_sem.micrograph import Limits
 from genba_sem.model import describer
+from genba_sem.picture_reader import PictureReader
 from genba_sem.settings import Settings
 from genba_sem.store import ARTIFACTS
 from genba_sem.watch import Watch
@@ -46,6 +47,7 @@ class Sem:
     jobs: Jobs
     lanes: Lanes
     describer: Encoder
+    pictures: PictureReader
     classifying: WorkPool
     background: ThreadPoolExecutor
     watch: Watch
@@ -95,12 +97,14 @@ async def open_service(settings: Settings, metrics: Metrics) -> AsyncIterator[Se
             jobs=Jobs(database, wake=_waker(wakeups)),
             lanes=lanes,
             describer=describer(),
+            pictures=PictureReader(memory_bytes=settings.decoder_memory_bytes, timeout_s=settings.decode_timeout_s),
             classifying=WorkPool(
                 "classify", workers=settings.classify_workers, queue=settings.classify_queue, metrics=metrics
             ),
             background=ThreadPoolExecutor(1, thread_name_prefix="sem-background"),
             watch=Watch(metrics, settings),
         )
+        stack.callback(sem.pictures.close)
         stack.callback(sem.background.shutdown, wait=True, cancel_futures=True)
         stack.callback(sem.classifying.close)
         sem.spool.mkdir(parents=True, exist_ok=True)

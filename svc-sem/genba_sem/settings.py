@@ -24,6 +24,14 @@ class Settings(BaseSettings):
     max_image_bytes: int = Field(
         256 * 1024**2, gt=0, description="Largest single image taken; the platform's upload cap holds as well."
     )
+    decoder_memory_bytes: int = Field(
+        4 * 1024**3,
+        ge=1024**3,
+        description="Address space of a child that decodes images; a file that needs more is refused.",
+    )
+    decode_timeout_s: float = Field(
+        60.0, gt=0, description="Longest decoding of one image; then its child is killed and the view dropped."
+    )
     max_views: int = Field(12, ge=1, le=12, description="Most views of one particle.")
     min_views: int = Field(
         1, ge=1, le=12, description="Readable views that a particle needs; with fewer it is refused."

@@ -33,7 +33,7 @@ import av.logging
 import av.video
 from av.video.reformatter import VideoReformatter
 
-from genba_sop.sandbox import forbid
+from genba_shared.sandbox import forbid
 
 RECORD = struct.Struct(">cddI")
 FRAME_SIZE = struct.Struct(">HH")

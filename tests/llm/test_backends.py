@@ -27,13 +27,16 @@ TEMPLATE = (
 
 @pytest.fixture(scope="session")
 def tiny_phi3(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_tiny_phi3(tmp_path_factory.mktemp("models") / "tiny-phi3")
+
+
+def make_tiny_phi3(folder: Path) -> Path:
     """Phi-3's own architecture with its real kinds of layers, 60,000 weights, and a tokenizer trained on these lines."""
     make_torchvision_importable()
     import torch
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import Phi3Config, Phi3ForCausalLM, PreTrainedTokenizerFast
 
-    folder = tmp_path_factory.mktemp("models") / "tiny-phi3"
     raw = Tokenizer(models.BPE())
     raw.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     raw.decoder = decoders.ByteLevel()

@@ -263,7 +263,7 @@ def test_a_decoder_without_a_sandbox_is_said_once(clip: Path, monkeypatch: pytes
 
 def in_the_sandbox(code: str) -> str:
     """What ``code`` says when it runs behind ``forbid``."""
-    program = f"import os, socket, subprocess, sys\nfrom genba_sop.sandbox import forbid\nheld = forbid()\n{code}"
+    program = f"import os, socket, subprocess, sys\nfrom genba_shared.sandbox import forbid\nheld = forbid()\n{code}"
     run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     return run.stdout.strip() or run.stderr.strip().splitlines()[-1]
 

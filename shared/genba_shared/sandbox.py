@@ -1,5 +1,5 @@
 """Gives up, for this process and for good, what a decoder never needs: network, files, programs. Knows nothing of
-video.
+videos or pictures.
 
 A seccomp filter (Linux, x86-64 and arm64) answers EACCES to the system calls below. Elsewhere, or where the kernel refuses the filter,
 ``forbid`` returns False and only the resource limits set by the parent remain.

@@ -1,0 +1,122 @@
+"""The child that touches untrusted image bytes: reads files from a pipe, one after the other, and writes pictures to another.
+
+Run as ``python -m genba_sem.picture_child <most bytes of memory>`` by ``genba_sem.picture_reader`` and by nobody else. Before the first
+byte of a file is read it has no network, may open no file, start no program, and runs under limits of memory and file size. It outlives
+a file, because a start costs more than a hundred pictures do; whoever reads ends it when a file takes too long.
+
+A message is its length (8 bytes, big-endian) and JSON, then as many bytes as the JSON says under ``bytes``: of a file on the way in,
+of float32 pixels on the way out.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import resource
+import struct
+import sys
+from dataclasses import asdict
+from typing import Any, BinaryIO, Final
+
+import cv2
+import numpy as np
+
+from genba_sem.micrograph import Limits, Unreadable, View, read_view
+from genba_shared.sandbox import forbid
+
+LENGTH: Final = struct.Struct(">Q")
+
+
+def send(pipe: BinaryIO, said: dict[str, Any], payload: bytes | memoryview = b"") -> None:
+    """Write one message."""
+    text = json.dumps({**said, "bytes": len(payload)}).encode()
+    pipe.write(LENGTH.pack(len(text)))
+    pipe.write(text)
+    pipe.write(payload)
+    pipe.flush()
+
+
+def receive(pipe: BinaryIO) -> tuple[dict[str, Any], bytes]:
+    """Read one message. Raises: EOFError where the other side has gone."""
+    (size,) = LENGTH.unpack(_exactly(pipe, LENGTH.size))
+    said = json.loads(_exactly(pipe, size))
+    return said, _exactly(pipe, int(said["bytes"]))
+
+
+def _exactly(pipe: BinaryIO, size: int) -> bytes:
+    found = pipe.read(size)
+    if len(found) < size:
+        raise EOFError
+    return found
+
+
+def limit(most_memory_bytes: int) -> None:
+    """Bound what this process may take; where the platform has no such limit, the parent's clock remains."""
+    hard = {
+        resource.RLIMIT_AS: most_memory_bytes,
+        resource.RLIMIT_FSIZE: 64 * 1024,  # only standard error goes to a file
+        resource.RLIMIT_CORE: 0,
+        resource.RLIMIT_NOFILE: 32,
+    }
+    for what, most in hard.items():
+        with contextlib.suppress(ValueError, OSError):
+            resource.setrlimit(what, (most, most))
+
+
+def warm_up() -> None:
+    """Load what tifffile loads late: after ``forbid`` no file can be opened, not even a module."""
+    import tifffile
+
+    for codec in tifffile.COMPRESSION:
+        with contextlib.suppress(Exception):  # some have no decoder in this build
+            tifffile.TIFF.DECOMPRESSORS[codec]
+    for predictor in tifffile.PREDICTOR:
+        with contextlib.suppress(Exception):
+            tifffile.TIFF.UNPREDICTORS[predictor]
+    buffer = np.full((32, 32), 7, np.uint8)
+    for suffix in (".png", ".jpg"):
+        read_view(bytes(cv2.imencode(suffix, buffer)[1].tobytes()))
+    import io
+
+    for dtype in (np.uint8, np.uint16, np.float32):
+        for compression in (None, "zlib"):
+            file = io.BytesIO()
+            tifffile.imwrite(file, buffer.astype(dtype), compression=compression)
+            read_view(file.getvalue())
+
+
+def answer(said: dict[str, Any], data: bytes) -> tuple[dict[str, Any], memoryview]:
+    """The picture, or why there is none."""
+    try:
+        view = read_view(data, limits=Limits(**said.pop("limits")), **{k: v for k, v in said.items() if k != "bytes"})
+    except Unreadable as why:
+        return {"reason": why.reason, "detail": why.detail}, memoryview(b"")
+    except MemoryError:
+        return {"reason": "too_large", "detail": "The picture needs more memory than one may have."}, memoryview(b"")
+    return {**_facts(view), "shape": view.pixels.shape}, np.ascontiguousarray(view.pixels).data.cast("B")
+
+
+def _facts(view: View) -> dict[str, Any]:
+    return {name: value for name, value in asdict(view).items() if name != "pixels"}
+
+
+def main() -> int:
+    cv2.setNumThreads(1)
+    warm_up()
+    limit(int(sys.argv[1]))
+    sandboxed = forbid()
+    pipe_in, pipe_out = sys.stdin.buffer, sys.stdout.buffer
+    send(pipe_out, {"sandboxed": sandboxed})
+    while True:
+        try:
+            said, data = receive(pipe_in)
+        except EOFError:
+            return 0
+        try:
+            send(pipe_out, *answer(said, data))
+        except BrokenPipeError:
+            return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
