@@ -17,7 +17,7 @@ import torch
 from tests.e2e.world import Genba, until, up
 from tests.llm.run_world import local_run
 
-from genba_gateway.client import Client, Job
+from genba_gateway.client import Client, Job, Refused
 from genba_llm import training_so8t
 from genba_llm.lineage import broken, read, sha256_of_files
 from genba_shared.artifacts import Artifacts
@@ -173,6 +173,11 @@ def _ask(client: Client) -> dict[str, Any]:
 
 
 def _by(client: Client, model: str) -> dict[str, Any]:
-    """The answer if it is this model's, else nothing."""
-    answer = _ask(client)
+    """The answer if it is this model's, else nothing: also while the process that loads it is too busy to take new work."""
+    try:
+        answer = _ask(client)
+    except Refused as refused:
+        if refused.status != 503:
+            raise
+        return {}
     return answer if answer["model"] == model else {}
