@@ -46,6 +46,8 @@ bench-alignment: .venv/.bench ## DTW, soft-DTW and skip alignment against their 
 	@$(PY) benchmarks/sop_alignment.py
 bench-deviations: .venv/.base ## deviation types on at least 200 seeded videos
 	@$(PY) benchmarks/sop_deviations.py
+bench-search: .venv/.base ## the same step in other videos, found by a clip of it
+	@$(PY) benchmarks/sop_search.py
 bench-manner: .venv/.base ## learn what tells a wrong object from another manner
 	@$(PY) benchmarks/sop_manner.py
 bench-speed: .venv/.base ## 60 s of 480p, decode to stored report
@@ -91,4 +93,4 @@ lock: .venv/.test ## write constraints.txt anew
 clean: ## remove the virtual environment and caches; data in .genba stays
 	@rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
-.PHONY: dashboards docs help setup setup-test demo up test distributed-test savedmodel-test lint format types imports check bench-alignment bench-deviations bench-manner bench-speed bench-order bench-recommend bench-sem bench-sem-job bench-rotations bench-gpu bench-gateway bench-audit lock clean chaos bench-jobs-chaos bench-recommend-serving bench-recommend-refresh bench-gate
+.PHONY: dashboards docs help setup setup-test demo up test distributed-test savedmodel-test lint format types imports check bench-alignment bench-deviations bench-search bench-manner bench-speed bench-order bench-recommend bench-sem bench-sem-job bench-rotations bench-gpu bench-gateway bench-audit lock clean chaos bench-jobs-chaos bench-recommend-serving bench-recommend-refresh bench-gate

@@ -3,9 +3,10 @@
 Protocol. Videos are generated (320×240, 15 frames/s, H.264 or MPEG-4, some with variable rate; other operators, cameras,
 lights, noise and speeds of 0.7–1.4 than the golds), written to disk, decoded and described by motion-hog-v1. Every
 variant carries none to three planted deviations with known times. Constants of the scoring were chosen on the *tuning*
-and *validation* sets (oil change and brake pad, seeds 1 and 3) only. Reported are other seeds of both, and the PPE procedure:
-the rows "held out". No constant was chosen on them; that doubtful stretches are looked at again was decided after their
-errors had been read.
+and *validation* sets (oil change and brake pad, seeds 1 and 3) only. Reported are other seeds of both, and of the PPE procedure:
+the rows "held out". No constant was chosen on them, but they are not blind: that doubtful stretches are looked at again was
+decided after their errors had been read, and runs of all three procedures with yet other seeds were looked at to find out why
+good runs raised alarms.
 A deviation counts as found when kind and step agree and the temporal IoU is at least 0.5 (a missing step, an instant:
 within 4 s). Macro-F1 is the mean over the nine kinds.
 
@@ -46,6 +47,7 @@ TUNING, TEST, VALIDATION = 1, 2, 3
 FIRST_GOLD = {TUNING: 77_000, TEST: 78_000, VALIDATION: 79_000}  # other golds as well
 SETS = {"tuning": TUNING, "validation": VALIDATION, "test": TEST}
 GOLD_COUNTS = (1, 3, 5)
+Wanted = tuple[str, Plan, str]  # procedure, plan and a name in the cache
 PATIENT = Limits(silence_s=300.0, grace_s=900.0)  # a busy machine is no reason to stop a benchmark
 DEVIATIONS: tuple[DeviationKind, ...] = (
     "missing",
@@ -103,7 +105,7 @@ class Corpus:
         """Return the first ``count`` golds of a procedure: other operators, a calm camera, nothing planted."""
         return [self.sample(*wanted) for wanted in self.wanted(kind, golds=count, variants=0)]
 
-    def wanted(self, kind: str, *, golds: int, variants: int) -> list[tuple[str, Plan, str]]:
+    def wanted(self, kind: str, *, golds: int, variants: int) -> list[Wanted]:
         """List what ``sample`` takes for so many golds and planted runs."""
         first = FIRST_GOLD[self.seed]
         runs = [(kind, gold_plan(seed), f"gold{seed}") for seed in range(first, first + golds)]
@@ -329,7 +331,7 @@ def main() -> None:
         for kind in kinds:
             reference = prepare(corpus, kind, golds)
             mine = run(reference, [sample for sample in samples if sample.kind == kind])
-            held_out = "" if seed != TEST else " (held-out procedure)" if kind == "ppe" else " (held-out seeds)"
+            held_out = " (held-out seeds)" if seed == TEST else ""
             print_table(f"{kind}{held_out}, {golds} gold{'s' * (golds > 1)}", mine)
             results += mine
         if len(kinds) > 1:
@@ -347,16 +349,20 @@ def main() -> None:
 
 
 def make(corpus: Corpus, kinds: Sequence[str], count: int, *, golds: int) -> list[Sample]:
-    """Render and describe what is not in the cache yet, on all cores, saying how far it is; return the planted runs."""
+    """Make ready what is not in the cache yet; return the planted runs."""
     wanted = [run for kind in kinds for run in corpus.wanted(kind, golds=golds, variants=count)]
+    made = fill(corpus, wanted)
+    return [sample for sample, (_, _, name) in zip(made, wanted, strict=True) if not name.startswith("gold")]
+
+
+def fill(corpus: Corpus, wanted: Sequence[Wanted]) -> list[Sample]:
+    """Render and describe what is not in the cache yet, on all cores, saying how far it is."""
     samples = []
     with ProcessPoolExecutor(mp_context=multiprocessing.get_context("spawn")) as pool:
         making = [pool.submit(corpus.sample, *run) for run in wanted]
-        for n, (made, (_, _, name)) in enumerate(zip(making, wanted, strict=True), 1):
-            sample = made.result()
+        for n, made in enumerate(making, 1):
+            samples.append(made.result())
             print(f"\r{n}/{len(wanted)} runs ready", end="", file=sys.stderr, flush=True)
-            if not name.startswith("gold"):
-                samples.append(sample)
     print(file=sys.stderr)
     return samples
 

@@ -72,7 +72,8 @@ class Told:
 @dataclass(frozen=True)
 class Usual:
     """What golds show in each step. mean, median: (S, 60, 80, 3) colour, and their spreads.   most, least: (S, 60, 80) share of
-    the time that a pixel is covered near it in any gold, and in every gold; and likewise moving.   known: (S,) by two golds or more.
+    the time that a pixel is covered near it in any gold, and in every gold; likewise lately, and moving.
+    known: (S,) by two golds or more.
     """
 
     mean: Singles
@@ -81,6 +82,8 @@ class Usual:
     median_spread: Singles
     most_covered: Singles
     least_covered: Singles
+    most_lately: Singles
+    least_lately: Singles
     most_moving: Singles
     least_moving: Singles
     known: Mask
@@ -92,7 +95,7 @@ def usual_of(golds: Sequence[StepMaps]) -> Usual:
     maps: dict[str, Singles] = {}
     for name in ("mean", "median"):
         maps[name], maps[f"{name}_spread"] = np.zeros((*shape, 3), np.float32), np.ones((*shape, 3), np.float32)
-    for name in ("covered", "moving"):
+    for name in ("covered", "lately", "moving"):
         maps[f"most_{name}"], maps[f"least_{name}"] = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
     known = np.sum([gold.done for gold in golds], axis=0) >= 2
     for step in np.flatnonzero(known):
@@ -101,7 +104,7 @@ def usual_of(golds: Sequence[StepMaps]) -> Usual:
             colour = np.stack([_smooth(getattr(gold, name)[step]) for gold in shown])
             maps[name][step] = colour.mean(axis=0)
             maps[f"{name}_spread"][step] = cv2.GaussianBlur(colour.std(axis=0, ddof=1), (0, 0), 1.0)
-        for name in ("covered", "moving"):
+        for name in ("covered", "lately", "moving"):
             share = np.stack([getattr(gold, name)[step] for gold in shown])
             maps[f"most_{name}"][step], maps[f"least_{name}"][step] = _widened(share.max(axis=0)), share.min(axis=0)
     return Usual(**maps, known=known)
@@ -142,17 +145,18 @@ def unlike(mine: Activity, usual: Usual) -> Floats:
     """(n, S) how far each of n stretches is from what golds show in each step, as a share of what is covered and moves; inf where
     unknown.
 
-    On the tuning runs a step is nearest to itself 997 times of 1000.
+    On generated runs of two procedures a step is nearest to itself 697 times of 701; of the third, in which what a person wears
+    changes the picture for good, 284 times of 298.
     """
     table = np.full((len(mine.done), len(usual.known)), np.inf)
-    least = (mine.seen * (usual.least_covered + usual.least_moving)).sum(axis=(1, 2))
+    least = (mine.seen * (usual.least_lately + usual.least_moving)).sum(axis=(1, 2))
     for n in np.flatnonzero(mine.done):
-        off = np.zeros_like(usual.most_covered)
-        for name in ("covered", "moving"):
+        off = np.zeros_like(usual.most_lately)
+        for name in ("lately", "moving"):
             own = getattr(mine, name)[n]
             off += (own - getattr(usual, f"most_{name}") - _SHARE_FLOOR).clip(0)
             off += (getattr(usual, f"least_{name}") - _widened(own) - _SHARE_FLOOR).clip(0)
-        activity = float((mine.seen * (mine.covered[n] + mine.moving[n])).sum())
+        activity = float((mine.seen * (mine.lately[n] + mine.moving[n])).sum())
         share = (off * mine.seen).sum(axis=(1, 2)) / np.maximum(least + activity, 1.0)
         table[n] = np.where(usual.known, share, np.inf)
     return table

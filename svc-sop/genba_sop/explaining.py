@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -21,12 +22,14 @@ from genba_sop.segmentation import EXTRA, Run, runs_of
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
+Known = dict[tuple[int, int, int], Floats]  # by step and first and last border
 
 GRID_S = 0.5
 MOST_STEPS = 6  # at once
 MOST_CELLS = 240  # of the grid in one stretch
 EXTRA_S = 1.0
 SHORT, LONG = 0.55, 1.8  # times the usual length, in the run's own tempo: then a run is doubted
+FRAGMENT = 0.3  # less of a step does not count as having been done
 TEMPO_FREE = 0.4  # of the logarithm of that is nobody's concern
 SHORTEST, LONGEST = 0.2, 3.0  # times the usual length may a step take
 NO_STEP = 0.55  # normalised cost of a row in no step that was taken for one so far, at least: it resembles one
@@ -78,10 +81,18 @@ class Piece:
     kept: bool
 
 
-def simplest(told: Told) -> tuple[Piece, ...]:
-    """The runs of the stretches of which a simpler story is better, with their new labels, perhaps ``EXTRA``."""
-    case = _Case(told, runs_of(told.labels))
-    return tuple(piece for first, last in case.stretches() for piece in case.better(first, last))
+def simplest(told: Told, known: Known) -> tuple[Piece, ...]:
+    """The runs of the one stretch of which a simpler story gains most, with their new labels, perhaps ``EXTRA``; none where
+    no story gains.
+
+    Call it again after those are believed: a step that one stretch no longer shows may be the very reason why another one
+    seemed to show it twice.
+
+    Args: known: filled with what does not depend on the labels; keep it from call to call.
+    """
+    case = _Case(told, runs_of(told.labels), known)
+    stories = [case.better(first, last) for first, last in case.stretches()]
+    return max(stories, key=lambda story: story.gain, default=_NO_STORY).pieces
 
 
 def warm_up() -> None:
@@ -90,26 +101,43 @@ def warm_up() -> None:
     cheapest(table[:, :, None].copy(), table, np.zeros((2, 1)), np.zeros(2))
 
 
+class _Story(NamedTuple):
+    """What a stretch shows by a simpler story, and by how much that is cheaper, the margin taken off."""
+
+    gain: float
+    pieces: tuple[Piece, ...]
+
+
+_NO_STORY = _Story(0.0, ())
+
+
 def _iou(run: Run, first: int, end: int) -> float:
     shared = min(run.last + 1, end) - max(run.first, first)
     return shared / (max(run.last + 1, end) - min(run.first, first))
 
 
 class _Case:
-    def __init__(self, told: Told, runs: Sequence[Run]) -> None:
-        self.told, self.runs = told, runs
+    def __init__(self, told: Told, runs: Sequence[Run], known: Known) -> None:
+        self.told, self.runs, self.known = told, runs, known
         self.rate = 0.25 / told.frame_s
         self.prices = Prices()
         self.often = Counter(run.label for run in runs)
         shown = {int(s) for labels in told.gold_labels for s in np.unique(labels) if s >= 0}
-        self.missing = sorted(shown - set(self.often))
         self.usual = {
             step: float(np.mean([n for labels in told.gold_labels if (n := (labels == step).sum())])) for step in shown
         }
         lengths = [(run.last - run.first + 1) / self.usual[run.label] for run in runs if run.label in self.usual]
         self.tempo = float(np.median(lengths)) if lengths else 1.0
+        self.missing = sorted(shown - self._done(runs))
         elsewhere = float(told.votes @ told.elsewhere)
         self.none = np.where(told.labels >= 0, max(elsewhere, NO_STEP), elsewhere)  # (M,)
+
+    def _done(self, runs: Sequence[Run]) -> set[int]:
+        """The steps of which these runs show more than a fragment."""
+        rows = Counter[int]()
+        for run in runs:
+            rows[run.label] += run.last - run.first + 1
+        return {step for step in self.usual if rows[step] >= FRAGMENT * self.usual[step] * self.tempo}
 
     def stretches(self) -> list[tuple[int, int]]:
         """First and last run of each doubtful stretch, with the run before and the run after."""
@@ -130,25 +158,27 @@ class _Case:
         ratio = length / (self.usual[run.label] * self.tempo) if run.label in self.usual else 1.0
         return self.often[run.label] > 1 or not SHORT <= ratio <= LONG
 
-    def better(self, first: int, last: int) -> list[Piece]:
-        """A better story of one stretch, none when the story so far is as good."""
+    def better(self, first: int, last: int) -> _Story:
+        """A better story of one stretch; one without gain when the story so far is as good."""
         runs = self.runs[first : last + 1]
         options = sorted({run.label for run in runs if run.label >= 0} | set(self.missing))
         low, high = runs[0].first, runs[-1].last + 1
         stride = max(1, round(GRID_S / self.told.frame_s))
         borders = np.unique(np.r_[np.arange(low, high, stride), high])
         if not options or len(options) > MOST_STEPS or len(borders) > MOST_CELLS:
-            return []
-        before = {run.label for run in self.runs[:first]}
-        after = {run.label for run in self.runs[last + 1 :]}
+            return _NO_STORY
+        before, after = self._done(self.runs[:first]), self._done(self.runs[last + 1 :])
         cost, cuts, steps = cheapest(*self._table(options, borders), *self._rules(options, before, after))
-        if cost + MARGIN * self.rate >= self._cost_so_far(runs, options, before, after):
-            return []
+        gain = self._cost_so_far(runs, options, before, after) - cost - MARGIN * self.rate
+        if gain <= 0:
+            return _NO_STORY
         pieces = [
             (EXTRA if k < 0 else options[k], int(borders[a]), int(borders[b]))
             for k, a, b in zip(steps, cuts[:-1], cuts[1:], strict=True)
         ]
-        return list(self._told(pieces))
+        told = tuple(self._told(pieces))
+        same = all(piece.kept for piece in told) and len(told) == len(runs)
+        return _NO_STORY if same else _Story(gain, told)
 
     def _told(self, pieces: Sequence[tuple[int, int, int]]) -> Iterator[Piece]:
         """The pieces as runs; those that the labels show by and large already keep their borders."""
@@ -177,17 +207,9 @@ class _Case:
         summed = np.r_[0.0, np.cumsum(self.told.motion)][borders]
         moved = np.subtract.outer(summed, summed).T
         for k, step in enumerate(options):
-            total, weight = np.zeros((count, count)), 0.0
-            longest = int(LONGEST * self.usual[step] * max(1.0, self.tempo) / stride) + 1
-            for cost, labels, vote in zip(self.told.costs, self.told.gold_labels, self.told.votes, strict=True):
-                own = np.flatnonzero(labels == step)
-                if own.size:
-                    block = cost[own[::stride]][:, borders[:-1] + np.diff(borders) // 2]
-                    total += vote * segment_costs(np.ascontiguousarray(block), longest)
-                    weight += float(vote)
+            mean = self._whole(step, borders, stride).copy()
             with np.errstate(invalid="ignore", divide="ignore"):
                 tempo = np.abs(np.log(rows / (self.usual[step] * self.tempo)))
-            mean = total / weight if weight else np.full((count, count), np.inf)
             mean[rows < SHORTEST * self.usual[step] * min(1.0, self.tempo)] = np.inf
             mean[moved < STILL * self._usual_motion(step) * rows] = np.inf
             table[:, :, k] = mean * np.where(rows > 0, rows, 1.0) + self.rate * self.prices.tempo * np.maximum(
@@ -196,6 +218,21 @@ class _Case:
         summed = np.r_[0.0, np.cumsum(self.none)][borders]
         none = np.subtract.outer(summed, summed).T + self.rate * self._strange(rows)
         return np.where(np.isnan(table), np.inf, table), np.where(rows > 0, none, np.inf)
+
+    def _whole(self, step: int, borders: Ints, stride: int) -> Floats:
+        """(B, B) mean cost of doing the whole step from one border to another, by the golds' votes; inf where it cannot be."""
+        key = (step, int(borders[0]), int(borders[-1]))
+        if key not in self.known:
+            total, weight = np.zeros((len(borders),) * 2), 0.0
+            longest = int(LONGEST * self.usual[step] * max(1.0, self.tempo) / stride) + 1
+            for cost, labels, vote in zip(self.told.costs, self.told.gold_labels, self.told.votes, strict=True):
+                own = np.flatnonzero(labels == step)
+                if own.size:
+                    block = cost[own[::stride]][:, borders[:-1] + np.diff(borders) // 2]
+                    total += vote * segment_costs(np.ascontiguousarray(block), longest)
+                    weight += float(vote)
+            self.known[key] = total / weight if weight else np.full_like(total, np.inf)
+        return self.known[key]
 
     def _usual_motion(self, step: int) -> float:
         """How much the golds move in a step."""

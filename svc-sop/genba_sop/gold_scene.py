@@ -7,6 +7,7 @@ Knows nothing of p-values' limits and of scores.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
@@ -24,6 +25,7 @@ Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
 
+RECENT_STEPS = 2.5  # what lies so many mean step lengths back is no longer recent
 _ALIKE = 0.6  # of how far a gold's step is from the nearest other step, by the median; a step done well is nearer
 
 
@@ -58,7 +60,7 @@ class GoldScene:
 
     def lay(self, strip: Filmstrip) -> Laid | None:
         """Lay a run's pictures over the golds'; None when they do not show the same place."""
-        laid = _laid(strip, self.place)
+        laid = _laid(strip, self.place, steps=len(self.usual.known))
         return None if laid is None else Laid(self, laid)
 
     def to_arrays(self) -> dict[str, npt.NDArray[Any]]:
@@ -102,7 +104,7 @@ def fit_scene(
     if len(strips) < LEAST_GOLDS or not all(len(strip.pictures) for strip in strips):
         return None
     place = place_of(strips[0].pictures)
-    laid = [_laid(strip, place) for strip in strips]
+    laid = [_laid(strip, place, steps=len(rows[0])) for strip in strips]
     known = [(sight.maps(rows[g]), g) for g, sight in enumerate(laid) if sight is not None]
     if len(known) < LEAST_GOLDS:
         return None
@@ -153,9 +155,10 @@ class Laid:
         return told(*self.numbers(rows, action=action, item=item))
 
 
-def _laid(strip: Filmstrip, place: Place) -> Sight | None:
+def _laid(strip: Filmstrip, place: Place, *, steps: int) -> Sight | None:
     if not len(strip.pictures):
         return None
     own = place_of(strip.pictures)
     view = lay_over(own, place)
-    return Sight(strip, own, view) if view.fits else None
+    recent = math.ceil(len(strip.pictures) * min(1.0, RECENT_STEPS / steps))
+    return Sight(strip, own, view, recent=recent) if view.fits else None

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from genba_sop.alignment import dtw
 from genba_sop.decoding import ELSEWHERE, Chart, Penalties, follow
-from genba_sop.explaining import Told, simplest
+from genba_sop.explaining import Known, Told, simplest
 from genba_sop.features import Features
 from genba_sop.procedure import Procedure
 from genba_sop.segmentation import EXTRA, Run, absorb_short, edges_s, runs_of
@@ -35,6 +35,7 @@ BORDER_S = 0.5  # near its borders a step's rows are mixed with its neighbours'
 SAME_ACTION = 0.48  # normalised cost under which an extra run may be a step's action
 DISTINCT, LIKELIER_MISSING = 1.1, 1.4  # by so much cheaper than any other step's; in favour of a step not done yet
 REPLACED = (0.4, 2.5)  # an extra run this many times as long as what is left out in its very place stands for that
+MOST_STORIES = 6  # of doubtful stretches, one after the other
 DOMINANT = 0.6  # share of one step in what is left out
 
 
@@ -291,15 +292,24 @@ def observe(trainee: Rows, golds: Sequence[GoldRun], *, order: Mask, chart: Char
         costs, [gold.labels for gold in golds], votes, np.array([each.elsewhere for each in between]), path_costs, frames,
         labels, _motion(trainee), [_motion(gold.rows) for gold in golds], order, trainee.frame_s,
     )  # fmt: skip
-    for piece in simplest(told):
-        run = piece.run
-        labels[run.first : run.last + 1] = run.label
-        for each, gold, frame, path_cost in zip(between, golds, frames, path_costs, strict=True):
-            if not piece.kept:
-                _match_anew(run, run.label, each, gold, frame, path_cost)
+    _simplify(told, between, golds)
     skipped, residual, local = measured(trainee, golds, frames, path_costs, labels, steps=len(order))
     contrast = match / pair
     return Observation(votes, frames, path_costs, labels, skipped, residual, local, distance, contrast)
+
+
+def _simplify(told: Told, between: Sequence[PairCost], golds: Sequence[GoldRun]) -> None:
+    """Tell doubtful stretches more simply, one after the other, in the labels and paths of ``told``."""
+    known: Known = {}
+    for _ in range(MOST_STORIES):
+        for piece in (pieces := simplest(told, known)):
+            run = piece.run
+            told.labels[run.first : run.last + 1] = run.label
+            for each, gold, frame, path_cost in zip(between, golds, told.frames, told.path_costs, strict=True):
+                if not piece.kept:
+                    _match_anew(run, run.label, each, gold, frame, path_cost)
+        if not pieces:
+            return
 
 
 def _motion(rows: Rows) -> Floats:

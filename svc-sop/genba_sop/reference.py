@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from genba_sop.decoding import Chart
 from genba_sop.features import Features
-from genba_sop.gold_scene import GoldScene, Laid, filmstrip, fit_scene, rows_by_step
+from genba_sop.gold_scene import RECENT_STEPS, GoldScene, Laid, filmstrip, fit_scene, rows_by_step
 from genba_sop.manner import LEAST_CELL_SPREAD, LEAST_RESIDUAL_SPREAD, Spread, manner, spread_of
 from genba_sop.nulls import Null, fit_null
 from genba_sop.observation import (
@@ -43,8 +43,7 @@ from genba_sop.segmentation import EXTRA, labels_of, propose, runs_of, spans_of
 
 Floats = npt.NDArray[np.float64]
 
-FORMAT = 5
-RECENT_STEPS = 2.5  # what lies so many mean step lengths back is no longer recent
+FORMAT = 6
 OUTLIER = 1.5  # a gold this many times as far from the others as they are among themselves
 
 

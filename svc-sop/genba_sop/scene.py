@@ -8,7 +8,7 @@ each channel. Knows nothing of steps, and of what is right or wrong.
 from __future__ import annotations
 
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import cv2
@@ -23,7 +23,11 @@ Mask = npt.NDArray[np.bool_]
 HEIGHT, WIDTH, CHANNELS = 60, 80, 4
 MAX_PICTURES = 2400
 PICTURE_S = 0.5
-LEAST_CORRELATION = 0.6  # of two places laid over each other; below, they are not the same place
+LEAST_CORRELATION = 0.45  # of two places laid over each other; below, they are not the same place
+_CLEARLY_LAID = 0.65
+_LEAST_SHARED = 0.5  # of the other place must this video show
+_FARTHEST_PX = 14  # may a camera have been turned, in the 60×80 pixels
+_NEIGHBOURHOOD_PX, _LEAST_CONTRAST, _MOST_OUTLINE = 4.0, 3.0, 2.0
 _BACKGROUND_PICTURES = 32
 UNPACK = np.array([100 / 255, 1, 1], np.float32)  # OpenCV packs L* into a byte
 _MOVED = (6.0, 8.0)
@@ -159,24 +163,49 @@ def ordered(rows: npt.NDArray[Any]) -> list[npt.NDArray[Any]]:
 
 
 def lay_over(mine: Place, theirs: Place) -> View:
-    """Find how a place lies over another one; ``View.fits`` says whether it does at all."""
-    matrix = np.eye(2, 3, dtype=np.float32)
+    """Find how a place lies over another one; ``View.fits`` says whether it does at all.
+
+    The search starts from no shift and, where that does not end well, from the shifts under which outlines and lightness fit best.
+    """
+    template, picture = _outline(theirs), _outline(mine)
+    best = _laid_from(template, picture, np.eye(2, 3, dtype=np.float32))
+    for one, other in ((template, picture), (theirs.lab[..., 0], mine.lab[..., 0])):
+        if best.correlation < _CLEARLY_LAID:
+            again = _laid_from(template, picture, _shift(one, other))
+            best = max(best, again, key=lambda view: view.correlation)
+    if not best.fits:
+        return best
+    gain, offset = _light(best.laid_over(mine.lab), theirs.lab, best.seen())
+    return View(best.matrix, gain, offset, best.correlation)
+
+
+def _laid_from(template: Singles, picture: Singles, start: Singles) -> View:
+    """The affine map near ``start`` under which two outlines correlate most (Evangelidis & Psarakis 2008)."""
     criteria = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 60, 1e-4)
-    correlation = 0.0
+    matrix, correlation = start.copy(), 0.0
     with suppress(cv2.error):  # it does not converge on places that have nothing in common
-        correlation, matrix = cv2.findTransformECC(
-            _outline(theirs), _outline(mine), matrix, cv2.MOTION_AFFINE, criteria, None, 5
-        )
+        correlation, matrix = cv2.findTransformECC(template, picture, matrix, cv2.MOTION_AFFINE, criteria, None, 5)
     view = View(np.asarray(matrix, np.float32), np.ones(3, np.float32), np.zeros(3, np.float32), float(correlation))
-    if not view.fits:
-        return view
-    gain, offset = _light(view.laid_over(mine.lab), theirs.lab, view.seen())
-    return View(view.matrix, gain, offset, view.correlation)
+    return view if float(view.seen().mean()) >= _LEAST_SHARED else replace(view, correlation=0.0)
+
+
+def _shift(template: Singles, picture: Singles) -> Singles:
+    """(2, 3) the shift of whole pixels under which the template's middle correlates most with the picture."""
+    inset_y, inset_x = HEIGHT // 8, WIDTH // 8
+    wide = cv2.copyMakeBorder(picture, *[_FARTHEST_PX] * 4, cv2.BORDER_REPLICATE)
+    middle = np.ascontiguousarray(template[inset_y:-inset_y, inset_x:-inset_x])
+    x, y = cv2.minMaxLoc(cv2.matchTemplate(wide, middle, cv2.TM_CCOEFF_NORMED))[3]
+    return np.array([[1, 0, x - _FARTHEST_PX - inset_x], [0, 1, y - _FARTHEST_PX - inset_y]], np.float32)
 
 
 def _outline(place: Place) -> Singles:
+    """(60, 80) lightness brought to the same contrast everywhere: a large thing that only one of two videos shows does not
+    outweigh the place.
+    """
     light = cv2.GaussianBlur(place.lab[..., 0], (0, 0), 0.8)
-    return np.asarray((light - light.mean()) / (light.std() + 1e-6), np.float32)
+    light = light - cv2.GaussianBlur(light, (0, 0), _NEIGHBOURHOOD_PX)
+    contrast = np.sqrt(cv2.GaussianBlur(light * light, (0, 0), _NEIGHBOURHOOD_PX)) + _LEAST_CONTRAST
+    return np.asarray(np.clip(light / contrast, -_MOST_OUTLINE, _MOST_OUTLINE), np.float32)
 
 
 def _light(mine: Singles, theirs: Singles, where: Mask) -> tuple[Singles, Singles]:

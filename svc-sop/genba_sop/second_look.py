@@ -52,7 +52,8 @@ def _seconds(rows: Rows, run: Run) -> float:
 def _doubtful(reference: Reference, rows: Rows, seen: Observation, laid: Laid) -> list[Change]:
     """Stretches in no step, steps done twice, and every stretch while a step is missing.
 
-    What looks like another step is that step; what looks like none is extra, unless it is all there is of its step.
+    What looks like another step is that step, unless that one is there and this is all there is of its own; what looks like none
+    is extra, under the same condition.
     """
     done = performances(rows, seen, reference.golds)
     often = Counter(p.step for p in done)
@@ -63,8 +64,11 @@ def _doubtful(reference: Reference, rows: Rows, seen: Observation, laid: Laid) -
     changes: list[Change] = []
     for run, off in zip(runs, _unlike(laid, runs), strict=True):
         best, alike = int(off.argmin()), laid.scene.alike
-        if off[best] <= alike and (run.label < 0 or off[run.label] >= CLEARLY * off[best]):
+        loses = often[run.label] == 1 and often[best] > 0  # a step, to show another one twice: no simpler story
+        if off[best] <= alike and not loses and (run.label < 0 or off[run.label] >= CLEARLY * off[best]):
             changes.append((run, best))
+            often.subtract([run.label])
+            often.update([best])
         elif run.label >= 0 and often[run.label] > 1 and STRANGE * alike < off[best] < np.inf:
             changes.append((run, EXTRA))
             often[run.label] -= 1

@@ -20,6 +20,7 @@ Mask = npt.NDArray[np.bool_]
 
 _STEP_PICTURES = 24  # of a step that lasts long
 _BORDER_PICTURES = 1  # near its borders a step's pictures are mixed with its neighbours'
+_RECENT_PICTURES = 9  # that a median over a while is made of
 _COVERED = (5.0, 8.0)  # CIE 1976 difference from the place, from which on something covers it, and over how much more
 
 
@@ -27,11 +28,14 @@ _COVERED = (5.0, 8.0)  # CIE 1976 difference from the place, from which on somet
 class Activity:
     """Where something is going on in n stretches of a video, in the golds' pixels.
 
-    covered, moving: (n, 60, 80) share of the stretch's time.   done: (n,) whether it was seen at all; its maps are 0 otherwise.
+    covered, moving: (n, 60, 80) share of the stretch's time.   lately: (n, 60, 80) the same of what is covered and was not for a
+    while before and after: what was put there for good, whenever that was, covers nothing.
+    done: (n,) whether it was seen at all; its maps are 0 otherwise.
     seen: (60, 80) pixels that the video shows.
     """
 
     covered: Singles
+    lately: Singles
     moving: Singles
     done: Mask
     seen: Mask
@@ -46,28 +50,33 @@ class StepMaps(Activity):
 
 
 class Sight:
-    """One video's pictures in the golds' pixels. What covers the place is worked out once for each picture that is asked for."""
+    """One video's pictures in the golds' pixels. What covers the place is worked out once for each picture that is asked for.
 
-    def __init__(self, strip: Filmstrip, place: Place, view: View) -> None:
+    The place is the median over the video; lately, it is that or the median over the ``recent`` pictures around, whichever is
+    nearer.
+    """
+
+    def __init__(self, strip: Filmstrip, place: Place, view: View, *, recent: int) -> None:
         self.strip, self.view, self.seen = strip, view, view.seen()
         self._place = np.zeros((HEIGHT, WIDTH, CHANNELS), np.float32)
         self._place[..., :3] = (place.lab + np.array([0, 128, 128], np.float32)) / UNPACK
-        self._covered = np.empty((len(strip.pictures), HEIGHT, WIDTH), np.float32)
+        self._covered = np.empty((2, len(strip.pictures), HEIGHT, WIDTH), np.float32)  # by the one place, and the other
         self._known = np.zeros(len(strip.pictures), np.bool_)
+        self._recent, self._recent_places = max(2, recent), dict[int, npt.NDArray[np.uint8]]()
 
     def activity(self, rows: Sequence[Ints]) -> Activity:
         """Where something covers the place or moves in each stretch, given as rows in order, perhaps none."""
-        shape = (len(rows), HEIGHT, WIDTH)
-        covered, moving, done = np.zeros(shape, np.float32), np.zeros(shape, np.float32), np.zeros(len(rows), np.bool_)
+        covered, lately, moving = (np.zeros((len(rows), HEIGHT, WIDTH), np.float32) for _ in range(3))
+        done = np.zeros(len(rows), np.bool_)
         for n, own in enumerate(rows):
             chosen = self._chosen(own)
             if chosen.size:
                 done[n] = True
-                covered[n] = self.view.laid_over(self._cover(chosen))
+                covered[n], lately[n] = (self.view.laid_over(cover) for cover in self._cover(chosen))
                 moving[n] = self.view.laid_over(
                     self.strip.pictures[chosen, ..., 3].mean(axis=0, dtype=np.float32) / 255
                 )
-        return Activity(covered, moving, done, self.seen)
+        return Activity(covered, lately, moving, done, self.seen)
 
     def maps(self, rows: Sequence[Ints]) -> StepMaps:
         """The maps of every stretch, as ``activity``."""
@@ -78,7 +87,7 @@ class Sight:
             average = pictures.mean(axis=0, dtype=np.float32)
             mean[n] = view.laid_over(unpacked(average) * view.gain + view.offset)
             median[n] = view.laid_over(unpacked(upper_median(pictures)) * view.gain + view.offset)
-        return StepMaps(active.covered, active.moving, active.done, active.seen, mean, median)
+        return StepMaps(**vars(active), mean=mean, median=median)
 
     def _chosen(self, rows: Ints) -> Ints:
         """The pictures that stand for a stretch: not its first and last, not too many; none of a stretch of one."""
@@ -88,16 +97,29 @@ class Sight:
         return chosen[:: -(-len(chosen) // _STEP_PICTURES)] if len(chosen) > 1 else chosen[:0]
 
     def _cover(self, chosen: Ints) -> Singles:
-        """(60, 80) mean over these pictures of how clearly something covers the place."""
+        """(2, 60, 80) mean over these pictures of how clearly something covers the place, and lately."""
         new = chosen[~self._known[chosen]]
         if new.size:
             weight = np.zeros(CHANNELS, np.float32)
             weight[:3] = np.square(UNPACK * self.view.gain)
-            difference = self.strip.pictures[new] - self._place
-            distance = np.sqrt(np.square(difference, out=difference) @ weight)
-            self._covered[new] = np.clip((distance - _COVERED[0]) / _COVERED[1], 0, 1)
+            recent = np.stack([self._place_at(int(picture)) for picture in new])
+            whole = np.square(self.strip.pictures[new] - self._place) @ weight
+            near = np.square(np.subtract(self.strip.pictures[new], recent, dtype=np.float32)) @ weight
+            distance = np.sqrt(np.stack([whole, np.minimum(whole, near)]))
+            self._covered[:, new] = np.clip((distance - _COVERED[0]) / _COVERED[1], 0, 1)
             self._known[new] = True
-        return np.asarray(self._covered[chosen].mean(axis=0), np.float32)
+        return np.asarray(self._covered[:, chosen].mean(axis=1), np.float32)
+
+    def _place_at(self, picture: int) -> npt.NDArray[np.uint8]:
+        """(60, 80, 4) the median of the pictures around one, found anew every few pictures."""
+        stride = max(1, self._recent // 4)
+        at = picture // stride
+        if at not in self._recent_places:
+            middle_of = at * stride + stride // 2
+            low = max(0, min(middle_of - self._recent // 2, len(self.strip.pictures) - self._recent))
+            around = self.strip.pictures[low : low + self._recent]
+            self._recent_places[at] = upper_median(around[:: -(-len(around) // _RECENT_PICTURES)])
+        return self._recent_places[at]
 
 
 def middle(rows: Singles) -> Singles:

@@ -66,7 +66,7 @@ def rows() -> list[npt.NDArray[np.int64]]:
 
 def maps(strip: Filmstrip, onto: Filmstrip) -> StepMaps:
     own = place_of(strip.pictures)
-    return Sight(strip, own, lay_over(own, place_of(onto.pictures))).maps(rows())
+    return Sight(strip, own, lay_over(own, place_of(onto.pictures)), recent=60).maps(rows())
 
 
 @pytest.fixture(scope="module")
@@ -87,6 +87,22 @@ def test_a_place_is_found_again_from_another_stand_and_in_another_light() -> Non
     assert np.median(off) < 0.3 * np.median(as_it_was)
 
 
+def test_a_place_is_found_again_although_something_large_and_bright_was_put_there() -> None:
+    bench = texture(0)
+    there, changed = place_of(picture(bench)), seen_by(bench, pan=(9, -6), zoom=1.06)
+    cv2.rectangle(changed, (60, 40), (100, 95), (230, 255, 60), -1)
+    view = lay_over(place_of(picture(changed)), there)
+    assert view.fits
+    np.testing.assert_allclose(view.matrix, [[1.06, 0, 4.5], [0, 1.06, -3]], atol=0.7)
+
+
+def test_a_place_is_found_again_by_a_camera_that_was_turned_far() -> None:
+    bench = texture(0)
+    view = lay_over(place_of(picture(seen_by(bench, pan=(24, -18)))), place_of(picture(bench)))
+    assert view.fits
+    np.testing.assert_allclose(view.matrix, [[1, 0, 12], [0, 1, -9]], atol=0.7)
+
+
 def test_two_places_that_have_nothing_in_common_do_not_fit() -> None:
     assert not lay_over(place_of(picture(texture(1))), place_of(picture(texture(2)))).fits
 
@@ -102,6 +118,15 @@ def test_the_maps_show_where_a_step_is_done(golds: list[Filmstrip]) -> None:
     for step, (y, x) in enumerate(HANDS):
         top = np.unravel_index(int(found.covered[step].argmax()), (HEIGHT, WIDTH))
         assert np.hypot(top[0] - y, top[1] - x) < 6
+
+
+def test_what_was_put_there_for_good_covers_the_place_only_a_while(golds: list[Filmstrip]) -> None:
+    found = maps(film(5, odd=4, lasting=True), golds[0])
+    there = (slice(6, 11), slice(61, 74))  # of the tool
+    assert found.covered[6][there].mean() > 0.9
+    assert found.lately[6][there].mean() < 0.1
+    y, x = HANDS[6]
+    assert found.lately[6, y - 2 : y + 3, x - 2 : x + 3].mean() > 0.8  # the hand is seen all the same
 
 
 def test_an_object_where_no_gold_has_one_counts_to_its_step(golds: list[Filmstrip]) -> None:
