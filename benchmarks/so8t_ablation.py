@@ -1,6 +1,6 @@
 """Do the rotations and PET help? A 2×2 over seeds: with and without each, everything else equal.
 
-    python -m benchmarks.so8t_ablation [--seeds 5] [--steps 80]
+    python -m benchmarks.so8t_ablation [--seeds 5] [--steps 50]
 
 Every arm of a seed starts from the same weights, sees the same rows in the same order, and is measured on the same held-out
 questions, whose cores no arm saw. The differences to the plain arm are paired by seed; their 95 % intervals are Student's.
@@ -77,8 +77,8 @@ def interval(differences: np.ndarray[Any, np.dtype[np.float64]]) -> tuple[float,
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--steps", type=int, default=80)
-    parser.add_argument("--per-domain", type=int, default=150)
+    parser.add_argument("--steps", type=int, default=50)
+    parser.add_argument("--per-domain", type=int, default=60)
     given = parser.parse_args()
     torch.set_num_threads(1)
     say = sys.stdout.write
