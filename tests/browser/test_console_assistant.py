@@ -37,8 +37,7 @@ def test_a_question_that_waits_for_a_person_is_decided_by_another(page: Page, ge
     page.wait_for_selector("#message.bad:has-text('Nobody decides on their own question')")
 
     page.click("#sign-out")
-    sign_in(page, _reviewer(genba))
-    page.click("nav button[data-tab=escalations]")
+    sign_in(page, _reviewer(genba))  # the tab that was open opens again
     page.click("#escalation-list button[data-escalation]")
     page.click("#escalation button[data-act=take]")
     page.wait_for_selector("#escalation-list", state="attached")
@@ -51,6 +50,7 @@ def test_a_question_that_waits_for_a_person_is_decided_by_another(page: Page, ge
     page.select_option("#escalation-state", "decided")
     page.wait_for_selector("#escalation-list td:has-text('Denied to you')")
     page.click("#language")
+    page.wait_for_selector("#escalation-state option:has-text('判定済み')", state="attached")  # drawn anew
     page.select_option("#escalation-state", "decided")
     page.wait_for_selector("#escalation-list td:has-text('権限なし')")
 

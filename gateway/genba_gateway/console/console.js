@@ -222,10 +222,17 @@ const KIT = { el, t, table, row, field, get, post, call, attempt, show, when, on
 const assistant = assistantPages(KIT);
 const PAGES = { score: scorePage, procedures: proceduresPage, evaluations: evaluationsPage, ask: assistant.ask, escalations: assistant.escalations, particles: particlesPage(KIT), jobs: jobsPage(KIT), models: modelsPage(KIT), keys: keysPage, system: systemPage };
 
+let opened = 0;
+
+/** Show a tab. One that comes late, after another was chosen, is not shown. */
 async function open(name) {
   tab = name;
+  const turn = ++opened;
   for (const button of $("tabs").children) button.setAttribute("aria-selected", String(button.dataset.tab === name));
-  await attempt(async () => $("page").replaceChildren(...(await PAGES[name]())));
+  await attempt(async () => {
+    const page = await PAGES[name]();
+    if (turn === opened) $("page").replaceChildren(...page);
+  });
 }
 
 function signOut() {
