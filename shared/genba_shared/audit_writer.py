@@ -188,7 +188,7 @@ def event_id_of(entry: AuditEntry) -> int:
     return found if isinstance(found, int) else 1000
 
 
-class _Handler:
+class _LoggedEntries:
     """Entries through a handler of the standard library, whose failures are not swallowed."""
 
     def __init__(self, handler: logging.Handler) -> None:
@@ -210,7 +210,7 @@ class _Handler:
         self._handler.close()
 
 
-class SyslogSink(_Handler):
+class SyslogSink(_LoggedEntries):
     """RFC 3164 syslog, facility ``authpriv``: ``udp://host:514``, ``tcp://host:514`` or a socket's path such as ``/dev/log``."""
 
     def __init__(self, address: str) -> None:
@@ -226,7 +226,7 @@ class SyslogSink(_Handler):
         super().__init__(handler)
 
 
-class WindowsEventSink(_Handler):
+class WindowsEventSink(_LoggedEntries):
     """The Windows Event Log, under the source SO8T. Needs pywin32, which Windows only has."""
 
     def __init__(self, source: str = "SO8T") -> None:

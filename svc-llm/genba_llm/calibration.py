@@ -20,8 +20,8 @@ from genba_llm.classifier import softmax
 from genba_llm.finetune import Data
 from genba_llm.fusion_fit import fit_temperature
 from genba_llm.gate_metrics import expected_calibration_error
-from genba_llm.packing import IGNORED, collate, micro_batches
 from genba_llm.refused import Refused
+from genba_llm.token_loss import learnt_logits
 
 CALIBRATION: Final = "calibration.json"
 LEAST_TOKENS: Final = 200
@@ -86,22 +86,13 @@ def temperature_of(folder: Path) -> float:
 @torch.inference_mode()
 def token_logits(model: Any, data: Data, *, batch_size: int) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
     """(N, V) logits and (N,) tokens that came, for the learnt tokens of the validation rows, as many as memory allows."""
-    device = next(model.parameters()).device
     logits: list[npt.NDArray[np.float64]] = []
     labels: list[npt.NDArray[np.int64]] = []
     room = max(LEAST_TOKENS, _MOST_LOGITS // int(model.config.vocab_size))
     with evaluating(model):
-        for group in micro_batches(data.validation, batch_size):
-            batch = collate(group, length=data.length, pad_id=data.pad_id).to(device)
-            out = model(
-                input_ids=batch.input_ids,
-                attention_mask=batch.attention(),
-                position_ids=batch.positions,
-                use_cache=False,
-            ).logits
-            mask = batch.labels[:, 1:] != IGNORED
-            logits.append(out[:, :-1][mask][:room].double().cpu().numpy())
-            labels.append(batch.labels[:, 1:][mask][:room].cpu().numpy())
+        for some, came in learnt_logits(model, data, batch_size=batch_size):
+            logits.append(some[:room].double().cpu().numpy())
+            labels.append(came[:room].cpu().numpy())
             room -= len(labels[-1])
             if room <= 0:
                 break

@@ -51,7 +51,7 @@ def load_gates(folder: Path, model: Any) -> So8tGates | None:
 def merged_model(base: Path, adapter: Path, *, dtype: torch.dtype = torch.float32) -> tuple[Any, So8tGates | None]:
     """The base in its original weights with LoRA merged, and its gates beside it. Never merged into quantised weights.
 
-    Raises: BadBase; ValueError.
+    Raises: UnusableBase; ValueError.
     """
     model = load_base(base, dtype=dtype)
     gates = load_gates(adapter, model)
@@ -92,5 +92,5 @@ def probe_tokens(samples: Sequence[Sample]) -> torch.Tensor:
 
 
 def reload(folder: Path) -> tuple[Any, Any]:
-    """Model and tokenizer of a written folder. Raises: BadBase."""
+    """Model and tokenizer of a written folder. Raises: UnusableBase."""
     return load_base(folder), load_tokenizer(folder)

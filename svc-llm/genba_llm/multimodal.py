@@ -17,7 +17,7 @@ from genba_llm.pictures import KINDS, LEVELS, LevelName, Picture, PictureKind, d
 from genba_llm.policy_state import default_identities, default_policy
 from genba_llm.sft_rows import DecisionName, Row
 from genba_llm.shards import ShardWriter
-from genba_llm.synthesise import LICENCE, SOURCE, answer
+from genba_llm.synthesise import decided_row
 from genba_llm.verdict import Domain, Language
 
 if TYPE_CHECKING:
@@ -55,22 +55,12 @@ class Drawn:
 def row_of(picture: Picture, domain: Domain, rng: random.Random) -> Row:
     """What is asked of a picture, and what may be answered."""
     decision, language = DECIDED[picture.level], picture.language
-    identity, policy = default_identities()[domain], default_policy()
-    target = str(identity.escalation.get(domain, identity.escalation_default)) if decision == "ESCALATE" else ""
     name = _NAMES[language][picture.kind]
     about = f"{name}「{picture.about}」" if language == "ja" else f"the {name} on {picture.about}"
-    return Row(
-        instruction=rng.choice(_ASKED[language]).format(kind=name),
-        input=picture.ocr_text,
-        output=answer(decision, about, policy.reference, target, language),
-        decision=decision,
-        domain=domain,
-        policy_ref=policy.reference,
-        escalation_target=target,
-        identity_contract=identity.role.ja if language == "ja" else identity.role.en,
-        policy_state=policy.reference,
-        source=SOURCE,
-        licence=LICENCE,
+    question = rng.choice(_ASKED[language]).format(kind=name)
+    identity, policy = default_identities()[domain], default_policy()
+    return decided_row(
+        question, decision, about, domain, language, identity=identity, policy=policy, given=picture.ocr_text
     )
 
 

@@ -23,7 +23,7 @@ import torch
 from torch.nn import functional as F  # noqa: N812 - the usual name
 
 from genba_llm import lineage
-from genba_llm.base_model import BadBase, available_bytes, compute_dtype, empty_model, load_base, load_tokenizer
+from genba_llm.base_model import UnusableBase, available_bytes, compute_dtype, empty_model, load_base, load_tokenizer
 from genba_llm.burn_in import evaluating
 from genba_llm.finetune import Data, Finetuning, finetune
 from genba_llm.finetune_config import FinetuneConfig
@@ -31,10 +31,10 @@ from genba_llm.finish import ADAPTER, BUNDLE, MODEL, merged_model, save_adapter,
 from genba_llm.gguf_export import Quant, export_gguf, modelfile
 from genba_llm.line_data import Prepared, prepare
 from genba_llm.memory_plan import MemoryPlan, memory_plan
-from genba_llm.packing import IGNORED, collate, micro_batches
 from genba_llm.refused import Refused
 from genba_llm.sft_rows import Row, messages
 from genba_llm.target_modules import resolve_targets
+from genba_llm.token_loss import learnt_logits
 from genba_llm.tokenizer_training import train_tokenizer
 from genba_shared.torchvision import make_torchvision_importable
 
@@ -110,7 +110,7 @@ def _texts(rows: Iterable[Row]) -> Iterator[str]:
 
 
 def plan(base: Path, config: FinetuneConfig, *, device: str) -> MemoryPlan:
-    """The memory that the run will take. Raises: BadBase; UnknownTargets; TooLittleMemory when it does not fit ``device`` now."""
+    """The memory that the run will take. Raises: UnusableBase; UnknownTargets; TooLittleMemory when it does not fit ``device`` now."""
     model = empty_model(base)
     if config.train == "adapter":
         resolve_targets(model, config.lora.targets)
@@ -188,19 +188,9 @@ def measure(model: Any, tokenizer: Any, data: Data, *, batch_size: int) -> dict[
     """
     nats: float = 0.0  # over all learnt tokens
     right, learnt = 0, Counter[int]()
-    device = next(model.parameters()).device
     with evaluating(model):
-        for group in micro_batches(data.validation, batch_size):
-            batch = collate(group, length=data.length, pad_id=data.pad_id).to(device)
-            answer = model(
-                input_ids=batch.input_ids,
-                attention_mask=batch.attention(),
-                position_ids=batch.positions,
-                use_cache=False,
-            )
-            mask = batch.labels[:, 1:] != IGNORED
-            logits, labels = answer.logits[:, :-1][mask].float(), batch.labels[:, 1:][mask]
-            nats += F.cross_entropy(logits, labels, reduction="sum").item()
+        for logits, labels in learnt_logits(model, data, batch_size=batch_size):
+            nats += F.cross_entropy(logits.float(), labels, reduction="sum").item()
             right += int((logits.argmax(-1) == labels).sum())
             learnt.update(labels.tolist())
     n = learnt.total()
@@ -260,8 +250,8 @@ def _trace(folder: Path, base: Path, data_hash: str) -> None:
 
 
 def copy_base(folder: Path, to: Path) -> Path:
-    """The model part of a bundle as a base to train on. Raises: BadBase if the bundle has none."""
+    """The model part of a bundle as a base to train on. Raises: UnusableBase if the bundle has none."""
     if not (folder / MODEL / "config.json").is_file():
-        raise BadBase("The bundle holds no model of the family.")
+        raise UnusableBase("The bundle holds no model of the family.")
     shutil.copytree(folder / MODEL, to)
     return to

@@ -101,9 +101,25 @@ def _one(
         about = ""
         text = rng.choice(pools[chosen, language])
     question = rng.choice(words["settings"][language]).format(n=rng.randint(1, 999)) + text
+    return decided_row(question, decision, about, domain, language, identity=identity, policy=policy)
+
+
+def decided_row(
+    question: str,
+    decision: DecisionName,
+    about: str,
+    domain: Domain,
+    language: Language,
+    *,
+    identity: IdentityContract,
+    policy: PolicyState,
+    given: str = "",
+) -> Row:
+    """A row whose answer is the decision's, under an identity and a policy. ``given``: what the question is about, as text."""
     target = str(identity.escalation.get(domain, identity.escalation_default)) if decision == "ESCALATE" else ""
     return Row(
         instruction=question,
+        input=given,
         output=answer(decision, about, policy.reference, target, language),
         decision=decision,
         domain=domain,

@@ -6,14 +6,18 @@ tokens that are learnt need any, and they need them in turn: each chunk's logits
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 - the usual name
 from torch.utils.checkpoint import checkpoint
 
-from genba_llm.packing import IGNORED
+from genba_llm.packing import IGNORED, collate, micro_batches
+
+if TYPE_CHECKING:
+    from genba_llm.finetune import Data
 
 CHUNK = 1 << 26  # logits at a time: 256 MiB in single precision
 
@@ -42,3 +46,15 @@ def summed_loss(head: Callable[[Tensor], Tensor], hidden: Tensor, labels: Tensor
 
 def _chunk_loss(head: Callable[[Tensor], Tensor], states: Tensor, words: Tensor, smoothing: float) -> Tensor:
     return F.cross_entropy(head(states).float(), words, label_smoothing=smoothing, reduction="sum")
+
+
+def learnt_logits(model: Any, data: Data, *, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """(N, V) logits and (N,) tokens that came, of the learnt tokens of each batch of validation rows."""
+    device = next(model.parameters()).device
+    for group in micro_batches(data.validation, batch_size):
+        batch = collate(group, length=data.length, pad_id=data.pad_id).to(device)
+        hidden = model.get_decoder()(
+            input_ids=batch.input_ids, attention_mask=batch.attention(), position_ids=batch.positions, use_cache=False
+        ).last_hidden_state
+        learnt = batch.labels[:, 1:] != IGNORED
+        yield model.get_output_embeddings()(hidden[:, :-1][learnt]), batch.labels[:, 1:][learnt]

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 _TOLERANCE = 0.01
 
 
-class CalibrateParams(Params):
+class HeldOutParams(Params):
     """Rows that the champion was not trained on."""
 
     shards: list[ShardKey] = Field(default_factory=list, max_length=100_000)
@@ -34,6 +34,11 @@ class CalibrateParams(Params):
     ] = 1.0
     max_tokens: Annotated[int, Field(ge=8, le=131_072)] = 256
     max_bad_rows: Annotated[int, Field(ge=0)] = 100
+
+
+class CalibrateParams(HeldOutParams):
+    """Rows that the champion was not trained on, and what becomes of the calibrated version."""
+
     promote: Literal["when_gates_pass", "never"] = "when_gates_pass"
 
 
@@ -78,22 +83,14 @@ def calibrate(params: CalibrateParams, run: Run) -> Result:
     return Result(value={"calibrated": f"{MODEL_NAME}@{champion.number}"}, metrics=metrics, register=registration)
 
 
-class EvaluateParams(Params):
+class EvaluateParams(HeldOutParams):
     """Rows that the champion was not trained on, and what it is compared with."""
 
-    shards: list[ShardKey] = Field(default_factory=list, max_length=100_000)
-    files: list[FileName] = Field(default_factory=list, max_length=1000)
-    held_out_share: Annotated[
-        float,
-        Field(gt=0.0, le=1.0, description="Share of the rows that the training held out; 1 for rows it never had."),
-    ] = 1.0
     most_rows: Annotated[int, Field(ge=30, le=100_000)] = 400
     base: Annotated[
         str | None, Field(max_length=400, description="Folder of the base model on the worker, to be compared with.")
     ] = None
     quantised: bool = Field(default=True, description="Compare with the model as its Q8_0 GGUF holds it.")
-    max_tokens: Annotated[int, Field(ge=8, le=131_072)] = 256
-    max_bad_rows: Annotated[int, Field(ge=0)] = 100
 
 
 def evaluate(params: EvaluateParams, run: Run) -> Result:
@@ -234,7 +231,7 @@ def _champion(run: Run) -> Champion:
     return found
 
 
-def _held_out(params: CalibrateParams | EvaluateParams, run: Run) -> list[Row]:
+def _held_out(params: HeldOutParams, run: Run) -> list[Row]:
     """The rows of the params that the training held out, in their order. Raises: Conflict when there is none."""
     from genba_llm.line_data import is_held_out
 

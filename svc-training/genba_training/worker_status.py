@@ -142,7 +142,7 @@ def serving(status: WorkerStatus, *, host: str, port: int | None) -> Iterator[in
     if port is None:
         yield None
         return
-    server = ThreadingHTTPServer((host, port), _handler(status))
+    server = ThreadingHTTPServer((host, port), _probes_of(status))
     server.daemon_threads = True
     threading.Thread(target=server.serve_forever, name="worker-status", daemon=True).start()
     try:
@@ -152,8 +152,8 @@ def serving(status: WorkerStatus, *, host: str, port: int | None) -> Iterator[in
         server.server_close()
 
 
-def _handler(status: WorkerStatus) -> type[BaseHTTPRequestHandler]:
-    class Handler(BaseHTTPRequestHandler):
+def _probes_of(status: WorkerStatus) -> type[BaseHTTPRequestHandler]:
+    class Probes(BaseHTTPRequestHandler):
         server_version, sys_version = "genba", ""
 
         def do_GET(self) -> None:
@@ -182,4 +182,4 @@ def _handler(status: WorkerStatus) -> type[BaseHTTPRequestHandler]:
         def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the signature
             """Probes come every few seconds and are no news."""
 
-    return Handler
+    return Probes

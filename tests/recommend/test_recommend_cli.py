@@ -31,7 +31,7 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def door(tmp_path: Path) -> Iterator[str]:
     """A real svc-recommend behind a small HTTP server that signs requests as the gateway would."""
     with serving(tmp_path / "home") as service:
-        server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(service.client, service.headers("engineer")))
+        server = ThreadingHTTPServer(("127.0.0.1", 0), _forwarding(service.client, service.headers("engineer")))
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         yield f"http://127.0.0.1:{server.server_port}"
@@ -40,8 +40,8 @@ def door(tmp_path: Path) -> Iterator[str]:
         thread.join()
 
 
-def _handler(client: TestClient, headers: dict[str, str]) -> type[BaseHTTPRequestHandler]:
-    class Handler(BaseHTTPRequestHandler):
+def _forwarding(client: TestClient, headers: dict[str, str]) -> type[BaseHTTPRequestHandler]:
+    class Forwards(BaseHTTPRequestHandler):
         def _forward(self) -> None:
             length = int(self.headers.get("content-length", 0))
             kept = {**headers, "content-type": self.headers.get("content-type", "application/json")}
@@ -57,7 +57,7 @@ def _handler(client: TestClient, headers: dict[str, str]) -> type[BaseHTTPReques
         def log_message(self, *_args: object) -> None:
             """Say nothing."""
 
-    return Handler
+    return Forwards
 
 
 def test_a_catalogue_is_sent_a_bad_row_is_named_and_lists_come_back(shop: Path, door: str, tmp_path: Path) -> None:

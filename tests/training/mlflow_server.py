@@ -117,7 +117,7 @@ def _shown(run: dict[str, Any]) -> dict[str, Any]:
 def mlflow_server() -> Iterator[MlflowServer]:
     server = MlflowServer()
 
-    class Handler(BaseHTTPRequestHandler):
+    class TrackingApi(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
         def _do(self) -> None:
@@ -149,7 +149,7 @@ def mlflow_server() -> Iterator[MlflowServer]:
         def log_message(self, *_args: Any) -> None:
             pass
 
-    httpd = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    httpd = ThreadingHTTPServer(("127.0.0.1", 0), TrackingApi)
     server.url = f"http://127.0.0.1:{httpd.server_address[1]}"
     thread = threading.Thread(target=httpd.serve_forever, args=(0.01,))
     thread.start()

@@ -40,7 +40,7 @@ class ModelServer:
         return [self.text[at : at + self.piece_chars] for at in range(0, len(self.text), self.piece_chars)]
 
 
-class _Handler(BaseHTTPRequestHandler):
+class _ChatApi(BaseHTTPRequestHandler):
     model: ModelServer
     protocol_version = "HTTP/1.1"
 
@@ -123,7 +123,7 @@ class _Quiet(ThreadingHTTPServer):
 @contextmanager
 def serving() -> Iterator[ModelServer]:
     """Until the block ends."""
-    handler = type("Handler", (_Handler,), {})
+    handler = type("ChatApi", (_ChatApi,), {})
     with _Quiet(("127.0.0.1", 0), handler) as server:
         model = ModelServer(server.server_address[1])
         handler.model = model  # type: ignore[attr-defined]

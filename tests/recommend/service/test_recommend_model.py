@@ -299,7 +299,7 @@ class _Webhook:
     def __enter__(self) -> Self:
         told: list[dict[str, Any]] = []
 
-        class Handler(http.server.BaseHTTPRequestHandler):
+        class Told(http.server.BaseHTTPRequestHandler):
             def do_POST(self) -> None:
                 told.append(json.loads(self.rfile.read(int(self.headers["content-length"]))))
                 self.send_response(200)
@@ -309,7 +309,7 @@ class _Webhook:
                 """Say nothing."""
 
         self.told = told
-        self._server = http.server.HTTPServer(("127.0.0.1", 0), Handler)
+        self._server = http.server.HTTPServer(("127.0.0.1", 0), Told)
         self.url = f"http://127.0.0.1:{self._server.server_port}/hook"
         self._thread = threading.Thread(target=self._server.serve_forever)
         self._thread.start()
