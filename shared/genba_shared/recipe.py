@@ -297,6 +297,25 @@ def seed_of(job_id: str) -> int:
     return int.from_bytes(hashlib.sha256(job_id.encode()).digest()[:4], "big")
 
 
+class PassingReporter:
+    """Passes everything on to another; a base for what listens in."""
+
+    def __init__(self, reporter: Reporter) -> None:
+        self._reporter = reporter
+
+    def metrics(self, step: int, values: Mapping[str, float]) -> None:
+        self._reporter.metrics(step, values)
+
+    def progress(self, fraction: float, message: str) -> None:
+        self._reporter.progress(fraction, message)
+
+    def line(self, level: Level, message: str) -> None:
+        self._reporter.line(level, message)
+
+    def stop_reason(self) -> Stopped | None:
+        return self._reporter.stop_reason()
+
+
 class LocalReporter:
     """Reports to a terminal, for recipes run from a shell without a queue; Ctrl-C is the way to stop."""
 

@@ -7,34 +7,26 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from genba_shared.recipe import Level, Reporter, Run, Stopped
+from genba_shared.recipe import PassingReporter, Reporter, Run
 
 
-class EventFiles:
+class EventFiles(PassingReporter):
     """Passes everything on, and writes metrics as scalars. A resumed attempt takes back what it is about to say again."""
 
     def __init__(self, reporter: Reporter, folder: Path) -> None:
         """``folder`` belongs to the job; its attempts share it."""
-        self._reporter, self._folder = reporter, folder
+        super().__init__(reporter)
+        self._folder = folder
         self._writer: Any = None
         self._off = False
 
     def metrics(self, step: int, values: Mapping[str, float]) -> None:
-        self._reporter.metrics(step, values)
+        super().metrics(step, values)
         if self._writer is None and not self._off:
             self._open(step)
         if self._writer is not None:
             for name, value in values.items():
                 self._writer.add_scalar(name, value, step)
-
-    def progress(self, fraction: float, message: str) -> None:
-        self._reporter.progress(fraction, message)
-
-    def line(self, level: Level, message: str) -> None:
-        self._reporter.line(level, message)
-
-    def stop_reason(self) -> Stopped | None:
-        return self._reporter.stop_reason()
 
     def close(self) -> None:
         """Write what is left."""

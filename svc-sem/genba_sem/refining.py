@@ -32,7 +32,7 @@ from genba_sem.settings import Settings
 from genba_sem.tables import ParticleRow, ReviewRow, ViewRow
 from genba_sem.views import Fusion
 from genba_shared.problems import Conflict
-from genba_shared.recipe import Gate, Registration, Result, Run
+from genba_shared.recipe import Champion, Gate, Registration, Result, Run
 
 Rows = npt.NDArray[np.float32]
 
@@ -259,58 +259,50 @@ def propose(
     The gates: no worse on reviewed particles that were held back, and ``gates``. While fewer than eight have been reviewed, no worse
     when each master is left out in turn. metrics: what the recipe has measured itself.
     """
-    registration = _registration(run, held, parts, current, made_by=made_by, about=about, more=(metrics or {}, gates))
+    judges = [judge for judge in held.judges if judge.particle_id not in _ids(parts) | _ids(current)]
+    reached, theirs, deciding = _compared(lane_of(parts), lane_of(current), judges)
+    reached |= metrics or {}
+    finite, beside = ({name: value for name, value in each.items() if np.isfinite(value)} for each in (reached, theirs))
+    bundle = parts.save(
+        run.workdir / "bundle", {"made_by": made_by, "metrics": finite, "compared_with": beside, **about}
+    )
+    model = model_name(held.tenant)
+    registration = Registration(
+        model,
+        bundle,
+        finite,
+        data_hash=_data_hash(parts, judges),
+        gates=(Gate("accuracy_gain", at_least=-WORSE_BY), Gate(deciding, not_below_champion_by=WORSE_BY), *gates),
+        champion_metrics=_of_champion(run.champion(model), held, judges),
+    )
     value = {
-        "model": registration.model,
+        "model": model,
         "masters": len(parts.masters),
         "encoder": parts.encoder.id,
         "classifier": parts.classifier if parts.head is None else parts.head.id,
         "fusion": parts.fusion.id,
-        "judged_by": int(registration.metrics.get("reviewed_particles", 0)),
+        "judged_by": int(finite.get("reviewed_particles", 0)),
         **about,
     }
-    return Result(value=value, metrics=dict(registration.metrics), register=registration)
+    return Result(value=value, metrics=finite, register=registration)
 
 
-def _registration(
-    run: Run,
-    held: Stock,
-    parts: LaneParts,
-    current: LaneParts,
-    *,
-    made_by: str,
-    about: Mapping[str, Any],
-    more: tuple[Mapping[str, float], Sequence[Gate]],
-) -> Registration:
-    judges = [judge for judge in held.judges if judge.particle_id not in _ids(parts) | _ids(current)]
-    known = [judge for judge in judges if judge.label_id is not None]
-    lane, now = lane_of(parts), lane_of(current)
-    metrics, theirs = measure(lane, judges) | dict(more[0]), measure(now, judges)
-    enough = len(known) >= _LEAST_JUDGES
-    if not enough:
-        metrics["left_out_accuracy"], theirs["left_out_accuracy"] = left_out_accuracy(lane), left_out_accuracy(now)
-    deciding = "reviewed_accuracy" if enough else "left_out_accuracy"
-    metrics["accuracy_gain"] = metrics[deciding] - theirs[deciding]
-    model = model_name(held.tenant)
-    champion = run.champion(model)
-    champion_metrics = None
-    if champion is not None:
-        serving = lane_of(held.as_now(LaneParts.load(champion.folder)))
-        champion_metrics = measure(serving, judges) | {"left_out_accuracy": left_out_accuracy(serving)}
-    finite = {name: value for name, value in metrics.items() if np.isfinite(value)}
-    bundle = parts.save(
-        run.workdir / "bundle",
-        {
-            "made_by": made_by,
-            "metrics": finite,
-            "compared_with": {k: v for k, v in theirs.items() if np.isfinite(v)},
-            **about,
-        },
-    )
-    gates = (Gate("accuracy_gain", at_least=-WORSE_BY), Gate(deciding, not_below_champion_by=WORSE_BY), *more[1])
-    return Registration(
-        model, bundle, finite, data_hash=_data_hash(parts, judges), gates=gates, champion_metrics=champion_metrics
-    )
+def _compared(lane: Lane, now: Lane, judges: Sequence[Judge]) -> tuple[dict[str, float], dict[str, float], str]:
+    """What the proposed lane and today's reach on the same particles, and the name of the figure that decides."""
+    reached, theirs = measure(lane, judges), measure(now, judges)
+    deciding = "reviewed_accuracy"
+    if sum(judge.label_id is not None for judge in judges) < _LEAST_JUDGES:
+        deciding = "left_out_accuracy"
+        reached[deciding], theirs[deciding] = left_out_accuracy(lane), left_out_accuracy(now)
+    reached["accuracy_gain"] = reached[deciding] - theirs[deciding]
+    return reached, theirs, deciding
+
+
+def _of_champion(champion: Champion | None, held: Stock, judges: Sequence[Judge]) -> dict[str, float] | None:
+    if champion is None:
+        return None
+    serving = lane_of(held.as_now(LaneParts.load(champion.folder)))
+    return measure(serving, judges) | {"left_out_accuracy": left_out_accuracy(serving)}
 
 
 def _ids(parts: LaneParts) -> set[str]:

@@ -20,7 +20,7 @@ import httpx
 from genba_shared.artifacts import Artifacts
 from genba_shared.jobs import Job
 from genba_shared.principal import Clearance
-from genba_shared.recipe import Level, Reporter, Stopped
+from genba_shared.recipe import PassingReporter, Reporter
 from genba_shared.settings import Platform
 from genba_shared.telemetry import get_logger
 from genba_training.mlflow_api import MAX_METRICS, MAX_PARAMS, Metric, Mlflow, OpenRun, RunStatus, now_ms
@@ -62,23 +62,8 @@ def tracker(platform: Platform, job: Job, reporter: Reporter) -> Tracker:
     return MlflowTracker(mlflow, job, reporter)
 
 
-class NoTracker:
-    """Passes everything on."""
-
-    def __init__(self, reporter: Reporter) -> None:
-        self._reporter = reporter
-
-    def metrics(self, step: int, values: Mapping[str, float]) -> None:
-        self._reporter.metrics(step, values)
-
-    def progress(self, fraction: float, message: str) -> None:
-        self._reporter.progress(fraction, message)
-
-    def line(self, level: Level, message: str) -> None:
-        self._reporter.line(level, message)
-
-    def stop_reason(self) -> Stopped | None:
-        return self._reporter.stop_reason()
+class NoTracker(PassingReporter):
+    """Passes everything on, and tells nobody else."""
 
     def run_id(self) -> str | None:
         return None
