@@ -176,9 +176,7 @@ def _card(
         why="; ".join(words.said(words.REASONS, code)[at] for code in row.reasons),
         size="–" if row.diameter_um is None else f"{row.diameter_um:.3g} µm",
         shape=" · ".join("–" if value is None else f"{value:.2f}" for value in ratios),
-        decided=" · ".join(
-            str(row.decision[key]) for key in ("model", "master_set", "encoder") if key in row.decision
-        ),
+        decided=" · ".join(str(row.decision[key]) for key in ("model", "master_set", "encoder") if key in row.decision),
         pictures=tuple(jpegs),
     )
 

@@ -77,5 +77,7 @@ def _smaller(jpeg: bytes) -> bytes:
         return jpeg
     factor = _PICTURE_PX / max(pixels.shape)
     size = (max(1, round(pixels.shape[1] * factor)), max(1, round(pixels.shape[0] * factor)))
-    _, small = cv2.imencode(".jpg", cv2.resize(pixels, size, interpolation=cv2.INTER_AREA), [cv2.IMWRITE_JPEG_QUALITY, 85])
+    _, small = cv2.imencode(
+        ".jpg", cv2.resize(pixels, size, interpolation=cv2.INTER_AREA), [cv2.IMWRITE_JPEG_QUALITY, 85]
+    )
     return bytes(small.tobytes())

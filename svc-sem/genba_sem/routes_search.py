@@ -154,7 +154,7 @@ async def search_by_image(
 def _search_image(here: Sem, principal: Principal, form: Form, k: int) -> SearchOut:
     ready = here.lanes.ready(principal.tenant, int(principal.clearance))
     files = [File(sent.path, sent.file_name) for sent in form.files][: here.settings.max_views]
-    looks = look(files, here.describer, hints=Hints(), limits=here.limits, least=1, read=here.pictures.read_view)
+    looks = look(files, ready.lane.encoder, hints=Hints(), limits=here.limits, least=1, read=here.pictures.read_view)
     row = ready.decide([each.seen for each in looks.views], "").row
     encoder = ready.lane.space
     with here.database.read() as session:

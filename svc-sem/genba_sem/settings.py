@@ -61,6 +61,11 @@ class Settings(BaseSettings):
         None, description="Folder below which jobs may read batches of image files; unset refuses such jobs."
     )
 
+    encoders_dir: Path | None = Field(
+        None,
+        description="Folder below which encoders with weights lie, a folder each: DINO (safetensors) or its ONNX export.",
+    )
+
     @property
     def body_cap_bytes(self) -> int:
         """The largest form taken: every view at its largest, within the platform's cap."""
