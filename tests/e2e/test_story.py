@@ -142,7 +142,9 @@ def test_the_examples_of_the_other_services_run(genba: Genba, tmp_path: Path) ->
 
     trained = example(genba, "train_a_model.py", "recommend.two_tower", "max_epochs=1", folder=tmp_path)
     assert trained.returncode == 1, trained.stderr
-    assert trained.stdout.splitlines()[-1].endswith(" failed")  # one like is too few, and the job says how many it needs
+    assert trained.stdout.splitlines()[-1].endswith(
+        " failed"
+    )  # one like is too few, and the job says how many it needs
 
 
 LIKE = {"event_id": "e1", "user_id": "u1", "item_id": "v3", "kind": "like"}
