@@ -89,7 +89,7 @@ class Spans:
     def close(self) -> None:
         """Send what waits and stop; again is harmless."""
         atexit.unregister(self.close)
-        self._processor.shutdown()
+        self._processor.shutdown()  # type: ignore[no-untyped-call]  # of the SDK
 
 
 def request_span(
