@@ -28,6 +28,7 @@ LICENCE = "Apache-2.0"
 SHARES: Final = (0.33, 0.34, 0.33)
 
 _JAPANESE_SHARE = 0.75
+_TRIES = 200
 _BARE_SHARE = 0.4  # questions without a setting before them
 _KINDS: Final = {"work": 0.55, "unknown": 0.25, "talk": 0.05, "documents": 0.15}  # of what may be answered
 
@@ -55,16 +56,18 @@ def synthesise(domain: Domain, n: int, *, seed: int, shares: tuple[float, float,
     pools = _pools(seed)
     identities, policy = default_identities(), default_policy()
     seen: set[tuple[str, str]] = set()
-    tried = 0
     while len(seen) < n:
-        tried += 1
-        if tried > 20 * n + 10_000:
+        decision = rng.choices(("ALLOW", "ESCALATE", "REFUSE"), shares)[0]
+        for bare_share in (_BARE_SHARE, *[0.0] * _TRIES):  # a question that was asked is asked again in another setting
+            identity = identities[rng.choice([domain, "general"])]
+            row = _one(domain, decision, pools, identity, policy, rng, bare_share)
+            if (row.instruction, row.input) not in seen:
+                break
+        else:
             message = f"The templates give {len(seen)} different questions of {domain}, {n} were asked for."
             raise TooFewTemplates(message)
-        row = _one(domain, pools, identities[rng.choice([domain, "general"])], policy, rng, shares)
-        if (key := (row.instruction, row.input)) not in seen:
-            seen.add(key)
-            yield row
+        seen.add((row.instruction, row.input))
+        yield row
 
 
 def core_of(question: str) -> str:
@@ -96,20 +99,19 @@ def _pools(seed: int) -> dict[tuple[Decision, Language], list[str]]:
 
 def _one(
     domain: Domain,
+    decision: DecisionName,
     pools: dict[tuple[Decision, Language], list[str]],
     identity: IdentityContract,
     policy: PolicyState,
     rng: random.Random,
-    shares: tuple[float, float, float],
+    bare_share: float,
 ) -> Row:
+    """A row of a decision; REFUSE stands for DENY too."""
     words = contrast.lexicon("synthesise")
     language: Language = "ja" if rng.random() < _JAPANESE_SHARE else "en"
-    draw = rng.random() * sum(shares)
-    decision: DecisionName
-    if draw < shares[0]:
-        decision, asked = "ALLOW", _allowed(domain, pools, language, rng)
-    elif draw < shares[0] + shares[1]:
-        decision = "ESCALATE"
+    if decision == "ALLOW":
+        asked = _allowed(domain, pools, language, rng)
+    elif decision == "ESCALATE":
         about = rng.choice(words["decisions"][domain])[language]
         text = rng.choice(words["asked_to_decide"][language]).format(x=about)
         asked = Asked(text, words["thought"]["ESCALATE"][language].format(x=about), "")
@@ -118,7 +120,7 @@ def _one(
         chosen = rng.choice(refused)
         decision = "DENY" if chosen is Decision.DENY else "REFUSE"
         asked = Asked(rng.choice(pools[chosen, language]), words["thought"][decision][language], "")
-    before = "" if rng.random() < _BARE_SHARE else rng.choice(words["settings"][language])
+    before = "" if rng.random() < bare_share else rng.choice(words["settings"][language])
     question = before.format(n=rng.randint(1, 999)) + asked.text
     return decided_row(
         question,
