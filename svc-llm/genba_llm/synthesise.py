@@ -27,6 +27,7 @@ LICENCE = "Apache-2.0"
 # Shares of a domain's rows: may be answered, a person decides, is denied or refused.
 SHARES: Final = (0.33, 0.34, 0.33)
 
+_DRAWN: Final[tuple[DecisionName, ...]] = ("ALLOW", "ESCALATE", "REFUSE")  # as SHARES; REFUSE is for DENY too
 _JAPANESE_SHARE = 0.75
 _TRIES = 200
 _BARE_SHARE = 0.4  # questions without a setting before them
@@ -57,7 +58,7 @@ def synthesise(domain: Domain, n: int, *, seed: int, shares: tuple[float, float,
     identities, policy = default_identities(), default_policy()
     seen: set[tuple[str, str]] = set()
     while len(seen) < n:
-        decision = rng.choices(("ALLOW", "ESCALATE", "REFUSE"), shares)[0]
+        decision = rng.choices(_DRAWN, shares)[0]
         for bare_share in (_BARE_SHARE, *[0.0] * _TRIES):  # a question that was asked is asked again in another setting
             identity = identities[rng.choice([domain, "general"])]
             row = _one(domain, decision, pools, identity, policy, rng, bare_share)
