@@ -367,11 +367,13 @@ def _check_scores(service: Service, user: str, document: Any, model: ServingMode
     """Every score is the one that the tower and the vectors of the version named give, so none is of another version."""
     shelf = service.shop.view.shelf
     aligned = align(model, shelf, {}, generation=0)
-    query = model.embed_user(service.shop.person(user), aligned) / model.loaded.temperature
+    taste = aligned.taste(service.shop.person(user))
+    lift = np.zeros(len(shelf), np.float32)
+    lift[taste.lift.rows] = taste.lift.by
     known = [each for each in document["items"] if each["item_id"] in model.loaded.row_by_id]
     rows = np.array([shelf.row_by_id[each["item_id"]] for each in known])
     bias = service.shop._counting.bias(model.prior, time.time() / 86_400, len(shelf))
-    expected = aligned.vectors[rows] @ query + bias[rows]
+    expected = aligned.vectors[rows] @ taste.query + bias[rows] + lift[rows]
     assert [each["score"] for each in known] == pytest.approx(expected.tolist(), abs=2e-2)
 
 
