@@ -59,6 +59,7 @@ def work(service: Service, settings: Settings, monkeypatch: pytest.MonkeyPatch) 
     return done
 
 
+@pytest.mark.long
 def test_another_encoder_looks_beside_the_one_that_serves_and_nothing_is_mixed(
     service: Service, work: Callable[..., Any]
 ) -> None:
