@@ -22,7 +22,7 @@ from sqlalchemy import ColumnElement, func, select
 from sqlalchemy.orm import Session
 
 from genba_sem import particles, store
-from genba_sem.describing import Describer
+from genba_sem.describing import Describer, Shelf
 from genba_sem.encoders import Encoder
 from genba_sem.lanes import Lanes
 from genba_sem.looking import File, Hints, NoReadableView, is_sidecar, look, texts_of
@@ -60,7 +60,12 @@ class Work:
 
     def describer(self, encoder: Encoder) -> Describer:
         """An encoder beside this job's pictures."""
-        return Describer(encoder, self.database, self.artifacts, self.limits, self.pictures.read_view)
+        return Describer(encoder, self.database, self.shelf)
+
+    @property
+    def shelf(self) -> Shelf:
+        """The pictures that are kept."""
+        return Shelf(self.artifacts, self.limits, self.pictures.read_view)
 
     @property
     def limits(self) -> Limits:

@@ -17,7 +17,7 @@ from genba_sem import lanes, store
 from genba_sem.encoders import Encoder
 from genba_sem.lane import see
 from genba_sem.looking import ReadView, pack, to_one_scale
-from genba_sem.micrograph import Limits, Unreadable
+from genba_sem.micrograph import Limits, Unreadable, View
 from genba_sem.tables import DescriptionRow, ViewRow
 from genba_shared.artifacts import Artifacts
 from genba_shared.db import Database
@@ -27,14 +27,37 @@ _PAGE: Final = 200
 
 
 @dataclass(frozen=True)
-class Describer:
-    """An encoder beside the store whose pictures it describes."""
+class Shelf:
+    """The pictures that are kept, and what reads them."""
 
-    encoder: Encoder
-    database: Database
     artifacts: Artifacts
     limits: Limits
     read: ReadView
+
+    def views(self, rows: Sequence[ViewRow]) -> list[View]:
+        """A particle's views at the scale that it was seen at, whoever said it: the sizes on record hold. None where one is gone."""
+        if not all(row.described_by for row in rows):
+            return []
+        try:
+            pictures = [
+                replace(
+                    self.read(self.artifacts.local_path(row.image_key).read_bytes(), limits=self.limits),
+                    pixel_size_nm=row.document["pixel_size_nm"],
+                )
+                for row in rows
+            ]
+        except (Unreadable, NotFound):
+            return []
+        return to_one_scale(pictures)[0]
+
+
+@dataclass(frozen=True)
+class Describer:
+    """An encoder beside the pictures that it describes."""
+
+    encoder: Encoder
+    database: Database
+    shelf: Shelf
 
     def describe(self, particle_ids: Sequence[str], progress: Callable[[float], None] = lambda _: None) -> int:
         """Describe what the encoder has not described yet; how many particles could not be, because a picture is gone."""
@@ -50,20 +73,9 @@ class Describer:
         return failed
 
     def _one(self, views: Sequence[ViewRow]) -> bool:
-        """At the scale that the particle was seen at, whoever said it: the sizes on record hold."""
-        if not views or not all(view.described_by for view in views):
+        scaled = self.shelf.views(views)
+        if not scaled:
             return False
-        try:
-            pictures = [
-                replace(
-                    self.read(self.artifacts.local_path(view.image_key).read_bytes(), limits=self.limits),
-                    pixel_size_nm=view.document["pixel_size_nm"],
-                )
-                for view in views
-            ]
-        except (Unreadable, NotFound):
-            return False
-        scaled, _ = to_one_scale(pictures)
         rows = [
             {
                 "particle_id": row.particle_id,

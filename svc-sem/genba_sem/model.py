@@ -14,13 +14,16 @@ from typing import Any, Final
 import numpy as np
 from safetensors.numpy import load_file, save_file
 
+from genba_sem import onsite
 from genba_sem.encoders import Encoder, HlgShape
 from genba_sem.learnt_head import LearntHead
 from genba_sem.masters import MasterParticle
+from genba_sem.onsite import OnsiteEncoder
 from genba_sem.set_models import LearntFusion
 from genba_sem.views import Fusion, PlainMean, QualityMean
 
 FORMAT: Final = 1
+_GRAPH: Final = "encoder.onnx"
 _ENCODER, _MASTERS, _FUSION, _HEAD = (f"{part}.safetensors" for part in ("encoder", "masters", "fusion", "head"))
 FUSIONS: Final[Mapping[str, type[QualityMean | PlainMean]]] = {kind.id: kind for kind in (QualityMean, PlainMean)}
 
@@ -51,6 +54,8 @@ class LaneParts:
         folder.mkdir(parents=True, exist_ok=True)
         if isinstance(self.encoder, HlgShape):
             self.encoder.save(folder / _ENCODER)
+        elif isinstance(self.encoder, OnsiteEncoder):
+            self.encoder.save(folder / _GRAPH)
         tensors = {}
         for index, master in enumerate(self.masters):
             tensors[f"{index}.raw"] = np.asarray(master.particle.raw, np.float16)
@@ -120,7 +125,7 @@ def _encoder_of(folder: Path, config: Mapping[str, Any], opened: Callable[[str],
     name = config.get("encoder_name", HlgShape.name)
     if name == HlgShape.name:
         return HlgShape.load(folder / _ENCODER)
-    encoder = opened(name)
+    encoder = OnsiteEncoder((folder / _GRAPH).read_bytes()) if name == onsite.NAME else opened(name)
     if encoder.id != config["encoder"]:
         raise ValueError(f"The lane was made with {config['encoder']}, and {name} is {encoder.id} on this machine.")
     return encoder

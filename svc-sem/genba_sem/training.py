@@ -8,15 +8,17 @@ one bundle, which becomes champion if it is no worse on reviewed particles that 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field, StringConstraints, model_validator
 from sqlalchemy import ColumnElement, or_, select
 
-from genba_sem import classifying, refining
+from genba_sem import classifying, onsite, refining
 from genba_sem.auditing import AuditParams, audit
 from genba_sem.classifying import Work
+from genba_sem.encoders import Encoder
 from genba_sem.learning import FusionParams, SemiSupervisedParams, fusion, semi_supervised
 from genba_sem.next_batch import NextBatchParams, next_batch
 from genba_sem.schemas_particles import Batch
@@ -28,7 +30,7 @@ from genba_shared.wire_records import ClearanceLabel, RecordId
 DECIDED: Final = ("confirmed", "needs_review", "unknown", "reviewed", "unreadable")
 _PART: Final = "[A-Za-z0-9][A-Za-z0-9._-]*"
 EncoderName = Annotated[
-    str, StringConstraints(pattern=rf"^(hlg-shape-v1|(dino|onnx):{_PART}(/{_PART}){{0,3}})$", max_length=120)
+    str, StringConstraints(pattern=rf"^(hlg-shape-v1|onsite-v1|(dino|onnx):{_PART}(/{_PART}){{0,3}})$", max_length=120)
 ]
 Folder = Annotated[str, StringConstraints(min_length=1, max_length=400, pattern=r"^[^\x00]+$")]
 
@@ -104,8 +106,10 @@ class EncoderParams(Params):
 
     encoder: EncoderName | None = Field(
         None,
-        description="hlg-shape-v1, or dino:NAME or onnx:NAME with weights that this installation has; absent: the one that serves.",
+        description="hlg-shape-v1; onsite-v1, which teaches itself on your pictures; dino:NAME or onnx:NAME with weights that this "
+        "installation has. Absent: the one that serves, fitted anew.",
     )
+    steps: Annotated[int, Field(ge=20, le=20_000, description="Of onsite-v1: 96 particles each.")] = 400
 
 
 def encoder(params: EncoderParams, run: Run) -> Result:
@@ -118,17 +122,25 @@ def encoder(params: EncoderParams, run: Run) -> Result:
         serving = refining.stock(work)
         now = refining.parts_now(work, serving)
         held, parts = serving, now
-        if params.encoder in (None, now.encoder.name):
+        name = params.encoder or now.encoder.name
+        if name == now.encoder.name != onsite.NAME:
             parts = refining.refitted(now, held, now.masters, seed=run.seed)
         else:
-            other = work.lanes.encoders.opened(str(params.encoder))
-            work.describer(other).describe(
-                refining.particles_to_build_on(work), lambda share: run.progress(0.8 * share, f"{other.id} looks")
-            )
+            ids = refining.particles_to_build_on(work)
+            other = _other(work, name, ids, steps=params.steps)
+            work.describer(other).describe(ids, lambda share: run.progress(0.5 + 0.4 * share, f"{other.id} looks"))
             held = refining.stock(work, other.kind)
             parts = refining.with_encoder(now, held, other, seed=run.seed)
         about = {"views": len(held.unlabelled), "instead_of": now.encoder.id}
         return refining.propose(work, held, parts, now, made_by="sem.encoder", about=about, held_now=serving)
+
+
+def _other(work: Work, name: str, particle_ids: Sequence[str], *, steps: int) -> Encoder:
+    if name != onsite.NAME:
+        return work.lanes.encoders.opened(name)
+    from genba_sem.self_teaching import taught  # torch, which no other recipe here needs
+
+    return taught(work, particle_ids, steps=steps, until=0.5)
 
 
 class ReembedParams(Params):

@@ -12,7 +12,7 @@ from starlette.testclient import TestClient
 from tests.sem.dino_world import saved
 from tests.sem.service.conftest import Service
 from tests.sem.service.jobs_world import promoted_anyway, reviewed, submit, worker
-from tests.sem.service.pictures import views
+from tests.sem.service.pictures import KINDS, views
 
 from genba_sem.app import create_app
 from genba_sem.dino import export_onnx
@@ -114,3 +114,30 @@ def test_without_its_weights_an_encoder_is_not_proposed(service: Service, work: 
     for name in ("onnx:absent", "dino:nobody/nothing"):
         failed = work("sem.encoder", ends="failed", encoder=name)
         assert failed.error["type"] == "urn:genba:problem:encoder-unavailable"
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+def test_the_lab_s_own_pictures_teach_an_encoder_that_serves_only_behind_the_gate(
+    service: Service, work: Callable[..., Any]
+) -> None:
+    labels = service.lab(masters=3)
+    few = work("sem.encoder", ends="failed", encoder="onsite-v1", steps=20)
+    assert "too few to learn from" in few.error["detail"]
+    for number in range(24):
+        service.particle(views(KINDS[number % 3], seed=200 + number), decide="now", name=f"p-{number}")
+    job = work("sem.encoder", encoder="onsite-v1", steps=20)
+    taught = job.result
+    assert taught["value"]["encoder"].startswith("onsite-v1@")
+    service.sem.lanes.refresh("default")
+    serving = service.get("/v1/sem/lane").json()["encoder"]
+    assert (serving == taught["value"]["encoder"]) == (taught["metrics"]["accuracy_gain"] >= 0)
+
+    promoted_anyway(service, 1)
+    assert service.get("/v1/sem/lane").json()["encoder"] == taught["value"]["encoder"]
+    found = service.particle(views("needle", seed=900))
+    assert found["decided_from"]["encoder"] == taught["value"]["encoder"]
+    assert found["label"] is None or found["label"]["id"] in labels.values()
+    again = work("sem.encoder", encoder="hlg-shape-v1").result["value"]
+    assert again["encoder"].startswith("hlg-shape-v1@")
+    assert again["instead_of"] == taught["value"]["encoder"]
