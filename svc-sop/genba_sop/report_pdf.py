@@ -22,6 +22,7 @@ _COLOURS: Final = (
 _SEVERITY: Final = {"minor": (91, 102, 117), "major": (161, 92, 0), "critical": (179, 38, 30)}
 _VERDICT: Final = {"pass": (26, 127, 90), "fail": (179, 38, 30), "needs_review": (161, 92, 0)}
 
+
 def to_pdf(page: Page, *, language: Language) -> bytes:
     """The report as PDF in one language.
 
