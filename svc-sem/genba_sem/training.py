@@ -21,9 +21,11 @@ from genba_sem.classifying import Work
 from genba_sem.encoders import Encoder
 from genba_sem.learning import FusionParams, SemiSupervisedParams, fusion, semi_supervised
 from genba_sem.next_batch import NextBatchParams, next_batch
+from genba_sem.pictured import TextEncoder
 from genba_sem.schemas_particles import Batch
 from genba_sem.tables import ParticleRow
 from genba_shared import records
+from genba_shared.problems import Conflict
 from genba_shared.recipe import Params, Recipe, Result, Run
 from genba_shared.wire_records import ClearanceLabel, RecordId
 
@@ -191,6 +193,41 @@ def head(params: HeadParams, run: Run) -> Result:
         return refining.propose(work, held, parts, now, made_by="sem.head", about={"left_out_by_classifier": scores})
 
 
+class IndexPicturesParams(Params):
+    """What to look at with the model for text."""
+
+    batch: Batch | None = Field(None, description="Only this batch; absent: everything that you may see.")
+
+
+def index_pictures(params: IndexPicturesParams, run: Run) -> Result:
+    """Describe views by the installation's OpenCLIP model, for text search; what it has described is passed over.
+
+    Raises: Conflict where none is set; EncoderUnavailable without its weights.
+    """
+    with Work.of(run) as work:
+        encoder = TextEncoder(work.settings.text_encoder, work.settings.text_encoder_weights).opened()
+        if encoder is None:
+            raise Conflict("No model for text is set: see GENBA_SEM_TEXT_ENCODER.")
+        here = [] if params.batch is None else [ParticleRow.batch == params.batch]
+        tenant, clearance = work.principal.tenant, int(work.principal.clearance)
+        mine = (
+            ParticleRow.tenant == tenant,
+            ParticleRow.clearance <= clearance,
+            ParticleRow.status != "waiting",
+            *here,
+        )
+        with run.database.read() as session:
+            ids = list(session.scalars(select(ParticleRow.id).where(*mine).order_by(ParticleRow.id)))
+
+        def progress(share: float) -> None:
+            run.raise_if_cancelled()
+            run.progress(share, f"{encoder.id} looks")
+
+        failed = work.describer(encoder).describe(ids, progress)
+    value = {"encoder": encoder.id, "particles": len(ids) - failed, "failed": failed}
+    return Result(value=value, metrics={"particles": float(len(ids) - failed), "failed": float(failed)})
+
+
 RECIPES: dict[str, Recipe[Any]] = {
     recipe.name: recipe
     for recipe in (
@@ -223,6 +260,15 @@ RECIPES: dict[str, Recipe[Any]] = {
             ReembedParams,
             reembed,
             summary="Bring older particles under the encoder that serves.",
+            scope="sem:write",
+            max_running=1,
+            time_limit_s=48 * 3600.0,
+        ),
+        Recipe(
+            "sem.index_pictures",
+            IndexPicturesParams,
+            index_pictures,
+            summary="Let the model for text look at pictures, so that search finds them by words.",
             scope="sem:write",
             max_running=1,
             time_limit_s=48 * 3600.0,
