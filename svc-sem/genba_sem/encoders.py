@@ -186,6 +186,12 @@ def _whitening(rows: Rows, dims: int) -> _Block:
     return _Block(*(np.ascontiguousarray(array, np.float32) for array in (mean, scale, project)))
 
 
+def whitening(rows: Rows, dims: int) -> tuple[Rows, Rows]:
+    """Mean (d,) and project (d, k ≤ dims): ``(rows - mean) @ project`` is standardised and PCA-whitened, as a block is."""
+    block = _whitening(rows, dims)
+    return block.mean, np.ascontiguousarray(block.project / block.scale[:, None])
+
+
 def _within_particles(rows: Rows, particles: Sequence[str]) -> _Within | None:
     """Learn what a change of view does; None with too few particles of several views."""
     _, which, counts = np.unique(np.asarray(particles), return_inverse=True, return_counts=True)

@@ -55,7 +55,7 @@ class LaneParts:
         if isinstance(self.encoder, HlgShape):
             self.encoder.save(folder / _ENCODER)
         elif isinstance(self.encoder, OnsiteEncoder):
-            self.encoder.save(folder / _GRAPH)
+            self.encoder.save(folder / _GRAPH, folder / _ENCODER)
         tensors = {}
         for index, master in enumerate(self.masters):
             tensors[f"{index}.raw"] = np.asarray(master.particle.raw, np.float16)
@@ -125,7 +125,7 @@ def _encoder_of(folder: Path, config: Mapping[str, Any], opened: Callable[[str],
     name = config.get("encoder_name", HlgShape.name)
     if name == HlgShape.name:
         return HlgShape.load(folder / _ENCODER)
-    encoder = OnsiteEncoder((folder / _GRAPH).read_bytes()) if name == onsite.NAME else opened(name)
+    encoder = OnsiteEncoder.load(folder / _GRAPH, folder / _ENCODER) if name == onsite.NAME else opened(name)
     if encoder.id != config["encoder"]:
         raise ValueError(f"The lane was made with {config['encoder']}, and {name} is {encoder.id} on this machine.")
     return encoder

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from genba_sem.encoders import whitening
 from genba_sem.onsite import DIM, SIDE_PX, Cuts, OnsiteEncoder
 
 LEAST_PARTICLES: Final = 32
@@ -28,7 +29,9 @@ _BATCH: Final = 96
 _RATE: Final = 2e-3
 _DECAY: Final = 1e-4
 _TEMPERATURE: Final = 0.2
+_WIDTH: Final = 128
 _PROJECTED: Final = 64
+_AT_ONCE: Final = 256
 _OPSET: Final = 17
 
 
@@ -46,7 +49,7 @@ class Network(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        widths = (2, 32, 64, 128, DIM)
+        widths = (2, 32, 64, 128, _WIDTH)
         blocks: list[nn.Module] = []
         for before, after in itertools.pairwise(widths):
             blocks += [nn.Conv2d(before, after, 3, 2, 1, bias=False), nn.BatchNorm2d(after), nn.ReLU()]
@@ -76,7 +79,7 @@ def teach(
         raise ValueError(f"{len(names)} particles are too few to learn from; {LEAST_PARTICLES} are needed.")
     views = [np.flatnonzero(which == each) for each in range(len(names))]
     torch.manual_seed(seed)
-    network, head = Network(), nn.Sequential(nn.Linear(DIM, DIM), nn.ReLU(), nn.Linear(DIM, _PROJECTED))
+    network, head = Network(), nn.Sequential(nn.Linear(_WIDTH, _WIDTH), nn.ReLU(), nn.Linear(_WIDTH, _PROJECTED))
     weights = [*network.parameters(), *head.parameters()]
     optimizer = torch.optim.AdamW(weights, lr=_RATE, weight_decay=_DECAY)
     parts: dict[str, Any] = {"network": network, "head": head, "optimizer": optimizer}
@@ -98,7 +101,7 @@ def teach(
         optimizer.step()
         loss_now = float(loss.detach())
         after_step(partial(_state, step + 1, loss_now, parts))
-    return OnsiteEncoder(_exported(network))
+    return OnsiteEncoder(_exported(nn.Sequential(network, _whitened(network, held)).eval()))
 
 
 def _state(step: int, loss: float, parts: Mapping[str, Any]) -> State:
@@ -137,12 +140,27 @@ def _disturbed(cuts: Tensor, rng: np.random.Generator) -> Tensor:
     return torch.cat([(grey * mask).clamp(0, 1), mask], dim=1)
 
 
-def _exported(network: Network) -> bytes:
+def _whitened(network: Network, held: Tensor) -> nn.Linear:
+    """What standardises and PCA-whitens the network's rows of the cuts that it has learnt from, as a layer."""
+    network.eval()
+    with torch.inference_mode():
+        parts = [network(held[at : at + _AT_ONCE].float() / 255) for at in range(0, len(held), _AT_ONCE)]
+    mean, project = whitening(torch.cat(parts).numpy(), DIM)
+    layer = nn.Linear(_WIDTH, DIM)
+    weight = np.zeros((DIM, _WIDTH), np.float32)
+    weight[: project.shape[1]] = project.T
+    with torch.no_grad():
+        layer.weight.copy_(torch.from_numpy(weight))
+        layer.bias.copy_(torch.from_numpy(-weight @ mean))
+    return layer
+
+
+def _exported(network: nn.Module) -> bytes:
     buffer = io.BytesIO()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch is pinned; its newer exporter needs one more package for the same graph
         torch.onnx.export(
-            network.eval(), (torch.zeros(1, 2, SIDE_PX, SIDE_PX),), buffer, input_names=["cuts"], output_names=["rows"],
+            network, (torch.zeros(1, 2, SIDE_PX, SIDE_PX),), buffer, input_names=["cuts"], output_names=["rows"],
             opset_version=_OPSET, dynamo=False, dynamic_axes={"cuts": {0: "views"}, "rows": {0: "views"}},
         )  # fmt: skip
     return buffer.getvalue()

@@ -28,6 +28,7 @@ from genba_sem.lane import Lane, SeenView
 from genba_sem.lanes import model_name
 from genba_sem.masters import MasterParticle, MasterSet
 from genba_sem.model import KeptMaster, LaneParts
+from genba_sem.onsite import OnsiteEncoder
 from genba_sem.reviews import share_of
 from genba_sem.tables import MasterRow, ParticleRow, ReviewRow
 from genba_sem.views import Fusion
@@ -206,13 +207,14 @@ def refitted(now: LaneParts, held: Stock, masters: Sequence[KeptMaster], *, seed
 
     Raises: Conflict with fewer than eight views.
     """
-    if not isinstance(now.encoder, HlgShape):
+    if not isinstance(now.encoder, HlgShape | OnsiteEncoder):
         fusion = fitted_fusion(name_of(now.fusion), taught(now.encoder, masters)[0], seed=seed)
         return replace(now, fusion=fusion, head=None)
     rows = held.unlabelled
     if len(rows) < _LEAST_VIEWS:
         raise Conflict(f"There are {len(rows)} views to fit the encoder to; {_LEAST_VIEWS} are needed.")
-    encoder = HlgShape.fit(rows, held.shown)
+    fit = now.encoder.fitted if isinstance(now.encoder, OnsiteEncoder) else HlgShape.fit
+    encoder: Encoder = fit(rows, held.shown)
     fusion = fitted_fusion(name_of(now.fusion), taught(encoder, masters)[0], seed=seed)
     return replace(now, encoder=encoder, fusion=fusion, head=None)
 

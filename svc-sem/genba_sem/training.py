@@ -8,7 +8,8 @@ one bundle, which becomes champion if it is no worse on reviewed particles that 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Annotated, Any, Final, Literal
 
@@ -25,6 +26,7 @@ from genba_sem.pictured import TextEncoder
 from genba_sem.schemas_particles import Batch
 from genba_sem.tables import ParticleRow
 from genba_shared import records
+from genba_shared.encoders import EncoderUnavailable
 from genba_shared.problems import Conflict
 from genba_shared.recipe import Params, Recipe, Result, Run
 from genba_shared.wire_records import ClearanceLabel, RecordId
@@ -118,7 +120,7 @@ def encoder(params: EncoderParams, run: Run) -> Result:
     """Fit the encoder to the lab's newest views, labelled or not, or propose another one; masters and classifier stay.
 
     Another encoder first describes masters, reviewed particles and the newest views beside the one that serves, from the pictures that are
-    kept; both are then measured on the same particles. Raises: EncoderUnavailable where its weights are not here.
+    kept; both are then measured on the same particles. Raises: Conflict where its weights are not here.
     """
     with Work.of(run) as work:
         serving = refining.stock(work)
@@ -137,9 +139,19 @@ def encoder(params: EncoderParams, run: Run) -> Result:
         return refining.propose(work, held, parts, now, made_by="sem.encoder", about=about, held_now=serving)
 
 
+@contextmanager
+def _weights_are_here() -> Iterator[None]:
+    try:
+        yield
+    except EncoderUnavailable as err:
+        raise Conflict(str(err)) from err
+
+
 def _other(work: Work, name: str, particle_ids: Sequence[str], *, steps: int) -> Encoder:
+    """Raises: Conflict without the encoder's weights: trying again would not bring them."""
     if name != onsite.NAME:
-        return work.lanes.encoders.opened(name)
+        with _weights_are_here():
+            return work.lanes.encoders.opened(name)
     from genba_sem.self_teaching import taught  # torch, which no other recipe here needs
 
     return taught(work, particle_ids, steps=steps, until=0.5)
@@ -202,10 +214,11 @@ class IndexPicturesParams(Params):
 def index_pictures(params: IndexPicturesParams, run: Run) -> Result:
     """Describe views by the installation's OpenCLIP model, for text search; what it has described is passed over.
 
-    Raises: Conflict where none is set; EncoderUnavailable without its weights.
+    Raises: Conflict where none is set or its weights are not here.
     """
     with Work.of(run) as work:
-        encoder = TextEncoder(work.settings.text_encoder, work.settings.text_encoder_weights).opened()
+        with _weights_are_here():
+            encoder = TextEncoder(work.settings.text_encoder, work.settings.text_encoder_weights).opened()
         if encoder is None:
             raise Conflict("No model for text is set: see GENBA_SEM_TEXT_ENCODER.")
         here = [] if params.batch is None else [ParticleRow.batch == params.batch]
