@@ -44,6 +44,11 @@ class Step:
     prior_negative: Tensor
     n_known: int  # items that uniform samples come from
 
+    def on(self, device: torch.device) -> Step:
+        """The same with its tensors on a device; features stay arrays."""
+        moved = {name: x.to(device) for name, x in vars(self).items() if isinstance(x, Tensor)}
+        return replace(self, **moved)
+
 
 class Batches:
     """All steps over a dataset, by epoch and number."""

@@ -40,6 +40,7 @@ from genba_recommend.tuning import Tuned, fit_neighbours, half_lives_within, sam
 from genba_recommend.two_tower import TableSizes, TwoTower, item_vectors, user_vectors
 
 Stage = Literal["fit", "refit", "done"]
+DeviceName = Literal["auto", "cpu", "cuda"]
 Weights = dict[str, Tensor]
 TENSORS = "training.safetensors"
 REMEMBERED = 0.5  # of the log's events, by the half-life of moments: with less, the whole log is tried too
@@ -51,6 +52,10 @@ class TooFewEvents(ValueError):
     def __init__(self, found: int, needed: int) -> None:
         super().__init__(f"Training needs {needed} positive events, found {found}.")
         self.found, self.needed = found, needed
+
+
+class NoGpu(ValueError):
+    """A GPU was asked for, and there is none."""
 
 
 class SavedState(Protocol):
@@ -108,6 +113,14 @@ class Trained:
     cpu_seconds: float
 
 
+def find_device(wanted: DeviceName) -> torch.device:
+    """Raises: NoGpu."""
+    has_gpu = torch.cuda.is_available()
+    if wanted == "cuda" and not has_gpu:
+        raise NoGpu("The device is cuda, and this machine has no CUDA GPU that torch can use.")
+    return torch.device("cuda" if has_gpu and wanted != "cpu" else "cpu")
+
+
 @dataclass
 class _State:
     """Where training is; all that checkpoints hold beside tensors."""
@@ -127,15 +140,18 @@ class _State:
     cpu_seconds: float = 0.0
 
 
-def train(dataset: Dataset, config: TrainingConfig, hooks: Hooks | None = None) -> Trained:
+def train(
+    dataset: Dataset, config: TrainingConfig, hooks: Hooks | None = None, *, device: DeviceName = "auto"
+) -> Trained:
     """Train on all positive events of a dataset.
 
-    Raises: TooFewEvents; whatever a hook raises, with the last checkpoint in place.
+    Args: device: auto takes a CUDA GPU where there is one. A seed gives the same bits on the same kind of device only.
+    Raises: TooFewEvents; NoGpu; whatever a hook raises, with the last checkpoint in place.
     """
     n_events = len(dataset.interactions.positive)
     if n_events < config.least_events:
         raise TooFewEvents(n_events, config.least_events)
-    training = _Training(dataset, config, hooks or Hooks())
+    training = _Training(dataset, config, hooks or Hooks(), find_device(device))
     training.resume()
     training.fit()
     tuned = training.tune()
@@ -146,7 +162,8 @@ def train(dataset: Dataset, config: TrainingConfig, hooks: Hooks | None = None) 
 class _Training:
     """A run in progress."""
 
-    def __init__(self, dataset: Dataset, config: TrainingConfig, hooks: Hooks) -> None:
+    def __init__(self, dataset: Dataset, config: TrainingConfig, hooks: Hooks, device: torch.device) -> None:
+        self._device = device
         self._config, self._hooks, self._dataset = config, hooks, dataset
         self._split = split_by_time(dataset, newest=config.validation)
         self._asked = sample_questions(questions(self._split), config.validation_users, seed=config.seed)
@@ -291,7 +308,7 @@ class _Training:
     def _begin(self, stage: Stage) -> None:
         """Random weights, the same for every stage of one seed."""
         torch.manual_seed(self._config.seed)
-        self._model = TwoTower(self._config.towers, TableSizes.of(self._encoders))
+        self._model = TwoTower(self._config.towers, TableSizes.of(self._encoders)).to(self._device)
         self._average = _copy(self._model.state_dict())
         self._adam = self._new_adam()
         self._at.stage, self._at.epoch, self._at.step, self._at.steps_of_stage = stage, 0, 0, 0
@@ -337,7 +354,7 @@ class _Training:
         return float(found.ndcg_at_10.mean())
 
     def _validation_scores(self, weights: Weights, asked: Ints) -> ScoreUsers:
-        model = TwoTower(self._config.towers, TableSizes.of(self._encoders))
+        model = TwoTower(self._config.towers, TableSizes.of(self._encoders)).to(self._device)
         model.load_state_dict(weights)
         vectors = item_vectors(model, self._items)
         users = latest_vectors(
@@ -357,7 +374,7 @@ class _Training:
         saved = self._hooks.checkpoint.load() if self._hooks.checkpoint else None
         if saved is None or saved.state.get("fingerprint") != self._fingerprint:
             return
-        found = load_file(saved.folder / TENSORS)
+        found = load_file(saved.folder / TENSORS, device=str(self._device))
         self._at = _State(**saved.state["at"])
         self._model.load_state_dict(_below(found, "model."))
         self._average, self._best = _below(found, "average."), _below(found, "best.")
@@ -376,7 +393,9 @@ class _Training:
     def _tensors(self) -> Weights:
         parts = {"model": self._model.state_dict(), "average": self._average, "best": self._best}
         parts["adam"] = self._adam.state()
-        return {f"{part}.{name}": x.detach().clone() for part, found in parts.items() for name, x in found.items()}
+        return {
+            f"{part}.{name}": x.detach().cpu().clone() for part, found in parts.items() for name, x in found.items()
+        }
 
     @cached_property
     def _fingerprint(self) -> str:
