@@ -60,7 +60,7 @@ async def list_for_user(
         person = await asyncio.to_thread(shop.person, user_id)
     view = shop.view
     ask = _ask(here, view, principal, query, diversity=query.diversity)
-    ask = replace(ask, explore=query.explore, drop_seen=query.seen == "removed")
+    ask = replace(ask, explore=query.explore, drop_seen=query.seen == "removed", aim=query.aim, predict=query.predict)
     found = assign(view.experiments, user_id) if view.experiments else None
     if found is not None:
         ask = _as_the_arm_says(ask, found[1], query)
@@ -73,7 +73,7 @@ async def list_for_session(body: SessionIn, here: Here, principal: Reader) -> Re
     """A list for somebody anonymous, from the items of this session. Nothing of it is kept."""
     shop = await _shop(here, principal)
     ask = _ask(here, shop.view, principal, body, diversity=body.diversity)
-    ask = replace(ask, explore=body.explore, drop_seen=body.seen == "removed")
+    ask = replace(ask, explore=body.explore, drop_seen=body.seen == "removed", aim=body.aim, predict=body.predict)
     return _answer(here, shop, lists.for_person(shop.view, shop.session_of(body.items), ask, _rng(ask)))
 
 
@@ -208,6 +208,7 @@ def _answer(here: Recommender, shop: Shop, made: Made, shown: _Shown | None = No
                 "list_id": list_id,
                 "items": made.items,
                 "source": made.source,
+                "aim": made.aim,
                 "passed_over": made.passed_over,
                 "model": None if aligned is None else shop.model,
                 "model_version": None if aligned is None else aligned.model.number,
