@@ -1,7 +1,8 @@
 """The door that does long work: ``RECIPES``. A worker resolves it by name; nothing here knows of queues, leases or HTTP.
 
 ``recommend.two_tower`` trains from the database and registers a version; ``recommend.refresh`` embeds what is new or changed
-under the version that serves; ``recommend.evaluate`` measures a version and what each feature is worth to it.
+under the version that serves; ``recommend.evaluate`` measures a version and what each feature is worth to it;
+``recommend.federated`` learns the user tower further without events leaving their sites.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from genba_recommend import data, store
 from genba_recommend.bundle import LoadedModel, write_bundle
 from genba_recommend.dataset import Dataset, split_by_time
 from genba_recommend.evaluating import EvaluateParams, evaluate, ndcg_on_newest
+from genba_recommend.federating import FederatedParams, federated
 from genba_recommend.refreshing import RefreshParams, refresh
 from genba_recommend.serving_model import HASHES
 from genba_recommend.shop import model_of
@@ -212,6 +214,14 @@ RECIPES: dict[str, Recipe[Any]] = {
             evaluate,
             summary="Measure a version on the newest events, and what each feature is worth to it.",
             scope="recommend:write",
+        ),
+        Recipe(
+            "recommend.federated",
+            FederatedParams,
+            federated,
+            summary="Learn the champion's user tower further at sites that keep their events to themselves.",
+            scope="recommend:train",
+            max_running=1,
         ),
     )
 }
