@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final, Literal
+from weakref import ref
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +19,7 @@ import numpy.typing as npt
 from genba_recommend import reasons
 from genba_recommend.catalogue import Shelf, Wanted, words_of
 from genba_recommend.heads import LEAST_PROBABILITY, Heads, Task
-from genba_recommend.index import Rows
+from genba_recommend.index import Choice, Rows
 from genba_recommend.people import Person
 from genba_recommend.ranking import Picked, intra_list_distance, pick, pool_size
 from genba_recommend.reasons import Reason
@@ -152,7 +153,7 @@ def _personal(made: Made, person: Person, ask: Ask, without: npt.NDArray[np.inte
     wide = ask.explore if made.aim == "fit" else 1.0  # a head chooses among more than fit in
     size = pool_size(ask.k, diversity=ask.diversity, explore=wide)
     choice = view.choice(aligned, ask.wanted)
-    rows, scores = aligned.index.best(taste.query, choice, without, size, lift=taste.lift)
+    rows, scores = _candidates(aligned, person, ask, taste, choice, without, size)
     if not len(rows):
         made.passed_over.append(PassedOver("personal", "nothing_allowed"))
         return
@@ -190,6 +191,30 @@ def taste_of(aligned: Aligned, person: Person) -> Taste:
     if found is None:
         person.memory[key] = found = aligned.taste(person)
     return found  # type: ignore[return-value]  # what was put there above
+
+
+def _candidates(
+    aligned: Aligned,
+    person: Person,
+    ask: Ask,
+    taste: Taste,
+    choice: Choice,
+    without: npt.NDArray[np.integer],
+    size: int,
+) -> tuple[Rows, Float32s]:
+    """The best for somebody under a choice; the last answer is remembered, for people who come back to the same page.
+
+    A choice belongs to one moment's view, so what is remembered ends when popularity, a filter or the version is another; what
+    the person does makes another person.
+    """
+    kept: tuple[ref[Choice], Taste, int, bool, tuple[Rows, Float32s]] | None = person.memory.get("candidates")  # type: ignore[assignment]
+    if kept and kept[0]() is choice and kept[1] is taste and kept[2:4] == (size, ask.drop_seen) and not ask.exclude:
+        return kept[4]
+    found = aligned.index.best(taste.query, choice, without, size, lift=taste.lift)
+    if not ask.exclude:
+        # A weak reference: a choice is as long as the catalogue, and must go with its view.
+        person.memory["candidates"] = (ref(choice), taste, size, ask.drop_seen, found)
+    return found
 
 
 def _fill(made: Made, source: Source, person: Person, ask: Ask, without: npt.NDArray[np.integer]) -> None:

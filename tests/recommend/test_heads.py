@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -149,6 +150,44 @@ def test_a_list_may_be_ordered_by_what_is_foreseen_and_tells_it(
         assert item.predicted is not None
         assert item.score == pytest.approx(scores[item.item_id] + np.log(item.predicted["watched"]), abs=2e-3)
     assert for_person(view, person, Ask(Wanted(), k=10, aim="liked"), rng).aim == "fit"  # this version has no such head
+
+
+def test_who_asks_again_gets_the_same_list_until_something_changes(
+    data: Dataset, trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = ServingModel.load(write_bundle(trained, data, tmp_path / "bundle"), 1)
+    shelf = Shelf().with_entries([Entry(item) for item in data.catalogue.items], revision=1)
+    aligned = align(model, shelf, {}, generation=0)
+    zeros = np.zeros(len(shelf), np.float32)
+    searched: list[int] = []
+    best = type(aligned.index).best
+
+    def counted(*args: Any, **named: Any) -> Any:
+        searched.append(1)
+        return best(*args, **named)
+
+    monkeypatch.setattr(type(aligned.index), "best", counted)
+
+    def view(bias: float) -> View:
+        lifted = zeros.copy()
+        lifted[5] = bias
+        return View(shelf, zeros, zeros, nobody_alike, models={1: replace(aligned, bias=lifted)}, champion=1)
+
+    now, person = view(0.0), Person(data.users[3], {7: Did(1.0, 0.5, 80.0, seen=True)})
+
+    def ids(view: View, person: Person, **asked: Any) -> list[str]:
+        wanted = Wanted(**asked.pop("wanted", {}))
+        made = for_person(view, person, Ask(wanted, **{"k": 5, **asked}), np.random.default_rng(0))
+        return [item.item_id for item in made.items]
+
+    first = ids(now, person)
+    assert ids(now, person) == first
+    assert len(searched) == 1
+    assert ids(now, person, exclude=(shelf.row_by_id[first[0]],)) == [*first[1:], *ids(now, person, k=6)[5:]]
+    assert set(ids(now, person, wanted={"genre": ("g1",)})) <= {item.item_id for item in data.catalogue.items[1::4]}
+    assert ids(view(50.0), person)[0] == "i5"  # popularity has moved
+    liked = person.after(shelf.row_by_id[first[0]], Did(2.0, 1.0, None, seen=True))
+    assert first[0] not in ids(now, liked)
 
 
 def test_a_bundle_without_heads_foresees_nothing(data: Dataset, trained: Trained, tmp_path: Path) -> None:
