@@ -26,10 +26,10 @@ import torch
 from genba_llm import evaluation
 from genba_llm.base_model import load_base, load_tokenizer
 from genba_llm.finetune_config import FinetuneConfig, config_of
-from genba_llm.finish import MODEL
 from genba_llm.line_data import as_validation, encode
 from genba_llm.ngram import baselines
 from genba_llm.sft_rows import Row
+from genba_llm.so8t_bundle import MODEL
 from genba_llm.so8t_line import FreshShape, make_fresh_base, measure, train_line
 from genba_llm.synthesise import core_of, synthesise
 from genba_llm.verdict import DOMAINS

@@ -1,32 +1,37 @@
-"""Who writes the answers in embedded mode: the champion of ``llm.so8t``, and sentences of documents.
+"""Who writes the answers in embedded mode: the champion of ``llm.so8t`` or the small model that ships, and sentences of documents.
 
 The champion is followed as the gate's is: promotion and rollback move one alias, the model is loaded aside, asked once, and
-swapped by one assignment. Where there is no champion, or where documents have something to say and nobody chose otherwise,
-sentences of documents answer: a model that was made from nothing cannot read them.
+swapped by one assignment. Until there is one, the model that ships answers what no document does. Where documents have
+something to say and nobody chose otherwise, their sentences answer: a model that was made from nothing reads them worse.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Literal, Protocol
+from typing import Final, Literal, Protocol
 
 from genba_llm.backend_extractive import Extractive
+from genba_llm.backend_process import ProcessModel
+from genba_llm.backend_small import SmallModel, check_small
+from genba_llm.byte_bpe import NoByteBpe
 from genba_llm.generation import Backend, Feature, Message, Options, Piece, Task
 from genba_llm.normalise import language_of
 from genba_llm.policy import Policy
-from genba_llm.sft_rows import system_text
+from genba_llm.sft_rows import given_passages, system_text
+from genba_llm.small_phi3 import NotSmall
+from genba_llm.so8t_bundle import MODEL as WEIGHTS
+from genba_llm.so8t_bundle import describe, temperature_of
 from genba_shared.live import Live
 from genba_shared.registry import Registry, Version
 from genba_shared.service import Degraded
 
-if TYPE_CHECKING:
-    from genba_llm.backend_transformers import TransformersModel
-
 MODEL: Final = "llm.so8t"
+OWN_MODEL: Final = Path(__file__).parent / "own_model"
+OWN_NAME: Final = "genba-small-1"
 DocumentsBy = Literal["sentences", "model"]
+OwnModel = Literal["answers", "off"]
 
 
 class Speakers(Protocol):
@@ -76,9 +81,11 @@ class Always:
 class ChampionModel:
     """A bundle's model as a backend: told who it is and by which policy, in the words that its rows were written in."""
 
-    def __init__(self, inner: TransformersModel, told: Callable[[str], str], *, thinks: bool) -> None:
-        """``told``: what the system turn says, for a question.   ``thinks``: its rows carried their thinking."""
-        self.inner, self.told, self.thinks = inner, told, thinks
+    def __init__(self, inner: Backend, told: Callable[[str], str], *, thinks: bool, reads: bool = False) -> None:
+        """``told``: what the system turn says, for a question.   ``thinks``: its rows carried their thinking.
+        ``reads``: its rows carried numbered passages after the question.
+        """
+        self.inner, self.told, self.thinks, self.reads = inner, told, thinks, reads
         self.model = inner.model
         self.features: frozenset[Feature] = inner.features
         self.starts_hidden = inner.starts_hidden
@@ -91,7 +98,12 @@ class ChampionModel:
         """The task as its rows would put it. A model that learnt to think is not asked to: its rows never were."""
         told = Message("system", self.told(task.question))
         options = replace(task.options, think=False) if self.thinks else task.options
-        return replace(task, messages=[told, *task.messages], options=options)
+        messages, passages = list(task.messages), task.passages
+        if self.reads and passages and messages and messages[-1].role == "user":
+            question = messages[-1].content
+            messages[-1] = Message("user", f"{question}\n{given_passages(passages)}")
+            passages = ()
+        return replace(task, messages=[told, *messages], options=options, passages=passages)
 
     def check(self) -> str | None:
         return self.inner.check()
@@ -107,16 +119,27 @@ def standing(policy: Policy, question: str) -> str:
 
 
 def load_champion(folder: Path, version: Version, policy: Policy) -> ChampionModel:
-    """A bundle of ``llm.so8t``. Raises: ValueError for one that is none; ImportError without torch and transformers."""
-    from genba_llm.backend_transformers import TransformersModel
-    from genba_llm.calibration import temperature_of
-    from genba_llm.finish import BUNDLE
-    from genba_llm.finish import MODEL as WEIGHTS
+    """A bundle of ``llm.so8t``. Raises: ValueError for one that is none; ImportError without what it needs to run."""
+    return load_bundle(folder, f"{MODEL}@{version.number}", policy, calibration=temperature_of(folder))
 
-    document = json.loads((folder / BUNDLE).read_text("utf-8"))
-    name, calibration = f"{MODEL}@{version.number}", temperature_of(folder)
-    inner = TransformersModel(folder / WEIGHTS, name=name, calibration=calibration)
-    return ChampionModel(inner, lambda question: standing(policy, question), thinks=bool(document.get("thinks")))
+
+def load_bundle(folder: Path, name: str, policy: Policy, *, calibration: float = 1.0) -> ChampionModel:
+    """A bundle's model: a small one on NumPy, any other on transformers in a process of its own."""
+    document = describe(folder)
+    return ChampionModel(
+        _inner(folder / WEIGHTS, name, calibration),
+        lambda question: standing(policy, question),
+        thinks=bool(document.get("thinks")),
+        reads=bool(document.get("reads")),
+    )
+
+
+def _inner(folder: Path, name: str, calibration: float) -> Backend:
+    try:
+        check_small(folder)
+    except (NotSmall, NoByteBpe):
+        return ProcessModel(folder, name=name, calibration=calibration)
+    return SmallModel(folder, name=name, calibration=calibration)
 
 
 def try_out(model: ChampionModel) -> None:
@@ -130,9 +153,17 @@ class LiveModel:
     """Follows the champion of ``llm.so8t``."""
 
     def __init__(
-        self, registry: Registry, policy: Policy, *, cache: Path, refresh_s: float, documents_by: DocumentsBy
+        self,
+        registry: Registry,
+        policy: Policy,
+        *,
+        cache: Path,
+        refresh_s: float,
+        documents_by: DocumentsBy,
+        own_model: OwnModel = "off",
     ) -> None:
         self._sentences = Extractive()
+        self._own = load_bundle(OWN_MODEL, OWN_NAME, policy) if own_model == "answers" else None
         self._documents_by = documents_by
         self._live: Live[ChampionModel] = Live(
             registry,
@@ -150,9 +181,10 @@ class LiveModel:
     def choose(self, *, documents: bool) -> Backend:
         """See the seam."""
         loaded = self._live.current
-        if loaded is None or (documents and self._documents_by == "sentences"):
+        model = loaded.value if loaded is not None else self._own
+        if model is None or (documents and self._documents_by == "sentences"):
             return self._sentences
-        return loaded.value
+        return model
 
     def all(self) -> list[Backend]:
         """See the seam."""

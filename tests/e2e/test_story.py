@@ -28,6 +28,7 @@ from tests.e2e.world import (
     user,
 )
 
+from genba_sem.demo_pictures import draw_set
 from genba_sop.data import DemoSet
 
 pytestmark = pytest.mark.xdist_group("story")
@@ -116,6 +117,39 @@ def test_the_examples_run(genba: Genba, filmed: DemoSet, tmp_path: Path) -> None
     assert found.returncode == 0, found.stdout + found.stderr
 
 
+def test_the_examples_of_the_other_services_run(genba: Genba, tmp_path: Path) -> None:
+    draw_set(tmp_path / "set", seed=3, masters=4, samples=3, views=2, strange=1)
+    masters, batch = str(tmp_path / "set" / "masters"), str(tmp_path / "set" / "batch")
+    classified = example(genba, "classify_particles.py", masters, batch, folder=tmp_path)
+    assert classified.returncode == 1, classified.stderr  # without reviews, a person looks at everything
+    assert classified.stdout.count("too few reviews yet") == 3
+
+    rows = {"items": [{"item_id": f"v{n}"} for n in range(8)] + [{"title": "no id"}], "events": [LIKE]}
+    (tmp_path / "rows.json").write_text(json.dumps(rows))
+    listed = example(genba, "recommend_videos.py", "rows.json", "u1", folder=tmp_path)
+    assert listed.returncode == 1, listed.stderr  # one row was rejected, and said so
+    assert "items 8:" in listed.stdout
+    before, after = listed.stdout.split("after liking ")
+    liked = after.split(":")[0]
+    assert liked in before
+    assert liked not in after.partition("\n")[2]
+
+    (tmp_path / "press.txt").write_text("M8 bolts of the guard are tightened to 25 Nm.\n")
+    asked = example(genba, "ask.py", "To what torque are the M8 bolts tightened?", "press.txt", folder=tmp_path)
+    assert asked.returncode == 0, asked.stdout + asked.stderr
+    assert "25 Nm" in asked.stdout
+    assert (tmp_path / "decision.proof").read_text().startswith("c2sp.org/tlog-proof@v1")
+
+    trained = example(genba, "train_a_model.py", "recommend.two_tower", "max_epochs=1", folder=tmp_path)
+    assert trained.returncode == 1, trained.stderr
+    assert trained.stdout.splitlines()[-1].endswith(
+        " failed"
+    )  # one like is too few, and the job says how many it needs
+
+
+LIKE = {"event_id": "e1", "user_id": "u1", "item_id": "v3", "kind": "like"}
+
+
 def example(genba: Genba, name: str, *arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
     """One of ``examples/``, run as its reader would."""
     script = Path(__file__).parents[2] / "examples" / name
@@ -182,6 +216,7 @@ def test_bad_input_leaves_no_traceback_in_the_log(genba: Genba) -> None:
     assert "Traceback" not in genba.process.log
 
 
+@pytest.mark.long
 def test_a_batch_outlives_its_worker_and_scores_each_video_once(
     genba: Genba, admin: User, procedure_id: str, clips: list[Path]
 ) -> None:
@@ -202,6 +237,7 @@ def test_a_batch_outlives_its_worker_and_scores_each_video_once(
     assert {each["video_id"] for each in job["result"]["value"]["results"]} == set(videos)
 
 
+@pytest.mark.long
 def test_an_upload_cut_off_by_a_kill_leaves_nothing_and_can_be_repeated(
     genba: Genba, admin: User, tmp_path: Path, filmed: DemoSet
 ) -> None:
@@ -218,6 +254,7 @@ def test_an_upload_cut_off_by_a_kill_leaves_nothing_and_can_be_repeated(
     assert admin.upload(again).status_code == 201
 
 
+@pytest.mark.long
 def test_an_evaluation_cut_off_by_a_kill_is_made_once_when_repeated(
     genba: Genba, admin: User, procedure_id: str, trainee_id: str
 ) -> None:
@@ -238,6 +275,7 @@ def test_an_evaluation_cut_off_by_a_kill_is_made_once_when_repeated(
     assert len(admin.listed("/v1/sop/evaluations", video_id=trainee_id)) == before + 1
 
 
+@pytest.mark.long
 def test_sigterm_finishes_what_is_in_hand_and_a_second_start_keeps_the_key(
     genba: Genba, admin: User, filmed: DemoSet, procedure_id: str, trainee_id: str
 ) -> None:

@@ -9,9 +9,12 @@ from pathlib import Path
 import pytest
 
 from genba_llm.backend_extractive import Extractive
+from genba_llm.backend_small import SmallModel
+from genba_llm.base_model import load_tokenizer
 from genba_llm.generation import Message, Options, Task
 from genba_llm.live_model import MODEL, ChampionModel, DocumentsBy, LiveModel, standing
 from genba_llm.policy import Policy
+from genba_llm.retrieval import Passage
 from genba_llm.sft_rows import messages
 from genba_llm.so8t_line import FreshShape, make_fresh_base
 from genba_llm.synthesise import synthesise
@@ -29,13 +32,19 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A bundle as the line writes it, of a model that has learnt nothing yet."""
     folder = tmp_path_factory.mktemp("bundle")
     make_fresh_base(list(synthesise("general", 40, seed=0)), SHAPE, folder / "model", max_tokens=256, seed=0)
-    (folder / "bundle.json").write_text(json.dumps({"kind": "phi3", "thinks": True}))
+    (folder / "bundle.json").write_text(json.dumps({"kind": "phi3", "thinks": True, "reads": True}))
     return folder
 
 
 @pytest.fixture
 def registry(database: Database, tmp_path: Path) -> Registry:
     return Registry(database, Artifacts(str(tmp_path / "artifacts")))
+
+
+def _passages(given: str) -> list[Passage]:
+    """The passages that a row holds as its input."""
+    parts = [part.split("] ", 1)[1].split("\n", 1) for part in given.split("\n\n") if part]
+    return [Passage("doc", number, title, text, 0, 1.0) for number, (title, text) in enumerate(parts)]
 
 
 def _live(registry: Registry, tmp_path: Path, documents_by: DocumentsBy = "sentences") -> LiveModel:
@@ -89,10 +98,13 @@ def test_a_champion_reads_the_very_tokens_that_its_rows_began_with(
     live.follow()
     champion = live.choose(documents=False)
     assert isinstance(champion, ChampionModel)
-    for row in synthesise("general", 12, seed=1):
-        trained = champion.inner._tokenizer.apply_chat_template(
+    assert isinstance(champion.inner, SmallModel)
+    tokenizer = load_tokenizer(bundle / "model")
+    for row in synthesise("general", 40, seed=1):
+        trained = tokenizer.apply_chat_template(
             messages(row)[:-1], add_generation_prompt=True, tokenize=True, return_dict=True
         )["input_ids"]
-        task = Task([Message("user", row.instruction)], Options(think=True, max_tokens=1))
-        assert champion.inner._prompt(champion.as_trained(task)) == trained
+        passages = _passages(row.input)
+        task = Task([Message("user", row.instruction)], Options(think=True, max_tokens=1), passages)
+        assert champion.inner.prompt(champion.as_trained(task)) == trained
     assert standing(Policy(), "備品の借り方は?").startswith("社内の質問に答える業務アシスタント\n")
