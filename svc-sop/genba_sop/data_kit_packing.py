@@ -79,7 +79,11 @@ _ANCHORS = {
 
 
 def _bin(x: float, content: Colour) -> tuple[Shape, ...]:
-    return (box(x - 40, 392, 80, 66, (150, 90, 40)), box(x - 34, 398, 68, 54, (110, 66, 30)), Disc((x, 430), 26, 15, content))
+    return (
+        box(x - 40, 392, 80, 66, (150, 90, 40)),
+        box(x - 34, 398, 68, 54, (110, 66, 30)),
+        Disc((x, 430), 26, 15, content),
+    )
 
 
 _BASE: tuple[Shape, ...] = (
@@ -140,7 +144,9 @@ _OBJECTS: dict[str, dict[str, Sprite]] = {
 }  # fmt: skip
 
 
-def _down(at: str, motion: str = "hold", size: float = 0.0, rate_hz: float = 1.0, dx: float = 0.0, dy: float = 0.0) -> Move:
+def _down(
+    at: str, motion: str = "hold", size: float = 0.0, rate_hz: float = 1.0, dx: float = 0.0, dy: float = 0.0
+) -> Move:
     return Move(at, motion, size, rate_hz, dx=dx, dy=dy, aim=_DOWN)  # type: ignore[arg-type]
 
 
