@@ -157,7 +157,13 @@ _ACTS = (
         5.0,
         (
             Beat(1.2, _REST_R, Move(TOOL), left_tool="soap"),
-            Beat(1.6, Move("wash_right", "hold", dx=-8), Move("wash_left", "pump", 9, 1.1, dx=-6, dy=-44), left_tool="soap", work=True),
+            Beat(
+                1.6,
+                Move("wash_right", "hold", dx=-8),
+                Move("wash_left", "pump", 9, 1.1, dx=-6, dy=-44),
+                left_tool="soap",
+                work=True,
+            ),
             Beat(1.2, Move("wash_right"), Move(TOOL), left_tool="soap", sets={"foam": "foam"}),
         ),
         tool="soap",
@@ -173,7 +179,9 @@ _ACTS = (
         5.6,
         (
             Beat(2.6, Move("wash_right", "rub", 24, 1.2, dx=-4), Move("wash_left", "rub", 24, 1.2, dx=4), work=True),
-            Beat(2.0, Move("wash_right", "spin", 16, 1.2, dx=-6), Move("wash_left", "spin", 16, 1.2, -1, dx=6), work=True),
+            Beat(
+                2.0, Move("wash_right", "spin", 16, 1.2, dx=-6), Move("wash_left", "spin", 16, 1.2, -1, dx=6), work=True
+            ),
         ),
     ),
     Act(
@@ -220,7 +228,13 @@ _ACTS = (
         (
             Beat(1.2, _REST_R, Move(TOOL), left_tool="nail_brush"),
             Beat(0.8, Move("wash_right", dy=-4), Move("wash_left", dy=-4), left_tool="nail_brush"),
-            Beat(2.8, Move("wash_right", "pump", 13, 2.0, dx=-10, dy=-22), Move("wash_left", dx=-8, dy=22), tool="nail_brush", work=True),
+            Beat(
+                2.8,
+                Move("wash_right", "pump", 13, 2.0, dx=-10, dy=-22),
+                Move("wash_left", dx=-8, dy=22),
+                tool="nail_brush",
+                work=True,
+            ),
             Beat(1.2, _REST_R, Move(TOOL), left_tool="nail_brush"),
         ),
         tool="nail brush",
@@ -244,7 +258,14 @@ _ACTS = (
         6.4,
         (
             Beat(1.2, Move(TOOL), _REST_L, tool="paper_towel"),
-            Beat(2.6, Move("wash_right", "rub", 18, 1.3, dy=60), Move("wash_left", "rub", 18, 1.3, dy=60), tool="paper_towel", both=True, work=True),
+            Beat(
+                2.6,
+                Move("wash_right", "rub", 18, 1.3, dy=60),
+                Move("wash_left", "rub", 18, 1.3, dy=60),
+                tool="paper_towel",
+                both=True,
+                work=True,
+            ),
             Beat(1.3, Move("bin"), _REST_L, tool="paper_towel", sets={"thrown": "yes"}),
         ),
         tool="paper towel",
@@ -267,7 +288,7 @@ _ACTS = (
         severity="critical",
         swaps={"spray": "glass_cleaner"},
     ),
-)  # fmt: skip
+)
 
 HAND_WASH = Kind(
     id="hand_wash",

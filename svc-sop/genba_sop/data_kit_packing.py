@@ -101,7 +101,7 @@ _BASE: tuple[Shape, ...] = (
 )  # fmt: skip
 
 _IN, _OUT = "in", "out"
-_HIDE = {name: "covered" for name in ("pad", "valve_in", "hose_in", "clamps_in", "gasket_in", "manual_in", "pad_top")}
+_HIDE = dict.fromkeys(("pad", "valve_in", "hose_in", "clamps_in", "gasket_in", "manual_in", "pad_top"), "covered")
 
 
 def _inside(shown: Sprite, wrong: Sprite = ()) -> dict[str, Sprite]:
@@ -208,8 +208,16 @@ _ACTS = (
         Text("Open the box and press the corners.", "箱を開き、角を押さえる。"),
         5.2,
         (
-            Beat(1.7, _down("flap_right", "pump", 14, 0.9), _down("flap_left", "pump", 14, 0.9), sets={"box": "open"}, work=True),
-            Beat(1.9, _down("flap_right", "wipe", 20, 0.8, dy=30), _down("flap_left", "wipe", 20, 0.8, dy=30), work=True),
+            Beat(
+                1.7,
+                _down("flap_right", "pump", 14, 0.9),
+                _down("flap_left", "pump", 14, 0.9),
+                sets={"box": "open"},
+                work=True,
+            ),
+            Beat(
+                1.9, _down("flap_right", "wipe", 20, 0.8, dy=30), _down("flap_left", "wipe", 20, 0.8, dy=30), work=True
+            ),
             Beat(0.6, _REST_R, _REST_L),
         ),
     ),
@@ -293,8 +301,16 @@ _ACTS = (
         Text("Close both flaps and hold them down.", "両側のふたを閉じて押さえる。"),
         4.4,
         (
-            Beat(1.4, _down("flap_right", "pump", 8, 1.0, dx=-24), _down("flap_left", "pump", 8, 1.0, dx=24), work=True),
-            Beat(1.5, _down("top", "rub", 16, 0.9, dx=-26), _down("top", "rub", 16, 0.9, dx=26), sets={"box": "closed", **_HIDE}, work=True),
+            Beat(
+                1.4, _down("flap_right", "pump", 8, 1.0, dx=-24), _down("flap_left", "pump", 8, 1.0, dx=24), work=True
+            ),
+            Beat(
+                1.5,
+                _down("top", "rub", 16, 0.9, dx=-26),
+                _down("top", "rub", 16, 0.9, dx=26),
+                sets={"box": "closed", **_HIDE},
+                work=True,
+            ),
             Beat(0.6, _REST_R, _REST_L),
         ),
     ),
@@ -305,7 +321,14 @@ _ACTS = (
         5.4,
         (
             Beat(1.1, _REST_R, _down(TOOL), left_tool="tape_gun"),
-            Beat(2.4, _down("flap_right", "hold", dy=10), Move("top", "pump", 46, 0.5, aim=_DOWN), left_tool="tape_gun", sets={"box": "taped"}, work=True),
+            Beat(
+                2.4,
+                _down("flap_right", "hold", dy=10),
+                Move("top", "pump", 46, 0.5, aim=_DOWN),
+                left_tool="tape_gun",
+                sets={"box": "taped"},
+                work=True,
+            ),
             Beat(1.0, _REST_R, _down(TOOL), left_tool="tape_gun"),
         ),
         tool="tape gun",
@@ -339,7 +362,7 @@ _ACTS = (
         severity="minor",
         swaps={"scanner": "stapler"},
     ),
-)  # fmt: skip
+)
 
 KIT_PACKING = Kind(
     id="kit_packing",
