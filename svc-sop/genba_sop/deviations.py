@@ -50,6 +50,12 @@ OTHER_HISTORY = (
     3.0  # log-odds that the pictures must reach for a step before which something was done that no gold had done
 )
 SHORT_HISTORY = 0.7  # the same where something was merely left out
+LEAST_ODDS = 1.0  # log-odds of another object or manner against neither: a good run is worth more than a doubtful find
+COARSE_FREE, COARSE_ODDS = (
+    0.35,
+    6.0,
+)  # log of the area of a pixel beside the golds'; what each unit beyond adds to these odds
+LEAD_S = 5.0  # before the first step and after the last one may so much pass: the camera is started and stopped
 AGAIN_SHARE = 0.4  # of the step's usual time, from which on a second performance is a repetition
 
 
@@ -225,11 +231,18 @@ class _Case:
         starts = {d.start_s for d in (*self.again(), *self.order())} | {d.end_s for d in (*self.again(), *self.order())}
         for run in runs_of(self.seen.labels):
             start_s, end_s = self._times(run)
-            if end_s - start_s < TRANSITION_S and {start_s, end_s} & starts:
+            if self._leads(run) or (end_s - start_s < TRANSITION_S and {start_s, end_s} & starts):
                 continue
             if run.label == EXTRA and end_s - start_s >= SHORTEST_EXTRA_S and not self._idles(run.first, run.last):
                 p = self._p(self.reference.extra_s, end_s - start_s, 0.5)
                 yield self._deviation("extra", None, start_s, end_s, p=p, measure=end_s - start_s, expected=0.0)
+
+    def _leads(self, run: Run) -> bool:
+        """Whether a run lies before the first step or after the last one, and not for long."""
+        start_s, end_s = self._times(run)
+        first = min((p.first for p in self.performances), default=0)
+        last = max((p.last for p in self.performances), default=len(self.rows.motion))
+        return end_s - start_s <= LEAD_S and (run.last < first or run.first > last)
 
     def _idles(self, first: int, last: int) -> bool:
         inside = slice(first, last + 1)
@@ -241,7 +254,7 @@ class _Case:
         """Stretches in which nothing moves where something does in the golds."""
         for run in runs_of(self.idle_rows.astype(np.int64)):
             start_s, end_s = self._times(run)
-            if run.label and end_s - start_s >= IDLE_S:
+            if run.label and end_s - start_s >= IDLE_S and not self._leads(run):
                 p = self._p(self.reference.idle_s, end_s - start_s, 0.5)
                 yield self._deviation("idle", None, start_s, end_s, p=p, measure=end_s - start_s, expected=0.0)
 
@@ -299,9 +312,9 @@ class _Case:
             if main is None or self.steps[at].id in explained or not np.isfinite(measured.action[at]):
                 continue
             item, action = max(0.0, float(measured.item[at])), max(0.0, float(measured.action[at]))
-            if math.hypot(item / ITEM_Z, action / ACTION_Z) < (
-                1.0 if self.known and not self._disturbed(main) else 2.0
-            ):
+            elsewhere = self.reference.scene is not None  # the golds show one place, and this video another
+            doubtful = elsewhere or not self.known or self._disturbed(main)
+            if math.hypot(item / ITEM_Z, action / ACTION_Z) < (2.0 if doubtful else 1.0):
                 continue
             kind: DeviationKind = "wrong_tool" if item >= ITEM_SHARE * action else "execution"
             column, measure = (0, item) if kind == "wrong_tool" else (1, action)
@@ -341,9 +354,11 @@ class _Case:
         """How sure the pictures must be, by what was done before: gloves that are on, or not yet, change what a picture shows."""
         before = {p.step for p in self.main if p is not None and p.start_s < performance.start_s}
         histories = self.reference.histories[performance.step]
+        coarser = 0.0 if self.laid is None else self.laid.sight.view.coarser
+        least = LEAST_ODDS + COARSE_ODDS * max(0.0, coarser - COARSE_FREE)
         if any(before == earlier for earlier in histories):
-            return 0.0
-        return SHORT_HISTORY if any(before <= set(earlier) for earlier in histories) else OTHER_HISTORY
+            return least
+        return least + (SHORT_HISTORY if any(before <= set(earlier) for earlier in histories) else OTHER_HISTORY)
 
     @cached_property
     def _borders_s(self) -> Floats:
