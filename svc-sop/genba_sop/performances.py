@@ -23,14 +23,17 @@ Ints = npt.NDArray[np.int64]
 START_OVER = 0.5  # share of a step by which the trainee falls back in it when starting over
 STILL_WINDOW_S = 1.0
 STILL_QUANTILE = 0.1
-STILL_MOST = 0.1  # of the busy level: a tenth that is livelier is not still
+STILL_LEAST, STILL_MOST = (
+    0.02,
+    0.1,
+)  # of the busy level: nobody is stiller than noise, and a tenth that is livelier is not still
 BUSY_QUANTILE = 0.75
 STILL_GAP_S = 0.5  # a shorter twitch does not end idling
 LONGER_STILL_S = 3.0  # by so much may a person hold still for longer than the golds do, at the border of a step
 MOSTLY = 0.8
 STRETCHED = 1.5  # a step whose moving part takes so many times as long is slow, not interrupted
 PAUSE_S = 3.0  # a shorter stillness is no pause
-PAUSE_SHARE = 0.5  # of the stillness of golds: who pauses is stiller than who holds something
+PAUSE_MOST = 0.05  # of the busy level: who pauses is stiller than who holds something
 PAUSE_STRETCH, PAUSE_MORE_S = 3.0, 1.5  # times as long as golds, and so much longer, may be held still where they do
 BRIEFLY_S = 1.75  # getting into a rest and out of it
 EXPECTED_STILL = 0.5  # vote of the golds that are still themselves, from which on stillness is part of the step
@@ -131,7 +134,8 @@ def stillness(rows: Rows) -> float:
     if not motion.size:
         return 0.0
     busy = float(np.quantile(motion, BUSY_QUANTILE))
-    return min(STILL_MOST, float(np.quantile(motion, STILL_QUANTILE)) / busy) if busy > 0 else 0.0
+    share = float(np.quantile(motion, STILL_QUANTILE)) / busy if busy > 0 else 0.0
+    return min(STILL_MOST, max(STILL_LEAST, share)) if busy > 0 else 0.0
 
 
 def still(rows: Rows, share: float) -> Mask:
@@ -149,7 +153,7 @@ def still(rows: Rows, share: float) -> Mask:
 def pauses(rows: Rows, holds: Sequence[Holds], share: float) -> Pauses:
     """Where a run pauses; a row's pause counts from the first to the last still row around it."""
     length_s = np.zeros(len(rows.motion))
-    for run in runs_of(still(rows, PAUSE_SHARE * share).astype(np.int64)):
+    for run in runs_of(still(rows, min(share, PAUSE_MOST)).astype(np.int64)):
         seconds = float(rows.edges[run.last + 1] - rows.edges[run.first])
         if run.label and seconds >= PAUSE_S:
             length_s[run.first : run.last + 1] = seconds

@@ -22,6 +22,7 @@ from genba_sop.decoding import Chart
 from genba_sop.features import Features
 from genba_sop.gold_scene import RECENT_STEPS, GoldScene, Laid, filmstrip, fit_scene, rows_by_step
 from genba_sop.manner import LEAST_CELL_SPREAD, LEAST_RESIDUAL_SPREAD, Spread, manner, spread_of
+from genba_sop.mirroring import mirrored
 from genba_sop.nulls import Null, fit_null
 from genba_sop.observation import (
     GoldRun,
@@ -44,6 +45,8 @@ from genba_sop.segmentation import EXTRA, labels_of, propose, runs_of, spans_of
 Floats = npt.NDArray[np.float64]
 
 FORMAT = 7
+PLAINLY_LAID = 0.75  # correlation of places, from which on nobody needs to look in the mirror
+LEAST_MIRRORED, MIRRORED_BETTER = 0.65, 0.1  # there, at least; and so much better than as it is
 OUTLIER = 1.5  # a gold this many times as far from the others as they are among themselves
 
 
@@ -162,6 +165,15 @@ class Reference:
     def lay(self, trainee: Features, rows: Rows) -> Laid | None:
         """Lay a trainee's pictures over the golds'; None without pictures of one place."""
         return None if self.scene is None else self.scene.lay(filmstrip(trainee, rows))
+
+    def turned_back(self, trainee: Features, rows: Rows, laid: Laid | None) -> Features | None:
+        """The trainee's features turned back, where the place plainly shows that the camera mirrored it; else None."""
+        fits = 0.0 if laid is None else laid.sight.view.correlation
+        if self.scene is None or fits >= PLAINLY_LAID or (other := mirrored(trainee)) is None:
+            return None
+        again = self.lay(other, rows)
+        plainly = again is not None and again.sight.view.correlation >= max(LEAST_MIRRORED, fits + MIRRORED_BETTER)
+        return other if plainly else None
 
     def spans(self, gold: int) -> tuple[Span, ...]:
         """Where the steps lie in one gold, as annotated, transferred or proposed."""
