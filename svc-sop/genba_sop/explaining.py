@@ -37,6 +37,7 @@ NO_STEP = 0.55  # normalised cost of a row in no step that was taken for one so 
 STILL = 0.3  # of a step's usual motion: who moves less stands still
 ALIKE = 0.8  # IoU of two runs that are the same one
 MARGIN = 1.0  # by so much must the new story be cheaper
+GOOD_MATCH = 0.1  # in normalised cost a row may be better than typical
 FAR = 0.75  # of the price of doing a step again, added where all others that come after it were done meanwhile
 
 
@@ -100,7 +101,7 @@ def simplest(told: Told, known: Known) -> tuple[Piece, ...]:
 def warm_up() -> None:
     """Load or compile the inner loops now rather than in the first request."""
     table = segment_costs(np.zeros((2, 2)), 2)
-    cheapest(table[:, :, None].copy(), table, np.zeros((2, 1)), np.zeros(2))
+    cheapest(table[:, :, None].copy(), table, np.zeros((2, 1)), np.zeros(2), np.inf)
 
 
 class _Story(NamedTuple):
@@ -191,8 +192,10 @@ class _Case:
         if not options or len(options) > MOST_STEPS or len(borders) > MOST_CELLS:
             return _NO_STORY
         before, after = self._done(self.runs[:first]), self._done(self.runs[last + 1 :])
-        cost, cuts, steps = cheapest(*self._table(options, borders), *self._rules(options, before, after))
-        gain = self._cost_so_far(runs, options, before, after) - cost - MARGIN * self.rate
+        so_far = self._cost_so_far(runs, options, before, after)
+        most = so_far + GOOD_MATCH * (high - low)  # the rest may be that much cheaper than nothing
+        cost, cuts, steps = cheapest(*self._table(options, borders), *self._rules(options, before, after), most)
+        gain = so_far - cost - MARGIN * self.rate
         if gain <= 0:
             return _NO_STORY
         pieces = [
