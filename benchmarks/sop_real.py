@@ -42,7 +42,7 @@ else:  # beside this script
     from sop_disturbed import Film, Written, read, shaken, write
 
 Image = npt.NDArray[np.uint8]
-FPS, SIZE = 12.0, (480, 360)
+FPS, SIZE = 10.0, (320, 240)
 MPEG4 = Written(".mp4", "mpeg4", {"qscale": "4"})
 
 

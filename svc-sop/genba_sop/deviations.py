@@ -50,6 +50,7 @@ OTHER_HISTORY = (
     3.0  # log-odds that the pictures must reach for a step before which something was done that no gold had done
 )
 SHORT_HISTORY = 0.7  # the same where something was merely left out
+ONE_GOLD = 3.0  # times the limits of several golds: one says nothing of how golds differ
 LEAST_ODDS = 1.0  # log-odds of another object or manner against neither: a good run is worth more than a doubtful find
 COARSE_FREE, COARSE_ODDS = (
     0.35,
@@ -313,8 +314,9 @@ class _Case:
                 continue
             item, action = max(0.0, float(measured.item[at])), max(0.0, float(measured.action[at]))
             elsewhere = self.reference.scene is not None  # the golds show one place, and this video another
-            doubtful = elsewhere or not self.known or self._disturbed(main)
-            if math.hypot(item / ITEM_Z, action / ACTION_Z) < (2.0 if doubtful else 1.0):
+            doubtful = elsewhere or self._disturbed(main)
+            least = ONE_GOLD if not self.known else 2.0 if doubtful else 1.0
+            if math.hypot(item / ITEM_Z, action / ACTION_Z) < least:
                 continue
             kind: DeviationKind = "wrong_tool" if item >= ITEM_SHARE * action else "execution"
             column, measure = (0, item) if kind == "wrong_tool" else (1, action)
