@@ -207,6 +207,7 @@ def test_a_refresh_that_is_killed_half_way_goes_on_with_what_is_missing(
     assert trained.run("recommend.refresh", what="items").result["value"]["items"] == 0
 
 
+@pytest.mark.long
 def test_a_refresh_whose_worker_is_killed_with_9_goes_on_with_what_is_missing_only(trained: Trained) -> None:
     trained.service.items(*(item(5000 + n) for n in range(400)))
     job = trained.submit("recommend.refresh", batch=1, what="items")
