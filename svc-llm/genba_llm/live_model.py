@@ -19,6 +19,7 @@ from genba_llm.byte_bpe import NoByteBpe
 from genba_llm.generation import Backend, Feature, Message, Options, Piece, Task
 from genba_llm.normalise import language_of
 from genba_llm.policy import Policy
+from genba_llm.retrieval import SPEAKS_FROM, Passage, coverage
 from genba_llm.sft_rows import given_passages, system_text
 from genba_llm.small_phi3 import NotSmall
 from genba_llm.so8t_bundle import MODEL as WEIGHTS
@@ -39,6 +40,10 @@ class Speakers(Protocol):
 
     def choose(self, *, documents: bool) -> Backend:
         """The backend for an answer that rests on documents, or on none."""
+        ...
+
+    def needed(self, question: str, passages: list[Passage]) -> list[Passage]:
+        """The passages that the answer should rest on: all, or none where they do not speak to the question."""
         ...
 
     def all(self) -> list[Backend]:
@@ -64,6 +69,9 @@ class Always:
 
     def choose(self, *, documents: bool) -> Backend:  # noqa: ARG002 - there is no choice
         return self.backend
+
+    def needed(self, question: str, passages: list[Passage]) -> list[Passage]:  # noqa: ARG002 - a model judges itself
+        return passages
 
     def all(self) -> list[Backend]:
         return [self.backend]
@@ -160,7 +168,7 @@ class LiveModel:
         cache: Path,
         refresh_s: float,
         documents_by: DocumentsBy,
-        own_model: OwnModel = "off",
+        own_model: OwnModel = "answers",
     ) -> None:
         self._sentences = Extractive()
         self._own = load_bundle(OWN_MODEL, OWN_NAME, policy) if own_model == "answers" else None
@@ -180,11 +188,20 @@ class LiveModel:
 
     def choose(self, *, documents: bool) -> Backend:
         """See the seam."""
-        loaded = self._live.current
-        model = loaded.value if loaded is not None else self._own
+        model = self._model
         if model is None or (documents and self._documents_by == "sentences"):
             return self._sentences
         return model
+
+    @property
+    def _model(self) -> ChampionModel | None:
+        loaded = self._live.current
+        return loaded.value if loaded is not None else self._own
+
+    def needed(self, question: str, passages: list[Passage]) -> list[Passage]:
+        """See the seam. Sentences of passages that do not speak to the question would be no answer; the model has one."""
+        by_sentences = self._model is None or self._documents_by == "model"
+        return passages if by_sentences or coverage(question, passages) >= SPEAKS_FROM else []
 
     def all(self) -> list[Backend]:
         """See the seam."""

@@ -156,6 +156,7 @@ def _live_model(settings: Settings, registry: Registry, policy: Policy) -> LiveM
         cache=settings.platform.home / "models",
         refresh_s=settings.model_refresh_s,
         documents_by=settings.documents_by,
+        own_model=settings.own_model,
     )
 
 
