@@ -30,7 +30,7 @@ from torch.nn import functional as F  # noqa: N812 - the usual name
 from genba_llm import contrast, evaluation
 from genba_llm.backend_extractive import Extractive
 from genba_llm.base_model import load_tokenizer
-from genba_llm.build_own_model import CONFIG, all_rows, ship, split, train, unheard_things
+from genba_llm.build_own_model import CONFIG, all_rows, as_transformers, ship, split, train, unheard_things
 from genba_llm.evaluation import Answered, decision_in
 from genba_llm.generation import Message, Options, Task
 from genba_llm.gguf_export import Quant, export_gguf
@@ -40,7 +40,6 @@ from genba_llm.ngram import baselines
 from genba_llm.normalise import language_of
 from genba_llm.policy import Policy
 from genba_llm.sft_rows import Row, messages, passages_of
-from genba_llm.small_phi3 import load_tensors
 from genba_llm.so8t_bundle import MODEL
 from genba_llm.so8t_line import measure
 from genba_llm.synthesise import not_known
@@ -48,16 +47,6 @@ from genba_llm.thinking import final_of
 
 _NOT_KNOWN = frozenset({not_known("ja"), not_known("en")})
 KL_AT_MOST: dict[Quant, float] = {"F16": 1e-5, "Q8_0": 5e-3, "Q6_K": 5e-2, "Q4_K_M": 5e-2}
-
-
-def as_transformers(folder: Path) -> Any:
-    """The shipped model with its weights in single precision."""
-    from transformers import Phi3Config, Phi3ForCausalLM
-
-    model = Phi3ForCausalLM(Phi3Config.from_pretrained(folder, local_files_only=True))
-    tensors = {name: torch.from_numpy(values) for name, values in load_tensors(folder).items()}
-    model.load_state_dict(tensors, strict=False)  # the head is tied to the embedding
-    return model.eval()
 
 
 def kind_of(row: Row) -> str:

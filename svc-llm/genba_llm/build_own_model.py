@@ -22,7 +22,7 @@ from genba_llm import contrast
 from genba_llm.finetune_config import FinetuneConfig, config_of
 from genba_llm.live_model import OWN_MODEL
 from genba_llm.sft_rows import Row
-from genba_llm.small_phi3 import WEIGHTS, save_int8
+from genba_llm.small_phi3 import WEIGHTS, load_tensors, save_int8
 from genba_llm.so8t_bundle import BUNDLE, MODEL, describe
 from genba_llm.so8t_line import FreshShape, make_fresh_base, train_line
 from genba_llm.synthesise import core_of, synthesise
@@ -32,6 +32,7 @@ from genba_shared.db import Database
 from genba_shared.principal import Clearance, Principal
 from genba_shared.recipe import Checkpoint, LocalReporter, Run
 from genba_shared.settings import Platform
+from genba_shared.torchvision import make_torchvision_importable
 
 SEED: Final = 20260101
 PER_DOMAIN: Final = 6000
@@ -117,6 +118,17 @@ def ship(bundle: Path, folder: Path) -> None:
     save_int8(load_file(bundle / MODEL / WEIGHTS), folder / MODEL / WEIGHTS)
     document = {**describe(bundle), "weights": "int8, a scale for each row"}
     (folder / BUNDLE).write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n", "utf-8")
+
+
+def as_transformers(folder: Path) -> Any:
+    """A model folder as it ships, in transformers and in single precision: to be measured, exported, trained on."""
+    make_torchvision_importable()
+    from transformers import Phi3Config, Phi3ForCausalLM
+
+    model = Phi3ForCausalLM(Phi3Config.from_pretrained(folder, local_files_only=True))
+    tensors = {name: torch.from_numpy(values) for name, values in load_tensors(folder).items()}
+    model.load_state_dict(tensors, strict=False)  # the head is tied to the embedding
+    return model.eval()
 
 
 if __name__ == "__main__":
