@@ -7,6 +7,7 @@ something to say and nobody chose otherwise, their sentences answer: a model tha
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -133,9 +134,23 @@ def load_champion(folder: Path, version: Version, policy: Policy) -> ChampionMod
 
 def load_bundle(folder: Path, name: str, policy: Policy, *, calibration: float = 1.0) -> ChampionModel:
     """A bundle's model: a small one on NumPy, any other on transformers in a process of its own."""
+    return _as_trained(folder, _inner(folder / WEIGHTS, name, calibration), policy)
+
+
+def load_own(policy: Policy) -> ChampionModel:
+    """The model that ships; its weights are read once in a process."""
+    return _as_trained(OWN_MODEL, _own_inner(), policy)
+
+
+@functools.cache
+def _own_inner() -> Backend:
+    return _inner(OWN_MODEL / WEIGHTS, OWN_NAME, 1.0)
+
+
+def _as_trained(folder: Path, inner: Backend, policy: Policy) -> ChampionModel:
     document = describe(folder)
     return ChampionModel(
-        _inner(folder / WEIGHTS, name, calibration),
+        inner,
         lambda question: standing(policy, question),
         thinks=bool(document.get("thinks")),
         reads=bool(document.get("reads")),
@@ -171,7 +186,7 @@ class LiveModel:
         own_model: OwnModel = "answers",
     ) -> None:
         self._sentences = Extractive()
-        self._own = load_bundle(OWN_MODEL, OWN_NAME, policy) if own_model == "answers" else None
+        self._own = load_own(policy) if own_model == "answers" else None
         self._documents_by = documents_by
         self._live: Live[ChampionModel] = Live(
             registry,

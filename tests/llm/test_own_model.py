@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from genba_llm.generation import Message, Options, Task
-from genba_llm.live_model import OWN_MODEL, OWN_NAME, load_bundle
+from genba_llm.live_model import OWN_MODEL, load_own
 from genba_llm.policy import Policy
 from genba_llm.so8t_bundle import MODEL as WEIGHTS
 from genba_llm.synthesise import not_known
@@ -18,7 +18,7 @@ from genba_llm.thinking import final_of
 
 @pytest.fixture(scope="module")
 def own() -> Any:
-    return load_bundle(OWN_MODEL, OWN_NAME, Policy())
+    return load_own(Policy())
 
 
 def _said(own: Any, question: str) -> str:
@@ -55,10 +55,10 @@ def test_the_model_that_ships_is_small_and_needs_no_framework() -> None:
     assert (OWN_MODEL / WEIGHTS / "tokenizer.json").is_file()
     script = (
         "import sys\n"
-        "from genba_llm.live_model import OWN_MODEL, OWN_NAME, load_bundle\n"
+        "from genba_llm.live_model import load_own\n"
         "from genba_llm.generation import Message, Options, Task\n"
         "from genba_llm.policy import Policy\n"
-        "model = load_bundle(OWN_MODEL, OWN_NAME, Policy())\n"
+        "model = load_own(Policy())\n"
         "assert list(model.generate(Task([Message('user', 'こんにちは')], Options(max_tokens=3))))\n"
         "print(sorted({'torch', 'transformers', 'tokenizers'} & set(sys.modules)))\n"
     )
