@@ -24,8 +24,10 @@ demo: .venv/.base ## start embedded mode, score a generated trainee video agains
 up: .venv/.base ## run Genba on this machine: API and worker, no server to install
 	@.venv/bin/genba up
 
-test: .venv/.test ## every test that needs no server; with Postgres and Redis at hand, those too
-	@$(PY) -m pytest -q -n 2 --dist loadgroup tests
+test: .venv/.test ## the tests; with Postgres and Redis at hand, those on them too
+	@$(PY) -m pytest -q -n 2 --dist loadgroup -m "not long" tests
+test-long: .venv/.test ## the tests that take minutes: killed processes, the explored API, quality, whole lifecycles
+	@$(PY) -m pytest -q -n 2 --dist loadgroup -m long tests
 distributed-test: .venv/.test ## the tests that need real Postgres and Redis
 	@$(PY) -m pytest -q -m distributed tests
 chaos: .venv/.test ## kill -9 of workers and emptied brokers, in small; bench-jobs-chaos is the full matrix
@@ -40,7 +42,7 @@ types: .venv/.test ## mypy --strict
 	@.venv/bin/mypy $(PACKAGES) deploy tests benchmarks examples
 imports: .venv/.test ## who may import whom
 	@.venv/bin/lint-imports
-check: lint types imports test ## everything CI checks
+check: lint types imports test test-long ## everything CI checks
 
 bench-alignment: .venv/.bench ## DTW, soft-DTW and skip alignment against their peers
 	@$(PY) benchmarks/sop_alignment.py
@@ -95,4 +97,4 @@ lock: .venv/.test ## write constraints.txt anew
 clean: ## remove the virtual environment and caches; data in .genba stays
 	@rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
-.PHONY: dashboards docs help setup setup-test demo up test distributed-test savedmodel-test lint format types imports check bench-alignment bench-deviations bench-search bench-manner bench-speed bench-order bench-recommend bench-sem bench-sem-job bench-rotations bench-gpu bench-gateway bench-audit lock clean chaos bench-jobs-chaos bench-recommend-serving bench-recommend-refresh bench-gate bench-model build-model
+.PHONY: dashboards docs help setup setup-test demo up test test-long distributed-test savedmodel-test lint format types imports check bench-alignment bench-deviations bench-search bench-manner bench-speed bench-order bench-recommend bench-sem bench-sem-job bench-rotations bench-gpu bench-gateway bench-audit lock clean chaos bench-jobs-chaos bench-recommend-serving bench-recommend-refresh bench-gate bench-model build-model

@@ -20,7 +20,7 @@ from genba_recommend.index import Rows
 from genba_recommend.people import Person
 from genba_recommend.ranking import Picked, intra_list_distance, pick, pool_size
 from genba_recommend.reasons import Reason
-from genba_recommend.serving_model import Aligned
+from genba_recommend.serving_model import Aligned, Taste
 from genba_recommend.view import View
 
 Source = Literal["personal", "similar", "segment", "trending", "popular"]
@@ -136,30 +136,28 @@ def _personal(made: Made, person: Person, ask: Ask, without: npt.NDArray[np.inte
     if aligned is None:
         made.passed_over.append(PassedOver("personal", "no_model"))
         return
-    query, history = _user_vector(aligned, person)
-    if not len(history):
+    taste = taste_of(aligned, person)
+    if not len(taste.rows):
         made.passed_over.append(PassedOver("personal", "no_history"))
         return
     size = pool_size(ask.k, diversity=ask.diversity, explore=ask.explore)
     choice = view.choice(aligned, ask.wanted)
-    rows, scores = aligned.index.best(query / np.float32(aligned.model.loaded.temperature), choice, without, size)
+    rows, scores = aligned.index.best(taste.query, choice, without, size, lift=taste.lift)
     if not len(rows):
         made.passed_over.append(PassedOver("personal", "nothing_allowed"))
         return
     made.aligned = aligned
     vectors = aligned.vectors[rows] if ask.diversity > 0 else None
     picked = pick(rows, scores, vectors, ask.k, diversity=ask.diversity, explore=ask.explore, rng=rng)
-    _put(made, picked, "personal", _personal_reasons(view, aligned, person, history, picked))
+    _put(made, picked, "personal", _personal_reasons(view, aligned, person, taste.rows, picked))
 
 
-def _user_vector(aligned: Aligned, person: Person) -> tuple[Float32s, npt.NDArray[np.int32]]:
-    """(D,) and the rows of the history that it was made from; remembered with the person."""
+def taste_of(aligned: Aligned, person: Person) -> Taste:
+    """What a version makes of somebody; remembered with the person."""
     key = (aligned.model.number, aligned.generation)
     found = person.memory.get(key)
     if found is None:
-        rows, _ = aligned.window(person, aligned.model.history_len)
-        vector = aligned.model.embed_user(person, aligned) if len(rows) else np.zeros(aligned.model.dim, np.float32)
-        person.memory[key] = found = (vector, rows)
+        person.memory[key] = found = aligned.taste(person)
     return found  # type: ignore[return-value]  # what was put there above
 
 

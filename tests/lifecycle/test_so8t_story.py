@@ -24,7 +24,7 @@ from genba_llm.live_model import OWN_NAME
 from genba_shared.artifacts import Artifacts
 from genba_shared.recipe import Registration, Run, seed_of
 
-pytestmark = pytest.mark.xdist_group("so8t_story")
+pytestmark = [pytest.mark.xdist_group("so8t_story"), pytest.mark.long]
 
 MODEL = "llm.so8t"
 WITHIN_S = 300.0  # only ends a test that is broken

@@ -58,7 +58,8 @@ def same(one: Trained, other: Trained) -> bool:
     return (
         one.metrics == other.metrics
         and one.epochs == other.epochs
-        and one.prior == other.prior
+        and (one.prior, one.blend) == (other.prior, other.blend)
+        and np.array_equal(one.neighbours.weight, other.neighbours.weight)
         and all(np.array_equal(ours[name], theirs[name]) for name in ours)
         and np.array_equal(one.vectors, other.vectors)
     )
@@ -105,6 +106,22 @@ def test_a_run_killed_in_any_epoch_and_resumed_ends_with_the_same_bits(
     resumed = train(data, SMALL, again)
     assert same(resumed, trained)
     assert len(seen) == STEPS_AN_EPOCH * len(trained.epochs) - (steps - 1)  # it went on, and did not begin anew
+
+
+def test_a_long_log_is_learnt_from_as_a_whole_too_and_a_run_killed_there_ends_with_the_same_bits(
+    tmp_path: Path,
+) -> None:
+    data, brief = world(days=400.0), replace(SMALL, max_epochs=2)
+    whole = train(data, brief)
+    epochs = [epoch["epoch"] for epoch in whole.epochs]
+    assert epochs[:4] == [1, 2, 1, 2]  # recent moments, then all of the log, then what was better anew
+    assert len(epochs) == 4 + whole.metrics["best_epoch"]
+    with pytest.raises(Killed):
+        train(data, brief, killed_after(3 * STEPS_AN_EPOCH, Checkpoint(tmp_path, attempt=1)))
+    shares: list[float] = []
+    again = Hooks(progress=lambda share, _: shares.append(share), checkpoint=Checkpoint(tmp_path, attempt=2))
+    assert same(train(data, brief, again), whole)
+    assert shares == sorted(shares)
 
 
 def test_the_same_seed_gives_the_same_bits_and_another_does_not(data: Dataset, trained: Trained) -> None:

@@ -207,6 +207,7 @@ def test_a_refresh_that_is_killed_half_way_goes_on_with_what_is_missing(
     assert trained.run("recommend.refresh", what="items").result["value"]["items"] == 0
 
 
+@pytest.mark.long
 def test_a_refresh_whose_worker_is_killed_with_9_goes_on_with_what_is_missing_only(trained: Trained) -> None:
     trained.service.items(*(item(5000 + n) for n in range(400)))
     job = trained.submit("recommend.refresh", batch=1, what="items")
@@ -366,11 +367,13 @@ def _check_scores(service: Service, user: str, document: Any, model: ServingMode
     """Every score is the one that the tower and the vectors of the version named give, so none is of another version."""
     shelf = service.shop.view.shelf
     aligned = align(model, shelf, {}, generation=0)
-    query = model.embed_user(service.shop.person(user), aligned) / model.loaded.temperature
+    taste = aligned.taste(service.shop.person(user))
+    lift = np.zeros(len(shelf), np.float32)
+    lift[taste.lift.rows] = taste.lift.by
     known = [each for each in document["items"] if each["item_id"] in model.loaded.row_by_id]
     rows = np.array([shelf.row_by_id[each["item_id"]] for each in known])
     bias = service.shop._counting.bias(model.prior, time.time() / 86_400, len(shelf))
-    expected = aligned.vectors[rows] @ query + bias[rows]
+    expected = aligned.vectors[rows] @ taste.query + bias[rows] + lift[rows]
     assert [each["score"] for each in known] == pytest.approx(expected.tolist(), abs=2e-2)
 
 

@@ -40,6 +40,7 @@ def promoted_anyway(service: Service, number: int) -> None:
     service.sem.lanes.refresh("default")
 
 
+@pytest.mark.long
 def test_a_fusion_that_wins_nothing_is_not_proposed_and_one_that_was_asked_for_does_not_serve(
     sqlite_service: Service, work: Callable[..., Any]
 ) -> None:
@@ -65,6 +66,7 @@ def test_a_fusion_that_wins_nothing_is_not_proposed_and_one_that_was_asked_for_d
     assert refreshed["fusion"] != asked["value"]["fusion"]
 
 
+@pytest.mark.long
 def test_a_worker_killed_between_folds_goes_on_after_the_last_one(
     service: Service, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
