@@ -42,7 +42,7 @@ from genba_llm.policy import Policy
 from genba_llm.sft_rows import Row, messages, passages_of
 from genba_llm.so8t_bundle import MODEL
 from genba_llm.so8t_line import measure
-from genba_llm.synthesise import not_known
+from genba_llm.synthesise import is_small_talk, not_known
 from genba_llm.thinking import final_of
 
 _NOT_KNOWN = frozenset({not_known("ja"), not_known("en")})
@@ -57,11 +57,7 @@ def kind_of(row: Row) -> str:
         return "documents"
     if (final_of(row.output)[0] or "") in _NOT_KNOWN:
         return "unheard thing" if any(thing in row.instruction for thing in unheard_things()) else "unknown"
-    return "talk" if any(row.output.endswith(f"<final>{said}</final>") for said in _talk()) else "work"
-
-
-def _talk() -> list[str]:
-    return [str(text) for each in contrast.lexicon("synthesise")["talk"] for text in each["said"].values()]
+    return "talk" if is_small_talk(row) else "work"
 
 
 def by_sentences(rows: Sequence[Row]) -> list[Answered]:
@@ -97,7 +93,7 @@ def right_value(answer: Answered) -> bool:
     return wanted in (final_of(answer.text)[0] or "")
 
 
-def by_hand(say: Callable[[str], str]) -> dict[str, float]:
+def by_hand(say: Callable[[Sequence[str]], list[str]]) -> dict[str, float]:
     """Shares of the hand-written questions: answered with a fact of the right work, and not made up where nothing is known."""
     knowledge = {work["names"]["ja"][0]: work for works in contrast.lexicon("knowledge").values() for work in works}
 
@@ -105,7 +101,8 @@ def by_hand(say: Callable[[str], str]) -> dict[str, float]:
         work = knowledge[name]
         return [text for part in (*work["facts"], work["slip"]) for text in part.values()]
 
-    finals = {question: final_of(say(question))[0] or "" for question in (*(q for q, _ in KNOWN), *UNKNOWN)}
+    questions = [*(question for question, _ in KNOWN), *UNKNOWN]
+    finals = {asked: final_of(text)[0] or "" for asked, text in zip(questions, say(questions), strict=True)}
     known = [any(fact in finals[question] for fact in facts(name)) for question, name in KNOWN]
     silent = [finals[question] in _NOT_KNOWN for question, _ in KNOWN]
     every = [fact for name in knowledge for fact in facts(name)]
@@ -160,19 +157,23 @@ def report(folder: Path, learnt: Sequence[Row], held: Sequence[Row], *, most: in
         "sentences": by_sentences(asked),
         "nearest question": by_nearest(asked, learnt[::4]),
     }
-    began = time.perf_counter()
+    began = time.process_time()
     own = load_bundle(folder, OWN_NAME, Policy())
-    load_ms = 1000 * (time.perf_counter() - began)
+    load_ms = 1000 * (time.process_time() - began)
     spent = {"s": 0.0, "tokens": 0.0}
 
-    def say(question: str) -> str:
-        began = time.perf_counter()
-        pieces = list(own.generate(Task([Message("user", question)], Options(temperature=0.0))))
-        spent["s"] += time.perf_counter() - began
-        spent["tokens"] += pieces[-1].usage.completion if pieces[-1].usage else 0
-        return "".join(piece.text for piece in pieces)
+    def say(questions: Sequence[str]) -> list[str]:
+        said = []
+        for question in questions:
+            began = time.process_time()
+            pieces = list(own.generate(Task([Message("user", question)], Options(temperature=0.0))))
+            spent["s"] += time.process_time() - began
+            spent["tokens"] += pieces[-1].usage.completion if pieces[-1].usage else 0
+            said.append("".join(piece.text for piece in pieces))
+        return said
 
     hand = by_hand(say)
+    asked_by_hand = [*(question for question, _ in KNOWN), *UNKNOWN]
     documents = {
         name: [each for each in answers if each.row.input and right_value(each)] for name, answers in told.items()
     }
@@ -196,11 +197,12 @@ def report(folder: Path, learnt: Sequence[Row], held: Sequence[Row], *, most: in
         },
         "by_hand": {"model": hand, "nearest question": by_hand(_nearest_of(learnt[::4]))},
         "serving": {
-            "load_ms": load_ms,
-            "ms_per_answer": 1000 * spent["s"] / (len(KNOWN) + len(UNKNOWN)),
-            "tokens_per_s": spent["tokens"] / spent["s"],
+            "load_cpu_ms": load_ms,
+            "cpu_ms_per_answer": 1000 * spent["s"] / (len(KNOWN) + len(UNKNOWN)),
+            "tokens_per_cpu_s": spent["tokens"] / spent["s"],
         },
         "gguf": _gguf(model, tokenizer, asked),
+        "said": {question: final_of(text)[0] for question, text in zip(asked_by_hand, say(asked_by_hand), strict=True)},
         "wrong": [
             {"q": each.row.instruction, "wanted": each.row.output, "said": each.text}
             for each in told["model"]
@@ -215,12 +217,12 @@ def _gguf(model: Any, tokenizer: Any, rows: Sequence[Row]) -> dict[str, dict[str
     return gguf_divergence(model, tokenizer, rows[:: max(1, len(rows) // 40)][:40])
 
 
-def _nearest_of(learnt: Sequence[Row]) -> Callable[[str], str]:
+def _nearest_of(learnt: Sequence[Row]) -> Callable[[Sequence[str]], list[str]]:
     plain = [row for row in learnt if not row.input]
 
-    def say(question: str) -> str:
-        row = plain[0].model_copy(update={"instruction": question, "input": ""})
-        return by_nearest([row], plain)[0].text
+    def say(questions: Sequence[str]) -> list[str]:
+        rows = [plain[0].model_copy(update={"instruction": question}) for question in questions]
+        return [each.text for each in by_nearest(rows, plain)]
 
     return say
 
@@ -229,7 +231,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--train", action="store_true", help="train it anew and put it into the package")
     parser.add_argument("--work", type=Path, help="where checkpoints are kept, so that a killed training goes on")
-    parser.add_argument("--answered", type=int, default=600)
+    parser.add_argument("--answered", type=int, default=400)
     given = parser.parse_args()
     learnt, held = split(all_rows())
     torch.set_num_threads(1)

@@ -25,7 +25,7 @@ from genba_llm.sft_rows import Row
 from genba_llm.small_phi3 import WEIGHTS, load_tensors, save_int8
 from genba_llm.so8t_bundle import BUNDLE, MODEL, describe
 from genba_llm.so8t_line import FreshShape, make_fresh_base, train_line
-from genba_llm.synthesise import core_of, synthesise
+from genba_llm.synthesise import core_of, is_small_talk, synthesise
 from genba_llm.verdict import DOMAINS
 from genba_shared.artifacts import Artifacts
 from genba_shared.db import Database
@@ -69,9 +69,16 @@ def all_rows(per_domain: int = PER_DOMAIN) -> list[Row]:
 
 
 def split(rows: Sequence[Row]) -> tuple[list[Row], list[Row]]:
-    """Rows to learn, and rows whose core question none of those asks: another wording, or a thing that none mentions."""
+    """Rows to learn, and rows whose core question none of those asks: another wording, or a thing that none mentions.
+
+    Greetings are few and all learnt: held out, they would only not be known.
+    """
     unheard = unheard_things()
-    held = [_is_held(core_of(row.instruction)) or any(thing in row.instruction for thing in unheard) for row in rows]
+    held = [
+        (_is_held(core_of(row.instruction)) and not is_small_talk(row))
+        or any(thing in row.instruction for thing in unheard)
+        for row in rows
+    ]
     return [r for r, h in zip(rows, held, strict=True) if not h], [r for r, h in zip(rows, held, strict=True) if h]
 
 

@@ -7,8 +7,10 @@ something to say and nobody chose otherwise, their sentences answer: a model tha
 
 from __future__ import annotations
 
+import contextlib
 import functools
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, Literal, Protocol
@@ -17,7 +19,7 @@ from genba_llm.backend_extractive import Extractive
 from genba_llm.backend_process import ProcessModel
 from genba_llm.backend_small import SmallModel, check_small
 from genba_llm.byte_bpe import NoByteBpe
-from genba_llm.generation import Backend, Feature, Message, Options, Piece, Task
+from genba_llm.generation import Backend, Feature, Message, Options, Piece, Task, Usage
 from genba_llm.normalise import language_of
 from genba_llm.policy import Policy
 from genba_llm.retrieval import SPEAKS_FROM, Passage, coverage
@@ -25,6 +27,7 @@ from genba_llm.sft_rows import given_passages, system_text
 from genba_llm.small_phi3 import NotSmall
 from genba_llm.so8t_bundle import MODEL as WEIGHTS
 from genba_llm.so8t_bundle import describe, temperature_of
+from genba_llm.synthesise import not_known
 from genba_shared.live import Live
 from genba_shared.registry import Registry, Version
 from genba_shared.service import Degraded
@@ -32,6 +35,7 @@ from genba_shared.service import Degraded
 MODEL: Final = "llm.so8t"
 OWN_MODEL: Final = Path(__file__).parent / "own_model"
 OWN_NAME: Final = "genba-small-1"
+THOUGHT_END: Final = "</think-task>"
 DocumentsBy = Literal["sentences", "model"]
 OwnModel = Literal["answers", "off"]
 
@@ -90,18 +94,50 @@ class Always:
 class ChampionModel:
     """A bundle's model as a backend: told who it is and by which policy, in the words that its rows were written in."""
 
-    def __init__(self, inner: Backend, told: Callable[[str], str], *, thinks: bool, reads: bool = False) -> None:
+    def __init__(
+        self,
+        inner: Backend,
+        told: Callable[[str], str],
+        *,
+        thinks: bool,
+        reads: bool = False,
+        sure_from: float = 0.0,
+    ) -> None:
         """``told``: what the system turn says, for a question.   ``thinks``: its rows carried their thinking.
-        ``reads``: its rows carried numbered passages after the question.
+        ``reads``: its rows carried numbered passages after the question.   ``sure_from``: how likely its thought on the task
+        must be for its answer to leave; below, it says that it does not know.
         """
-        self.inner, self.told, self.thinks, self.reads = inner, told, thinks, reads
+        self.inner, self.told, self.thinks, self.reads, self.sure_from = inner, told, thinks, reads, sure_from
         self.model = inner.model
         self.features: frozenset[Feature] = inner.features
         self.starts_hidden = inner.starts_hidden
 
     def generate(self, task: Task) -> Iterator[Piece]:
         """See the seam."""
-        return self.inner.generate(self.as_trained(task))
+        asked = self.as_trained(task)
+        if not self.sure_from:
+            return self.inner.generate(asked)
+        return self._if_sure(asked, task)
+
+    def _if_sure(self, asked: Task, task: Task) -> Iterator[Piece]:
+        """The generation, cut short by a plain word where the model guesses what it is asked about."""
+        told = replace(asked, options=replace(asked.options, logprobs=True))
+        logprob, thought, spent = 0.0, "", 0
+        with contextlib.closing(_generator(self.inner.generate(told))) as pieces:
+            for piece in pieces:
+                yield piece if task.options.logprobs else replace(piece, logprobs=())
+                if THOUGHT_END in thought:
+                    continue
+                thought += piece.text
+                logprob += sum(each.logprob for each in piece.logprobs)
+                spent += len(piece.logprobs)
+                if THOUGHT_END in thought and math.exp(logprob) < self.sure_from:
+                    break
+            else:
+                return
+        yield Piece(f"<final>{not_known(language_of(task.question))}</final>")
+        usage = Usage(len(self.inner.prompt(told)), spent) if isinstance(self.inner, SmallModel) else None
+        yield Piece(finish="stop", usage=usage)
 
     def as_trained(self, task: Task) -> Task:
         """The task as its rows would put it. A model that learnt to think is not asked to: its rows never were."""
@@ -119,6 +155,16 @@ class ChampionModel:
 
     def close(self) -> None:
         self.inner.close()
+
+
+def _generator(pieces: Iterator[Piece]) -> Generator[Piece]:
+    """The same pieces, so that leaving them leaves the model."""
+    try:
+        yield from pieces
+    finally:
+        close = getattr(pieces, "close", None)
+        if close is not None:
+            close()
 
 
 def standing(policy: Policy, question: str) -> str:
@@ -154,6 +200,7 @@ def _as_trained(folder: Path, inner: Backend, policy: Policy) -> ChampionModel:
         lambda question: standing(policy, question),
         thinks=bool(document.get("thinks")),
         reads=bool(document.get("reads")),
+        sure_from=float(document.get("sure_from", 0.0)),
     )
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from genba_llm.generation import Message, Options, Task
-from genba_llm.live_model import OWN_MODEL, load_own
+from genba_llm.live_model import OWN_MODEL, ChampionModel, load_own
 from genba_llm.policy import Policy
 from genba_llm.so8t_bundle import MODEL as WEIGHTS
 from genba_llm.synthesise import not_known
@@ -48,6 +48,28 @@ def test_the_model_that_ships_knows_ordinary_work_and_thinks_in_private(own: Any
 )
 def test_the_model_that_ships_says_what_it_does_not_know(own: Any, question: str, language: Any) -> None:
     assert final_of(_said(own, question))[0] == not_known(language)
+
+
+def test_what_it_only_guesses_is_not_answered_and_the_next_question_is(own: Any) -> None:
+    question = "休暇の申請方法を箇条書きにして。"
+    doubtful = ChampionModel(own.inner, own.told, thinks=True, sure_from=1.0)
+    task = Task([Message("user", question)], Options(temperature=0.0))
+    pieces = list(doubtful.generate(task))
+    final, hidden = final_of("".join(piece.text for piece in pieces))
+    assert final == not_known("ja")
+    assert "休暇の申請方法" in hidden
+    assert pieces[-1].finish == "stop"
+    assert pieces[-1].usage is not None
+    assert pieces[-1].usage.prompt > 0
+    assert not any(piece.logprobs for piece in pieces)
+    assert final_of(_said(own, question))[0] != not_known("ja"), "nobody holds the model"
+
+
+@pytest.mark.parametrize(
+    ("hello", "back"), [("こんにちは", "こんにちは"), ("Hello", "Hello"), ("あなたは誰ですか。", "小さな言語モデル")]
+)
+def test_it_greets_and_says_what_it_is(own: Any, hello: str, back: str) -> None:
+    assert back in (final_of(_said(own, hello))[0] or "")
 
 
 def test_the_model_that_ships_is_small_and_needs_no_framework() -> None:
