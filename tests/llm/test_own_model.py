@@ -65,6 +65,13 @@ def test_what_it_only_guesses_is_not_answered_and_the_next_question_is(own: Any)
     assert final_of(_said(own, question))[0] != not_known("ja"), "nobody holds the model"
 
 
+@pytest.mark.parametrize(
+    ("hello", "back"), [("こんにちは", "こんにちは"), ("Hello", "Hello"), ("あなたは誰ですか。", "小さな言語モデル")]
+)
+def test_it_greets_and_says_what_it_is(own: Any, hello: str, back: str) -> None:
+    assert back in (final_of(_said(own, hello))[0] or "")
+
+
 def test_the_model_that_ships_is_small_and_needs_no_framework() -> None:
     assert sum(path.stat().st_size for path in OWN_MODEL.rglob("*") if path.is_file()) < 6 * 2**20
     assert (OWN_MODEL / WEIGHTS / "tokenizer.json").is_file()
