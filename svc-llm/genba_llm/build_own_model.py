@@ -49,7 +49,7 @@ CONFIG: Final = config_of(
         "checkpoint_every_s": 120.0,
     }
 )
-_SHIPPED: Final = ("config.json", "tokenizer.json", "chat_template.jinja")
+_SHIPPED: Final = ("config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
 
 
 class _Seldom(LocalReporter):
