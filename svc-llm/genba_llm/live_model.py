@@ -35,7 +35,8 @@ from genba_shared.service import Degraded
 MODEL: Final = "llm.so8t"
 OWN_MODEL: Final = Path(__file__).parent / "own_model"
 OWN_NAME: Final = "genba-small-1"
-THOUGHT_END: Final = "</think-task>"
+TASK_END: Final = "</think-task>"
+POLICY_END: Final = "</think-policy>"
 DocumentsBy = Literal["sentences", "model"]
 OwnModel = Literal["answers", "off"]
 
@@ -105,7 +106,7 @@ class ChampionModel:
     ) -> None:
         """``told``: what the system turn says, for a question.   ``thinks``: its rows carried their thinking.
         ``reads``: its rows carried numbered passages after the question.   ``sure_from``: how likely its thought on the task
-        must be for its answer to leave; below, it says that it does not know.
+        must be for its answer to leave; below, or where it would not answer, it says that it does not know.
         """
         self.inner, self.told, self.thinks, self.reads, self.sure_from = inner, told, thinks, reads, sure_from
         self.model = inner.model
@@ -120,21 +121,17 @@ class ChampionModel:
         return self._if_sure(asked, task)
 
     def _if_sure(self, asked: Task, task: Task) -> Iterator[Piece]:
-        """The generation, cut short by a plain word where the model guesses what it is asked about."""
+        """The generation, cut short by a plain word where the model guesses, or would refuse what the gate allowed."""
         told = replace(asked, options=replace(asked.options, logprobs=True))
-        logprob, thought, spent = 0.0, "", 0
+        thought, spent, doubts = _Thought(self.sure_from), 0, False
         with contextlib.closing(_generator(self.inner.generate(told))) as pieces:
             for piece in pieces:
                 yield piece if task.options.logprobs else replace(piece, logprobs=())
-                if THOUGHT_END in thought:
-                    continue
-                thought += piece.text
-                logprob += sum(each.logprob for each in piece.logprobs)
                 spent += len(piece.logprobs)
-                if THOUGHT_END in thought and math.exp(logprob) < self.sure_from:
+                if doubts := thought.doubts_after(piece):
                     break
-            else:
-                return
+        if not doubts:
+            return
         yield Piece(f"<final>{not_known(language_of(task.question))}</final>")
         usage = Usage(len(self.inner.prompt(told)), spent) if isinstance(self.inner, SmallModel) else None
         yield Piece(finish="stop", usage=usage)
@@ -155,6 +152,27 @@ class ChampionModel:
 
     def close(self) -> None:
         self.inner.close()
+
+
+class _Thought:
+    """A thought as it comes: whether the model guesses what it is asked about, or would not answer what the gate allowed.
+
+    It may not refuse on its own: it is no judge, and would name a person whom nobody asked.
+    """
+
+    def __init__(self, sure_from: float) -> None:
+        self._sure_from = sure_from
+        self._text, self._logprob, self._over = "", 0.0, False
+
+    def doubts_after(self, piece: Piece) -> bool:
+        if self._over:
+            return False
+        if TASK_END not in self._text:
+            self._logprob += sum(each.logprob for each in piece.logprobs)
+        self._text += piece.text
+        self._over = POLICY_END in self._text
+        guesses = TASK_END in self._text and math.exp(self._logprob) < self._sure_from
+        return guesses or (self._over and "<think-policy>ALLOW" not in self._text)
 
 
 def _generator(pieces: Iterator[Piece]) -> Generator[Piece]:

@@ -66,7 +66,8 @@ def test_what_it_only_guesses_is_not_answered_and_the_next_question_is(own: Any)
 
 
 @pytest.mark.parametrize(
-    ("hello", "back"), [("こんにちは", "こんにちは"), ("Good morning", "Hello"), ("あなたは誰ですか。", "小さな言語モデル")]
+    ("hello", "back"),
+    [("こんにちは", "こんにちは"), ("Good morning", "Hello"), ("あなたは誰ですか。", "小さな言語モデル")],
 )
 def test_it_greets_and_says_what_it_is(own: Any, hello: str, back: str) -> None:
     assert back in (final_of(_said(own, hello))[0] or "")
