@@ -37,6 +37,11 @@ export const TEXTS = {
     waitingNow: "Waiting", reviewedSoFar: "reviewed", confirmedAlone: "confirmed without a person", reviewsLacking: "error-free reviews of drawn particles that are lacking until something is confirmed without a person:", confirmsAlone: "the promised precision is met", noMasters: "too few masters yet",
     label: "Label", note: "Note", noneOfThem: "None of the labels", notOne: "not one of them", atEdge: "resembles the others least", confirm: "Confirm", confirmAll: "Confirm all", splitInTwo: "Split in two", bundleOf: "Look-alikes:", inContention: "In contention", nearestMasters: "Masters that come nearest", master: "master", showsMost: "shows most", noPicture: "no picture yet",
     settled: "Settled:", waitForAnother: "waits for another reviewer", isSettled: "settled",
+    tab_recommend: "Recommendations", userId: "User's id", makeList: "Make the list", items: "Items", withoutVector: "not embedded yet", noModelYet: "no model serves yet", item: "Item", whyListed: "Why it is listed", like: "Like", liked: "liked; the list was made anew.", whyThis: "What moved it", whatMoved: "What moved the score", byHowMuch: "By",
+    source_personal: "Made for this user", source_similar: "Like what was seen last", source_segment: "Liked by users like this one", source_trending: "Trending now", source_popular: "Popular",
+    experiments: "Experiments", experiment_running: "Running", experiment_stopped: "Stopped", arm: "Arm", arms: "Arms", users: "Users", lists: "Lists", stopExperiment: "Stop it", ratioWrong: "Users do not fall into the arms as they should: do not trust these figures.",
+    metric_click_through_rate: "Clicks per item shown", metric_like_rate: "Likes per item shown", metric_session_seconds: "Seconds in a session", metric_diversity: "Distance within a list",
+    verdict_better: "better than the control", verdict_worse: "worse than the control", verdict_undecided: "undecided", verdict_too_few_users: "too few users",
     ready: "Ready", notReady: "Not ready", check: "Check", refresh: "Refresh", unreachable: "The server does not answer.", requestId: "Request",
   },
   ja: {
@@ -76,6 +81,11 @@ export const TEXTS = {
     waitingNow: "待機", reviewedSoFar: "レビュー済み", confirmedAlone: "自動確定", reviewsLacking: "自動確定に必要な、無作為に選ばれた粒子の誤りのないレビューの残り：", confirmsAlone: "約束した精度を満たしています", noMasters: "見本がまだ足りません",
     label: "ラベル", note: "メモ", noneOfThem: "どのラベルでもない", notOne: "これは違う", atEdge: "他と最も似ていない", confirm: "確定", confirmAll: "すべて確定", splitInTwo: "二つに分ける", bundleOf: "似た粒子：", inContention: "候補のラベル", nearestMasters: "最も近い見本", master: "見本", showsMost: "最もよく写っている", noPicture: "画像はまだありません",
     settled: "確定：", waitForAnother: "別の担当者の確認待ち", isSettled: "確定しました",
+    tab_recommend: "おすすめ", userId: "ユーザーID", makeList: "リストを作る", items: "動画", withoutVector: "埋め込み待ち", noModelYet: "提供中のモデルはまだありません", item: "動画", whyListed: "表示の理由", like: "いいね", liked: "いいねを反映してリストを作り直しました。", whyThis: "点数の内訳", whatMoved: "点数を動かしたもの", byHowMuch: "増減",
+    source_personal: "このユーザー向け", source_similar: "最近見たものに似た動画", source_segment: "似たユーザーが好む動画", source_trending: "いま話題", source_popular: "人気順",
+    experiments: "A/Bテスト", experiment_running: "実施中", experiment_stopped: "終了", arm: "群", arms: "群", users: "ユーザー数", lists: "リスト数", stopExperiment: "終了する", ratioWrong: "ユーザーの割り当てが設定どおりになっていません。数値を信用しないでください。",
+    metric_click_through_rate: "表示あたりクリック", metric_like_rate: "表示あたりいいね", metric_session_seconds: "1セッションの秒数", metric_diversity: "リスト内の多様性",
+    verdict_better: "対照群より良い", verdict_worse: "対照群より悪い", verdict_undecided: "差は未確定", verdict_too_few_users: "ユーザーが足りません",
     ready: "準備完了", notReady: "準備できていません", check: "項目", refresh: "更新", unreachable: "サーバーが応答しません。", requestId: "リクエスト",
   },
 };
