@@ -62,7 +62,7 @@ bench-order: .venv/.base ## order and missing steps on CaptainCook4D's annotatio
 	@$(PY) benchmarks/sop_order.py
 bench-gate: .venv/.base ## the language model's gate: quality on other sources, disguises, speed
 	@$(PY) -m benchmarks.gate_quality --most 300 --disguises; OMP_NUM_THREADS=1 $(PY) benchmarks/gate_speed.py --no-model
-bench-recommend: .venv/.bench ## the recommender against its peers on film ratings (FOLDERS= of MovieLens)
+bench-recommend: .venv/.bench ## the recommender against its peers on film ratings (FOLDERS= of MovieLens, or --generated)
 	@$(PY) -m benchmarks.recommend_quality $(FOLDERS)
 bench-sem: .venv/.base ## particles: encoders, fusion, unknowns, abstaining, few labels, sizes
 	@$(PY) -m benchmarks.sem_quality

@@ -7,6 +7,7 @@
 | user_tower.safetensors, item_tower.safetensors | weights, as ``two_tower.parameters`` names them |
 | user_tower.onnx, item_tower.onnx | the graphs that serve; the user's takes the vectors of a history as an input |
 | items.npz, vectors.npy | ids and features of the catalogue, what the prior said of each item, their vectors |
+| heads.safetensors | what else is foreseen of a pair; only heads that foresee better than the average |
 | neighbours.npz | which items go with which, where that helps; bundles of before have none |
 
 ``write_bundle`` needs torch; ``LoadedModel`` needs numpy and onnxruntime. What belongs together is in one folder, so a reader
@@ -29,6 +30,8 @@ from safetensors.numpy import save_file
 from genba_recommend.blending import Blend
 from genba_recommend.dataset import Dataset, Item, User
 from genba_recommend.features import Encoders, ItemFeatures, UserFeatures, Windows
+from genba_recommend.heads import FILE as HEADS
+from genba_recommend.heads import Heads
 from genba_recommend.neighbours import FILE as NEIGHBOURS
 from genba_recommend.neighbours import Neighbours
 from genba_recommend.prior import Prior
@@ -74,6 +77,8 @@ def write_bundle(trained: Trained, dataset: Dataset, folder: Path) -> Path:
     columns: dict[str, Any] = {"ids": ids, "prior": prior, **trained.items.columns()}
     np.savez(folder / ITEMS, **columns)
     np.save(folder / VECTORS, trained.vectors)
+    if trained.heads.tasks:
+        trained.heads.write(folder / HEADS)
     if not trained.neighbours.is_empty:
         trained.neighbours.write(folder / NEIGHBOURS)
     (folder / CONFIG).write_text(trained.config.to_json(), "utf-8")
@@ -93,6 +98,7 @@ def _manifest(trained: Trained) -> dict[str, Any]:
         "n_events": trained.n_events,
         "prior": asdict(trained.prior),
         "blend": asdict(trained.blend),
+        "heads": list(trained.heads.tasks),
         "metrics": dict(trained.metrics),
         "epochs": [dict(epoch) for epoch in trained.epochs],
         "data_hash": trained.data_hash,
@@ -118,6 +124,7 @@ class LoadedModel:
     items: ItemFeatures
     vectors: Float32s
     neighbours: Neighbours
+    heads: Heads
     prior_scores: Float32s  # (N,) what the prior said when training ended
     metrics: Mapping[str, float]
     data_hash: str
@@ -144,6 +151,7 @@ class LoadedModel:
                 items=ItemFeatures(**columns),
                 vectors=vectors,
                 neighbours=Neighbours.read(folder / NEIGHBOURS, len(vectors)),
+                heads=Heads.read(folder / HEADS, tuple(manifest.get("heads", ()))),
                 metrics=manifest["metrics"],
                 data_hash=manifest["data_hash"],
                 trained_until_s=float(manifest["trained_until_s"]),

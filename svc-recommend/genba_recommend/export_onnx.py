@@ -16,14 +16,17 @@ import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from genba_recommend.heads import Heads
+
 __all__ = (
-    "ITEM_TOWER", "NEIGHBOURS", "USER_TOWER", "Tables", "item_tower", "neighbours", "round_tables", "save", "user_tower",
+    "HEADS", "ITEM_TOWER", "NEIGHBOURS", "USER_TOWER", "Tables", "heads", "item_tower", "neighbours", "round_tables", "save", "user_tower",
 )  # fmt: skip
 
 Float32s = npt.NDArray[np.float32]
 Weights = Mapping[str, Float32s]
 Tables = Literal["float32", "float16", "int8"]
 USER_TOWER, ITEM_TOWER, NEIGHBOURS = "user_tower.onnx", "item_tower.onnx", "neighbours.onnx"
+HEADS = "heads.onnx"
 OPSET, IR_VERSION = 17, 8  # what onnxruntime of 2022 reads; nothing newer is needed
 INT, FLOAT = TensorProto.INT32, TensorProto.FLOAT
 
@@ -115,6 +118,18 @@ def neighbours(
     )  # fmt: skip
     lift = graph.op("Slice", summed, graph.axes(1), graph.axes(n + 1), graph.axes(1))
     return graph.model("genba_neighbours", lift, n, output="lift")
+
+
+def heads(found: Heads) -> onnx.ModelProto:
+    """What heads foresee of pairs; inputs ``user`` and ``item`` (B, D) vectors, the output is ``chance`` (B, T) by task."""
+    dim = len(found.widen) // 3
+    graph = _Graph("float32")
+    user, item = graph.input("user", FLOAT, ["B", dim]), graph.input("item", FLOAT, ["B", dim])
+    product = graph.op("Mul", graph.op("Mul", user, item), graph.scalar(dim))
+    pairs = graph.op("Concat", user, item, product, axis=1)
+    wide = graph.op("Relu", graph.dense(pairs, found.widen.T, found.widen_bias))
+    chance = graph.op("Sigmoid", graph.dense(wide, found.narrow.T, found.narrow_bias))
+    return graph.model("genba_heads", chance, len(found.tasks), output="chance")
 
 
 def save(model: onnx.ModelProto, path: Path) -> int:

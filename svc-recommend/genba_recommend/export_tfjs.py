@@ -21,6 +21,7 @@ import numpy.typing as npt
 
 from genba_recommend.blending import MOST_HISTORY, Blend
 from genba_recommend.features import Encoders
+from genba_recommend.heads import Heads
 from genba_recommend.neighbours import Neighbours
 
 __all__ = ("Listed", "Quantised", "user_tower_inputs", "write")
@@ -44,6 +45,7 @@ class Listed:
     prior: Float32s | None = None  # (N,), added to dot product over temperature
     blend: Blend = field(default_factory=Blend)
     neighbours: Neighbours | None = None
+    heads: Heads = field(default_factory=Heads.none)
 
     def __post_init__(self) -> None:
         """Raises: ValueError when these do not belong together."""
@@ -85,6 +87,7 @@ def write(
         "blend": asdict(items.blend),
         "most_history": MOST_HISTORY,
         "neighbours": _write_neighbours(items.neighbours, out),
+        "heads": _told(items.heads) if items.heads.tasks else None,
     }
     for path, shard in zip(paths, shards, strict=True):
         (out / path).write_bytes(shard)
@@ -95,6 +98,11 @@ def write(
     (out / "user_tower.mjs").write_text(script, "utf-8")
     beside = (NEIGHBOURS,) if catalogue["neighbours"] else ()
     return [out / name for name in ("model.json", *paths, "encoders.json", "items.json", "user_tower.mjs", *beside)]
+
+
+def _told(heads: Heads) -> Json:
+    names = ("widen", "widen_bias", "narrow", "narrow_bias")
+    return {"tasks": heads.tasks, **{name: getattr(heads, name).tolist() for name in names}}
 
 
 def _write_neighbours(neighbours: Neighbours | None, out: Path) -> Json | None:

@@ -104,10 +104,12 @@ class ServingModel:
 class Taste:
     """What a version makes of somebody at one moment.
 
-    query: (D,), their vector over the temperature, times what the towers count.   rows: of the history that it was made from.
+    vector: (D,), unit length.   query: (D,), the vector over the temperature, times what the towers count.
+    rows: of the history that it was made from.
     lift: what the neighbours of the history get on top.
     """
 
+    vector: Float32s
     query: Float32s
     rows: Int32s
     lift: Lift
@@ -135,10 +137,11 @@ class Aligned:
         loaded = self.model.loaded
         rows, windows = self.window(person, self.model.history_len)
         if not len(rows):
-            return Taste(np.zeros(self.model.dim, np.float32), rows, NO_LIFT)
+            nothing = np.zeros(self.model.dim, np.float32)
+            return Taste(nothing, nothing, rows, NO_LIFT)
         vector = loaded.embed_users([person.user], windows, self.features(rows), self.vectors[rows])[0]
         scale = loaded.blend.towers_at(windows.n_events)[0] / np.float32(loaded.temperature)
-        return Taste(scale * vector, rows, self.lift(person))
+        return Taste(vector, scale * vector, rows, self.lift(person))
 
     def lift(self, person: Person) -> Lift:
         """What the history speaks for beside the towers, among the items that are present."""

@@ -39,6 +39,7 @@ class TrainingConfig:
     hinge_negatives: int = 100  # a row: 60 % random, 30 % hard, 10 % popular
     validation: float = 0.1  # the newest share of events, for early stopping and for tuning the prior
     validation_users: int = 2_000  # at most
+    validation_moments: int = 10_000  # at most, on which the heads are judged
     half_lives_days: tuple[float, ...] = (1.0, 2.0, 3.0, 7.0, 14.0, 30.0, 90.0, 365.0)  # and no fading; within the log
     prior_weights: tuple[float, ...] = (0.1, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0)
     least_events: int = 200  # positive ones; with fewer nothing can be learnt
@@ -51,7 +52,15 @@ class TrainingConfig:
             )
         if not 0 < self.validation < 1:
             raise ValueError(f"validation is {self.validation}, must lie between 0 and 1.")
-        for name in ("max_epochs", "patience", "places_per_epoch", "batch", "least_events", "validation_users"):
+        for name in (
+            "max_epochs",
+            "patience",
+            "places_per_epoch",
+            "batch",
+            "least_events",
+            "validation_users",
+            "validation_moments",
+        ):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}, must be at least 1.")
         if not self.half_lives_days or not self.prior_weights:

@@ -30,6 +30,17 @@ from genba_recommend.blending import Blend
 from genba_recommend.cold_start import new_users
 from genba_recommend.dataset import Dataset, Ints, split_by_time
 from genba_recommend.features import Encoders, ItemFeatures
+from genba_recommend.heads import Heads, Task
+from genba_recommend.heads_training import (
+    MOST_MOMENTS,
+    Foreseen,
+    Moments,
+    averages_of,
+    judge_heads,
+    moments,
+    teachable,
+    train_heads,
+)
 from genba_recommend.metrics import ScoreUsers, quality, questions, rank
 from genba_recommend.neighbours import Neighbours
 from genba_recommend.objective import loss_of
@@ -40,6 +51,7 @@ from genba_recommend.tuning import Tuned, fit_neighbours, half_lives_within, sam
 from genba_recommend.two_tower import TableSizes, TwoTower, item_vectors, user_vectors
 
 Stage = Literal["fit", "refit", "done"]
+DeviceName = Literal["auto", "cpu", "cuda"]
 Weights = dict[str, Tensor]
 TENSORS = "training.safetensors"
 REMEMBERED = 0.5  # of the log's events, by the half-life of moments: with less, the whole log is tried too
@@ -51,6 +63,10 @@ class TooFewEvents(ValueError):
     def __init__(self, found: int, needed: int) -> None:
         super().__init__(f"Training needs {needed} positive events, found {found}.")
         self.found, self.needed = found, needed
+
+
+class NoGpu(ValueError):
+    """A GPU was asked for, and there is none."""
 
 
 class SavedState(Protocol):
@@ -99,6 +115,7 @@ class Trained:
     items: ItemFeatures
     vectors: npt.NDArray[np.float32]
     neighbours: Neighbours
+    heads: Heads
     metrics: Mapping[str, float]
     epochs: tuple[Mapping[str, float], ...]
     config: TrainingConfig
@@ -106,6 +123,14 @@ class Trained:
     n_events: int
     trained_until_s: float  # of the newest event
     cpu_seconds: float
+
+
+def find_device(wanted: DeviceName) -> torch.device:
+    """Raises: NoGpu."""
+    has_gpu = torch.cuda.is_available()
+    if wanted == "cuda" and not has_gpu:
+        raise NoGpu("The device is cuda, and this machine has no CUDA GPU that torch can use.")
+    return torch.device("cuda" if has_gpu and wanted != "cpu" else "cpu")
 
 
 @dataclass
@@ -127,32 +152,37 @@ class _State:
     cpu_seconds: float = 0.0
 
 
-def train(dataset: Dataset, config: TrainingConfig, hooks: Hooks | None = None) -> Trained:
+def train(
+    dataset: Dataset, config: TrainingConfig, hooks: Hooks | None = None, *, device: DeviceName = "auto"
+) -> Trained:
     """Train on all positive events of a dataset.
 
-    Raises: TooFewEvents; whatever a hook raises, with the last checkpoint in place.
+    Args: device: auto takes a CUDA GPU where there is one. A seed gives the same bits on the same kind of device only.
+    Raises: TooFewEvents; NoGpu; whatever a hook raises, with the last checkpoint in place.
     """
     n_events = len(dataset.interactions.positive)
     if n_events < config.least_events:
         raise TooFewEvents(n_events, config.least_events)
-    training = _Training(dataset, config, hooks or Hooks())
+    training = _Training(dataset, config, hooks or Hooks(), find_device(device))
     training.resume()
     training.fit()
     tuned = training.tune()
+    foreseen = training.judge_heads()
     training.refit()
-    return training.result(tuned, n_events)
+    return training.result(tuned, foreseen, n_events)
 
 
 class _Training:
     """A run in progress."""
 
-    def __init__(self, dataset: Dataset, config: TrainingConfig, hooks: Hooks) -> None:
+    def __init__(self, dataset: Dataset, config: TrainingConfig, hooks: Hooks, device: torch.device) -> None:
+        self._device = device
         self._config, self._hooks, self._dataset = config, hooks, dataset
         self._split = split_by_time(dataset, newest=config.validation)
         self._asked = sample_questions(questions(self._split), config.validation_users, seed=config.seed)
         self._half_lives_days = half_lives_within(config.half_lives_days, self._split.train.interactions)
         self._half_life_days = self._best_half_life_days()
-        self._place_half_lives_days = self._moments()
+        self._place_half_lives_days = self._tried_half_lives()
         self._encoders = Encoders.fit(dataset, config.encoders)
         self._items = self._encoders.items(dataset.catalogue)
         self._at = _State()
@@ -215,10 +245,37 @@ class _Training:
             strangers=strangers,
         )
 
-    def result(self, tuned: Tuned | None, n_events: int) -> Trained:
+    def judge_heads(self) -> dict[Task, Foreseen]:
+        """How well each head, learnt before the validation slice, foresees what came of the moments in it."""
+        places = self._newest_places(self._split.train)
+        found = self._moments(self._best, self._split.train, places)
+        heads = train_heads(found, teachable(found), seed=self._config.seed)
+        asked = np.flatnonzero(self._dataset.histories.time_s >= float(self._split.test.interactions.time_s.min()))
+        later = self._moments(self._best, self._dataset, asked[: self._config.validation_moments])
+        return judge_heads(heads, later, averages=averages_of(found))
+
+    def _newest_places(self, dataset: Dataset) -> Ints:
+        newest = np.argsort(-dataset.histories.time_s, kind="stable")[:MOST_MOMENTS]
+        return np.sort(newest)
+
+    def _moments(self, weights: Weights, dataset: Dataset, places: Ints) -> Moments:
+        model = self._model_of(weights)
+        vectors = item_vectors(model, self._items)
+        return moments(
+            dataset, places, lambda features, table: user_vectors(model, features, table),
+            self._encoders, self._items, vectors,
+        )  # fmt: skip
+
+    def result(self, tuned: Tuned | None, foreseen: Mapping[Task, Foreseen], n_events: int) -> Trained:
         self._model.load_state_dict(self._average)
         self._model.eval()
+        worth = tuple(task for task, found in foreseen.items() if found.is_worth_it)
+        heads = Heads.none()
+        if worth:
+            found = self._moments(self._average, self._dataset, self._newest_places(self._dataset))
+            heads = train_heads(found, worth, seed=self._config.seed)
         metrics = {"best_epoch": float(self._at.best_epoch + 1)}
+        metrics |= {f"head_{task}_auc": each.auc for task, each in foreseen.items() if np.isfinite(each.auc)}
         if tuned is not None:
             metrics |= tuned.blended.summary()
             metrics |= {f"popularity_{name}": value for name, value in tuned.alone.summary().items()}
@@ -231,6 +288,7 @@ class _Training:
             items=self._items,
             vectors=item_vectors(self._model, self._items),
             neighbours=self._neighbours(blend),
+            heads=heads,
             metrics=metrics,
             epochs=tuple(self._at.epochs),
             config=self._config,
@@ -291,7 +349,7 @@ class _Training:
     def _begin(self, stage: Stage) -> None:
         """Random weights, the same for every stage of one seed."""
         torch.manual_seed(self._config.seed)
-        self._model = TwoTower(self._config.towers, TableSizes.of(self._encoders))
+        self._model = TwoTower(self._config.towers, TableSizes.of(self._encoders)).to(self._device)
         self._average = _copy(self._model.state_dict())
         self._adam = self._new_adam()
         self._at.stage, self._at.epoch, self._at.step, self._at.steps_of_stage = stage, 0, 0, 0
@@ -309,7 +367,7 @@ class _Training:
         config = replace(self._config, place_half_life_days=self._place_half_lives_days[trial])
         return Batches(dataset, self._encoders, self._items, config, half_life_days=self._half_life_days)
 
-    def _moments(self) -> tuple[float, ...]:
+    def _tried_half_lives(self) -> tuple[float, ...]:
         """Half-lives of moments to try: the configured one, and the length of the log where the first forgets most of it."""
         recent, events = self._config.place_half_life_days, self._split.train.interactions.positive
         if not len(self._asked) or not len(events):
@@ -336,9 +394,13 @@ class _Training:
         found = quality(rank(with_prior(scores, popular, prior.weight), self._asked), self._asked)
         return float(found.ndcg_at_10.mean())
 
-    def _validation_scores(self, weights: Weights, asked: Ints) -> ScoreUsers:
+    def _model_of(self, weights: Weights) -> TwoTower:
         model = TwoTower(self._config.towers, TableSizes.of(self._encoders))
-        model.load_state_dict(weights)
+        model.to(self._device).load_state_dict(weights)
+        return model
+
+    def _validation_scores(self, weights: Weights, asked: Ints) -> ScoreUsers:
+        model = self._model_of(weights)
         vectors = item_vectors(model, self._items)
         users = latest_vectors(
             lambda features, table: user_vectors(model, features, table),
@@ -357,7 +419,7 @@ class _Training:
         saved = self._hooks.checkpoint.load() if self._hooks.checkpoint else None
         if saved is None or saved.state.get("fingerprint") != self._fingerprint:
             return
-        found = load_file(saved.folder / TENSORS)
+        found = load_file(saved.folder / TENSORS, device=str(self._device))
         self._at = _State(**saved.state["at"])
         self._model.load_state_dict(_below(found, "model."))
         self._average, self._best = _below(found, "average."), _below(found, "best.")
@@ -376,7 +438,9 @@ class _Training:
     def _tensors(self) -> Weights:
         parts = {"model": self._model.state_dict(), "average": self._average, "best": self._best}
         parts["adam"] = self._adam.state()
-        return {f"{part}.{name}": x.detach().clone() for part, found in parts.items() for name, x in found.items()}
+        return {
+            f"{part}.{name}": x.detach().cpu().clone() for part, found in parts.items() for name, x in found.items()
+        }
 
     @cached_property
     def _fingerprint(self) -> str:

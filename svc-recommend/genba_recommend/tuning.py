@@ -3,7 +3,7 @@
 A weight is changed, one after the other, while NDCG@10 grows. Each trial ranks, for every user, only the few hundred items that
 any term puts near the top, so that some hundred trials cost seconds; what is reported in the end is ranked in full. What does not
 help by more than chance is left out: neighbours stay only if they gain more than one standard error of the paired difference, and
-so do towers for people of whom nothing is known.
+towers for people of whom nothing is known only if they gain more than two.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ NEIGHBOUR_WEIGHTS: Final = (0.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0)
 FADES: Final = (1.0, 0.97, 0.9)
 DOUBTS: Final = (0.0, 1.0, 3.0, 10.0)
 STRANGERS: Final = (0.25, 0.5, 1.0)
+LEAST_STRANGERS: Final = 100  # fewer say nothing, and what is popular is safe
 NEAR_THE_TOP: Final = 60  # items of each term that are looked at
 USERS_AT_ONCE: Final = 256
 ALONE_AT_LEAST: Final = 0.9  # of the best half-life's NDCG@10, what another must reach by itself to be taken
@@ -96,7 +97,7 @@ def tune(
     field = _Field.of(towers, past, asked, kept, kinds)
     climb = _Climb(field, tuple(kept), tuple(prior_weights), tuple(kinds))
     prior, blend = climb.best()
-    if strangers is not None and len(strangers):
+    if strangers is not None and len(strangers) >= LEAST_STRANGERS:
         blend = replace(blend, stranger=_of_strangers(towers, kept[prior.half_life_days], prior.weight, strangers))
     found = Neighbours.none(n_items) if not blend.neighbours else kinds[blend.kind]
     scores = with_prior(blended(towers, found, past, blend), kept[prior.half_life_days], prior.weight)
@@ -113,13 +114,13 @@ def _of_strangers(towers: ScoreUsers, popular: Float32s, weight: float, asked: Q
     without = ndcg(0.0)
     trials = {of_towers: ndcg(of_towers) for of_towers in STRANGERS}
     best = max(trials, key=lambda of_towers: float(trials[of_towers].mean()))
-    return best if _is_better(trials[best], without) else 0.0
+    return best if _is_better(trials[best], without, by=2.0) else 0.0
 
 
-def _is_better(ours: Floats, theirs: Floats) -> bool:
-    """Whether the mean difference is above its standard error, over the same users."""
+def _is_better(ours: Floats, theirs: Floats, *, by: float = 1.0) -> bool:
+    """Whether the mean difference is above so many of its standard errors, over the same users."""
     gain = ours - theirs
-    return bool(gain.mean() > gain.std() / np.sqrt(len(gain)))
+    return bool(gain.mean() > by * gain.std() / np.sqrt(len(gain)))
 
 
 @dataclass(frozen=True)

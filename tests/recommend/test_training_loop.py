@@ -18,7 +18,7 @@ from genba_recommend.metrics import questions
 from genba_recommend.prior import everybody
 from genba_recommend.scoring import judge, latest_vectors, popularity_now, tower_scores, with_prior
 from genba_recommend.training_config import TrainingConfig, hinge_config
-from genba_recommend.training_loop import Hooks, TooFewEvents, Trained, train
+from genba_recommend.training_loop import Hooks, NoGpu, TooFewEvents, Trained, find_device, train
 from genba_recommend.two_tower import TowerConfig, parameters, user_vectors
 from genba_shared.recipe import Checkpoint
 
@@ -185,3 +185,22 @@ def test_adam_moves_as_its_paper_says() -> None:
         mean, square = 0.9 * mean + 0.1 * gradient, 0.999 * square + 0.001 * gradient**2
         theirs -= 0.01 * mean / (1 - 0.9**step) / (np.sqrt(square / (1 - 0.999**step)) + 1e-8)
     np.testing.assert_allclose(ours.detach().numpy(), theirs, atol=1e-5)
+
+
+def test_auto_takes_a_gpu_where_there_is_one_and_cuda_without_one_is_refused(
+    data: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert find_device("cpu") == torch.device("cpu")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert find_device("auto") == find_device("cuda") == torch.device("cuda")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert find_device("auto") == torch.device("cpu")
+    with pytest.raises(NoGpu, match="no CUDA GPU"):
+        train(data, SMALL, device="cuda")
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA GPU on this machine")
+def test_a_gpu_learns_as_much_as_the_cpu_and_its_bundle_serves_without_one(data: Dataset, trained: Trained) -> None:
+    found = train(data, SMALL, device="cuda")
+    assert found.metrics["ndcg_at_10"] == pytest.approx(trained.metrics["ndcg_at_10"], abs=0.05)
+    assert all(isinstance(x, np.ndarray) for x in parameters(found.model).values())

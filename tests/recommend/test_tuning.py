@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from tests.recommend.taste_world import world
 
+from genba_recommend import tuning
 from genba_recommend.blending import Blend
 from genba_recommend.cold_start import new_users
 from genba_recommend.dataset import Dataset, Interactions, split_by_time
@@ -84,7 +85,8 @@ def test_trials_agree_with_full_ranking(data: Dataset) -> None:
         assert float(quality(rank(score, asked), asked).ndcg_at_10.mean()) == pytest.approx(ndcg, abs=2e-3)
 
 
-def test_strangers_get_the_towers_only_where_that_helps(data: Dataset) -> None:
+def test_strangers_get_the_towers_only_where_that_helps(data: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tuning, "LEAST_STRANGERS", 20)
     # The first 30 users appear in the newest fifth alone.
     events = data.interactions
     cut_s = float(np.quantile(events.time_s, 0.8))
@@ -101,6 +103,12 @@ def test_strangers_get_the_towers_only_where_that_helps(data: Dataset) -> None:
     }  # fmt: skip
     assert weights["profile"] > 0
     assert weights["noise"] == 0.0
+    monkeypatch.setattr(tuning, "LEAST_STRANGERS", 100)  # so few say nothing
+    found = tune(
+        truth(data), split.train.interactions, questions(split), n_users=N_USERS,
+        half_lives_days=(1e4,), prior_weights=(0.5, 1.0), strangers=strangers,
+    )  # fmt: skip
+    assert found.blend.stranger == 0.0
 
 
 def test_half_lives_longer_than_the_log_are_not_tried_and_no_fading_always_is() -> None:

@@ -91,8 +91,7 @@ export class UserTower {
   // Without a history the towers count in full.
   rank(vector, { history = null, k = 10, exclude = [] } = {}) {
     const scores = this.tf.tidy(() => {
-      const table = this.model.getLayer("items").getWeights()[0]; // (N + 1, D)
-      return this.tf.matMul(table, this.tf.tensor2d(vector, [vector.length, 1])).dataSync().slice(1);
+      return this.tf.matMul(this.tableOf(), this.tf.tensor2d(vector, [vector.length, 1])).dataSync().slice(1);
     });
     const without = new Set(exclude);
     const rows = this.items.ids.map((_, row) => row).filter((row) => !without.has(this.items.ids[row]));
@@ -104,6 +103,26 @@ export class UserTower {
     const score = (row) => scale * scores[row] + (this.items.prior?.[row] ?? 0) + (lift?.[row] ?? 0);
     const ranked = rows.sort((a, b) => score(b) - score(a) || a - b).slice(0, k);
     return ranked.map((row) => ({ item_id: this.items.ids[row], score: score(row) }));
+  }
+
+  // {task: probability} of what the version's heads foresee, should somebody with this vector turn to an item; {} without heads.
+  predict(vector, itemId) {
+    const heads = this.items.heads;
+    if (!heads) return {};
+    const row = this.rowOf.get(itemId) + 1;
+    const item = this.tf.tidy(() => this.tableOf().slice([row, 0], [1, vector.length]).dataSync().slice());
+    const product = item.map((x, at) => x * vector[at] * item.length);
+    const pair = [...vector, ...item, ...product];
+    const wide = heads.widen_bias.map((bias, at) =>
+      Math.max(0, pair.reduce((sum, x, from) => sum + x * heads.widen[from][at], bias)),
+    );
+    const logit = (at) => wide.reduce((sum, x, from) => sum + x * heads.narrow[from][at], heads.narrow_bias[at]);
+    return Object.fromEntries(heads.tasks.map((task, at) => [task, 1 / (1 + Math.exp(-logit(at)))]));
+  }
+
+  // (N + 1, D), zeros first.
+  tableOf() {
+    return this.model.getLayer("items").getWeights()[0];
   }
 
   // (N,) what a history speaks for beside the towers; null for nothing.

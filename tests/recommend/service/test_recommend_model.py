@@ -23,6 +23,8 @@ from tests.recommend.shop_world import Service, event, ids, item
 
 from genba_recommend import refreshing
 from genba_recommend.catalogue import Wanted
+from genba_recommend.dataset import User
+from genba_recommend.features import no_history
 from genba_recommend.generator import Size, generate
 from genba_recommend.lists import Ask, for_person
 from genba_recommend.serving_model import ServingModel, align
@@ -416,6 +418,25 @@ def test_a_score_is_explained_by_what_was_liked_and_who_asks(trained: Trained) -
     assert liked
     assert liked[0]["ja"].startswith("「")
     assert service.get(f"/users/{user}/items/nothing/explanation").status_code == 404
+
+
+def test_the_champion_learns_further_at_two_sites_of_which_no_event_leaves(trained: Trained) -> None:
+    job = trained.run("recommend.federated", sites=2, rounds=2, share=1.0, steps=3, processes=True)
+    assert job.status == "succeeded", job.error
+    assert job.result["value"] == {"from_version": 1, "sites": 2, "rounds": 2}
+    service = trained.service
+    one, two = (service.shop.load_version(number).loaded for number in (1, 2))
+    np.testing.assert_array_equal(one.vectors, two.vectors)
+    assert two.metrics["received_bytes"] > 0
+    assert not two.heads.tasks
+    registry = service.recommend.registry
+    registry.promote(service.shop.model, 2, by="test", reason="learnt at sites", gates="overridden")
+    trained.take_up()
+    [user] = users_with_history(trained, 1)
+    made = service.list(user)
+    assert (made["source"], made["model_version"]) == ("personal", 2)
+    old, new = (m.embed_users([User(user)], no_history(1, length=20)) for m in (one, two))
+    assert np.abs(old - new).max() > 1e-6
 
 
 def test_two_versions_are_tried_against_each_other_and_the_better_is_promoted(trained: Trained) -> None:

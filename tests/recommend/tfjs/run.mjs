@@ -18,4 +18,5 @@ const vectors = asked.users.map(({ history, profile }) => [...tower.vector(histo
 const lists = asked.users.map(({ history }, n) =>
   tower.rank(vectors[n], { history, k: 5, exclude: history.map((event) => event.item_id) }),
 );
-process.stdout.write(JSON.stringify({ batch, vectors, lists, backend: tf.getBackend(), version: tf.version.tfjs }));
+const foreseen = vectors.map((vector) => tower.predict(vector, tower.items.ids[7]));
+process.stdout.write(JSON.stringify({ batch, vectors, lists, foreseen, backend: tf.getBackend(), version: tf.version.tfjs }));
