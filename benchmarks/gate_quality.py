@@ -7,7 +7,7 @@ data, not a blind test. (2) With the shared sets added to the training rows: lea
 (3) Generated minimal pairs, with whole template families, and whole subjects, held out.
 
 Beside each score stand "all safe" and "all unsafe". Where a decision has fewer than 30 rows, it says "too few".
-Run: python -m benchmarks.gate_quality [--leave-one-out] [--disguises]   (data: $GENBA_DATA or ../shared/data, folder llm)
+Run: python -m benchmarks.gate_quality [--leave-one-out] [--disguises] [--families] [--held-out]   (data: $GENBA_DATA or ../shared/data, folder llm)
 """
 
 from __future__ import annotations
@@ -17,15 +17,16 @@ import random
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from benchmarks.gate_sources import data_folder, load
+from benchmarks.gate_sources import data_folder, held_out, load
 
 from genba_llm.build_champion import split_by_subject, training_rows
 from genba_llm.classifier import Classifier, champion, softmax
 from genba_llm.classifier_fit import Row, balanced, fit
-from genba_llm.fusion import Fusion, default_fusion, signals_of
+from genba_llm.fusion import Fusion, default_fusion, load_fusion, signals_of
 from genba_llm.gate_metrics import (
     auroc,
     bootstrap_interval,
@@ -142,6 +143,21 @@ def shipped(sets: dict[str, list[Row]]) -> None:
     )
 
 
+def unseen(folder: Path, pairs: dict[str, tuple[Classifier, Fusion]], *, most: int) -> None:
+    """Sources whose texts nobody looked at: the share held back, for each classifier side by side."""
+    sets = {name: rows for name, rows in held_out(folder, most=most).items() if rows}
+    judged = {name: {each: judge(rows, *pair) for each, pair in pairs.items()} for name, rows in sets.items()}
+    print("\n## Sources that nobody looked at, share held back")
+    print(f"| source | rows | kind | all safe | all unsafe | {' | '.join(pairs)} |\n|{'---|' * (5 + len(pairs))}")
+    for name, each in judged.items():
+        kind = "dangerous" if sets[name][0].decision else "harmless"
+        cells = " | ".join(f"{(found.decided > 0).mean():.3f}" for found in each.values())
+        print(f"| {name} | {len(sets[name])} | {kind} | .000 | 1.000 | {cells} |", flush=True)
+    for title in pairs:
+        parts = [each[title] for each in judged.values()]
+        table(f"All of them, {title}", sum(parts[1:], parts[0]))
+
+
 def held_out_families(rows: Sequence[Row]) -> None:
     """Whole template families, and whole subjects, that training never saw."""
     families = sorted({row.family for row in rows})
@@ -203,11 +219,19 @@ def main() -> int:
     parser.add_argument("--leave-one-out", action="store_true")
     parser.add_argument("--families", action="store_true")
     parser.add_argument("--disguises", action="store_true")
+    parser.add_argument("--held-out", action="store_true", help="the sources kept for one look, and nothing else")
+    parser.add_argument("--beside", type=Path, metavar="FOLDER", help="another bundle, for --held-out")
     args = parser.parse_args()
     folder = data_folder()
     if folder is None:
         print("no gate data: set GENBA_DATA to a folder with llm/SOURCE.txt")
         return 2
+    if args.held_out:
+        pairs = {"champion": (champion(), default_fusion())}
+        if args.beside:
+            pairs["the other"] = (Classifier.load(args.beside), load_fusion(args.beside))
+        unseen(folder, pairs, most=args.most)
+        return 0
     sets = load(folder, most=args.most)
     shipped(sets)
     if args.disguises:

@@ -174,7 +174,8 @@ def append_after(session: Session, last: tuple[int, str], new: Sequence[NewEntry
         row = Fields(seq, at, each.event, each.actor, each.subject, detail, previous_hash, "")
         previous_hash = hash_of(row.entry())
         rows.append(row._replace(hash=previous_hash))
-    session.connection().execute(_INSERT, [row._asdict() for row in rows])
+    fields = [row._asdict() for row in rows]
+    session.connection().execute(_INSERT, fields if len(fields) != 1 else fields[0])
     return rows
 
 

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from genba_llm.classifier import CHAMPION, Classifier
 from genba_llm.classifier_fit import Row, balanced, fit
+from genba_llm.compositions import compose
 from genba_llm.contrast import generate
 from genba_llm.features import FeatureConfig, reading
 from genba_llm.fusion import FUSION, Fusion
@@ -25,7 +26,7 @@ from genba_llm.kana import hiragana_of
 from genba_llm.verdict import Decision
 
 SEED = 20260101
-CALIBRATION_ROWS = 4000
+CALIBRATION_ROWS = 6000
 _CALIBRATION_SHARE = 0.2
 _KANA_SHARE = 0.08
 
@@ -43,8 +44,7 @@ class Built:
     def save(self, folder: Path, **more: object) -> None:
         """Write both into ``folder``, one bundle."""
         known = {"data_hash": self.data_hash, "rows": self.rows, "calibration": vars(self.calibration)}
-        self.classifier.save(folder, more={**known, **more})
-        (folder / FUSION).write_text(json.dumps(self.fusion.to_json(), indent=1) + "\n", "utf-8")
+        save_bundle(folder, self.classifier, self.fusion, **known, **more)
 
 
 def build(
@@ -65,15 +65,23 @@ def build(
     return Built(fit(balanced(rows), config=config, version=version, step=step), fusion, calibration, len(rows), digest)
 
 
+def save_bundle(folder: Path, classifier: Classifier, fusion: Fusion, **more: object) -> None:
+    """Write both into ``folder``; ``more`` goes into the manifest."""
+    classifier.save(folder, more=more)
+    (folder / FUSION).write_text(json.dumps(fusion.to_json(), indent=1) + "\n", "utf-8")
+
+
 def training_rows(seed: int = SEED) -> list[Row]:
-    """The generator's rows, and a share of the Japanese ones once more in kana alone."""
+    """The generators' rows, short and long, and a share of the short Japanese ones once more in kana alone."""
     rows = generate(seed)
     rng = random.Random(seed)  # noqa: S311
     japanese = [row for row in rows if row.language == "ja" and rng.random() < _KANA_SHARE]
     kana = [
         Row(hiragana_of(reading(row.text)), row.decision, row.source, row.family, row.subject, "ja") for row in japanese
     ]
-    return rows + kana
+    found = [*rows, *kana, *compose(seed)]
+    rng.shuffle(found)
+    return found
 
 
 def split_by_subject(rows: Sequence[Row], *, share: float, seed: int) -> tuple[list[Row], list[Row]]:

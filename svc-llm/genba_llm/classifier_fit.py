@@ -38,7 +38,7 @@ def fit(
     rows: Sequence[Row],
     *,
     config: FeatureConfig | None = None,
-    l2: float = 1e-5,
+    l2: float = 3e-5,
     max_iterations: int = 45,
     version: str = "local",
     step: Callable[[int, float], None] | None = None,

@@ -9,14 +9,14 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from genba_llm.classifier import Classifier, softmax
 from genba_llm.classifier_fit import CLASSES, Row
-from genba_llm.fusion import INPUTS, Fusion, Signals, inputs_of, signals_of
+from genba_llm.fusion import READINGS, Fusion, inputs_of, signals_of
 from genba_llm.normalise import normalise
 from genba_llm.obfuscate import TRANSFORMS
 from genba_llm.verdict import Decision
@@ -67,17 +67,6 @@ def fit_fusion(
     return fusion, Calibration(int((held > 0).sum()), _nll(before, held), _nll(fused, held), grid, exact)
 
 
-def recalibrate(
-    fusion: Fusion, signals: Sequence[Signals], labels: npt.NDArray[np.int64], *, alpha: float, version: str
-) -> Fusion:
-    """``fusion`` with temperature and threshold for these rows: what reviewers decided, say. Raises: as ``fit_fusion``."""
-    logits = np.stack([fusion.logits(each) for each in signals])
-    _, temperature = fit_temperature(logits, labels)
-    allow = softmax(logits / temperature)[labels > 0, Decision.ALLOW]
-    threshold = conformal_threshold(allow, alpha)
-    return replace(fusion, temperature=temperature, allow_from=max(threshold, 0.5), alpha=alpha, version=version)
-
-
 def conformal_threshold(allow_of_dangerous: npt.NDArray[np.float64], alpha: float) -> float:
     """The least P(ALLOW) to answer, so that a dangerous request like these is answered with probability ≤ ``alpha``.
 
@@ -105,22 +94,27 @@ def fit_temperature(logits: npt.NDArray[np.float64], labels: npt.NDArray[np.int6
 def _stack(
     inputs: npt.NDArray[np.float64], labels: npt.NDArray[np.int64], *, l2: float
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Multinomial logistic regression, pulled towards what the average of the three readings says."""
+    """Multinomial logistic regression with one weight for each of the three readings and a bias for each decision.
+
+    Seven numbers and not 52: with a weight for every pair of decisions, recall of direct harm on sources that it had not seen
+    fell from .95 to .91 at a false positive rate of .05.
+    """
     from scipy.optimize import minimize
 
+    readings = inputs.reshape(len(inputs), READINGS, CLASSES)  # (N, 3, 4)
     target = np.eye(CLASSES)[labels]
-    start = np.tile(np.eye(CLASSES), (INPUTS // CLASSES, 1)) / (INPUTS // CLASSES)  # (12, 4)
+    start = np.full(READINGS, 1 / READINGS)
 
     def loss(flat: npt.NDArray[np.float64]) -> tuple[float, npt.NDArray[np.float64]]:
-        weights, bias = flat[:-CLASSES].reshape(INPUTS, CLASSES), flat[-CLASSES:]
-        probs = softmax(inputs @ weights + bias)
+        weights, bias = flat[:READINGS], flat[READINGS:]
+        probs = softmax(np.einsum("nrc,r->nc", readings, weights) + bias)
         error = (probs - target) / len(labels)
         pull = weights - start
         value = _nll(probs, labels) + l2 * float((pull**2).sum())
-        return value, np.concatenate(((inputs.T @ error + 2 * l2 * pull).ravel(), error.sum(0)))
+        return value, np.concatenate((np.einsum("nc,nrc->r", error, readings) + 2 * l2 * pull, error.sum(0)))
 
-    found = minimize(loss, np.concatenate((start.ravel(), np.zeros(CLASSES))), jac=True, method="L-BFGS-B").x
-    return found[:-CLASSES].reshape(INPUTS, CLASSES), found[-CLASSES:]
+    found = minimize(loss, np.concatenate((start, np.zeros(CLASSES))), jac=True, method="L-BFGS-B").x
+    return np.kron(found[:READINGS, None], np.eye(CLASSES)), found[READINGS:]
 
 
 def _nll(probs: npt.NDArray[np.float64], labels: npt.NDArray[np.int64]) -> float:
