@@ -31,6 +31,7 @@ from genba_shared.audit import AuditLog
 from genba_shared.db import Database
 from genba_shared.service import Readiness, __version__
 from genba_shared.telemetry import configure_logging, get_logger
+from genba_shared.tracing import spans_for
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Receive, Scope, Send
@@ -104,6 +105,7 @@ class Gateway:
             metrics=self.metrics,
             access_log=self.access_log,
             secret=platform.load_principal_secret(),
+            spans=spans_for("gateway", platform),
         )
         _gather_metrics(self.control.state.metrics.registry, self.metrics, mounts)
         for name in self.services:

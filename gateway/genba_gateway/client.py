@@ -179,6 +179,19 @@ class Client:
         answer = self._send("POST", path, params=_given(params), headers=headers, body=chunks, repeatable=False)
         return orjson.loads(answer.content) if answer.content else None
 
+    def form(
+        self, path: str, *, files: Iterable[tuple[str, Path]], idempotency_key: str | None = None, **fields: object
+    ) -> Any:
+        """Send a form of several small files, such as a particle's views; the answer's JSON.
+
+        ``files``: pairs of field and file, read into memory whole. Raises: Refused; Unreachable; OSError.
+        """
+        parts = [(field, (file.name, file.read_bytes())) for field, file in files]
+        data = {name: str(value) for name, value in fields.items() if value is not None}
+        headers = {} if idempotency_key is None else {"idempotency-key": idempotency_key}
+        repeatable = idempotency_key is not None
+        return self._send("POST", path, files=parts, data=data, headers=headers, repeatable=repeatable).json()
+
     def download(self, path: str, into: Path, *, params: Mapping[str, Any] | None = None) -> Path:
         """Write an answer's body to ``into``, which appears whole or not at all. Raises: Refused; Unreachable; OSError."""
         aside = into.with_name(f".{into.name}.{uuid.uuid4().hex}")

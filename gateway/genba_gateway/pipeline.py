@@ -45,7 +45,8 @@ from genba_shared.problems import (
     TooManyRequests,
     render,
 )
-from genba_shared.telemetry import get_logger
+from genba_shared.telemetry import TraceContext, get_logger
+from genba_shared.tracing import Spans, request_span
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -188,8 +189,10 @@ class Pipeline:
         metrics: RequestMetrics,
         access_log: AccessLog,
         secret: bytes,
+        spans: Spans | None = None,
     ) -> None:
         self._table = table
+        self._spans = spans
         self._services = services
         self._authenticator = authenticator
         self._limiter = limiter
@@ -262,6 +265,34 @@ class Pipeline:
                 trace_id=traceparent[3:35],
                 subject=caller.principal.subject if caller is not None else None,
             )
+            if self._spans is not None and caller is not None:
+                self._trace(self._spans, exchange, traceparent, known_method, prefix, status, seconds)
+
+    def _trace(
+        self,
+        spans: Spans,
+        exchange: Exchange,
+        traceparent: bytes,
+        method: str,
+        route: str,
+        status: int,
+        seconds: float,
+    ) -> None:
+        """Whoever is known is traced; who knocks without a key could otherwise fill the collector."""
+        trace = TraceContext.parse(traceparent.decode("ascii"))
+        if trace is None:
+            return
+        above = exchange.fields.traceparent if exchange.fields is not None else b""
+        request_span(
+            spans,
+            trace,
+            parent=above[36:52].decode("ascii") or None,
+            method=method,
+            route=route,
+            status=status,
+            duration_s=seconds,
+            request_id=exchange.request_id.decode("ascii"),
+        )
 
     def _read_head(self, scope: Scope, exchange: Exchange) -> Fields:
         exchange.request_id = new_request_id()

@@ -37,6 +37,7 @@ from genba_shared.problems import (
     render,
 )
 from genba_shared.telemetry import Metrics, TraceContext, get_logger
+from genba_shared.tracing import Spans, request_span
 
 REQUEST_ID_HEADER = "x-request-id"
 CLIENT_CLOSED_REQUEST = 499  # nginx's number for it; there is nobody left to send it to
@@ -149,9 +150,12 @@ def _is_public(scope: Scope) -> bool:
 class Edge:
     """Outermost: gives a request its id and trace, turns what escapes into a problem, logs and measures it once."""
 
-    def __init__(self, app: ASGIApp, *, service: str, metrics: Metrics, routes: RouteTable) -> None:
+    def __init__(
+        self, app: ASGIApp, *, service: str, metrics: Metrics, routes: RouteTable, spans: Spans | None = None
+    ) -> None:
         self._app = app
         self._routes = routes
+        self._spans = spans
         self._service = service
         labels = ("method", "route", "status")
         self._requests = metrics.counter("requests", "Requests answered, by route template and status.", labels)
@@ -165,7 +169,8 @@ class Edge:
         headers = Headers(scope=scope)
         given = headers.get(REQUEST_ID_HEADER, "")
         request_id = given if _REQUEST_ID.fullmatch(given) else new_id("req")
-        trace = TraceContext.parse(headers.get("traceparent")) or TraceContext.start()
+        above = TraceContext.parse(headers.get("traceparent"))
+        trace = TraceContext.start() if above is None else above if self._spans is None else above.child()
         scope.setdefault("state", {}).update(request_id=request_id, trace=trace)
         exchange = _Exchange(send, request_id)
         started_s = time.perf_counter()
@@ -175,7 +180,7 @@ class Edge:
                 try:
                     await self._answer(scope, receive, exchange)
                 finally:
-                    self._record(scope, exchange, time.perf_counter() - started_s)
+                    self._record(scope, exchange, above, time.perf_counter() - started_s)
         finally:
             self._in_flight.dec()
 
@@ -192,7 +197,7 @@ class Edge:
                 raise  # the answer has begun: only the server can still break it off, so that nobody takes it for whole
             await _response(as_problem(error), scope)(scope, receive, exchange.send)
 
-    def _record(self, scope: Scope, exchange: _Exchange, duration_s: float) -> None:
+    def _record(self, scope: Scope, exchange: _Exchange, above: TraceContext | None, duration_s: float) -> None:
         method = scope["method"] if scope["method"] in _METHODS else "other"
         route = self._routes.template(scope)
         status = exchange.outcome
@@ -210,6 +215,17 @@ class Edge:
             body_bytes=exchange.body_bytes,
             subject=principal.subject if principal else None,
         )
+        if self._spans is not None and not is_probe:
+            request_span(
+                self._spans,
+                scope["state"]["trace"],
+                parent=None if above is None else above.span_id,
+                method=method,
+                route=route,
+                status=status,
+                duration_s=duration_s,
+                request_id=scope["state"]["request_id"],
+            )
 
 
 class _Exchange:

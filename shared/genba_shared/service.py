@@ -25,6 +25,7 @@ from genba_shared.edge import Edge, PrincipalCheck, RouteTable, answer_with_prob
 from genba_shared.problems import BY_STATUS, MEDIA_TYPE, Problem, Unavailable, field_name
 from genba_shared.settings import Platform
 from genba_shared.telemetry import Metrics, configure_logging, get_logger
+from genba_shared.tracing import spans_for
 
 __all__ = [
     "PROBLEM_SCHEMA",
@@ -162,11 +163,12 @@ def create_service(
     app.state.metrics = Metrics(name)
     app.state.metrics.registry.register(ReadinessCollector(app.state.metrics.prefix, app.state.readiness))
     app.state.routes = RouteTable(app)
+    spans = spans_for(name, platform)
     for kind in (Problem, HTTPException, RequestValidationError):
         app.add_exception_handler(kind, answer_with_problem)
     _add_probes(app, name, version)
     app.add_middleware(PrincipalCheck, secret=platform.load_principal_secret())
-    app.add_middleware(Edge, service=name, metrics=app.state.metrics, routes=app.state.routes)
+    app.add_middleware(Edge, service=name, metrics=app.state.metrics, routes=app.state.routes, spans=spans)
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]  # FastAPI's documented way to change it
     return app
 

@@ -95,6 +95,11 @@ class Platform(BaseSettings):
         default=None,
         description="Where decisions are told as well: udp://host:514, tcp://host:514 or a socket such as /dev/log.",
     )
+    otlp_url: str | None = Field(
+        default=None,
+        repr=False,
+        description="OpenTelemetry collector that gets spans, such as http://collector:4318/v1/traces; needs the extra otel.",
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="Least level logged.")
     log_format: Literal["json", "console"] = Field(default="json", description="json for machines, console for people.")
     max_upload_bytes: int = Field(

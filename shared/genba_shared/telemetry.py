@@ -32,6 +32,8 @@ _QUIET = (
     "s3fs",
     "alembic",
     "mcp",
+    "opentelemetry",
+    "urllib3",
     "pypdf",
     "qdrant_client",
 )

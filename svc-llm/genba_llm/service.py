@@ -168,6 +168,7 @@ def guard_of(settings: Settings, metrics: LlmMetrics) -> EgressGuard:
     """What this service may reach: its backend, what the settings list, and the platform's own servers."""
     platform = settings.platform
     urls = [settings.backend_url, platform.database_url, platform.broker_url, platform.redis_url, platform.qdrant_url]
+    urls.append(platform.otlp_url)
     own = [url for url in urls if url and "://" in url and not url.startswith(("sqlite", "filesystem"))]
     return EgressGuard([*settings.egress_allowed, *own], on_refused=lambda _host: metrics.egress_refused.inc())
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,7 +34,8 @@ from genba_shared.recipe import (
     seed_of,
 )
 from genba_shared.registry import Registry
-from genba_shared.telemetry import get_logger
+from genba_shared.telemetry import TraceContext, get_logger
+from genba_shared.tracing import Spans
 from genba_training.attempt import Heartbeat, NoWatchdog, Watchdog, json_safe
 from genba_training.publishing import Publishing
 from genba_training.recipes import Recipes, validate
@@ -63,6 +65,7 @@ class Runner:
     draining: Callable[[], bool] = lambda: False
     end: Callable[[], None] = end_process
     watchdog: Watchdog = field(default_factory=NoWatchdog)
+    spans: Spans | None = None
 
     def run(self, job_id: str) -> Outcome:
         """Do what a wake-up asks for. A job that is taken, not due or over costs one statement."""
@@ -75,9 +78,12 @@ class Runner:
             return "not_ours"
         log.info("attempt_started", job=job.id, recipe=job.recipe, attempt=job.attempt)
         recipe = self.recipes.by_name.get(job.recipe)
+        started_s = time.perf_counter()
         with structlog.contextvars.bound_contextvars(**_log_fields(job)):
             outcome = self._refuse(job) if recipe is None else self._attempt(job, recipe)
         log.info("attempt_ended", job=job.id, recipe=job.recipe, attempt=job.attempt, outcome=outcome)
+        if self.spans is not None:
+            _trace(self.spans, job, outcome, time.perf_counter() - started_s)
         if outcome in {"succeeded", "failed", "cancelled"}:
             shutil.rmtree(self._folder(job.id), ignore_errors=True)
         return outcome
@@ -214,6 +220,21 @@ def _clean_up(jobs: Jobs, folder: Path) -> None:
 def _log_fields(job: Job) -> dict[str, str]:
     """What every line that the work logs carries, so that a request's trace goes on in its job."""
     return {"job": job.id} | ({} if job.traceparent is None else {"traceparent": job.traceparent})
+
+
+def _trace(spans: Spans, job: Job, outcome: Outcome, duration_s: float) -> None:
+    """An attempt is a span below the request that submitted its job; sent at once, the process may be ended before the next."""
+    above = TraceContext.parse(job.traceparent)
+    spans.add(
+        f"job {job.recipe}",
+        TraceContext.start() if above is None else above.child(),
+        parent=None if above is None else above.span_id,
+        kind="consumer",
+        duration_s=duration_s,
+        attributes={"genba.job.id": job.id, "genba.job.attempt": job.attempt, "genba.job.outcome": outcome},
+        failed=outcome in {"failed", "dead"},
+    )
+    spans.flush()
 
 
 def _document(error: BaseException) -> dict[str, JsonValue]:

@@ -14,6 +14,7 @@ from genba_shared.db import Database
 from genba_shared.jobs import Jobs, process_name
 from genba_shared.queue import TASK
 from genba_shared.telemetry import configure_logging
+from genba_shared.tracing import spans_for
 from genba_training.attempt import ProcessWatchdog
 from genba_training.recipes import load
 from genba_training.runner import Runner
@@ -41,6 +42,7 @@ def runner() -> Runner:
         owner=process_name(),
         draining=drain_file.exists,
         watchdog=ProcessWatchdog(silence_s=2 * settings.lease_s),
+        spans=spans_for("worker", settings.platform),
     )
 
 

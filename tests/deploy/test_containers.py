@@ -80,6 +80,11 @@ def test_every_service_has_its_container_its_image_its_upstream_and_its_place_in
 def test_extras_that_an_image_installs_exist_and_every_package_is_copied() -> None:
     named = set(re.findall(r"--extra (\w+)", DOCKERFILE))
     assert named - COMING <= PYPROJECT["project"]["optional-dependencies"].keys()
+    images = dict(re.findall(r"^ +(\w+)\) set -- (.*) ;;", DOCKERFILE, flags=re.MULTILINE))
+    assert set(re.findall(r"--extra (\w+)", images["training"])) >= {"sop", "llm", "so8t", "recommend", "sem"}, (
+        "a worker runs the recipes of every domain"
+    )
+    assert "so8t" in images["llm"], "it serves the champion that a worker trained"
     copied = set(re.findall(r"^COPY (\S+) \1$", DOCKERFILE, flags=re.MULTILINE))
     packages = PYPROJECT["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]
     assert {package.split("/")[0] for package in packages} == copied

@@ -28,6 +28,7 @@ from tests.e2e.world import (
     user,
 )
 
+from genba_sem.demo_pictures import draw_set
 from genba_sop.data import DemoSet
 
 pytestmark = pytest.mark.xdist_group("story")
@@ -114,6 +115,39 @@ def test_the_examples_run(genba: Genba, filmed: DemoSet, tmp_path: Path) -> None
     assert video in batch.stdout
     found = example(genba, "find_clips.py", "gloves 手袋", folder=tmp_path)
     assert found.returncode == 0, found.stdout + found.stderr
+
+
+def test_the_examples_of_the_other_services_run(genba: Genba, tmp_path: Path) -> None:
+    draw_set(tmp_path / "set", seed=3, masters=4, samples=3, views=2, strange=1)
+    masters, batch = str(tmp_path / "set" / "masters"), str(tmp_path / "set" / "batch")
+    classified = example(genba, "classify_particles.py", masters, batch, folder=tmp_path)
+    assert classified.returncode == 1, classified.stderr  # without reviews, a person looks at everything
+    assert classified.stdout.count("too few reviews yet") == 3
+
+    rows = {"items": [{"item_id": f"v{n}"} for n in range(8)] + [{"title": "no id"}], "events": [LIKE]}
+    (tmp_path / "rows.json").write_text(json.dumps(rows))
+    listed = example(genba, "recommend_videos.py", "rows.json", "u1", folder=tmp_path)
+    assert listed.returncode == 1, listed.stderr  # one row was rejected, and said so
+    assert "items 8:" in listed.stdout
+    before, after = listed.stdout.split("after liking ")
+    liked = after.split(":")[0]
+    assert liked in before
+    assert liked not in after.partition("\n")[2]
+
+    (tmp_path / "press.txt").write_text("M8 bolts of the guard are tightened to 25 Nm.\n")
+    asked = example(genba, "ask.py", "To what torque are the M8 bolts tightened?", "press.txt", folder=tmp_path)
+    assert asked.returncode == 0, asked.stdout + asked.stderr
+    assert "25 Nm" in asked.stdout
+    assert (tmp_path / "decision.proof").read_text().startswith("c2sp.org/tlog-proof@v1")
+
+    trained = example(genba, "train_a_model.py", "recommend.two_tower", "max_epochs=1", folder=tmp_path)
+    assert trained.returncode == 1, trained.stderr
+    assert trained.stdout.splitlines()[-1].endswith(
+        " failed"
+    )  # one like is too few, and the job says how many it needs
+
+
+LIKE = {"event_id": "e1", "user_id": "u1", "item_id": "v3", "kind": "like"}
 
 
 def example(genba: Genba, name: str, *arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:

@@ -256,6 +256,23 @@ def test_an_upload_is_streamed_with_its_length_and_progress(server: Server, genb
     assert told == [(262_144, 600_000), (524_288, 600_000), (600_000, 600_000)]
 
 
+def test_a_form_carries_its_files_and_is_repeated_with_its_key(server: Server, genba: Client, tmp_path: Path) -> None:
+    views = [tmp_path / name for name in ("top.tif", "side.tif")]
+    for view in views:
+        view.write_bytes(view.name.encode() * 3)
+    server.script = [DROP, answer(201, {"id": "par_1"}), DROP]
+    files = [("views", view) for view in views]
+    made = genba.form("/v1/sem/particles", files=files, name="p", pixel_size_nm=2.5, lot=None, idempotency_key="k")
+    assert made == {"id": "par_1"}
+    first, second = server.asked
+    assert {first.headers["idempotency-key"], second.headers["idempotency-key"]} == {"k"}
+    for part in (b'filename="top.tif"', b"side.tif" * 3, b'name="pixel_size_nm"\r\n\r\n2.5\r\n'):
+        assert part in second.body
+    assert b"lot" not in second.body
+    with pytest.raises(Unreachable):  # without a key it might be doubled
+        genba.form("/v1/sem/particles", files=files)
+
+
 def test_a_download_appears_whole_or_not_at_all(server: Server, genba: Client, tmp_path: Path) -> None:
     server.script = [answer(200, body=b"weights"), b"HTTP/1.1 200 X\r\ncontent-length: 9\r\n\r\nhalf"]
     into = tmp_path / "weights.bin"
