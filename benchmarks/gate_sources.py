@@ -180,7 +180,9 @@ def _held_out_sources(f: Path) -> Iterator[tuple[str, Iterator[Row]]]:
     yield "mtbench_ja_second_turns", _rows(turns, A, "ja")
     squad = json.loads((f / "jglue/jsquad_valid.json").read_text("utf-8"))["data"]
     pages = (p for each in squad for p in each["paragraphs"])
-    asked = (f"次の文章を読んで質問に答えてください。\n{_body(p['context'])}\n質問：{p['qas'][0]['question']}" for p in pages)
+    asked = (
+        f"次の文章を読んで質問に答えてください。\n{_body(p['context'])}\n質問：{p['qas'][0]['question']}" for p in pages
+    )
     yield "jsquad_passages", _rows(asked, A, "ja")
 
 

@@ -29,8 +29,8 @@ class Amounts:
     """How many rows of each kind, in each language."""
 
     documents: int = 1300
-    tasks: int = 1900
-    harmful_tasks: int = 1300
+    tasks: int = 2800
+    harmful_tasks: int = 1600
     roles: int = 600
     code: int = 2400
     harmful_code: int = 900

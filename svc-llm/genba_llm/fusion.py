@@ -24,9 +24,10 @@ from genba_llm.verdict import Decision
 
 FUSION = "fusion.json"
 MAX_SENTENCES = 12
-SENTENCE_ALLOW_FROM = 0.6  # chosen on development sets: padded danger against long harmless texts
 UNFITTED_WEIGHT = 0.5
+SENTENCE_SHARE = 0.5  # chosen on development sources, between long harmless texts (1) and padded danger (0)
 READINGS = 3  # the plain text, its worst hidden reading, its worst sentence
+_NUMBERS = ("temperature", "allow_from", "disguised_allow_from", "alpha", "review_temperature")
 INPUTS = READINGS * len(Decision)
 
 
@@ -42,6 +43,7 @@ class Signals:
     sentence: npt.NDArray[np.float64]
     reasoned: npt.NDArray[np.float64] | None = None
     reasoner: str = ""
+    disguised: bool = False  # whether something had to be undone to read it
 
     @property
     def classifier_probs(self) -> npt.NDArray[np.float64]:
@@ -75,6 +77,7 @@ class Fusion:
     """``weights``: (12, 4) over the signals' logits; identity on the worst reading until it is fitted.
 
     ``allow_from``: the least P(ALLOW) that is answered. ``alpha``: the share of dangerous requests that may lie above it.
+    ``disguised_allow_from``: the same for texts in which something had to be undone, which is never undone in full.
     ``review_temperature`` divides the log-odds of ALLOW at the end: how sure people's decisions say that the gate may be.
     """
 
@@ -83,6 +86,7 @@ class Fusion:
     temperature: float = 1.0
     allow_from: float = 0.5
     alpha: float = 0.1
+    disguised_allow_from: float = 0.0
     review_temperature: float = 1.0
     joined: Joined | None = None
     version: str = "unfused"
@@ -94,12 +98,11 @@ class Fusion:
         return inputs_of(signals) @ self.weights + self.bias
 
     def decide(self, signals: Signals) -> Fused:
-        probs, allow_from = softmax(self.logits(signals) / self.temperature), self.allow_from
+        probs, allow_from = self._of_text(signals), self.allow_from
         if signals.reasoned is not None:
             probs, allow_from = self._with_reasoner(probs, signals.reasoned, signals.reasoner)
-        alone = self._sentence_alone(signals)
-        if alone[Decision.ALLOW] < min(SENTENCE_ALLOW_FROM, probs[Decision.ALLOW]):
-            probs = alone
+        if signals.disguised:
+            allow_from = max(allow_from, self.disguised_allow_from)
         probs = flatten_allow(probs, self.review_temperature)
         best = Decision(int(probs.argmax()))
         allowed = probs[Decision.ALLOW] >= allow_from
@@ -116,14 +119,17 @@ class Fusion:
         mixed = pool(probs, reasoned, weight=UNFITTED_WEIGHT)
         return (mixed if mixed[Decision.ALLOW] < probs[Decision.ALLOW] else probs), self.allow_from
 
-    def _sentence_alone(self, signals: Signals) -> npt.NDArray[np.float64]:
-        """What the worst sentence would get as a text of its own: harmless sentences around it buy it nothing."""
-        alone = Signals(signals.sentence, signals.sentence, signals.sentence)
-        return softmax(self.logits(alone) / self.temperature)
+    def _of_text(self, signals: Signals) -> npt.NDArray[np.float64]:
+        """What classifier and stack say. A sentence that is more likely dangerous than not, one of so many, speaks for the
+        text: harmless sentences around it buy it nothing.
+        """
+        probs = softmax(self.logits(signals) / self.temperature)
+        alone = softmax(self.logits(Signals(signals.sentence, signals.sentence, signals.sentence)) / self.temperature)
+        return alone if alone[Decision.ALLOW] < min(0.5, probs[Decision.ALLOW]) else probs
 
     def to_json(self) -> dict[str, Any]:
         weights = None if self.weights is None else self.weights.round(6).tolist()
-        numbers = {name: getattr(self, name) for name in ("temperature", "allow_from", "alpha", "review_temperature")}
+        numbers = {name: getattr(self, name) for name in _NUMBERS}
         joined = asdict(self.joined) if self.joined else None
         return {
             "version": self.version,
@@ -142,7 +148,8 @@ class Fusion:
         return cls(
             weights,
             np.array(found["bias"], np.float64).reshape(4),
-            review_temperature=float(found.get("review_temperature", 1.0)),  # older bundles have none
+            disguised_allow_from=float(found.get("disguised_allow_from", 0.0)),  # older bundles have none of these
+            review_temperature=float(found.get("review_temperature", 1.0)),
             joined=joined,
             version=str(found["version"]),
             **numbers,
@@ -162,21 +169,22 @@ def load_fusion(folder: Path) -> Fusion:
 
 
 def signals_of(plain: Normalised, classifier: Classifier) -> Signals:
-    """Score a text, its hidden readings and its sentences."""
+    """Score a text, its hidden readings and its sentences. Each of the three looks no better than the one before."""
     whole = classifier.logits(plain.text)
-    views = [classifier.logits(view.text) for view in plain.views]
+    view = _worst([whole, *(classifier.logits(each.text) for each in plain.views)])
     if len(plain.sentences) < 2:
-        return Signals(whole, _worst([whole, *views]), whole)
+        return Signals(whole, view, view, disguised=bool(plain.views))
     sentences = [classifier.logits(each) for each in plain.sentences[:MAX_SENTENCES]]
-    return Signals(whole, _worst([whole, *views]), _of_many(_worst(sentences), len(sentences)))
+    worst = _worst([view, _of_many(_worst(sentences), len(sentences))])
+    return Signals(whole, view, worst, disguised=bool(plain.views))
 
 
 def _of_many(worst: npt.NDArray[np.float64], count: int) -> npt.NDArray[np.float64]:
-    """What the worst of ``count`` sentences says of the text: a text that is dangerous through one of n sentences gives
-    each of them an n-th of its prior odds, so the odds of ALLOW grow by n. Without it long texts are held back for being long.
+    """What the worst of ``count`` sentences says of the text. A text of n sentences has n chances to look bad: were they
+    independent, the odds of ALLOW would have to grow by n, and by nothing were they all alike; they grow by √n.
     """
     found = worst.copy()
-    found[Decision.ALLOW] += np.log(count)
+    found[Decision.ALLOW] += SENTENCE_SHARE * np.log(count)
     return found
 
 

@@ -62,9 +62,17 @@ def fit_fusion(
     grid, exact = fit_temperature(logits, held)
     fused = softmax(logits / exact)
     threshold = conformal_threshold(fused[held > 0, Decision.ALLOW], alpha)
-    fusion = Fusion(weights, bias, exact, max(threshold, least_allow), alpha, version=version)
+    undone = np.array([each.disguised for each in signals[cut:]])
+    stricter = _threshold_of(fused[(held > 0) & undone, Decision.ALLOW], alpha)
+    fusion = Fusion(weights, bias, exact, max(threshold, least_allow), alpha, stricter, version=version)
     before = softmax(np.stack([np.log(each.classifier_probs) for each in signals[cut:]]))
     return fusion, Calibration(int((held > 0).sum()), _nll(before, held), _nll(fused, held), grid, exact)
+
+
+def _threshold_of(allow_of_dangerous: npt.NDArray[np.float64], alpha: float) -> float:
+    """The threshold of a group on its own (Mondrian conformal prediction, Vovk 2003); 0 where it is too small for one."""
+    few = len(allow_of_dangerous) < math.ceil(1 / alpha) - 1
+    return 0.0 if few else conformal_threshold(allow_of_dangerous, alpha)
 
 
 def conformal_threshold(allow_of_dangerous: npt.NDArray[np.float64], alpha: float) -> float:
@@ -113,7 +121,9 @@ def _stack(
         value = _nll(probs, labels) + l2 * float((pull**2).sum())
         return value, np.concatenate((np.einsum("nc,nrc->r", error, readings) + 2 * l2 * pull, error.sum(0)))
 
-    found = minimize(loss, np.concatenate((start, np.zeros(CLASSES))), jac=True, method="L-BFGS-B").x
+    bounds = [(0.0, None)] * READINGS + [(None, None)] * CLASSES  # non-negative, as Breiman (1996) found stacks must be
+    first = np.concatenate((start, np.zeros(CLASSES)))
+    found = minimize(loss, first, jac=True, method="L-BFGS-B", bounds=bounds).x
     return np.kron(found[:READINGS, None], np.eye(CLASSES)), found[READINGS:]
 
 
@@ -122,10 +132,10 @@ def _nll(probs: npt.NDArray[np.float64], labels: npt.NDArray[np.int64]) -> float
 
 
 def _disguised(rows: Sequence[Row], seed: int) -> list[str]:
-    """Each text as it is, or (two in five) hidden in one of the twelve ways."""
+    """Each text as it is, or (one in five) hidden in one of the twelve ways."""
     rng = random.Random(seed)  # noqa: S311
     texts = []
     for row in rows:
         ways = TRANSFORMS["en" if row.language == "en" else "ja"]
-        texts.append(rng.choice(list(ways.values()))(row.text, rng) if rng.random() < 0.4 else row.text)
+        texts.append(rng.choice(list(ways.values()))(row.text, rng) if rng.random() < 0.2 else row.text)
     return texts

@@ -44,9 +44,7 @@ class Fitted:
     over_refusal_rate_alone: float
 
 
-def fit_joined(
-    rows: Sequence[Judged], reasoner: str, *, alpha: float, least_allow: float, seed: int = 0
-) -> Fitted:
+def fit_joined(rows: Sequence[Judged], reasoner: str, *, alpha: float, least_allow: float, seed: int = 0) -> Fitted:
     """Weight and temperature on the first third, the conformal threshold on the second, the measures on the last.
 
     ``least_allow`` is the gate's threshold without the model: the one with it is never lower, since these rows may be easier

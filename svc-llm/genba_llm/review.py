@@ -101,6 +101,7 @@ def refit(fusion: Fusion, reviewed: Reviewed, *, version: str) -> Refitted:
         fusion,
         review_temperature=fusion.review_temperature * temperature,
         allow_from=allow_from,
+        disguised_allow_from=float(flattened(np.array([fusion.disguised_allow_from]), temperature)[0]),
         joined=joined,
         version=version,
     )

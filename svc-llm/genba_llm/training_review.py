@@ -90,9 +90,7 @@ def gate_reasoner(params: GateReasonerParams, run: Run, *, reasoner: Reasoner | 
     rows = labelled_rows(params, run)
     judged = _judged(rows, classifier, fusion, reasoner, run)
     try:
-        found = fit_joined(
-            judged, reasoner.version, alpha=fusion.alpha, least_allow=fusion.allow_from, seed=run.seed
-        )
+        found = fit_joined(judged, reasoner.version, alpha=fusion.alpha, least_allow=fusion.allow_from, seed=run.seed)
     except ValueError as error:
         raise Conflict(f"These rows do not say what the model is worth: {error}") from error
     digest = hashlib.sha256(f"{reasoner.version}\t{found.joined}".encode()).hexdigest()[:8]

@@ -64,6 +64,12 @@ def run(folder: Path) -> Run:
     return dataclasses.replace(local_run(folder), compared={"llm.gate_classifier": None})
 
 
+def allow_of(gate: Gate, text: str) -> float:
+    found = gate.decide(GateRequest(text)).stage("fusion")
+    assert found is not None
+    return found.scores["allow"]
+
+
 def own_rows(folder: Path, monkeypatch: pytest.MonkeyPatch, *, rows: int = 240) -> GateReasonerParams:
     lines = [{"text": text, "decision": decision.name} for text, decision in map(request, range(rows))]
     (folder / "rows.jsonl").write_text("\n".join(map(json.dumps, lines)), "utf-8")
@@ -90,11 +96,7 @@ def test_a_model_that_knows_gets_a_say_and_the_gate_decides_with_it(
     for number in (301, 303):  # zorpak
         assert with_it.decide(GateRequest(request(number)[0])).decision is not Decision.ALLOW
     harmless = [request(number)[0] for number in range(300, 320, 2)]
-    allowed = [
-        gate.decide(GateRequest(text)).stage("fusion").scores["allow"]
-        for gate in (with_it, without)
-        for text in harmless
-    ]  # type: ignore[union-attr]
+    allowed = [allow_of(gate, text) for gate in (with_it, without) for text in harmless]
     assert np.mean(allowed[:10]) > np.mean(allowed[10:])
 
 

@@ -57,7 +57,7 @@ def checked(upgraded: Platform, signed: Headers) -> Any:
 def test_decided_requests_refit_the_gate_within_its_bound(checked: Service, tmp_path: Path) -> None:
     before = checked.get("quality").json()["review"]
     assert (before["rows"], before["temperature"], before["bound"]) == (0, 1.0, 0.05)
-    decided = ask_and_decide(checked, most=160)
+    decided = ask_and_decide(checked, most=120)
     seen = checked.get("quality").json()["review"]
     assert seen["rows"] == decided >= seen["needed"]
     assert seen["spot_checks"] >= 30
@@ -68,7 +68,9 @@ def test_decided_requests_refit_the_gate_within_its_bound(checked: Service, tmp_
     assert made.champion_metrics is None
     assert result.metrics["review_rows"] == decided
     assert {gate.metric for gate in made.gates} == {"false_allow_rate", "review_loss"}
-    assert result.metrics["review_loss"] <= next(g.at_most for g in made.gates if g.metric == "review_loss")
+    for gate in made.gates:
+        assert gate.at_most is not None
+        assert result.metrics[gate.metric] <= gate.at_most
     checked.llm.sweep()
     page = checked.client.get("/metrics").text
     assert f"genba_llm_review_rows {float(decided)}" in page
