@@ -24,8 +24,10 @@ demo: .venv/.base ## start embedded mode, score a generated trainee video agains
 up: .venv/.base ## run Genba on this machine: API and worker, no server to install
 	@.venv/bin/genba up
 
-test: .venv/.test ## every test that needs no server; with Postgres and Redis at hand, those too
-	@$(PY) -m pytest -q -n 2 --dist loadgroup tests
+test: .venv/.test ## the tests; with Postgres and Redis at hand, those on them too
+	@$(PY) -m pytest -q -n 2 --dist loadgroup -m "not long" tests
+test-long: .venv/.test ## the tests that take minutes: killed processes, the explored API, quality, whole lifecycles
+	@$(PY) -m pytest -q -n 2 --dist loadgroup -m long tests
 distributed-test: .venv/.test ## the tests that need real Postgres and Redis
 	@$(PY) -m pytest -q -m distributed tests
 chaos: .venv/.test ## kill -9 of workers and emptied brokers, in small; bench-jobs-chaos is the full matrix
@@ -40,12 +42,16 @@ types: .venv/.test ## mypy --strict
 	@.venv/bin/mypy $(PACKAGES) deploy tests benchmarks examples
 imports: .venv/.test ## who may import whom
 	@.venv/bin/lint-imports
-check: lint types imports test ## everything CI checks
+check: lint types imports test test-long ## everything CI checks
 
 bench-alignment: .venv/.bench ## DTW, soft-DTW and skip alignment against their peers
 	@$(PY) benchmarks/sop_alignment.py
 bench-deviations: .venv/.base ## deviation types on at least 200 seeded videos
 	@$(PY) benchmarks/sop_deviations.py
+bench-disturbed: .venv/.base ## good runs as people really film them: no false alarms
+	@$(PY) benchmarks/sop_disturbed.py
+bench-real: .venv/.base ## real footage against edits of itself (VIDEO= a film, FOREIGN= another one)
+	@$(PY) benchmarks/sop_real.py --video $(VIDEO) $(if $(FOREIGN),--foreign $(FOREIGN))
 bench-search: .venv/.base ## the same step in other videos, found by a clip of it
 	@$(PY) benchmarks/sop_search.py
 bench-manner: .venv/.base ## learn what tells a wrong object from another manner
@@ -56,7 +62,7 @@ bench-order: .venv/.base ## order and missing steps on CaptainCook4D's annotatio
 	@$(PY) benchmarks/sop_order.py
 bench-gate: .venv/.base ## the language model's gate: quality on other sources, disguises, speed
 	@$(PY) -m benchmarks.gate_quality --most 300 --disguises; OMP_NUM_THREADS=1 $(PY) benchmarks/gate_speed.py --no-model
-bench-recommend: .venv/.bench ## the recommender against its peers on film ratings (FOLDERS= of MovieLens)
+bench-recommend: .venv/.bench ## the recommender against its peers on film ratings (FOLDERS= of MovieLens, or --generated)
 	@$(PY) -m benchmarks.recommend_quality $(FOLDERS)
 bench-sem: .venv/.base ## particles: encoders, fusion, unknowns, abstaining, few labels, sizes
 	@$(PY) -m benchmarks.sem_quality
@@ -68,7 +74,9 @@ bench-gpu: .venv/.test ## on a GPU: fine-tuning Phi-4-mini's shape, and OpenCLIP
 	@$(PY) benchmarks/so8t_gpu.py && $(PY) benchmarks/openclip_speed.py
 bench-ablation: .venv/.test ## do the rotations and PET help? 2x2 over seeds on a tiny model
 	@$(PY) -m benchmarks.so8t_ablation
-build-model: .venv/.test ## train the project's own tiny language model by its own line, and measure it
+build-model: .venv/.test ## train the small language model that ships anew, by the line, and measure it
+	@$(PY) -m benchmarks.so8t_model --train
+bench-model: .venv/.test ## measure the small language model that ships (with genba[gguf], its GGUF files too)
 	@$(PY) -m benchmarks.so8t_model
 bench-gateway: .venv/.bench ## the gateway against nginx (needs nginx and wrk)
 	@$(PY) benchmarks/gateway.py
@@ -93,4 +101,4 @@ lock: .venv/.test ## write constraints.txt anew
 clean: ## remove the virtual environment and caches; data in .genba stays
 	@rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
-.PHONY: dashboards docs help setup setup-test demo up test distributed-test savedmodel-test lint format types imports check bench-alignment bench-deviations bench-search bench-manner bench-speed bench-order bench-recommend bench-sem bench-sem-job bench-rotations bench-gpu bench-gateway bench-audit lock clean chaos bench-jobs-chaos bench-recommend-serving bench-recommend-refresh bench-gate
+.PHONY: dashboards docs help setup setup-test demo up test test-long distributed-test savedmodel-test lint format types imports check bench-alignment bench-deviations bench-search bench-manner bench-speed bench-order bench-recommend bench-sem bench-sem-job bench-rotations bench-gpu bench-gateway bench-audit lock clean chaos bench-jobs-chaos bench-recommend-serving bench-recommend-refresh bench-gate bench-model build-model

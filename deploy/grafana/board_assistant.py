@@ -16,6 +16,7 @@ def build() -> Dashboard:
     _now(page)
     _decisions(page)
     _answers(page)
+    _line(page)
     return page
 
 
@@ -161,5 +162,38 @@ def _answers(page: Dashboard) -> None:
             "Entries per commit of the audit log",
             "Group commit: under load one sync of the disk carries many.",
             quantiles("genba_llm_audit_batch_entries"),
+        )
+    )
+
+
+def _line(page: Dashboard) -> None:
+    page.with_row(row("The training line"))
+    page.with_panel(
+        lines(
+            "Progress",
+            "Of the newest running job of each recipe, collect to evaluate.",
+            {"{{recipe}}": 'max by (recipe) (genba_training_running_progress{recipe=~"llm[.].*"})'},
+            unit="percentunit",
+        )
+    )
+    page.with_panel(
+        lines(
+            "Loss",
+            "Nats a token of the step said last; pet is how unsteady the hidden states are.",
+            {"{{name}}": 'max by (name) (genba_training_running_value{recipe="llm.so8t",name=~"loss|pet"})'},
+        )
+    )
+    page.with_panel(
+        lines(
+            "Gradient norm",
+            "Before the clip.",
+            {"norm": 'max(genba_training_running_value{recipe="llm.so8t",name="grad_norm"})'},
+        )
+    )
+    page.with_panel(
+        lines(
+            "Versions",
+            "The version that serves.",
+            {"{{model}} {{alias}}": 'max by (model, alias) (genba_training_model_alias_version{model=~"llm[.].*"})'},
         )
     )

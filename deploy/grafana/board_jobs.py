@@ -53,10 +53,30 @@ def build() -> Dashboard:
             bad_below=1,
         )
     )
+    _running(page)
     _queues(page)
     _workers(page)
     _api(page)
     return page
+
+
+def _running(page: Dashboard) -> None:
+    page.with_row(row("What runs"))
+    page.with_panel(
+        lines(
+            "Progress",
+            "Of the newest running job of each recipe.",
+            {"{{recipe}}": "max by (recipe) (genba_training_running_progress)"},
+            unit="percentunit",
+        )
+    )
+    page.with_panel(
+        lines(
+            "Loss",
+            "What training jobs said last. The rest of their figures: genba_training_running_value, by name.",
+            {"{{recipe}}": 'max by (recipe) (genba_training_running_value{name="loss"})'},
+        )
+    )
 
 
 def _queues(page: Dashboard) -> None:

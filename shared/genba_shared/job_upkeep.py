@@ -29,6 +29,7 @@ from genba_shared.job_rows import (
     job_of,
 )
 
+_MOST_RUNNING = 200
 _REPUBLISH_FIRST_S, _REPUBLISH_CAP_S = 10.0, 300.0
 _WORKER_LOST: dict[str, Any] = {
     "type": "urn:genba:problem:worker-lost",
@@ -47,6 +48,14 @@ class QueueFigures(NamedTuple):
     running: int
     dead: int
     attempts: int
+
+
+class RunningFigures(NamedTuple):
+    """The job of a recipe that began last: how far it is, and the figures that it said last."""
+
+    recipe: str
+    progress: float
+    values: dict[str, float]
 
 
 class Upkeep:
@@ -178,6 +187,28 @@ class Upkeep:
             )
             for row in rows
         ]
+
+    def running(self) -> Sequence[RunningFigures]:
+        """What runs, one for each recipe."""
+        with self.database.read() as session:
+            rows = session.execute(
+                select(JobRow.id, JobRow.recipe, JobRow.progress)
+                .where(JobRow.status == "running")
+                .order_by(JobRow.started_at.desc(), JobRow.id)
+                .limit(_MOST_RUNNING)
+            ).all()
+            newest = {row.recipe: row for row in reversed(rows)}
+            found = []
+            for recipe, row in sorted(newest.items()):
+                said = session.scalar(
+                    select(JobEventRow.data)
+                    .where(JobEventRow.job_id == row.id, JobEventRow.kind == "metrics")
+                    .order_by(JobEventRow.seq.desc())
+                    .limit(1)
+                )
+                values = {name: value for name, value in (said or {}).get("values", {}).items() if value is not None}
+                found.append(RunningFigures(recipe, row.progress, values))
+        return found
 
 
 def _republish_after_s(publish_count: int) -> float:

@@ -8,27 +8,23 @@ from __future__ import annotations
 
 import inspect
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from genba_llm.generation import (
     BackendFailed,
     Feature,
-    Finish,
     Options,
     Piece,
     Task,
-    TokenLogprob,
-    Usage,
     with_instructions,
 )
+from genba_llm.token_loop import write_tokens
 from genba_shared.torchvision import make_torchvision_importable
 
 if TYPE_CHECKING:
     from genba_llm.one_forward import OneForward
-
-_BROKEN = "\ufffd"  # what a tokenizer shows for half a character
 
 
 class TransformersModel:
@@ -108,30 +104,19 @@ class TransformersModel:
         torch = self._torch
         rng = torch.Generator(device=self._device)
         rng.manual_seed(options.seed) if options.seed is not None else rng.seed()
-        fed = torch.tensor([prompt], device=self._device)
         cache: Any = None
-        taken: list[int] = []
-        text = _Text(self._tokenizer, options.stop)
-        finish: Finish = "length"
-        while len(taken) < most:
-            out = self._model(input_ids=fed, use_cache=True, **{self._cache_name: cache})
+
+        def following(fed: Sequence[int]) -> tuple[int, float]:
+            nonlocal cache
+            ids = torch.tensor([fed], device=self._device)
+            out = self._model(input_ids=ids, use_cache=True, **{self._cache_name: cache})
             cache = out[self._cache_name]
-            token, logprob = self._choose(out.logits[0, -1].float(), options, rng)
-            if token in self._ends:
-                finish = "stop"
-                break
-            taken.append(token)
-            piece, stopped = text.take(taken)
-            if piece:
-                shown = (TokenLogprob(piece, logprob),) if options.logprobs else ()
-                yield Piece(piece, logprobs=shown)
-            if stopped:
-                finish = "stop"
-                break
-            fed = torch.tensor([[token]], device=self._device)
-        if rest := text.rest():
-            yield Piece(rest)
-        yield Piece(finish=finish, usage=Usage(len(prompt), len(taken)))
+            return self._choose(out.logits[0, -1].float(), options, rng)
+
+        return write_tokens(following, self._decode, prompt, options, ends=self._ends, most=most)
+
+    def _decode(self, tokens: Sequence[int]) -> str:
+        return str(self._tokenizer.decode(tokens, skip_special_tokens=True))
 
     def _choose(self, logits: Any, options: Options, rng: Any) -> tuple[int, float]:
         """logits: (V,). The token and its log-probability, calibrated, before the temperature that was asked for."""
@@ -155,36 +140,3 @@ class TransformersModel:
 
     def close(self) -> None:
         pass
-
-
-class _Text:
-    """Tokens as text that has already been shown and text that has not: half characters and half stop words wait."""
-
-    def __init__(self, tokenizer: Any, stop: tuple[str, ...]) -> None:
-        self._tokenizer, self._stop = tokenizer, stop
-        self._shown = 0
-        self._text = ""
-
-    def take(self, tokens: list[int]) -> tuple[str, bool]:
-        self._text = self._tokenizer.decode(tokens, skip_special_tokens=True)
-        for word in self._stop:
-            at = self._text.find(word, max(0, self._shown - len(word)))
-            if at >= 0:
-                self._text = self._text[:at]
-                return self._show(len(self._text)), True
-        end = len(self._text.rstrip(_BROKEN))
-        held = max((_overlap(self._text[:end], word) for word in self._stop), default=0)
-        return self._show(end - held), False
-
-    def rest(self) -> str:
-        return self._show(len(self._text))
-
-    def _show(self, end: int) -> str:
-        piece = self._text[self._shown : end]
-        self._shown = max(self._shown, end)
-        return piece
-
-
-def _overlap(text: str, word: str) -> int:
-    """How many characters at the end of ``text`` may be the beginning of ``word``."""
-    return next((n for n in range(min(len(word) - 1, len(text)), 0, -1) if text.endswith(word[:n])), 0)

@@ -21,9 +21,9 @@ from genba_llm.finetune import Data
 from genba_llm.fusion_fit import fit_temperature
 from genba_llm.gate_metrics import expected_calibration_error
 from genba_llm.refused import Refused
+from genba_llm.so8t_bundle import CALIBRATION
 from genba_llm.token_loss import learnt_logits
 
-CALIBRATION: Final = "calibration.json"
 LEAST_TOKENS: Final = 200
 _MOST_LOGITS = 1 << 24  # rows times vocabulary held at a time, 128 MiB in double precision
 
@@ -70,17 +70,6 @@ def calibrate(model: Any, data: Data, *, batch_size: int) -> Calibrated:
         _ece(before, truth),
         _ece(after, truth),
     )
-
-
-def temperature_of(folder: Path) -> float:
-    """What a bundle's logits are divided by; 1 for one that was never calibrated. Raises: ValueError for one that makes no sense."""
-    path = folder / CALIBRATION
-    if not path.is_file():
-        return 1.0
-    value = float(json.loads(path.read_text("utf-8"))["temperature"])
-    if not 0.05 <= value <= 20.0:
-        raise ValueError(f"The bundle's temperature is {value:g}.")
-    return value
 
 
 @torch.inference_mode()

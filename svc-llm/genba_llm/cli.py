@@ -13,6 +13,7 @@ import yaml
 from rich.markup import escape
 from rich.table import Column, Table
 
+from genba_llm.line_cli import train
 from genba_shared.commands import BAD_INPUT, LOCAL, NEGATIVE, Key, Url, checked, complain, connect, out
 
 app = typer.Typer(help="Ask, decide, prove.", no_args_is_help=True, pretty_exceptions_enable=False)
@@ -22,6 +23,7 @@ policies = typer.Typer(help="The policy and the identity in force.", no_args_is_
 app.add_typer(documents, name="documents")
 app.add_typer(escalations, name="escalations")
 app.add_typer(policies, name="policies")
+app.command()(train)
 
 Json = dict[str, Any]
 _COLOURS = {"ALLOW": "green", "ESCALATE": "yellow", "DENY": "red", "REFUSE": "bold red"}

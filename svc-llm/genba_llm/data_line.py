@@ -132,7 +132,13 @@ def _keep(batch: list[Document], writer: ShardWriter, tally: Tally, keep_from: f
 
 
 def synthesise(
-    domains: Sequence[Domain], run: Run, *, per_domain: int, seed: int, rows_per_shard: int = ROWS_PER_SHARD
+    domains: Sequence[Domain],
+    run: Run,
+    *,
+    per_domain: int,
+    seed: int,
+    shares: tuple[float, float, float] = templates.SHARES,
+    rows_per_shard: int = ROWS_PER_SHARD,
 ) -> Collected:
     """Rows of every domain, a shard boundary after each, so that a killed job goes on with the domain it was in.
 
@@ -143,7 +149,7 @@ def synthesise(
     tally = Tally.from_json(state["tally"])
     writer = ShardWriter(run.artifacts, run.workdir, list(state["shards"]), rows_per_shard)
     for index in range(int(state["done"]), len(domains)):
-        for row in templates.synthesise(domains[index], per_domain, seed=seed):
+        for row in templates.synthesise(domains[index], per_domain, seed=seed, shares=shares):
             tally.n_read += 1
             tally.keep(row)
             writer.add(row.model_dump())

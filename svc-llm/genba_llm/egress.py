@@ -8,6 +8,7 @@ alone. A program started by the process is another process: containers need thei
 from __future__ import annotations
 
 import ipaddress
+import socket
 import sys
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -33,6 +34,7 @@ class EgressGuard:
         """Raises: ValueError for an entry that cannot be read."""
         self._names: set[tuple[str, int | None]] = set()
         self._networks: list[ipaddress.IPv4Network | ipaddress.IPv6Network] = []
+        self._resolved: set[tuple[str, int | None]] = set()
         self._on_refused = on_refused
         for entry in allowed:
             self._allow(entry.strip())
@@ -70,10 +72,23 @@ class EgressGuard:
         """For an ``httpx.Client``: follows no proxy of the environment and checks each request's destination."""
         return _Guarded(self, httpx.HTTPTransport(trust_env=False, retries=0))
 
-    def enforce(self, *, resolved: Iterable[str] = ()) -> None:
-        """From now on no socket of this process connects elsewhere. ``resolved``: addresses that allowed names stand for."""
-        for address in resolved:
-            self._networks.append(ipaddress.ip_network(address))
+    def enforce(self) -> None:
+        """From now on no socket of this process connects elsewhere.
+
+        A name that is allowed is resolved as ever, and what it stands for may be reached at the name's port.
+        """
+        resolve = socket.getaddrinfo
+
+        def remember(host: Any, port: Any, *args: Any, **kwargs: Any) -> Any:
+            found = resolve(host, port, *args, **kwargs)
+            name = host.decode() if isinstance(host, bytes) else str(host)
+            for *_, address in found:
+                to, at = str(address[0]), int(address[1])
+                if self.permits(name, at):
+                    self._resolved.add((to, at))
+            return found
+
+        socket.getaddrinfo = remember
         sys.addaudithook(self._hook)
 
     def _hook(self, event: str, arguments: tuple[Any, ...]) -> None:
@@ -88,6 +103,8 @@ class EgressGuard:
 
     def _check_raw(self, host: str, port: int | None) -> None:
         known = any(name == host.lower() for name, _ in self._names)
+        if (host, port) in self._resolved:
+            return
         if host not in {"", "0.0.0.0", "::"} and not self.permits(host, port) and not (port is None and known):  # noqa: S104 - no destination
             self._on_refused(host)
             raise PermissionError(f"Egress to {host}:{port} is refused.")

@@ -17,9 +17,6 @@ from genba_llm.so8t import THETA, So8tConfig, So8tGates
 from genba_llm.state_files import load_tensors, save_tensors
 
 ANGLES = "so8t.safetensors"
-ADAPTER = "adapter"
-BUNDLE = "bundle.json"
-MODEL = "model"
 PROBE_TOKENS = 256
 
 

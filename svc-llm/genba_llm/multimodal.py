@@ -57,10 +57,14 @@ def row_of(picture: Picture, domain: Domain, rng: random.Random) -> Row:
     decision, language = DECIDED[picture.level], picture.language
     name = _NAMES[language][picture.kind]
     about = f"{name}「{picture.about}」" if language == "ja" else f"the {name} on {picture.about}"
-    question = rng.choice(_ASKED[language]).format(kind=name)
+    which = rng.randrange(len(_ASKED[language]))
+    question = _ASKED[language][which].format(kind=name)
+    lines = [line.text for line in picture.lines]
+    said = (lines, lines[:3], [line for line in lines if any(map(str.isdigit, line))])[which]
+    final = "\n".join([f"{about}:", *said])
     identity, policy = default_identities()[domain], default_policy()
     return decided_row(
-        question, decision, about, domain, language, identity=identity, policy=policy, given=picture.ocr_text
+        question, decision, final, domain, language, identity=identity, policy=policy, given=picture.ocr_text
     )
 
 

@@ -18,8 +18,8 @@ from typing import Final, Literal, get_args
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from genba_llm import contrast
 from genba_llm.refused import Refused
+from genba_llm.synthesise import work_names
 from genba_llm.verdict import Domain, Language
 
 PictureKind = Literal["chart", "contract", "report"]
@@ -117,7 +117,7 @@ class _Sheet:
 def draw(kind: PictureKind, domain: Domain, level: LevelName, language: Language, rng: random.Random) -> Picture:
     """A picture of a kind. Everything that varies comes from ``rng``. Raises: NoFont."""
     sheet = _Sheet()
-    about = str(rng.choice(contrast.lexicon("synthesise")["tasks"][domain])[language])
+    about = rng.choice(work_names(domain, language))
     _DRAWN[kind](sheet, about, language, rng)
     _stamp(sheet, level, language)
     pixels = np.asarray(sheet.image).astype(np.float32)

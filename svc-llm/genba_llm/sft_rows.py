@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from genba_llm.refused import Refused
+from genba_llm.retrieval import Passage
 from genba_llm.verdict import Domain
 
 DecisionName = Literal["ALLOW", "ESCALATE", "DENY", "REFUSE"]
@@ -83,6 +84,17 @@ def read_rows(paths: Sequence[Path], bad: BadRows) -> Iterator[Row]:
                     )
                 except ValueError as err:
                     bad.add(f"{path.name}:{number}", f"no JSON: {err}")
+
+
+def given_passages(passages: Sequence[Passage]) -> str:
+    """Passages of documents as a row's ``input`` holds them, numbered as an answer cites them."""
+    return "\n\n".join(f"[{number}] {each.title}\n{each.text}" for number, each in enumerate(passages, start=1))
+
+
+def passages_of(given: str) -> list[Passage]:
+    """The passages of such an ``input``; none of another."""
+    parts = [part.split("\n", 1) for part in given.split("\n\n") if part.startswith("[") and "\n" in part]
+    return [Passage("", at, head.split("] ", 1)[-1], text, 0, 1.0) for at, (head, text) in enumerate(parts)]
 
 
 def system_text(identity: str, policy: str) -> str:

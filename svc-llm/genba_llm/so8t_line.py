@@ -27,12 +27,13 @@ from genba_llm.base_model import UnusableBase, available_bytes, compute_dtype, e
 from genba_llm.burn_in import evaluating
 from genba_llm.finetune import Data, Finetuning, finetune
 from genba_llm.finetune_config import FinetuneConfig
-from genba_llm.finish import ADAPTER, BUNDLE, MODEL, merged_model, save_adapter, write_model
+from genba_llm.finish import merged_model, save_adapter, write_model
 from genba_llm.gguf_export import Quant, export_gguf, modelfile
 from genba_llm.line_data import Prepared, prepare
 from genba_llm.memory_plan import MemoryPlan, memory_plan
 from genba_llm.refused import Refused
 from genba_llm.sft_rows import Row, messages
+from genba_llm.so8t_bundle import ADAPTER, BUNDLE, MODEL
 from genba_llm.target_modules import resolve_targets
 from genba_llm.token_loss import learnt_logits
 from genba_llm.tokenizer_training import train_tokenizer
@@ -55,6 +56,13 @@ class FreshShape:
     layers: int = 4
     heads: int = 4
     kv_heads: int = 2
+
+    @property
+    def intermediate_size(self) -> int:
+        """About 8/3 of the width; whole blocks of 256, which K-quants need, where the width is made of them."""
+        if self.hidden_size % 256:
+            return self.hidden_size * 8 // 3 // 32 * 32
+        return -(-self.hidden_size * 8 // 3 // 256) * 256
 
 
 @dataclass(frozen=True)
@@ -85,7 +93,7 @@ def make_fresh_base(
     config = Phi3Config(
         vocab_size=shape.vocab_size,
         hidden_size=shape.hidden_size,
-        intermediate_size=shape.hidden_size * 8 // 3 // 32 * 32,
+        intermediate_size=shape.intermediate_size,
         num_hidden_layers=shape.layers,
         num_attention_heads=shape.heads,
         num_key_value_heads=shape.kv_heads,
@@ -155,7 +163,8 @@ def train_line(
     run.progress(0.98, "exporting")
     _export(folder, gguf)
     thinking = sum(row.has_thinking for row in rows) >= len(rows) / 2
-    _describe(folder, config, base, prepared.data_hash, metrics, thinks=thinking)
+    reading = any(row.input.startswith("[1] ") for row in rows)
+    _describe(folder, config, base, prepared.data_hash, metrics, thinks=thinking, reads=reading)
     _trace(folder, base, prepared.data_hash)
     return Finished(folder, metrics, prepared.data_hash)
 
@@ -219,12 +228,20 @@ def _export(folder: Path, kinds: Sequence[Quant]) -> None:
 
 
 def _describe(
-    folder: Path, config: FinetuneConfig, base: Path, data_hash: str, metrics: dict[str, float], *, thinks: bool
+    folder: Path,
+    config: FinetuneConfig,
+    base: Path,
+    data_hash: str,
+    metrics: dict[str, float],
+    *,
+    thinks: bool,
+    reads: bool,
 ) -> None:
     document = {
         "kind": "phi3",
         "config": config.model_dump(mode="json"),
         "thinks": thinks,  # whoever asks the model need not ask it to
+        "reads": reads,  # passages stand behind the question, as in its rows
         "base": base_hash(base),
         "data_hash": data_hash,
         "metrics": metrics,

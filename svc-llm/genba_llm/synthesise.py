@@ -1,8 +1,9 @@
 """Rows of supervised fine-tuning written from templates: requests of eight domains, and the four decisions with their reasons.
 
 What may be answered, what a person has to decide and what is refused stand side by side in the same domain and the same
-words: the contrast generator's pairs, and requests that differ in who is asked to decide. Every row carries the identity and
-the policy it was decided under. The same seed gives the same rows, one by one, whatever the number.
+words: the contrast generator's pairs, and requests that differ in who is asked to decide. What may be answered is answered
+from ``knowledge.yaml`` or from documents in the row, and what neither knows is said not to be known. Every row carries the
+identity and the policy it was decided under. The same seed gives the same rows, one by one, whatever the number.
 """
 
 from __future__ import annotations
@@ -11,44 +12,63 @@ import functools
 import random
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Final
 
 from genba_llm import contrast
 from genba_llm.policy_state import IdentityContract, PolicyState, default_identities, default_policy
 from genba_llm.refused import Refused
-from genba_llm.sft_rows import DecisionName, Row
+from genba_llm.retrieval import Passage
+from genba_llm.sft_rows import DecisionName, Row, given_passages
 from genba_llm.verdict import Decision, Domain, Language
 
 SOURCE = "genba-synthesise"
 LICENCE = "Apache-2.0"
 # Shares of a domain's rows: may be answered, a person decides, is denied or refused.
-SHARES = (0.33, 0.34, 0.33)
+SHARES: Final = (0.33, 0.34, 0.33)
 
+_DRAWN: Final[tuple[DecisionName, ...]] = ("ALLOW", "ESCALATE", "REFUSE")  # as SHARES; REFUSE is for DENY too
 _JAPANESE_SHARE = 0.75
+_TRIES = 200
+_BARE_SHARE = 0.4  # questions without a setting before them
+_KINDS: Final = {"work": 0.55, "unknown": 0.25, "talk": 0.05, "documents": 0.15}  # of what may be answered
 
 
 class TooFewTemplates(Refused):
     """More different questions were asked for than the templates give."""
 
 
-def synthesise(domain: Domain, n: int, *, seed: int) -> Iterator[Row]:
+@dataclass(frozen=True)
+class Asked:
+    """A question before it is a row: its thought about the task, its answer, and the documents it comes with."""
+
+    text: str
+    thought: str
+    final: str
+    documents: str = ""
+
+
+def synthesise(domain: Domain, n: int, *, seed: int, shares: tuple[float, float, float] = SHARES) -> Iterator[Row]:
     """``n`` rows of a domain, no question twice. A prefix of a longer run is that of a shorter one.
 
     Raises: TooFewTemplates if the templates do not give as many different questions.
     """
     rng = random.Random(f"{seed}/{domain}")  # noqa: S311 - sampling, no secret
     pools = _pools(seed)
-    identity, policy = default_identities()[domain], default_policy()
-    seen: set[str] = set()
-    tried = 0
+    identities, policy = default_identities(), default_policy()
+    seen: set[tuple[str, str]] = set()
     while len(seen) < n:
-        tried += 1
-        if tried > 20 * n + 10_000:
+        decision = rng.choices(_DRAWN, shares)[0]
+        for bare_share in (_BARE_SHARE, *[0.0] * _TRIES):  # a question that was asked is asked again in another setting
+            identity = identities[rng.choice([domain, "general"])]
+            row = _one(domain, decision, pools, identity, policy, rng, bare_share)
+            if (row.instruction, row.input) not in seen:
+                break
+        else:
             message = f"The templates give {len(seen)} different questions of {domain}, {n} were asked for."
             raise TooFewTemplates(message)
-        row = _one(domain, pools, identity, policy, rng)
-        if row.instruction not in seen:
-            seen.add(row.instruction)
-            yield row
+        seen.add((row.instruction, row.input))
+        yield row
 
 
 def core_of(question: str) -> str:
@@ -68,6 +88,7 @@ def _settings() -> re.Pattern[str]:
     return re.compile(rf"\A(?:{'|'.join(known)})")
 
 
+@functools.cache
 def _pools(seed: int) -> dict[tuple[Decision, Language], list[str]]:
     """The contrast generator's texts by decision and language, in its order."""
     pools: dict[tuple[Decision, Language], list[str]] = {}
@@ -79,48 +100,63 @@ def _pools(seed: int) -> dict[tuple[Decision, Language], list[str]]:
 
 def _one(
     domain: Domain,
+    decision: DecisionName,
     pools: dict[tuple[Decision, Language], list[str]],
     identity: IdentityContract,
     policy: PolicyState,
     rng: random.Random,
+    bare_share: float,
 ) -> Row:
+    """A row of a decision; REFUSE stands for DENY too."""
     words = contrast.lexicon("synthesise")
     language: Language = "ja" if rng.random() < _JAPANESE_SHARE else "en"
-    draw = rng.random()
-    if draw < SHARES[0]:
-        decision: DecisionName = "ALLOW"
-        text, about = _allowed(domain, pools, language, rng)
-    elif draw < SHARES[0] + SHARES[1]:
-        decision = "ESCALATE"
+    if decision == "ALLOW":
+        asked = _allowed(domain, pools, language, rng)
+    elif decision == "ESCALATE":
         about = rng.choice(words["decisions"][domain])[language]
         text = rng.choice(words["asked_to_decide"][language]).format(x=about)
+        asked = Asked(text, words["thought"]["ESCALATE"][language].format(x=about), "")
     else:
         refused = [each for each in (Decision.DENY, Decision.REFUSE) if pools.get((each, language))]
         chosen = rng.choice(refused)
         decision = "DENY" if chosen is Decision.DENY else "REFUSE"
-        about = ""
-        text = rng.choice(pools[chosen, language])
-    question = rng.choice(words["settings"][language]).format(n=rng.randint(1, 999)) + text
-    return decided_row(question, decision, about, domain, language, identity=identity, policy=policy)
+        asked = Asked(rng.choice(pools[chosen, language]), words["thought"][decision][language], "")
+    before = "" if rng.random() < bare_share else rng.choice(words["settings"][language])
+    question = before.format(n=rng.randint(1, 999)) + asked.text
+    return decided_row(
+        question,
+        decision,
+        asked.final,
+        domain,
+        language,
+        identity=identity,
+        policy=policy,
+        given=asked.documents,
+        thought=asked.thought,
+    )
 
 
 def decided_row(
     question: str,
     decision: DecisionName,
-    about: str,
+    final: str,
     domain: Domain,
     language: Language,
     *,
     identity: IdentityContract,
     policy: PolicyState,
     given: str = "",
+    thought: str = "",
 ) -> Row:
-    """A row whose answer is the decision's, under an identity and a policy. ``given``: what the question is about, as text."""
+    """A row whose answer is the decision's, under an identity and a policy.
+
+    ``final``: what is answered where it may be.   ``given``: what the question is about, as text.   ``thought``: on the task.
+    """
     target = str(identity.escalation.get(domain, identity.escalation_default)) if decision == "ESCALATE" else ""
     return Row(
         instruction=question,
         input=given,
-        output=answer(decision, about, policy.reference, target, language),
+        output=answer(decision, final, policy.reference, target, language, thought=thought),
         decision=decision,
         domain=domain,
         policy_ref=policy.reference,
@@ -132,24 +168,104 @@ def decided_row(
     )
 
 
-def _allowed(
-    domain: Domain, pools: dict[tuple[Decision, Language], list[str]], language: Language, rng: random.Random
-) -> tuple[str, str]:
-    """Half ordinary work of the domain, half the safe side of a contrast pair."""
-    if rng.random() < 0.5:
-        words = contrast.lexicon("synthesise")
-        about = str(rng.choice(words["tasks"][domain])[language])
-        return str(rng.choice(words["asked"][language])).format(x=about), about
-    text = rng.choice(pools[Decision.ALLOW, language])
-    return text, "ご質問" if language == "ja" else "your question"
-
-
-def answer(decision: DecisionName, about: str, policy_ref: str, target: str, language: Language) -> str:
+def answer(
+    decision: DecisionName, final: str, policy_ref: str, target: str, language: Language, *, thought: str = ""
+) -> str:
     """The tagged answer for a decision: its hidden thinking, and what leaves."""
     words = contrast.lexicon("synthesise")
-    task = {"ja": "依頼の意図を読む。", "en": "Read what is asked."}[language]
+    task = " ".join(part for part in (words["task"][language], thought) if part)
+    said = final if decision == "ALLOW" else words["final"][decision][language].format(who=target)
     return (
         f"<think-task>{task}</think-task><think-safety>{words['safety'][decision][language]}</think-safety>"
-        f"<think-policy>{decision} {policy_ref}</think-policy>"
-        f"<final>{words['final'][decision][language].format(x=about, who=target)}</final>"
+        f"<think-policy>{decision} {policy_ref}</think-policy><final>{said}</final>"
     )
+
+
+def work_names(domain: Domain, language: Language) -> list[str]:
+    """The first name of each piece of ordinary work."""
+    return [str(each["names"][language][0]) for each in contrast.lexicon("knowledge")[domain]]
+
+
+def is_small_talk(row: Row) -> bool:
+    """Whether a row greets, thanks, or asks who answers."""
+    said = (text for each in contrast.lexicon("synthesise")["talk"] for text in each["said"].values())
+    return any(row.output.endswith(f"<final>{text}</final>") for text in said)
+
+
+def not_known(language: Language) -> str:
+    """What is said where nothing is known."""
+    return str(contrast.lexicon("synthesise")["not_known"][language])
+
+
+def _allowed(
+    domain: Domain, pools: dict[tuple[Decision, Language], list[str]], language: Language, rng: random.Random
+) -> Asked:
+    kind = rng.choices(list(_KINDS), list(_KINDS.values()))[0]
+    words = contrast.lexicon("synthesise")
+    if kind == "work":
+        work = rng.choice(contrast.lexicon("knowledge")[domain])
+        form = rng.choice(list(words["asked"]))
+        return _about_work(work, form, language, rng)
+    if kind == "talk":
+        talk = rng.choice(words["talk"])
+        thought = words["thought"]["talk"][language].format(x=talk["about"][language])
+        return Asked(rng.choice(talk["asked"][language]), thought, talk["said"][language])
+    if kind == "documents":
+        return _from_documents(language, rng)
+    if rng.random() < 0.4:  # the safe side of a contrast pair
+        text = rng.choice(pools[Decision.ALLOW, language])
+    else:
+        form = rng.choice(list(words["asked"]))
+        text = rng.choice(words["asked"][form][language]).format(x=rng.choice(words["unknown"][language]))
+    return Asked(text, words["thought"]["unknown"][language], not_known(language))
+
+
+def _about_work(work: dict[str, Any], form: str, language: Language, rng: random.Random) -> Asked:
+    words = contrast.lexicon("synthesise")
+    name = str(work["names"][language][0])
+    text = rng.choice(words["asked"][form][language]).format(x=rng.choice(work["names"][language]))
+    thought = words["thought"]["work"][language].format(x=name, form=words["forms"][form][language])
+    return Asked(text, thought, work_answer(work, form, language))
+
+
+def work_answer(work: dict[str, Any], form: str, language: Language) -> str:
+    """What is known of a piece of work, in the form that was asked for."""
+    a, b, c = (str(fact[language]) for fact in work["facts"])
+    other = "en" if language == "ja" else "ja"
+    template = str(contrast.lexicon("synthesise")["answered"][form][language])
+    return template.format(
+        x=work["names"][language][0], y=work["names"][other][0], a=a, b=b, c=c, d=work["slip"][language]
+    )
+
+
+def _from_documents(language: Language, rng: random.Random) -> Asked:
+    """Documents that state values of things, and a question for one of them; every seventh is not in there."""
+    words = contrast.lexicon("synthesise")["documents"]
+    things = rng.sample(words["things"][language], 3)
+    values = rng.sample(words["values"], 3)
+    pairs = [(thing, value) for thing in things for value in values]
+    chosen = rng.sample(pairs, rng.randint(3, 5))
+    stated = [
+        words["stated"][language].format(
+            e=thing, a=value[language], v=f"{rng.randint(value['low'], value['high'])} {value['unit']}"
+        )
+        for thing, value in chosen
+    ]
+    titles = rng.sample(words["titles"][language], 2)
+    cut = rng.randint(1, len(stated) - 1)
+    space = "" if language == "ja" else " "
+    passages = [
+        Passage("", number, title, space.join(part), 0, 1.0)
+        for number, (title, part) in enumerate(zip(titles, (stated[:cut], stated[cut:]), strict=True))
+    ]
+    absent = rng.random() < 1 / 7
+    thing, value = rng.choice([pair for pair in pairs if (pair in chosen) is not absent])
+    text = rng.choice(words["asked"][language]).format(e=thing, a=value[language])
+    if absent:
+        final = words["absent"][language]
+    else:
+        at = chosen.index((thing, value))
+        final = f"{stated[at]} [{1 if at < cut else 2}]"
+    about = f"{thing} {value[language]}"
+    thought = contrast.lexicon("synthesise")["thought"]["documents"][language].format(x=about)
+    return Asked(text, thought, final, given_passages(passages))

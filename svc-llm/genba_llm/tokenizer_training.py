@@ -8,16 +8,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, Final
 
+from genba_llm.turns import BOS, CHAT_TEMPLATE, END, EOS, PAD, ROLES, turn_mark
 from genba_shared.torchvision import make_torchvision_importable
 
-PAD, BOS, EOS, END = "<|pad|>", "<|bos|>", "<|endoftext|>", "<|end|>"
-TURNS: Final = ("<|system|>", "<|user|>", "<|assistant|>")
+TURNS: Final = tuple(map(turn_mark, ROLES))
 TAGS: Final = tuple(
     f"<{slash}{tag}>" for tag in ("think-task", "think-safety", "think-policy", "final") for slash in ("", "/")
-)
-CHAT_TEMPLATE: Final = (
-    "{% for message in messages %}{{ '<|' + message['role'] + '|>' + message['content'] + '<|end|>' }}{% endfor %}"
-    "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
 )
 
 

@@ -46,7 +46,7 @@ def calibrate(params: CalibrateParams, run: Run) -> Result:
     """Fit one temperature on half of the held-out rows; a version with it if the other half becomes likelier."""
     from genba_llm import calibration, lineage
     from genba_llm.base_model import load_base, load_tokenizer
-    from genba_llm.finish import BUNDLE, MODEL
+    from genba_llm.so8t_bundle import BUNDLE, CALIBRATION, MODEL
 
     champion = _champion(run)
     bundle = Path(shutil.copytree(champion.folder, run.workdir / "bundle"))
@@ -59,7 +59,7 @@ def calibrate(params: CalibrateParams, run: Run) -> Result:
     except Refused as err:
         raise Conflict(str(err)) from err
     found.save(bundle)
-    lineage.extend(bundle, "calibration", [calibration.CALIBRATION])
+    lineage.extend(bundle, "calibration", [CALIBRATION])
     metrics = {
         "temperature": found.temperature,
         "temperature_grid": found.temperature_grid,
@@ -96,9 +96,9 @@ class EvaluateParams(HeldOutParams):
 def evaluate(params: EvaluateParams, run: Run) -> Result:
     """Decisions and answers of the champion by domain and family, beside its base and its quantised self. Changes nothing."""
     from genba_llm.base_model import load_base, load_tokenizer
-    from genba_llm.finish import MODEL
     from genba_llm.gguf_export import as_q8_0
     from genba_llm.line_settings import LineSettings
+    from genba_llm.so8t_bundle import MODEL
 
     champion = _champion(run)
     try:
@@ -193,8 +193,8 @@ def retrain(params: RetrainParams, run: Run) -> Result:
     """Evaluate the champion, train it further, and promote only what decides no worse and lets no more through."""
     from genba_llm.base_model import load_base, load_tokenizer
     from genba_llm.finetune_config import config_of
-    from genba_llm.finish import MODEL
     from genba_llm.line_data import is_held_out
+    from genba_llm.so8t_bundle import MODEL
 
     champion = _champion(run)
     given = So8tParams(**params.model_dump(exclude={"most_rows"}))

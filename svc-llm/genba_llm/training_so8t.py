@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import importlib.util
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, field_validator
 
+from genba_llm import lineage
 from genba_llm.event_files import with_event_files
 from genba_llm.line_settings import LineSettings
 from genba_llm.refused import Refused
+from genba_llm.synthesise import SHARES
 from genba_llm.verdict import DOMAINS, Domain
 from genba_shared.problems import Conflict, Invalid
 from genba_shared.recipe import Gate, Params, Recipe, Registration, Result, Run
@@ -47,6 +49,17 @@ class SynthesiseParams(Params):
     per_domain: Annotated[int, Field(ge=1, le=100_000)] = 25_000
     domains: list[Domain] = Field(default_factory=lambda: list(DOMAINS), min_length=1, max_length=len(DOMAINS))
     seed: Annotated[int, Field(ge=0)] = 0
+    shares: Annotated[
+        tuple[float, float, float],
+        Field(description="Of rows that may be answered, that a person decides, and that are denied or refused."),
+    ] = SHARES
+
+    @field_validator("shares")
+    @classmethod
+    def _are_shares(cls, value: tuple[float, float, float]) -> tuple[float, float, float]:
+        if min(value) < 0 or sum(value) <= 0:
+            raise ValueError("must be shares, of which at least one is above 0")
+        return value
 
 
 def synthesise(params: SynthesiseParams, run: Run) -> Result:
@@ -54,7 +67,9 @@ def synthesise(params: SynthesiseParams, run: Run) -> Result:
     from genba_llm import data_line
 
     try:
-        made = data_line.synthesise(params.domains, run, per_domain=params.per_domain, seed=params.seed)
+        made = data_line.synthesise(
+            params.domains, run, per_domain=params.per_domain, seed=params.seed, shares=params.shares
+        )
     except Refused as err:
         raise Conflict(str(err)) from err
     return _told("Synthesised rows", made, run)
@@ -190,8 +205,9 @@ def so8t(params: So8tParams, run: Run) -> Result:
     finally:
         if files is not None:
             files.close()
+    chain = [asdict(link) for link in lineage.read(finished.folder)]
     return Result(
-        value={"data_hash": finished.data_hash},
+        value={"data_hash": finished.data_hash, "lineage": chain},
         metrics=finished.metrics,
         register=_registration(finished.folder, finished.metrics, finished.data_hash, params, run),
     )

@@ -53,5 +53,5 @@ class Adam:
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
         self._n_steps = int(state["n_steps"])
-        self._mean = {name: state[f"mean.{name}"].clone() for name in self._mean}
-        self._square = {name: state[f"square.{name}"].clone() for name in self._square}
+        self._mean = {name: state[f"mean.{name}"].to(x.device, copy=True) for name, x in self._mean.items()}
+        self._square = {name: state[f"square.{name}"].to(x.device, copy=True) for name, x in self._square.items()}

@@ -27,8 +27,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             yield
 
     app = create_service("recommend", title="svc-recommend", platform=settings.platform, lifespan=lifespan)
+    app.include_router(routes_lists.router)  # first: routes are matched in turn, and lists are asked for the most
     app.include_router(routes_catalogue.router)
-    app.include_router(routes_lists.router)
     app.include_router(routes_experiments.router)
     app.include_router(routes_models.router)
     return app

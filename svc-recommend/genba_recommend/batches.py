@@ -44,6 +44,11 @@ class Step:
     prior_negative: Tensor
     n_known: int  # items that uniform samples come from
 
+    def on(self, device: torch.device) -> Step:
+        """The same with its tensors on a device; features stay arrays."""
+        moved = {name: x.to(device) for name, x in vars(self).items() if isinstance(x, Tensor)}
+        return replace(self, **moved)
+
 
 class Batches:
     """All steps over a dataset, by epoch and number."""
@@ -62,7 +67,7 @@ class Batches:
         self._histories = dataset.histories
         self._owner = self._histories.user
         n_items = len(dataset.catalogue)
-        self._places = Places.of(
+        self.places = Places.of(
             self._histories,
             n_items=n_items,
             half_life_days=config.place_half_life_days,
@@ -80,16 +85,16 @@ class Batches:
 
     @property
     def batch(self) -> int:
-        return min(self._config.batch, max(16, len(self._places) // 4))
+        return min(self._config.batch, max(16, len(self.places) // 4))
 
     @property
     def _n_places(self) -> int:
-        return min(self._config.places_per_epoch, 4 * len(self._places))
+        return min(self._config.places_per_epoch, 4 * len(self.places))
 
     def epoch(self, epoch: int, *, start: int = 0) -> Iterator[Step]:
         """Args: epoch: over all stages.   start: the first step that is still wanted."""
         rng = np.random.default_rng([self._config.seed, epoch])
-        for at, batch in enumerate(self._places.epoch(self._n_places, batch=self.batch, rng=rng)):
+        for at, batch in enumerate(self.places.epoch(self._n_places, batch=self.batch, rng=rng)):
             if at >= start:
                 yield self._step(batch, np.random.default_rng([self._config.seed, epoch, at]))
 

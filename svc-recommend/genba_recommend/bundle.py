@@ -2,11 +2,13 @@
 
 | file | what |
 |---|---|
-| bundle.json | sizes, temperature, prior, metrics, epochs, data hash, when the newest event was |
+| bundle.json | sizes, temperature, prior, blend, metrics, epochs, data hash, when the newest event was |
 | config.json, encoders.json | ``TrainingConfig``; ``Encoders`` |
 | user_tower.safetensors, item_tower.safetensors | weights, as ``two_tower.parameters`` names them |
 | user_tower.onnx, item_tower.onnx | the graphs that serve; the user's takes the vectors of a history as an input |
 | items.npz, vectors.npy | ids and features of the catalogue, what the prior said of each item, their vectors |
+| heads.safetensors | what else is foreseen of a pair; only heads that foresee better than the average |
+| neighbours.npz | which items go with which, where that helps; bundles of before have none |
 
 ``write_bundle`` needs torch; ``LoadedModel`` needs numpy and onnxruntime. What belongs together is in one folder, so a reader
 can never mix the vectors of one version with the tower of another.
@@ -25,8 +27,13 @@ import numpy as np
 import numpy.typing as npt
 from safetensors.numpy import save_file
 
+from genba_recommend.blending import Blend
 from genba_recommend.dataset import Dataset, Item, User
 from genba_recommend.features import Encoders, ItemFeatures, UserFeatures, Windows
+from genba_recommend.heads import FILE as HEADS
+from genba_recommend.heads import Heads
+from genba_recommend.neighbours import FILE as NEIGHBOURS
+from genba_recommend.neighbours import Neighbours
 from genba_recommend.prior import Prior
 from genba_recommend.user_tower_onnx import OnnxTower, OnnxUserTower
 from genba_shared.problems import Conflict
@@ -70,6 +77,10 @@ def write_bundle(trained: Trained, dataset: Dataset, folder: Path) -> Path:
     columns: dict[str, Any] = {"ids": ids, "prior": prior, **trained.items.columns()}
     np.savez(folder / ITEMS, **columns)
     np.save(folder / VECTORS, trained.vectors)
+    if trained.heads.tasks:
+        trained.heads.write(folder / HEADS)
+    if not trained.neighbours.is_empty:
+        trained.neighbours.write(folder / NEIGHBOURS)
     (folder / CONFIG).write_text(trained.config.to_json(), "utf-8")
     (folder / ENCODERS).write_text(trained.encoders.to_json(), "utf-8")
     (folder / MANIFEST).write_text(json.dumps(_manifest(trained), indent=1, sort_keys=True), "utf-8")
@@ -86,6 +97,8 @@ def _manifest(trained: Trained) -> dict[str, Any]:
         "n_items": len(trained.vectors),
         "n_events": trained.n_events,
         "prior": asdict(trained.prior),
+        "blend": asdict(trained.blend),
+        "heads": list(trained.heads.tasks),
         "metrics": dict(trained.metrics),
         "epochs": [dict(epoch) for epoch in trained.epochs],
         "data_hash": trained.data_hash,
@@ -98,16 +111,20 @@ def _manifest(trained: Trained) -> dict[str, Any]:
 class LoadedModel:
     """A bundle that serves. Rows are those of the catalogue that was trained on; ``row_by_id`` finds them.
 
-    score of item i for a user = user_vector @ item_vector / temperature + prior.scores(...)[i].
+    score of item i for a user = blend.towers_at(n) · user_vector @ item_vector / temperature + prior.scores(...)[i]
+    + what the neighbours of the history say (``blending``).
     items, vectors: (N, …) of that catalogue.   user_tower, item_tower: their graphs, one thread each.
     """
 
     encoders: Encoders
     prior: Prior
+    blend: Blend
     temperature: float
     ids: tuple[str, ...]
     items: ItemFeatures
     vectors: Float32s
+    neighbours: Neighbours
+    heads: Heads
     prior_scores: Float32s  # (N,) what the prior said when training ended
     metrics: Mapping[str, float]
     data_hash: str
@@ -127,11 +144,14 @@ class LoadedModel:
             found = cls(
                 encoders=encoders,
                 prior=Prior(**manifest["prior"]),
+                blend=Blend(**manifest.get("blend", {})),
                 temperature=float(manifest["temperature"]),
                 ids=tuple(columns.pop("ids").tolist()),
                 prior_scores=columns.pop("prior"),
                 items=ItemFeatures(**columns),
                 vectors=vectors,
+                neighbours=Neighbours.read(folder / NEIGHBOURS, len(vectors)),
+                heads=Heads.read(folder / HEADS, tuple(manifest.get("heads", ()))),
                 metrics=manifest["metrics"],
                 data_hash=manifest["data_hash"],
                 trained_until_s=float(manifest["trained_until_s"]),
@@ -144,8 +164,8 @@ class LoadedModel:
             raise
         except Exception as err:  # onnxruntime raises RuntimeErrors of many kinds for a graph that is torn
             raise BundleUnreadable(f"This is not a recommender's bundle: {err}.") from err
-        if len({len(found.ids), len(found.items), len(vectors), len(found.prior_scores)}) != 1:
-            raise BundleUnreadable(f"{ITEMS} and {VECTORS} are of different lengths.")
+        if len({len(found.ids), len(found.items), len(vectors), len(found.prior_scores), len(found.neighbours)}) != 1:
+            raise BundleUnreadable(f"{ITEMS}, {VECTORS} and {NEIGHBOURS} are of different lengths.")
         return found
 
     def __len__(self) -> int:

@@ -23,7 +23,7 @@ from genba_recommend.features import ItemFeatures, UserFeatures, latest_windows
 from genba_recommend.metrics import Quality, Questions, quality, questions, rank
 from genba_recommend.plots import importance_svg
 from genba_recommend.prior import tune_half_life
-from genba_recommend.scoring import popularity_now, tower_scores, with_prior
+from genba_recommend.scoring import served, tower_scores
 from genba_recommend.shop import model_of
 from genba_recommend.tables import FeatureImportance
 from genba_recommend.training_config import TrainingConfig
@@ -73,7 +73,9 @@ class _World:
         seen = latest_windows(split.train.histories, asked.users, length=model.encoders.config.history_len)
         users = [split.train.users[row] for row in asked.users]
         self.users = model.encoders.users(users, seen, self.items)
-        self.popular = popularity_now(model.prior, split.train.interactions, n_items=len(split.train.catalogue))
+        catalogue = split.train.catalogue
+        rows = np.array([catalogue.row_by_id.get(item_id, -1) for item_id in model.ids], np.int64)
+        self.neighbours = model.neighbours.onto(rows, len(catalogue))
 
     def quality(self, *, users: UserFeatures | None = None, items: ItemFeatures | None = None) -> Quality:
         """Measures, with features other than the true ones where given."""
@@ -83,10 +85,8 @@ class _World:
         for at in range(0, len(wanted), 1024):
             part = slice(at, at + 1024)
             found[self.asked.users[part]] = self.model.embed_features(wanted.take(part), vectors)
-        score = with_prior(
-            tower_scores(found, vectors, temperature=self.model.temperature), self.popular, self.model.prior.weight
-        )
-        return quality(rank(score, self.asked), self.asked)
+        towers = tower_scores(found, vectors, temperature=self.model.temperature)
+        return quality(rank(served(towers, self.model, self.neighbours, self.split.train), self.asked), self.asked)
 
 
 def ndcg_on_newest(model: LoadedModel, split: Split, config: TrainingConfig) -> float:

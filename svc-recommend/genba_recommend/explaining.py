@@ -70,13 +70,31 @@ def explain(aligned: Aligned, person: Person, row: int, *, ids: list[str], title
     for at, column in enumerate(_COLUMNS.values()):
         getattr(batch, column)[1 + n + at] = 0
     vectors = loaded.embed_features(batch, aligned.vectors[rows])  # (1 + n + parts, D)
-    scores = vectors @ aligned.vectors[row] / np.float32(loaded.temperature)
+    known = np.full(len(batch), window.n_events[0])
+    known[1 : 1 + n] -= 1
+    scores = loaded.blend.towers_at(known) * (vectors @ aligned.vectors[row]) / np.float32(loaded.temperature)
+    scores += _spoken(aligned, person, row, n, len(batch))
     by = (scores[0] - scores[1:]).tolist()
     moved = [_moved("history_item", by[at], titles[rows[at]], item_id=ids[rows[at]]) for at in range(n)]
     moved += [_moved(part, by[n + at]) for at, part in enumerate(_COLUMNS)]
     moved.append(_moved("popularity", float(aligned.bias[row] - aligned.bias.mean())))
     told = sorted((each for each in moved if abs(each.by) > 1e-6), key=lambda each: -abs(each.by))
     return Explained(float(scores[0] + aligned.bias[row]), tuple(told))
+
+
+def _spoken(aligned: Aligned, person: Person, row: int, n: int, size: int) -> Float32s:
+    """What the neighbours add to an item's score: (size,), whole, without each of n items of the history, then whole again."""
+    blend = aligned.model.loaded.blend
+    rows, weight = aligned.spoken(person)
+    if not blend.neighbours or aligned.neighbours.is_empty or not len(rows):
+        return np.zeros(size, np.float32)
+    of_item = np.where(aligned.neighbours.item[rows] == row, aligned.neighbours.weight[rows], 0.0).sum(1)  # (T,)
+    whole = float(blend.of_history(weight) @ of_item)
+    out = np.full(size, whole, np.float32)
+    for place in range(n):
+        kept = np.arange(len(rows)) != place
+        out[1 + place] = blend.of_history(weight[kept]) @ of_item[kept]
+    return out
 
 
 def _repeated(features: UserFeatures, n: int) -> UserFeatures:

@@ -1,14 +1,15 @@
 """Export the towers of a bundle for use elsewhere: ``export(bundle, "tfjs", out)``. One door for the command line and for code.
 
-A bundle's folder holds bundle.json (with ``temperature``), encoders.json, items.npz (ids, genre, maker, prior), vectors.npy and
-the towers' weights in *.safetensors, named as ``two_tower.parameters`` names them, or as one tower does in a file of its name.
+A bundle's folder holds bundle.json (with ``temperature`` and ``blend``), encoders.json, items.npz (ids, genre, maker, prior),
+vectors.npy, neighbours.npz and heads.safetensors where they help, and the towers' weights in other *.safetensors, named as
+``two_tower.parameters`` names them, or as one tower does in a file of its name.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -16,7 +17,12 @@ import numpy as np
 import numpy.typing as npt
 from safetensors.numpy import load_file
 
+from genba_recommend.blending import Blend
 from genba_recommend.features import Encoders
+from genba_recommend.heads import FILE as HEADS
+from genba_recommend.heads import Heads
+from genba_recommend.neighbours import FILE as NEIGHBOURS
+from genba_recommend.neighbours import Neighbours
 from genba_shared.problems import Invalid
 
 __all__ = ("FORMATS", "Bundle", "Exported", "export")
@@ -44,6 +50,9 @@ class Bundle:
     maker: npt.NDArray[np.int32]  # (N, 1)
     vectors: Float32s  # (N, D)
     prior: Float32s  # (N,)
+    blend: Blend
+    neighbours: Neighbours
+    heads: Heads
 
     @classmethod
     def read(cls, folder: Path) -> Bundle:
@@ -55,15 +64,19 @@ class Bundle:
             with np.load(folder / "items.npz", allow_pickle=False) as data:
                 columns = {name: data[name] for name in ("ids", "genre", "maker", "prior")}
             temperature = float(manifest["temperature"])
+            blend, neighbours = Blend(**manifest.get("blend", {})), Neighbours.read(folder / NEIGHBOURS, len(vectors))
+            heads = Heads.read(folder / HEADS, tuple(manifest.get("heads", ())))
         except OSError as err:
             raise BundleIncomplete(f"{Path(str(err.filename)).name} of {folder.name} cannot be read.") from err
-        except (KeyError, ValueError) as err:
+        except (KeyError, TypeError, ValueError) as err:
             raise BundleIncomplete(f"{folder.name} is not a recommender's bundle: {err}.") from err
-        if len({len(vectors), *map(len, columns.values())}) != 1:
+        if len({len(vectors), len(neighbours), *map(len, columns.values())}) != 1:
             raise BundleIncomplete(f"items.npz and vectors.npy of {folder.name} are of different lengths.")
         ids = tuple(columns.pop("ids").tolist())
-        weights = _weights(folder)
-        return cls(weights=weights, encoders=encoders, temperature=temperature, ids=ids, vectors=vectors, **columns)
+        return cls(
+            weights=_weights(folder), encoders=encoders, temperature=temperature, ids=ids, vectors=vectors,
+            blend=blend, neighbours=neighbours, heads=heads, **columns,
+        )  # fmt: skip
 
     def has(self, tower: str) -> bool:
         """Whether the weights of a tower are there."""
@@ -98,7 +111,13 @@ def export(bundle_folder: Path, format: Format, out: Path, *, tables: Tables = "
     if format == "tfjs":
         return Exported(format, tuple(_tfjs(bundle, out, tables)))
     (out / "encoders.json").write_text(bundle.encoders.to_json(), "utf-8")
-    (out / "items.json").write_text(json.dumps({"ids": bundle.ids}, ensure_ascii=False), "utf-8")
+    items = {
+        "ids": bundle.ids,
+        "temperature": bundle.temperature,
+        "blend": asdict(bundle.blend),
+        "heads": bundle.heads.tasks,
+    }
+    (out / "items.json").write_text(json.dumps(items, ensure_ascii=False), "utf-8")
     if format == "onnx":
         _onnx(bundle, out, tables)
     else:
@@ -112,12 +131,27 @@ def _onnx(bundle: Bundle, out: Path, tables: Tables) -> None:
     onnx.save(onnx.user_tower(bundle.weights, vectors=bundle.vectors, tables=tables), out / onnx.USER_TOWER)
     if bundle.has("item_tower"):
         onnx.save(onnx.item_tower(bundle.weights, tables=tables), out / onnx.ITEM_TOWER)
+    if bundle.heads.tasks:
+        onnx.save(onnx.heads(bundle.heads), out / onnx.HEADS)
+    if not bundle.neighbours.is_empty:
+        item, weight, blend = bundle.neighbours.item, bundle.neighbours.weight, bundle.blend
+        graph = onnx.neighbours(item, weight, blend=blend.neighbours, fade=blend.fade, tables=tables)
+        onnx.save(graph, out / onnx.NEIGHBOURS)
 
 
 def _tfjs(bundle: Bundle, out: Path, tables: Tables) -> list[Path]:
     from genba_recommend.export_tfjs import Listed, write
 
-    listed = Listed(bundle.ids, bundle.genre, bundle.maker, bundle.vectors, bundle.prior)
+    listed = Listed(
+        bundle.ids,
+        bundle.genre,
+        bundle.maker,
+        bundle.vectors,
+        bundle.prior,
+        bundle.blend,
+        bundle.neighbours,
+        bundle.heads,
+    )
     stored = "uint8" if tables == "int8" else tables
     return write(bundle.weights, bundle.encoders, listed, out, temperature=bundle.temperature, tables=stored)
 
@@ -126,6 +160,10 @@ def _savedmodel(bundle: Bundle, out: Path) -> None:
     from genba_recommend.export_savedmodel import write_item_tower, write_user_tower
 
     write_user_tower(bundle.weights, bundle.vectors, out / "user_tower")
+    if bundle.heads.tasks:
+        bundle.heads.write(out / HEADS)
+    if not bundle.neighbours.is_empty:
+        bundle.neighbours.write(out / NEIGHBOURS)
     if bundle.has("item_tower"):
         write_item_tower(bundle.weights, out / "item_tower")
 

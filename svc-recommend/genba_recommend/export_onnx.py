@@ -1,7 +1,8 @@
-"""The towers as ONNX graphs, written node by node: no tracing, so the graph is the model's formula and nothing else.
+"""The towers, and the neighbours beside them, as ONNX graphs, written node by node.
 
-Weights in, by the names of ``two_tower.parameters``; a graph out. Tables of embeddings may be halved (float16) or quartered
-(int8 with a scale a row); everything else stays float32. Knows no torch and no database.
+No tracing, so a graph is the model's formula and nothing else. Weights in, by the names of ``two_tower.parameters``; a graph out.
+Tables of embeddings may be halved (float16) or quartered (int8 with a scale a row); everything else stays float32. Knows no torch
+and no database.
 """
 
 from __future__ import annotations
@@ -15,12 +16,17 @@ import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-__all__ = ("ITEM_TOWER", "USER_TOWER", "Tables", "item_tower", "round_tables", "save", "user_tower")
+from genba_recommend.heads import Heads
+
+__all__ = (
+    "HEADS", "ITEM_TOWER", "NEIGHBOURS", "USER_TOWER", "Tables", "heads", "item_tower", "neighbours", "round_tables", "save", "user_tower",
+)  # fmt: skip
 
 Float32s = npt.NDArray[np.float32]
 Weights = Mapping[str, Float32s]
 Tables = Literal["float32", "float16", "int8"]
-USER_TOWER, ITEM_TOWER = "user_tower.onnx", "item_tower.onnx"
+USER_TOWER, ITEM_TOWER, NEIGHBOURS = "user_tower.onnx", "item_tower.onnx", "neighbours.onnx"
+HEADS = "heads.onnx"
 OPSET, IR_VERSION = 17, 8  # what onnxruntime of 2022 reads; nothing newer is needed
 INT, FLOAT = TensorProto.INT32, TensorProto.FLOAT
 
@@ -77,6 +83,53 @@ def item_tower(weights: Weights, *, tables: Tables = "float32") -> onnx.ModelPro
         embedding = graph.input("embedding", FLOAT, ["B", w["embedding.weight"].shape[1]])
         x = graph.op("Add", x, graph.dense(embedding, w["embedding.weight"], None))
     return graph.model("genba_item_tower", graph.unit(graph.residual(x, w)), dim)
+
+
+def neighbours(
+    item: npt.NDArray[np.int32], weight: Float32s, *, blend: float, fade: float, tables: Tables
+) -> onnx.ModelProto:
+    """What histories speak for beside the towers (``blending``); inputs ``history`` and ``weight`` as of the user tower's, of any
+    length, the output is ``lift`` (B, N), to be added to the scores. Args: item, weight: (N, K).   blend: weight of it all.
+    """
+    n, k = item.shape
+    graph = _Graph("float32" if tables == "float32" else "float16")  # a scale a row would take as much as it saves
+    history, weights = graph.input("history", INT, ["B", "T"]), graph.input("weight", FLOAT, ["B", "T"])
+    zero, one = (graph.constant(np.array(each, np.int64)) for each in (0, 1))
+    shape = graph.op("Shape", history)
+    length = graph.op("Gather", shape, one)
+    place = graph.op("Cast", graph.op("Range", zero, length, one), to=FLOAT)  # (T,)
+    faded = graph.op("Mul", weights, graph.op("Pow", graph.scalar(fade), place))  # (B, T)
+    total = graph.op(
+        "Sqrt", graph.op("Max", graph.op("ReduceSum", faded, graph.axes(1), keepdims=1), graph.scalar(1e-6))
+    )
+    spoken = graph.op("Mul", graph.op("Div", faded, total), graph.scalar(blend))
+    rows = np.concatenate([np.zeros((1, k), np.int32), item + 1])  # (N + 1, K), nothing first
+    values = np.concatenate([np.zeros((1, k), np.float32), weight])
+    flat = graph.constant(np.array([0, -1], np.int64))
+    index = graph.op("Gather", graph.constant(rows, "neighbour_rows"), history)  # (B, T, K)
+    found = graph.op(
+        "Mul", graph.lookup("neighbour_weights", values, history), graph.op("Unsqueeze", spoken, graph.axes(2))
+    )
+    batch = graph.op("Slice", shape, graph.axes(0), graph.axes(1))  # (1,)
+    nothing = graph.op("ConstantOfShape", graph.op("Concat", batch, graph.axes(n + 1), axis=0))  # (B, N + 1)
+    summed = graph.op(
+        "ScatterElements", nothing, graph.op("Reshape", index, flat), graph.op("Reshape", found, flat),
+        axis=1, reduction="add",
+    )  # fmt: skip
+    lift = graph.op("Slice", summed, graph.axes(1), graph.axes(n + 1), graph.axes(1))
+    return graph.model("genba_neighbours", lift, n, output="lift")
+
+
+def heads(found: Heads) -> onnx.ModelProto:
+    """What heads foresee of pairs; inputs ``user`` and ``item`` (B, D) vectors, the output is ``chance`` (B, T) by task."""
+    dim = len(found.widen) // 3
+    graph = _Graph("float32")
+    user, item = graph.input("user", FLOAT, ["B", dim]), graph.input("item", FLOAT, ["B", dim])
+    product = graph.op("Mul", graph.op("Mul", user, item), graph.scalar(dim))
+    pairs = graph.op("Concat", user, item, product, axis=1)
+    wide = graph.op("Relu", graph.dense(pairs, found.widen.T, found.widen_bias))
+    chance = graph.op("Sigmoid", graph.dense(wide, found.narrow.T, found.narrow_bias))
+    return graph.model("genba_heads", chance, len(found.tasks), output="chance")
 
 
 def save(model: onnx.ModelProto, path: Path) -> int:
@@ -160,7 +213,7 @@ class _Graph:
     def axes(self, axis: int) -> str:
         return self.constant(np.array([axis], np.int64))
 
-    def op(self, kind: str, *inputs: str, **attributes: int) -> str:
+    def op(self, kind: str, *inputs: str, **attributes: int | str) -> str:
         name = f"{kind.lower()}_{len(self._nodes)}"
         self._nodes.append(helper.make_node(kind, list(inputs), [name], name=name, **attributes))
         return name
@@ -203,9 +256,9 @@ class _Graph:
         length = self.op("ReduceL2", x, axes=[1], keepdims=1)  # type: ignore[arg-type]  # a list is an attribute too
         return self.op("Div", x, self.op("Max", length, self.scalar(1e-12)))
 
-    def model(self, name: str, output: str, dim: int) -> onnx.ModelProto:
-        self._nodes.append(helper.make_node("Identity", [output], ["vector"]))
-        out = helper.make_tensor_value_info("vector", FLOAT, ["B", dim])
+    def model(self, name: str, result: str, dim: int, *, output: str = "vector") -> onnx.ModelProto:
+        self._nodes.append(helper.make_node("Identity", [result], [output]))
+        out = helper.make_tensor_value_info(output, FLOAT, ["B", dim])
         graph = helper.make_graph(self._nodes, name, self._inputs, [out], self._constants)
         opset = [helper.make_opsetid("", OPSET)]
         return helper.make_model(graph, opset_imports=opset, ir_version=IR_VERSION, producer_name="genba")

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
@@ -19,13 +19,17 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from genba_recommend.blending import MOST_HISTORY, Blend
 from genba_recommend.features import Encoders
+from genba_recommend.heads import Heads
+from genba_recommend.neighbours import Neighbours
 
 __all__ = ("Listed", "Quantised", "user_tower_inputs", "write")
 
 Float32s = npt.NDArray[np.float32]
 Weights = Mapping[str, Float32s]
 Quantised = Literal["float32", "float16", "uint8"]
+NEIGHBOURS = "neighbours.bin"
 SHARD_BYTES = 4 << 20  # what TensorFlow.js's own converter cuts; browsers fetch and cache such parts side by side
 Json = dict[str, Any]
 
@@ -39,11 +43,15 @@ class Listed:
     maker: npt.NDArray[np.int32]  # (N, 1)
     vectors: Float32s  # (N, D)
     prior: Float32s | None = None  # (N,), added to dot product over temperature
+    blend: Blend = field(default_factory=Blend)
+    neighbours: Neighbours | None = None
+    heads: Heads = field(default_factory=Heads.none)
 
     def __post_init__(self) -> None:
         """Raises: ValueError when these do not belong together."""
         lengths = {len(self.ids), len(self.genre), len(self.maker), len(self.vectors)}
-        if len(lengths | ({len(self.prior)} if self.prior is not None else set())) != 1:
+        lengths |= {len(each) for each in (self.prior, self.neighbours) if each is not None}
+        if len(lengths) != 1:
             message = f"{len(self.ids)} ids and {len(self.vectors)} vectors, features or priors do not belong together"
             raise ValueError(message)
 
@@ -76,6 +84,10 @@ def write(
         "maker": [[int(n) for n in row if n] for row in items.maker],
         "temperature": temperature,
         "prior": None if items.prior is None else [round(float(x), 6) for x in items.prior],
+        "blend": asdict(items.blend),
+        "most_history": MOST_HISTORY,
+        "neighbours": _write_neighbours(items.neighbours, out),
+        "heads": _told(items.heads) if items.heads.tasks else None,
     }
     for path, shard in zip(paths, shards, strict=True):
         (out / path).write_bytes(shard)
@@ -84,7 +96,21 @@ def write(
     (out / "items.json").write_text(json.dumps(catalogue, ensure_ascii=False), "utf-8")
     script = resources.files("genba_recommend").joinpath("browser/user_tower.mjs").read_text("utf-8")
     (out / "user_tower.mjs").write_text(script, "utf-8")
-    return [out / name for name in ("model.json", *paths, "encoders.json", "items.json", "user_tower.mjs")]
+    beside = (NEIGHBOURS,) if catalogue["neighbours"] else ()
+    return [out / name for name in ("model.json", *paths, "encoders.json", "items.json", "user_tower.mjs", *beside)]
+
+
+def _told(heads: Heads) -> Json:
+    names = ("widen", "widen_bias", "narrow", "narrow_bias")
+    return {"tasks": heads.tasks, **{name: getattr(heads, name).tolist() for name in names}}
+
+
+def _write_neighbours(neighbours: Neighbours | None, out: Path) -> Json | None:
+    """All rows (int32), then all weights (float32), little-endian; what a browser maps without reading it."""
+    if neighbours is None or neighbours.is_empty:
+        return None
+    (out / NEIGHBOURS).write_bytes(neighbours.item.astype("<i4").tobytes() + neighbours.weight.astype("<f4").tobytes())
+    return {"path": NEIGHBOURS, "width": neighbours.item.shape[1]}
 
 
 def user_tower_inputs(columns: Mapping[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:

@@ -16,6 +16,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property, lru_cache
+from itertools import chain
 from typing import Any, Self
 
 import numpy as np
@@ -246,16 +247,28 @@ class Encoders:
         )
 
     def _texts(self, items: Sequence[Item]) -> tuple[Int32s, Float32s]:
-        n_terms = self.config.text_len
+        """The heaviest terms of each item by tf-idf, ties to the smaller bucket; all items of a batch at once."""
+        n_terms, n_buckets = self.config.text_len, len(self.idf)
+        found = [_buckets_of(f"{item.title} {item.description}", n_buckets) for item in items]
+        row = np.repeat(np.arange(len(items)), [len(each) for each in found])
+        term, n = np.unique(
+            row * (n_buckets + 1) + np.fromiter(chain.from_iterable(found), np.int64, len(row)), return_counts=True
+        )
+        row, bucket = term // (n_buckets + 1), term % (n_buckets + 1)
+        weight = (1.0 + np.log(n)) * self._idf[bucket]
+        order = np.lexsort((bucket, -weight, row))
+        row, bucket, weight = row[order], bucket[order], weight[order]
+        place = np.arange(len(row)) - np.searchsorted(row, row)
+        kept = place < n_terms
+        row, bucket, weight, place = row[kept], bucket[kept], weight[kept], place[kept]
+        length = np.sqrt(np.bincount(row, weight * weight, minlength=len(items)))
         buckets, weights = np.zeros((len(items), n_terms), np.int32), np.zeros((len(items), n_terms), np.float32)
-        for row, item in enumerate(items):
-            counts = Counter(bucket_of(term, len(self.idf)) for term in terms_of(f"{item.title} {item.description}"))
-            heavy = [((1 + math.log(n)) * self.idf[bucket - 1], bucket) for bucket, n in counts.items()]
-            heavy = sorted(heavy, key=lambda pair: (-pair[0], pair[1]))[:n_terms]
-            length = math.sqrt(sum(weight * weight for weight, _ in heavy)) or 1.0
-            buckets[row, : len(heavy)] = [bucket for _, bucket in heavy]
-            weights[row, : len(heavy)] = [weight / length for weight, _ in heavy]
+        buckets[row, place], weights[row, place] = bucket, weight / length[row]
         return buckets, weights
+
+    @cached_property
+    def _idf(self) -> npt.NDArray[np.float64]:
+        return np.array((0.0, *self.idf))
 
     def _embeddings(self, items: Sequence[Item]) -> Float32s:
         """Zeros for an item without one, or with one of another length (from another encoder)."""
@@ -312,13 +325,16 @@ def no_history(n_users: int, *, length: int) -> Windows:
 
 def terms_of(text: str) -> list[str]:
     """Lower-cased words, and pairs of neighbouring characters where a script has no spaces (Japanese, Chinese, Korean)."""
-    terms = []
-    for word in _WORDS.findall(unicodedata.normalize("NFKC", text).lower()):
-        if _CJK.match(word):
-            terms += [word[at : at + 2] for at in range(max(1, len(word) - 1))]
-        else:
-            terms.append(word)
-    return terms
+    return [term for word in _words_of(text) for term in _terms_of_word(word)]
+
+
+def _words_of(text: str) -> list[str]:
+    found: list[str] = _WORDS.findall(unicodedata.normalize("NFKC", text).lower())
+    return found
+
+
+def _terms_of_word(word: str) -> list[str]:
+    return [word[at : at + 2] for at in range(max(1, len(word) - 1))] if _CJK.match(word) else [word]
 
 
 @lru_cache(maxsize=65_536)  # a catalogue's words come again and again
@@ -330,6 +346,16 @@ def bucket_of(term: str, n_buckets: int) -> int:
     return value % n_buckets + 1
 
 
+@lru_cache(maxsize=65_536)
+def _buckets_of_word(word: str, n_buckets: int) -> tuple[int, ...]:
+    return tuple(bucket_of(term, n_buckets) for term in _terms_of_word(word))
+
+
+def _buckets_of(text: str, n_buckets: int) -> list[int]:
+    """The bucket of every term, as often as it comes."""
+    return list(chain.from_iterable(_buckets_of_word(word, n_buckets) for word in _words_of(text)))
+
+
 def _vocabulary(lists: Iterable[Iterable[str | None]], min_count: int) -> tuple[str, ...]:
     """Words on at least ``min_count`` items, the most frequent first, ties by name."""
     counts = Counter(word for words in lists for word in {*words} if word)
@@ -338,10 +364,16 @@ def _vocabulary(lists: Iterable[Iterable[str | None]], min_count: int) -> tuple[
 
 def _bags(lists: Iterable[Iterable[str | None]], index: Mapping[str, int], length: int) -> Int32s:
     """Padded lists of indices; what is unknown comes last, so that it is what a long list loses."""
-    rows = []
+    rows: list[list[int]] = []
+    known: dict[tuple[str | None, ...], list[int]] = {}  # genres and makers repeat from item to item
     for words in lists:
-        at = sorted({index.get(word, UNKNOWN) for word in words if word}, key=lambda i: (i == UNKNOWN, i))[:length]
-        rows.append(at + [NOTHING] * (length - len(at)))
+        key = tuple(words)
+        found = known.get(key)
+        if found is None:
+            at = {index.get(word, UNKNOWN) for word in key if word}
+            few = sorted(at - {UNKNOWN}) + ([UNKNOWN] if UNKNOWN in at else [])
+            known[key] = found = few[:length] + [NOTHING] * (length - len(few))
+        rows.append(found)
     return np.array(rows, np.int32).reshape(-1, length)
 
 

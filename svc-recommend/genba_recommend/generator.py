@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import orjson
@@ -19,7 +19,6 @@ from numpy.typing import NDArray
 from genba_recommend import generator_catalogue as made
 from genba_recommend.dataset import Catalogue, Dataset, Interactions, Item, Kind, User
 from genba_recommend.generator_behaviour import (
-    AFFINITY,
     KINDS,
     Events,
     Progress,
@@ -40,7 +39,7 @@ from genba_recommend.generator_catalogue import (
 )
 from genba_recommend.generator_words import AGE_RANGES, REGIONS, STYLES
 
-__all__ = ("DemoData", "Events", "Size", "World", "generate", "write")
+__all__ = ("DemoData", "Events", "Habits", "Size", "World", "generate", "write")
 
 TOKYO = timezone(timedelta(hours=9))
 Row = Mapping[str, Any]
@@ -170,7 +169,7 @@ class World:
         affinity = (taste @ self.hidden.item_vectors.T).astype(np.float64)  # (B, N)
         with np.errstate(divide="ignore"):
             weight = np.log(popularity(self.catalogue, self.hidden, day))  # (N,)
-        return weight + AFFINITY * affinity + np.log(click_probability(affinity, self.hidden.quality))
+        return weight + self.hidden.affinity * affinity + np.log(click_probability(affinity, self.hidden.quality))
 
 
 @dataclass(frozen=True)
@@ -185,14 +184,30 @@ class DemoData:
     events: int
 
 
-def generate(size: Size | None = None, *, seed: int = 0, progress: Progress | None = None) -> World:
+@dataclass(frozen=True)
+class Habits:
+    """What people are like. taste: the best fitting item is e^taste times as likely to be shown as one that is indifferent.
+
+    drift: whether tastes and the trends of styles move.
+    """
+
+    taste: float = 4.5
+    drift: Literal["moving", "still"] = "moving"
+
+
+def generate(
+    size: Size | None = None, *, habits: Habits | None = None, seed: int = 0, progress: Progress | None = None
+) -> World:
     """Make a world of a size; the same seed makes the same one."""
-    size = size or Size()
+    size, habits = size or Size(), habits or Habits()
     show = progress or (lambda _share, _what: None)
     show(0.0, f"{size.items} items, {size.users} users")
     catalogue, vectors, quality = make_catalogue(size.items, size.days, new_share=size.new_items, seed=seed)
     people, before, after, switch = make_people(size.users, size.days, new_share=size.new_users, seed=seed)
-    hidden = Hidden(vectors, quality, before, after, switch, _trend(size.days, seed))
+    trend = _trend(size.days, seed)
+    if habits.drift == "still":
+        after, trend = before, np.ones_like(trend)
+    hidden = Hidden(vectors, quality, before, after, switch, trend, habits.taste)
     events = behave(catalogue, people, hidden, style_centres(seed), seed=seed, progress=show)
     show(1.0, f"{len(events)} events")
     return World(size, catalogue, people, events, hidden)

@@ -19,7 +19,6 @@ __all__ = ("KINDS", "Events", "behave", "click_probability", "popularity")
 
 KINDS = ("impression", "click", "view", "like", "dislike")
 IMPRESSION, CLICK, VIEW, LIKE, DISLIKE = range(5)
-AFFINITY = 4.5  # how much more likely the best fitting item is shown: e^4.5
 CANDIDATES = 4
 CHUNK = 100_000
 HOURS = np.array([4, 2, 1, 1, 1, 2, 4, 6, 6, 4, 4, 5, 8, 6, 4, 4, 5, 7, 9, 12, 14, 14, 11, 8], dtype=np.float64)
@@ -115,7 +114,7 @@ def _styles(
     for day in range(len(hidden.trend)):
         mass[day] = np.bincount(catalogue.styles, popularity(catalogue, hidden, day + 0.5), minlength=len(STYLES))
     today = mass[days.astype(np.int64)]  # (S, styles)
-    by_taste = _cumulative(today * np.exp(AFFINITY * liking))  # (S, styles)
+    by_taste = _cumulative(today * np.exp(hidden.affinity * liking))  # (S, styles)
     by_mass = _cumulative(today)
     mood = _draw(by_taste, rng.random(len(days)))  # (S,)
     taste_chose = rng.random(len(owner)) < 0.75
@@ -152,7 +151,7 @@ def _items(
     chosen, affinity = np.empty(len(owner), dtype=np.int64), np.empty(len(owner), dtype=np.float32)
     for rows in _chunks(len(owner)):
         fit = np.einsum("id,icd->ic", taste[owner[rows]], hidden.item_vectors[candidates[rows]])  # (i, CANDIDATES)
-        pull = np.where(by_taste[rows], AFFINITY, 0.0)[:, None] * fit + rng.gumbel(size=fit.shape)
+        pull = np.where(by_taste[rows], hidden.affinity, 0.0)[:, None] * fit + rng.gumbel(size=fit.shape)
         best = pull.argmax(1)[:, None]
         chosen[rows] = np.take_along_axis(candidates[rows], best, 1)[:, 0]
         affinity[rows] = np.take_along_axis(fit, best, 1)[:, 0]

@@ -111,6 +111,7 @@ class Hidden:
     taste_after: F32  # (U, DIMS)
     switch_day: F32  # (U,) when a taste moves; inf for those that stay
     trend: F32  # (days, styles) factor on popularity
+    affinity: float  # how much more likely the best fitting item is shown: e^affinity
 
     def taste(self, users: NDArray[np.integer], days: NDArray[np.floating]) -> F32:
         """(B, DIMS) unit length: the tastes of ``users`` on ``days``, moving over about a week."""

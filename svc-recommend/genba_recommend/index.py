@@ -1,8 +1,9 @@
 """The items that fit a vector best, among those that are allowed: every one scored, or a vector index asked first.
 
-Scores are ``vectors @ query + bias``, the query being the user's vector over the temperature and the bias the popularity prior.
+Scores are ``vectors @ query + bias + lift``: the query is the user's vector over the temperature, the bias the popularity prior,
+and the lift what the neighbours of a history get, which is nothing for most rows.
 Up to some 200,000 items all are scored: it is exact and takes a millisecond. Beyond, the index offers candidates by the query alone,
-the most popular join them, and all are scored the same way. Knows no HTTP and no table.
+the most popular and what is lifted join them, and all are scored the same way. Knows no HTTP and no table.
 """
 
 from __future__ import annotations
@@ -42,12 +43,28 @@ class Choice:
         return cls(np.where(allowed, bias, np.float32(-np.inf)), rows, n_allowed)
 
 
+@dataclass(frozen=True)
+class Lift:
+    """What is added to the scores of a few rows. rows: (M,), increasing.   by: (M,)."""
+
+    rows: Rows
+    by: Float32s
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+
+NO_LIFT: Final = Lift(np.zeros(0, np.int64), np.zeros(0, np.float32))
+
+
 class Index(Protocol):
     """What both ways of searching answer."""
 
     name: str
 
-    def best(self, query: Float32s, choice: Choice, without: npt.NDArray[np.integer], n: int) -> tuple[Rows, Float32s]:
+    def best(
+        self, query: Float32s, choice: Choice, without: npt.NDArray[np.integer], n: int, *, lift: Lift = NO_LIFT
+    ) -> tuple[Rows, Float32s]:
         """Up to n allowed rows with the highest scores, the highest first, and the scores.
 
         Args: query: (D,).   without: rows to leave out.
@@ -62,21 +79,33 @@ class ExactIndex:
     def __init__(self, vectors: Float32s) -> None:
         self._vectors = np.ascontiguousarray(vectors, np.float32)
 
-    def best(self, query: Float32s, choice: Choice, without: npt.NDArray[np.integer], n: int) -> tuple[Rows, Float32s]:
+    def best(
+        self, query: Float32s, choice: Choice, without: npt.NDArray[np.integer], n: int, *, lift: Lift = NO_LIFT
+    ) -> tuple[Rows, Float32s]:
         rows = choice.rows
         if rows is None:
             scores: Float32s = self._vectors @ query
             scores += choice.bias
+            scores[lift.rows] += lift.by
             scores[without] = -np.inf
         else:
             # take() reads whole rows, three times as fast as indexing with the same rows.
             scores = self._vectors.take(rows, axis=0) @ query
             scores += choice.bias.take(rows)
+            raise_some(scores, rows, lift)
             scores[places_in(rows, without)] = -np.inf
         best = highest(scores, n)
         found = scores[best]
         kept = found > -np.inf
         return best[kept] if rows is None else rows[best[kept]], found[kept]
+
+
+def raise_some(scores: Float32s, rows: Rows, lift: Lift) -> None:
+    """Add a lift to the scores of increasing ``rows``, in place."""
+    if len(lift) and len(rows):
+        places = np.minimum(np.searchsorted(rows, lift.rows), len(rows) - 1)
+        there = rows[places] == lift.rows
+        scores[places[there]] += lift.by[there]
 
 
 def places_in(rows: Rows, wanted: npt.NDArray[np.integer]) -> Rows:

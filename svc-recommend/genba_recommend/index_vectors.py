@@ -2,7 +2,7 @@
 
 A collection belongs to one version of the towers and holds the vectors of its bundle, so it never changes and is built once.
 Items that were embedded later are few and are always candidates, and so are the most popular ones, which a prior may lift above
-all that lies near. Knows no HTTP and no table.
+all that lies near, and the neighbours of the history. Knows no HTTP and no table.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from genba_recommend.index import Choice, ExactIndex, Float32s, Rows, highest, ranked
+from genba_recommend.index import NO_LIFT, Choice, ExactIndex, Float32s, Lift, Rows, highest, raise_some, ranked
 from genba_shared.vectors import BATCH_POINTS, Point, Vectors
 
 OVERFETCH = 4  # candidates a place: some are seen, or not allowed
@@ -40,22 +40,29 @@ class VectorIndex:
         self._vectors, self._row_of, self._later = vectors, row_of, later
         self._exact = ExactIndex(vectors)
 
-    def best(self, query: Float32s, choice: Choice, without: npt.NDArray[np.integer], n: int) -> tuple[Rows, Float32s]:
+    def best(
+        self, query: Float32s, choice: Choice, without: npt.NDArray[np.integer], n: int, *, lift: Lift = NO_LIFT
+    ) -> tuple[Rows, Float32s]:
         """As ``Index.best``; falls back to scoring everything where filters leave too few candidates."""
         if choice.rows is not None:
-            return self._exact.best(query, choice, without, n)
+            return self._exact.best(query, choice, without, n, lift=lift)
         rows = self.candidates(query, choice, OVERFETCH * n + len(without))
+        if len(lift):
+            rows = np.union1d(rows, lift.rows[choice.bias[lift.rows] > -np.inf])
         if len(without):
             rows = rows[~np.isin(rows, without)]
         if len(rows) < min(n, choice.n_allowed - len(without)):
-            return self._exact.best(query, choice, without, n)
-        return ranked(rows, self._vectors[rows] @ query + choice.bias[rows], n)
+            return self._exact.best(query, choice, without, n, lift=lift)
+        scores = self._vectors[rows] @ query + choice.bias[rows]
+        raise_some(scores, rows, lift)
+        return ranked(rows, scores, n)
 
     def candidates(self, query: Float32s, choice: Choice, n: int) -> Rows:
         """Allowed rows near the query, the most popular ones, and all that came later; sorted."""
-        hits = self._store.search(
-            self._collection, query / np.linalg.norm(query), k=max(n, LEAST_CANDIDATES), encoder=self._encoder
-        )
+        length = float(np.linalg.norm(query))
+        k = max(n, LEAST_CANDIDATES)
+        # A blend in which the towers count nothing has no direction to look in.
+        hits = self._store.search(self._collection, query / length, k=k, encoder=self._encoder) if length else []
         near = [row for hit in hits if (row := self._row_of(hit.id)) is not None]
         rows: Rows = np.unique(np.concatenate([np.array(near, np.int64), popular_of(choice), self._later]))
         allowed: Rows = rows[choice.bias[rows] > -np.inf]

@@ -8,21 +8,25 @@ A later source also fills the places that filters left empty. Knows no table and
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final, Literal
+from weakref import ref
 
 import numpy as np
 import numpy.typing as npt
 
 from genba_recommend import reasons
 from genba_recommend.catalogue import Shelf, Wanted, words_of
-from genba_recommend.index import Rows
+from genba_recommend.heads import LEAST_PROBABILITY, Heads, Task
+from genba_recommend.index import Choice, Rows
 from genba_recommend.people import Person
 from genba_recommend.ranking import Picked, intra_list_distance, pick, pool_size
 from genba_recommend.reasons import Reason
-from genba_recommend.serving_model import Aligned
+from genba_recommend.serving_model import Aligned, Taste
 from genba_recommend.view import View
 
+Aim = Literal["fit", "watched", "liked", "returns"]  # what a list is ordered by: the score alone, or with a head's say
 Source = Literal["personal", "similar", "segment", "trending", "popular"]
 Float32s = npt.NDArray[np.float32]
 
@@ -43,6 +47,8 @@ class Ask:
     exclude: tuple[int, ...] = ()
     drop_seen: bool = True
     version: int | None = None
+    aim: Aim = "fit"
+    predict: bool = False
     start: Source = "personal"
 
 
@@ -56,6 +62,7 @@ class Listed:
     source: Source
     propensity: float
     reasons: tuple[Reason, ...]
+    predicted: dict[str, float] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +82,7 @@ class Made:
     rows: list[int] = field(default_factory=list)
     passed_over: list[PassedOver] = field(default_factory=list)
     aligned: Aligned | None = None  # of the version that gave the personal items
+    aim: Aim = "fit"  # that the personal items are ordered by
 
     @property
     def source(self) -> Source:
@@ -136,31 +144,77 @@ def _personal(made: Made, person: Person, ask: Ask, without: npt.NDArray[np.inte
     if aligned is None:
         made.passed_over.append(PassedOver("personal", "no_model"))
         return
-    query, history = _user_vector(aligned, person)
-    if not len(history):
+    taste = taste_of(aligned, person)
+    if not len(taste.rows):
         made.passed_over.append(PassedOver("personal", "no_history"))
         return
-    size = pool_size(ask.k, diversity=ask.diversity, explore=ask.explore)
+    heads = aligned.model.loaded.heads
+    made.aim = ask.aim if ask.aim in heads.tasks else "fit"  # a version without that head says so in its answer
+    wide = ask.explore if made.aim == "fit" else 1.0  # a head chooses among more than fit in
+    size = pool_size(ask.k, diversity=ask.diversity, explore=wide)
     choice = view.choice(aligned, ask.wanted)
-    rows, scores = aligned.index.best(query / np.float32(aligned.model.loaded.temperature), choice, without, size)
+    rows, scores = _candidates(aligned, person, ask, taste, choice, without, size)
     if not len(rows):
         made.passed_over.append(PassedOver("personal", "nothing_allowed"))
         return
     made.aligned = aligned
+    if made.aim != "fit":
+        rows, scores = _by_head(heads, made.aim, taste.vector, aligned.vectors[rows], rows, scores)
     vectors = aligned.vectors[rows] if ask.diversity > 0 else None
     picked = pick(rows, scores, vectors, ask.k, diversity=ask.diversity, explore=ask.explore, rng=rng)
-    _put(made, picked, "personal", _personal_reasons(view, aligned, person, history, picked))
+    said = None
+    if heads.tasks and (ask.predict or made.aim != "fit"):
+        said = heads.predict(taste.vector, aligned.vectors[picked.rows])
+    _put(made, picked, "personal", _personal_reasons(view, aligned, person, taste.rows, picked), _told(heads, said))
 
 
-def _user_vector(aligned: Aligned, person: Person) -> tuple[Float32s, npt.NDArray[np.int32]]:
-    """(D,) and the rows of the history that it was made from; remembered with the person."""
+def _by_head(
+    heads: Heads, aim: Task, vector: Float32s, vectors: Float32s, rows: Rows, scores: Float32s
+) -> tuple[Rows, Float32s]:
+    """Order by score plus the logarithm of a head's probability: scores are logits, so the two multiply as chances do."""
+    chance = np.maximum(heads.of(aim, vector, vectors), LEAST_PROBABILITY)
+    scores = (scores + np.log(chance)).astype(np.float32)
+    order = np.argsort(-scores, kind="stable")
+    return rows[order], scores[order]
+
+
+def _told(heads: Heads, said: Float32s | None) -> list[dict[str, float]] | None:
+    if said is None:
+        return None
+    return [dict(zip(heads.tasks, (round(p, 4) for p in row), strict=True)) for row in said.tolist()]
+
+
+def taste_of(aligned: Aligned, person: Person) -> Taste:
+    """What a version makes of somebody; remembered with the person."""
     key = (aligned.model.number, aligned.generation)
     found = person.memory.get(key)
     if found is None:
-        rows, _ = aligned.window(person, aligned.model.history_len)
-        vector = aligned.model.embed_user(person, aligned) if len(rows) else np.zeros(aligned.model.dim, np.float32)
-        person.memory[key] = found = (vector, rows)
+        person.memory[key] = found = aligned.taste(person)
     return found  # type: ignore[return-value]  # what was put there above
+
+
+def _candidates(
+    aligned: Aligned,
+    person: Person,
+    ask: Ask,
+    taste: Taste,
+    choice: Choice,
+    without: npt.NDArray[np.integer],
+    size: int,
+) -> tuple[Rows, Float32s]:
+    """The best for somebody under a choice; the last answer is remembered, for people who come back to the same page.
+
+    A choice belongs to one moment's view, so what is remembered ends when popularity, a filter or the version is another; what
+    the person does makes another person.
+    """
+    kept: tuple[ref[Choice], Taste, int, bool, tuple[Rows, Float32s]] | None = person.memory.get("candidates")  # type: ignore[assignment]
+    if kept and kept[0]() is choice and kept[1] is taste and kept[2:4] == (size, ask.drop_seen) and not ask.exclude:
+        return kept[4]
+    found = aligned.index.best(taste.query, choice, without, size, lift=taste.lift)
+    if not ask.exclude:
+        # A weak reference: a choice is as long as the catalogue, and must go with its view.
+        person.memory["candidates"] = (ref(choice), taste, size, ask.drop_seen, found)
+    return found
 
 
 def _fill(made: Made, source: Source, person: Person, ask: Ask, without: npt.NDArray[np.integer]) -> None:
@@ -187,14 +241,21 @@ def _as_they_are(rows: Rows, scores: Float32s) -> Picked:
     return Picked(rows, scores, np.ones(len(rows)), np.zeros(len(rows), np.bool_))
 
 
-def _put(made: Made, picked: Picked, source: Source, why: list[tuple[Reason, ...]]) -> None:
+def _put(
+    made: Made,
+    picked: Picked,
+    source: Source,
+    why: list[tuple[Reason, ...]],
+    predicted: list[dict[str, float]] | None = None,
+) -> None:
     shelf = made.view.shelf
-    for row, score, chance, because in zip(
-        picked.rows.tolist(), picked.scores.tolist(), picked.propensities.tolist(), why, strict=True
+    told: Sequence[dict[str, float] | None] = [None] * len(why) if predicted is None else predicted
+    for row, score, chance, because, foreseen in zip(
+        picked.rows.tolist(), picked.scores.tolist(), picked.propensities.tolist(), why, told, strict=True
     ):
         made.rows.append(row)
         title = shelf.entries[row].item.title
-        made.items.append(Listed(shelf.ids[row], title, round(score, 4), source, chance, because))
+        made.items.append(Listed(shelf.ids[row], title, round(score, 4), source, chance, because, foreseen))
 
 
 def _personal_reasons(

@@ -8,16 +8,18 @@ from torch import Tensor
 from genba_recommend.batches import HARD_POOL, SHARES, Step
 from genba_recommend.losses import MASKED, contrast, hardest, hinge, mixture_log_expected, sampled_softmax
 from genba_recommend.training_config import TrainingConfig
-from genba_recommend.two_tower import TwoTower, history_table, tensors
+from genba_recommend.two_tower import TwoTower, device_of, history_table, tensors
 
 
 def loss_of(model: TwoTower, step: Step, config: TrainingConfig, *, seed: int) -> Tensor:
     """Args: seed: of the ids that are dropped in this step. Returns: scalar."""
-    items = tensors(step.items)
-    drawn = torch.rand(len(items["id"]), generator=torch.Generator().manual_seed(seed))
+    device = device_of(model)
+    step, items = step.on(device), tensors(step.items, device)
+    # Drawn on the CPU, so that a seed drops the same ids on every device.
+    drawn = torch.rand(len(items["id"]), generator=torch.Generator().manual_seed(seed)).to(device)
     items["id"] = items["id"] * (drawn >= config.towers.item_id_dropout)  # without an id features must do
     vectors = model.item_tower(items)  # (V, D)
-    users = model.user_tower(tensors(step.users), history_table(vectors))  # (B, D)
+    users = model.user_tower(tensors(step.users, device), history_table(vectors))  # (B, D)
     positive = (users * vectors[step.positive]).sum(1)  # (B,) cosines
     negative = users @ vectors[step.negative].T  # (B, M)
     if config.loss == "hinge":

@@ -75,7 +75,7 @@ def spread(scores: Float32s, vectors: Float32s, k: int, diversity: float) -> npt
     nearest = np.zeros(len(scores), np.float32)  # the first choice resembles nothing
     chosen = np.empty(min(k, len(scores)), np.int64)
     for at in range(len(chosen)):
-        best = int(np.argmax(worth - nearest))
+        best = int((worth - nearest).argmax())
         chosen[at] = best
         worth[best] = -np.inf
         nearest = alike[best] if at == 0 else np.maximum(nearest, alike[best])

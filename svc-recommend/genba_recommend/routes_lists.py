@@ -12,12 +12,13 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 import orjson
-from fastapi import APIRouter, Path, Query, Response
+from fastapi import APIRouter, Path, Query, Request, Response
 
 from genba_recommend import lists, store
 from genba_recommend.catalogue import Wanted
 from genba_recommend.experiments import Arm, Experiment, assign
 from genba_recommend.lists import Ask, Made
+from genba_recommend.query import parameters_of, read_query
 from genba_recommend.routes_catalogue import Reader, UserId, Writer
 from genba_recommend.schemas import ID_PATTERN, EmbeddingOut, Filters, ListOut, ListQuery, SessionIn, Status
 from genba_recommend.service import Here, Recommender
@@ -46,21 +47,25 @@ class SimilarQuery(SharedQuery):
     diversity: Annotated[float | None, Query(ge=0, le=1, allow_inf_nan=False)] = None
 
 
-@router.get("/users/{user_id}/items", response_model=ListOut, responses=problem_responses(404))
-async def list_for_user(
-    user_id: UserId, query: Annotated[ListQuery, Query()], here: Here, principal: Reader
-) -> Response:
+@router.get(
+    "/users/{user_id}/items",
+    response_model=ListOut,
+    responses=problem_responses(404),
+    openapi_extra=parameters_of(ListQuery),
+)
+async def list_for_user(request: Request, user_id: UserId, here: Here, principal: Reader) -> Response:
     """A list for a user, by the version that serves or the arm that they are in.
 
     Somebody unknown gets what users alike, trends or everybody give; `passed_over` says why nothing better was at hand.
     """
+    query = read_query(ListQuery, request)
     shop = await _shop(here, principal)
     person = shop.people.here(user_id)
     if person is None:
         person = await asyncio.to_thread(shop.person, user_id)
     view = shop.view
     ask = _ask(here, view, principal, query, diversity=query.diversity)
-    ask = replace(ask, explore=query.explore, drop_seen=query.seen == "removed")
+    ask = replace(ask, explore=query.explore, drop_seen=query.seen == "removed", aim=query.aim, predict=query.predict)
     found = assign(view.experiments, user_id) if view.experiments else None
     if found is not None:
         ask = _as_the_arm_says(ask, found[1], query)
@@ -73,15 +78,19 @@ async def list_for_session(body: SessionIn, here: Here, principal: Reader) -> Re
     """A list for somebody anonymous, from the items of this session. Nothing of it is kept."""
     shop = await _shop(here, principal)
     ask = _ask(here, shop.view, principal, body, diversity=body.diversity)
-    ask = replace(ask, explore=body.explore, drop_seen=body.seen == "removed")
+    ask = replace(ask, explore=body.explore, drop_seen=body.seen == "removed", aim=body.aim, predict=body.predict)
     return _answer(here, shop, lists.for_person(shop.view, shop.session_of(body.items), ask, _rng(ask)))
 
 
-@router.get("/items/{item_id}/similar", response_model=ListOut, responses=problem_responses(404))
-async def list_similar(
-    item_id: ItemId, query: Annotated[SimilarQuery, Query()], here: Here, principal: Reader
-) -> Response:
+@router.get(
+    "/items/{item_id}/similar",
+    response_model=ListOut,
+    responses=problem_responses(404),
+    openapi_extra=parameters_of(SimilarQuery),
+)
+async def list_similar(request: Request, item_id: ItemId, here: Here, principal: Reader) -> Response:
     """Items like one item."""
+    query = read_query(SimilarQuery, request)
     shop = await _shop(here, principal)
     view = shop.view
     row = view.shelf.row(item_id)
@@ -91,16 +100,18 @@ async def list_similar(
     return _answer(here, shop, lists.similar(view, row, ask))
 
 
-@router.get("/popular", response_model=ListOut, responses=problem_responses())
-async def list_popular(query: Annotated[SharedQuery, Query()], here: Here, principal: Reader) -> Response:
+@router.get("/popular", response_model=ListOut, responses=problem_responses(), openapi_extra=parameters_of(SharedQuery))
+async def list_popular(request: Request, here: Here, principal: Reader) -> Response:
     """What is popular with everybody, over months; where nothing is known, the newest."""
-    return await _shared(here, principal, query, "popular")
+    return await _shared(here, principal, read_query(SharedQuery, request), "popular")
 
 
-@router.get("/trending", response_model=ListOut, responses=problem_responses())
-async def list_trending(query: Annotated[SharedQuery, Query()], here: Here, principal: Reader) -> Response:
+@router.get(
+    "/trending", response_model=ListOut, responses=problem_responses(), openapi_extra=parameters_of(SharedQuery)
+)
+async def list_trending(request: Request, here: Here, principal: Reader) -> Response:
     """What is taken up now, over days; filled up with what is popular."""
-    return await _shared(here, principal, query, "trending")
+    return await _shared(here, principal, read_query(SharedQuery, request), "trending")
 
 
 @router.post("/users/{user_id}/embedding", responses=problem_responses(404, 409))
@@ -208,6 +219,7 @@ def _answer(here: Recommender, shop: Shop, made: Made, shown: _Shown | None = No
                 "list_id": list_id,
                 "items": made.items,
                 "source": made.source,
+                "aim": made.aim,
                 "passed_over": made.passed_over,
                 "model": None if aligned is None else shop.model,
                 "model_version": None if aligned is None else aligned.model.number,

@@ -172,6 +172,11 @@ class ListQuery(Filters):
     seen: Annotated[Literal["removed", "kept"], Field(description="What the user has liked, viewed or disliked.")] = (
         "removed"
     )
+    aim: Annotated[
+        Literal["fit", "watched", "liked", "returns"],
+        Field(description="`fit`: what the user turns to; the others add what a head of the version foresees then."),
+    ] = "fit"
+    predict: Annotated[bool, Field(description="Tell what the version's heads foresee of each personal item.")] = False
 
 
 class SessionIn(ListQuery):
@@ -204,6 +209,9 @@ class ListedItem(BaseModel):
         description="The chance with which it came to this place; 1 unless `explore` was asked for."
     )
     reasons: list[Reason]
+    predicted: dict[Literal["watched", "liked", "skipped", "returns"], float] | None = Field(
+        default=None, description="By head: the share watched, and the chance of the others; null unless asked for."
+    )
 
 
 class Tried(BaseModel):
@@ -226,6 +234,9 @@ class ListOut(BaseModel):
     list_id: str = Field(description="Give it with feedback, and in questions to us.")
     items: list[ListedItem]
     source: Source
+    aim: Literal["fit", "watched", "liked", "returns"] = Field(
+        description="What the personal items are ordered by; `fit` where the version lacks the head that was asked for."
+    )
     passed_over: list[Tried]
     model: str | None
     model_version: int | None

@@ -1,20 +1,23 @@
 """From vectors to scores, and from scores to measures: full ranking of every candidate for every asked user, seen removed.
 
-The served score is one line: dot product over temperature, plus the prior's weight times log-popularity. Everything that tunes
-or judges a model goes through here, so that what is measured is what is served. Arrays in, arrays out.
+The served score is a line in blending.py: towers, neighbours and prior, each with its weight. Everything that tunes or judges a
+model goes through here, so that what is measured is what is served. Arrays in, arrays out.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from genba_recommend.dataset import Dataset, Interactions, Ints, User
+from genba_recommend.blending import MOST_HISTORY, Blend
+from genba_recommend.dataset import Dataset, Histories, Interactions, Ints, User
 from genba_recommend.features import Encoders, ItemFeatures, UserFeatures, latest_windows
 from genba_recommend.metrics import Comparison, Quality, Questions, ScoreUsers, paired_bootstrap, quality, rank
+from genba_recommend.neighbours import Neighbours
 from genba_recommend.prior import Prior
 
 Float32s = npt.NDArray[np.float32]
@@ -24,6 +27,34 @@ EmbedUsers = Callable[[UserFeatures, Float32s], Float32s]  # features of B users
 def tower_scores(user_vectors: Float32s, vectors: Float32s, *, temperature: float) -> ScoreUsers:
     """Score by the towers alone. Args: user_vectors: (U, D) by row of the user.   vectors: (N, D)."""
     return lambda users: user_vectors[users] @ vectors.T / temperature
+
+
+def blended(towers: ScoreUsers, neighbours: Neighbours, past: Histories, blend: Blend) -> ScoreUsers:
+    """Weigh the towers' scores and add what each user's history speaks for; the prior comes on top."""
+
+    def score(users: Ints) -> Float32s:
+        window = latest_windows(past, users, length=MOST_HISTORY)
+        scores = blend.towers_at(window.n_events)[:, None] * towers(users)
+        if blend.neighbours:
+            scores += neighbours.scores(window.history, blend.of_history(window.weight))
+        return np.asarray(scores, np.float32)
+
+    return score
+
+
+class Terms(Protocol):
+    """A model, as far as its scores are more than its towers'."""
+
+    @property
+    def prior(self) -> Prior: ...
+    @property
+    def blend(self) -> Blend: ...
+
+
+def served(towers: ScoreUsers, terms: Terms, neighbours: Neighbours, dataset: Dataset) -> ScoreUsers:
+    """What a model serves at the end of a dataset. Args: neighbours: the model's, by row of the dataset's catalogue."""
+    popular = popularity_now(terms.prior, dataset.interactions, n_items=len(dataset.catalogue))
+    return with_prior(blended(towers, neighbours, dataset.histories, terms.blend), popular, terms.prior.weight)
 
 
 def with_prior(score: ScoreUsers, log_popularity: Float32s, weight: float) -> ScoreUsers:

@@ -14,11 +14,13 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from genba_recommend.blending import MOST_HISTORY
 from genba_recommend.bundle import LoadedModel
 from genba_recommend.catalogue import Shelf
 from genba_recommend.dataset import Item, User
 from genba_recommend.features import ItemFeatures, Windows, no_history
-from genba_recommend.index import ExactIndex, Index
+from genba_recommend.index import NO_LIFT, ExactIndex, Index, Lift
+from genba_recommend.neighbours import Neighbours
 from genba_recommend.people import Person
 from genba_recommend.prior import Prior
 
@@ -99,10 +101,25 @@ class ServingModel:
 
 
 @dataclass(frozen=True)
+class Taste:
+    """What a version makes of somebody at one moment.
+
+    vector: (D,), unit length.   query: (D,), the vector over the temperature, times what the towers count.
+    rows: of the history that it was made from.
+    lift: what the neighbours of the history get on top.
+    """
+
+    vector: Float32s
+    query: Float32s
+    rows: Int32s
+    lift: Lift
+
+
+@dataclass(frozen=True)
 class Aligned:
     """A version over a shelf of N items: what a list is made from, whole and of one version.
 
-    vectors: (N, D), zeros where there is none.   present: (N,).   bias: (N,), the prior now.
+    vectors: (N, D), zeros where there is none.   present: (N,).   bias: (N,), the prior now.   neighbours: by row.
     """
 
     model: ServingModel
@@ -112,7 +129,33 @@ class Aligned:
     present: npt.NDArray[np.bool_]
     index: Index
     bias: Float32s
+    neighbours: Neighbours
     generation: int = 0  # another one when vectors change; what is remembered of a user is remembered under it
+
+    def taste(self, person: Person) -> Taste:
+        """Everything of somebody that a list needs; nothing of it changes until they do something else."""
+        loaded = self.model.loaded
+        rows, windows = self.window(person, self.model.history_len)
+        if not len(rows):
+            nothing = np.zeros(self.model.dim, np.float32)
+            return Taste(nothing, nothing, rows, NO_LIFT)
+        vector = loaded.embed_users([person.user], windows, self.features(rows), self.vectors[rows])[0]
+        scale = loaded.blend.towers_at(windows.n_events)[0] / np.float32(loaded.temperature)
+        return Taste(vector, scale * vector, rows, self.lift(person))
+
+    def lift(self, person: Person) -> Lift:
+        """What the history speaks for beside the towers, among the items that are present."""
+        blend = self.model.loaded.blend
+        if not blend.neighbours or self.neighbours.is_empty:
+            return NO_LIFT
+        rows, weight = self.spoken(person)
+        return Lift(*self.neighbours.spoken_for(rows, blend.of_history(weight)))
+
+    def spoken(self, person: Person) -> tuple[Int32s, Float32s]:
+        """The newest items of a history whose neighbours are spoken for: rows and weights of the events, (T,) each."""
+        known = [(row, did.weight) for row, did in person.history if row < len(self.present) and self.present[row]]
+        kept = known[:MOST_HISTORY]
+        return np.array([row for row, _ in kept], np.int32), np.array([weight for _, weight in kept], np.float32)
 
     def window(self, person: Person, length: int) -> tuple[Int32s, Windows]:
         """The newest items of a history that have a vector: their rows, and the window that counts from 1 in them."""
@@ -144,9 +187,10 @@ def align(model: ServingModel, shelf: Shelf, extra: Mapping[str, Embedded], *, g
     genre = np.zeros((n, loaded.items.genre.shape[1]), np.int32)
     maker = np.zeros((n, loaded.items.maker.shape[1]), np.int32)
     present = np.zeros(n, np.bool_)
-    pairs = [(row, at) for at, item_id in enumerate(loaded.ids) if (row := shelf.row(item_id)) is not None]
-    if pairs:
-        rows, places = np.array(pairs).T
+    row_of = np.array([-1 if (row := shelf.row(item_id)) is None else row for item_id in loaded.ids], np.int64)
+    places = np.flatnonzero(row_of >= 0)
+    if len(places):
+        rows = row_of[places]
         vectors[rows] = loaded.vectors[places]
         genre[rows], maker[rows] = loaded.items.genre[places], loaded.items.maker[places]
         present[rows] = True
@@ -156,7 +200,8 @@ def align(model: ServingModel, shelf: Shelf, extra: Mapping[str, Embedded], *, g
         vectors[rows] = np.stack([each.vector for _, each in newer])
         genre[rows], maker[rows] = loaded.encoders.profile_codes([shelf.entries[row].item for row in rows])
         present[rows] = True
-    return Aligned(model, vectors, genre, maker, present, ExactIndex(vectors), np.zeros(n, np.float32), generation)
+    neighbours, bias = loaded.neighbours.onto(row_of, n), np.zeros(n, np.float32)
+    return Aligned(model, vectors, genre, maker, present, ExactIndex(vectors), bias, neighbours, generation)
 
 
 def missing_or_stale(model: ServingModel, shelf: Shelf, extra: Mapping[str, Embedded]) -> list[int]:

@@ -1,7 +1,8 @@
 """The door that does long work: ``RECIPES``. A worker resolves it by name; nothing here knows of queues, leases or HTTP.
 
 ``recommend.two_tower`` trains from the database and registers a version; ``recommend.refresh`` embeds what is new or changed
-under the version that serves; ``recommend.evaluate`` measures a version and what each feature is worth to it.
+under the version that serves; ``recommend.evaluate`` measures a version and what each feature is worth to it;
+``recommend.federated`` learns the user tower further without events leaving their sites.
 """
 
 from __future__ import annotations
@@ -20,11 +21,12 @@ from genba_recommend import data, store
 from genba_recommend.bundle import LoadedModel, write_bundle
 from genba_recommend.dataset import Dataset, split_by_time
 from genba_recommend.evaluating import EvaluateParams, evaluate, ndcg_on_newest
+from genba_recommend.federating import FederatedParams, federated
 from genba_recommend.refreshing import RefreshParams, refresh
 from genba_recommend.serving_model import HASHES
 from genba_recommend.shop import model_of
 from genba_recommend.training_config import TrainingConfig, hinge_config
-from genba_recommend.training_loop import Hooks, TooFewEvents, Trained, train
+from genba_recommend.training_loop import Hooks, NoGpu, TooFewEvents, Trained, train
 from genba_shared.problems import Conflict
 from genba_shared.recipe import Gate, Params, Recipe, Registration, Result, Run, Saved
 from genba_shared.registry_rows import VersionRow
@@ -56,6 +58,9 @@ class TwoTowerParams(Params):
         float | None, Field(ge=0, le=1, description="Most NDCG@10 below the champion's; null for no such gate.")
     ] = 0.01
     promote: Literal["when_gates_pass", "never"] = "when_gates_pass"
+    device: Annotated[
+        Literal["auto", "cpu", "cuda"], Field(description="`auto` takes a CUDA GPU where the worker has one.")
+    ] = "auto"
     dry_run: Annotated[bool, Field(description="Say what would be learnt from, and train nothing.")] = False
 
 
@@ -127,7 +132,9 @@ def _train(params: TwoTowerParams, run: Run, dataset: Dataset, kept: _Kept) -> T
 
     hooks = Hooks(progress=lambda share, what: run.progress(0.02 + 0.9 * share, what), log=log, checkpoint=kept)
     try:
-        return train(dataset, config, hooks)
+        return train(dataset, config, hooks, device=params.device)
+    except NoGpu as err:
+        raise Conflict(str(err)) from err
     except TooFewEvents as err:
         raise NeedsMoreLikes(str(err), needed=err.needed, found=err.found) from err
 
@@ -207,6 +214,14 @@ RECIPES: dict[str, Recipe[Any]] = {
             evaluate,
             summary="Measure a version on the newest events, and what each feature is worth to it.",
             scope="recommend:write",
+        ),
+        Recipe(
+            "recommend.federated",
+            FederatedParams,
+            federated,
+            summary="Learn the champion's user tower further at sites that keep their events to themselves.",
+            scope="recommend:train",
+            max_running=1,
         ),
     )
 }

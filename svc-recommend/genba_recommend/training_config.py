@@ -31,7 +31,7 @@ class TrainingConfig:
     uniform_negatives: int = 256
     hard_negatives: int = 8  # a row, the highest of those sampled; 0 without
     hard_weight: float = 0.1  # of their loss
-    place_half_life_days: float = 30.0  # of the chance that a moment is trained on
+    place_half_life_days: float = 30.0  # of the chance that a moment is trained on; the whole log is tried as well
     skip_days: int = 14  # at the start of the log, while popularity is not known yet
     prior_in_training: float = 0.75  # how much the towers may take popularity for given while they learn
     ema_decay: float = 0.995  # a step, of the averaged weights that are evaluated and kept
@@ -39,8 +39,9 @@ class TrainingConfig:
     hinge_negatives: int = 100  # a row: 60 % random, 30 % hard, 10 % popular
     validation: float = 0.1  # the newest share of events, for early stopping and for tuning the prior
     validation_users: int = 2_000  # at most
-    half_lives_days: tuple[float, ...] = (1.0, 2.0, 3.0, 7.0, 14.0)
-    prior_weights: tuple[float, ...] = (0.0, 0.5, 0.75, 1.0, 1.5, 2.0)
+    validation_moments: int = 10_000  # at most, on which the heads are judged
+    half_lives_days: tuple[float, ...] = (1.0, 2.0, 3.0, 7.0, 14.0, 30.0, 90.0, 365.0)  # and no fading; within the log
+    prior_weights: tuple[float, ...] = (0.1, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0)
     least_events: int = 200  # positive ones; with fewer nothing can be learnt
     seed: int = 0
 
@@ -51,7 +52,15 @@ class TrainingConfig:
             )
         if not 0 < self.validation < 1:
             raise ValueError(f"validation is {self.validation}, must lie between 0 and 1.")
-        for name in ("max_epochs", "patience", "places_per_epoch", "batch", "least_events", "validation_users"):
+        for name in (
+            "max_epochs",
+            "patience",
+            "places_per_epoch",
+            "batch",
+            "least_events",
+            "validation_users",
+            "validation_moments",
+        ):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}, must be at least 1.")
         if not self.half_lives_days or not self.prior_weights:

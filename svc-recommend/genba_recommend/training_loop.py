@@ -1,8 +1,9 @@
 """Train the two towers: steps, epochs, early stopping on what came later, averaged weights, and a state that can be resumed.
 
 ``train(dataset, config)`` is the door. Three stages: *fit* learns from all but the newest events and stops when those are not
-predicted better any more; *tune* picks the popularity prior on them; *refit* learns anew from everything, for as many epochs as
-were best, so that what is new gets its vector. Every random number follows from seed, epoch and step, so a run that was killed
+predicted better any more, once from recent moments and once from all of the log where that is another thing; *tune* weighs
+towers, prior and neighbours on them; *refit* learns anew from everything, for as many epochs as were best, so that what is new
+gets its vector. Every random number follows from seed, epoch and step, so a run that was killed
 and goes on from its checkpoint ends with the same bits as one that was not. Knows no queue and no database: hooks report, and
 may stop it.
 """
@@ -12,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -25,19 +26,35 @@ from torch import Tensor
 
 from genba_recommend.adam import Adam
 from genba_recommend.batches import Batches, Step
-from genba_recommend.dataset import Dataset, split_by_time
+from genba_recommend.blending import Blend
+from genba_recommend.cold_start import new_users
+from genba_recommend.dataset import Dataset, Ints, split_by_time
 from genba_recommend.features import Encoders, ItemFeatures
+from genba_recommend.heads import Heads, Task
+from genba_recommend.heads_training import (
+    MOST_MOMENTS,
+    Foreseen,
+    Moments,
+    averages_of,
+    judge_heads,
+    moments,
+    teachable,
+    train_heads,
+)
 from genba_recommend.metrics import ScoreUsers, quality, questions, rank
+from genba_recommend.neighbours import Neighbours
 from genba_recommend.objective import loss_of
-from genba_recommend.prior import Prior, tune_half_life
+from genba_recommend.prior import DAY_S, Prior, tune_half_life
 from genba_recommend.scoring import latest_vectors, popularity_now, tower_scores, with_prior
 from genba_recommend.training_config import TrainingConfig
-from genba_recommend.tuning import TunedPrior, sample_questions, tune_prior
+from genba_recommend.tuning import Tuned, fit_neighbours, half_lives_within, sample_questions, tune
 from genba_recommend.two_tower import TableSizes, TwoTower, item_vectors, user_vectors
 
 Stage = Literal["fit", "refit", "done"]
+DeviceName = Literal["auto", "cpu", "cuda"]
 Weights = dict[str, Tensor]
 TENSORS = "training.safetensors"
+REMEMBERED = 0.5  # of the log's events, by the half-life of moments: with less, the whole log is tried too
 
 
 class TooFewEvents(ValueError):
@@ -46,6 +63,10 @@ class TooFewEvents(ValueError):
     def __init__(self, found: int, needed: int) -> None:
         super().__init__(f"Training needs {needed} positive events, found {found}.")
         self.found, self.needed = found, needed
+
+
+class NoGpu(ValueError):
+    """A GPU was asked for, and there is none."""
 
 
 class SavedState(Protocol):
@@ -82,15 +103,19 @@ class Hooks:
 class Trained:
     """A model that is ready to rank, and how it was made.
 
-    vectors: (N, D) of the dataset's catalogue.   metrics: on the validation slice, before refit saw it; figures of popularity
+    vectors: (N, D) of the dataset's catalogue.   neighbours: of the same, empty where they do not help.
+    metrics: on the validation slice, before refit saw it; figures of popularity
     alone beside it.   epochs: one record for every epoch.   n_events: positive ones that were learnt from.
     """
 
     model: TwoTower
     encoders: Encoders
     prior: Prior
+    blend: Blend
     items: ItemFeatures
     vectors: npt.NDArray[np.float32]
+    neighbours: Neighbours
+    heads: Heads
     metrics: Mapping[str, float]
     epochs: tuple[Mapping[str, float], ...]
     config: TrainingConfig
@@ -98,6 +123,14 @@ class Trained:
     n_events: int
     trained_until_s: float  # of the newest event
     cpu_seconds: float
+
+
+def find_device(wanted: DeviceName) -> torch.device:
+    """Raises: NoGpu."""
+    has_gpu = torch.cuda.is_available()
+    if wanted == "cuda" and not has_gpu:
+        raise NoGpu("The device is cuda, and this machine has no CUDA GPU that torch can use.")
+    return torch.device("cuda" if has_gpu and wanted != "cpu" else "cpu")
 
 
 @dataclass
@@ -108,6 +141,10 @@ class _State:
     epoch: int = 0  # of the stage
     step: int = 0
     steps_of_stage: int = 0
+    trial: int = 0  # of the half-lives of moments, in fit
+    trial_best_epoch: int = -1
+    trial_best: float = -1.0
+    best_trial: int = 0
     best_epoch: int = -1
     best: float = -1.0
     loss_sum: float = 0.0
@@ -115,30 +152,37 @@ class _State:
     cpu_seconds: float = 0.0
 
 
-def train(dataset: Dataset, config: TrainingConfig, hooks: Hooks | None = None) -> Trained:
+def train(
+    dataset: Dataset, config: TrainingConfig, hooks: Hooks | None = None, *, device: DeviceName = "auto"
+) -> Trained:
     """Train on all positive events of a dataset.
 
-    Raises: TooFewEvents; whatever a hook raises, with the last checkpoint in place.
+    Args: device: auto takes a CUDA GPU where there is one. A seed gives the same bits on the same kind of device only.
+    Raises: TooFewEvents; NoGpu; whatever a hook raises, with the last checkpoint in place.
     """
     n_events = len(dataset.interactions.positive)
     if n_events < config.least_events:
         raise TooFewEvents(n_events, config.least_events)
-    training = _Training(dataset, config, hooks or Hooks())
+    training = _Training(dataset, config, hooks or Hooks(), find_device(device))
     training.resume()
     training.fit()
     tuned = training.tune()
+    foreseen = training.judge_heads()
     training.refit()
-    return training.result(tuned, n_events)
+    return training.result(tuned, foreseen, n_events)
 
 
 class _Training:
     """A run in progress."""
 
-    def __init__(self, dataset: Dataset, config: TrainingConfig, hooks: Hooks) -> None:
+    def __init__(self, dataset: Dataset, config: TrainingConfig, hooks: Hooks, device: torch.device) -> None:
+        self._device = device
         self._config, self._hooks, self._dataset = config, hooks, dataset
         self._split = split_by_time(dataset, newest=config.validation)
         self._asked = sample_questions(questions(self._split), config.validation_users, seed=config.seed)
+        self._half_lives_days = half_lives_within(config.half_lives_days, self._split.train.interactions)
         self._half_life_days = self._best_half_life_days()
+        self._place_half_lives_days = self._tried_half_lives()
         self._encoders = Encoders.fit(dataset, config.encoders)
         self._items = self._encoders.items(dataset.catalogue)
         self._at = _State()
@@ -152,24 +196,33 @@ class _Training:
     def fit(self) -> None:
         if self._at.stage != "fit":
             return
-        batches = self._batches(self._split.train)
-        while (
-            self._at.epoch < self._config.max_epochs and self._at.epoch - self._at.best_epoch <= self._config.patience
-        ):
-            self._run_epoch(batches)
-            found = self._validate()
-            self._end_epoch(**({"ndcg_at_10": found} if len(self._asked) else {}))
-            if found > self._at.best:
-                self._at.best, self._at.best_epoch, self._best = found, self._at.epoch - 1, _copy(self._average)
+        while self._at.trial < len(self._place_half_lives_days):
+            self._fit_one(self._batches(self._split.train, self._at.trial))
+            self._at.trial += 1
+            self._begin("fit")
             self._save()
         self._begin("refit")
         self._save()
+
+    def _fit_one(self, batches: Batches) -> None:
+        """Under one half-life of moments, until validation stops growing."""
+        at, config = self._at, self._config
+        while at.epoch < config.max_epochs and at.epoch - at.trial_best_epoch <= config.patience:
+            self._run_epoch(batches)
+            found = self._validate()
+            self._end_epoch(**({"ndcg_at_10": found} if len(self._asked) else {}))
+            if found > at.trial_best:
+                at.trial_best, at.trial_best_epoch = found, at.epoch - 1
+            if found > at.best:
+                at.best, at.best_epoch, at.best_trial = found, at.epoch - 1, at.trial
+                self._best = _copy(self._average)
+            self._save()
 
     def refit(self) -> None:
         """From the start again, over everything, for as many epochs as were best."""
         if self._at.stage != "refit":
             return
-        batches = self._batches(self._dataset)
+        batches = self._batches(self._dataset, self._at.best_trial)
         while self._at.epoch <= self._at.best_epoch:
             self._run_epoch(batches)
             self._end_epoch()
@@ -177,31 +230,65 @@ class _Training:
         self._at.stage = "done"
         self._save()
 
-    def tune(self) -> TunedPrior | None:
+    def tune(self) -> Tuned | None:
         """By the weights that have not seen the validation slice; None where nobody can be asked."""
         if not len(self._asked):
             return None
-        return tune_prior(
-            self._validation_scores(self._best),
+        strangers = sample_questions(new_users(self._split), self._config.validation_users, seed=self._config.seed)
+        return tune(
+            self._validation_scores(self._best, np.union1d(self._asked.users, strangers.users)),
             self._split.train.interactions,
             self._asked,
-            half_lives_days=self._config.half_lives_days,
-            weights=self._config.prior_weights,
+            n_users=len(self._dataset.users),
+            half_lives_days=self._half_lives_days,
+            prior_weights=self._config.prior_weights,
+            strangers=strangers,
         )
 
-    def result(self, tuned: TunedPrior | None, n_events: int) -> Trained:
+    def judge_heads(self) -> dict[Task, Foreseen]:
+        """How well each head, learnt before the validation slice, foresees what came of the moments in it."""
+        places = self._newest_places(self._split.train)
+        found = self._moments(self._best, self._split.train, places)
+        heads = train_heads(found, teachable(found), seed=self._config.seed)
+        asked = np.flatnonzero(self._dataset.histories.time_s >= float(self._split.test.interactions.time_s.min()))
+        later = self._moments(self._best, self._dataset, asked[: self._config.validation_moments])
+        return judge_heads(heads, later, averages=averages_of(found))
+
+    def _newest_places(self, dataset: Dataset) -> Ints:
+        newest = np.argsort(-dataset.histories.time_s, kind="stable")[:MOST_MOMENTS]
+        return np.sort(newest)
+
+    def _moments(self, weights: Weights, dataset: Dataset, places: Ints) -> Moments:
+        model = self._model_of(weights)
+        vectors = item_vectors(model, self._items)
+        return moments(
+            dataset, places, lambda features, table: user_vectors(model, features, table),
+            self._encoders, self._items, vectors,
+        )  # fmt: skip
+
+    def result(self, tuned: Tuned | None, foreseen: Mapping[Task, Foreseen], n_events: int) -> Trained:
         self._model.load_state_dict(self._average)
         self._model.eval()
+        worth = tuple(task for task, found in foreseen.items() if found.is_worth_it)
+        heads = Heads.none()
+        if worth:
+            found = self._moments(self._average, self._dataset, self._newest_places(self._dataset))
+            heads = train_heads(found, worth, seed=self._config.seed)
         metrics = {"best_epoch": float(self._at.best_epoch + 1)}
+        metrics |= {f"head_{task}_auc": each.auc for task, each in foreseen.items() if np.isfinite(each.auc)}
         if tuned is not None:
             metrics |= tuned.blended.summary()
             metrics |= {f"popularity_{name}": value for name, value in tuned.alone.summary().items()}
+        blend = tuned.blend if tuned else Blend()
         return Trained(
             model=self._model,
             encoders=self._encoders,
             prior=tuned.prior if tuned else Prior(),
+            blend=blend,
             items=self._items,
             vectors=item_vectors(self._model, self._items),
+            neighbours=self._neighbours(blend),
+            heads=heads,
             metrics=metrics,
             epochs=tuple(self._at.epochs),
             config=self._config,
@@ -211,6 +298,13 @@ class _Training:
             cpu_seconds=self._cpu_seconds(),
         )
 
+    def _neighbours(self, blend: Blend) -> Neighbours:
+        n_items = len(self._items)
+        if not blend.neighbours:
+            return Neighbours.none(n_items)
+        n_users = len(self._dataset.users)
+        return fit_neighbours(blend.kind, self._dataset.interactions, n_users=n_users, n_items=n_items)
+
     # an epoch
 
     def _run_epoch(self, batches: Batches) -> None:
@@ -218,8 +312,9 @@ class _Training:
         for step in batches.epoch(self._at.epoch, start=self._at.step):
             self._learn(step)
             self._at.step += 1
-            share = (self._at.epoch + self._at.step / len(batches)) / self._n_epochs
-            share = share / 2 if self._at.stage == "fit" else (1 + share) / 2
+            share = min(1.0, (self._at.epoch + self._at.step / len(batches)) / self._n_epochs)
+            n_trials = len(self._place_half_lives_days)
+            share = (self._at.trial + share) / n_trials / 2 if self._at.stage == "fit" else (1 + share) / 2
             self._hooks.progress(share, f"{self._at.stage}, epoch {self._at.epoch + 1}")
             if time.monotonic() - self._saved_s > self._hooks.checkpoint_every_s:
                 self._save()
@@ -254,10 +349,11 @@ class _Training:
     def _begin(self, stage: Stage) -> None:
         """Random weights, the same for every stage of one seed."""
         torch.manual_seed(self._config.seed)
-        self._model = TwoTower(self._config.towers, TableSizes.of(self._encoders))
+        self._model = TwoTower(self._config.towers, TableSizes.of(self._encoders)).to(self._device)
         self._average = _copy(self._model.state_dict())
         self._adam = self._new_adam()
         self._at.stage, self._at.epoch, self._at.step, self._at.steps_of_stage = stage, 0, 0, 0
+        self._at.trial_best_epoch, self._at.trial_best = -1, -1.0
 
     @property
     def _n_epochs(self) -> int:
@@ -267,13 +363,23 @@ class _Training:
     def _new_adam(self) -> Adam:
         return Adam(dict(self._model.named_parameters()), learning_rate=self._config.learning_rate)
 
-    def _batches(self, dataset: Dataset) -> Batches:
-        return Batches(dataset, self._encoders, self._items, self._config, half_life_days=self._half_life_days)
+    def _batches(self, dataset: Dataset, trial: int) -> Batches:
+        config = replace(self._config, place_half_life_days=self._place_half_lives_days[trial])
+        return Batches(dataset, self._encoders, self._items, config, half_life_days=self._half_life_days)
+
+    def _tried_half_lives(self) -> tuple[float, ...]:
+        """Half-lives of moments to try: the configured one, and the length of the log where the first forgets most of it."""
+        recent, events = self._config.place_half_life_days, self._split.train.interactions.positive
+        if not len(self._asked) or not len(events):
+            return (recent,)
+        age_days = (events.time_s.max() - events.time_s) / DAY_S
+        remembered = float(np.exp2(-age_days / recent).mean())
+        return (recent, float(age_days.max())) if remembered < REMEMBERED else (recent,)
 
     # judging
 
     def _best_half_life_days(self) -> float:
-        half_lives_days = self._config.half_lives_days
+        half_lives_days = self._half_lives_days
         if not len(self._asked):
             return half_lives_days[len(half_lives_days) // 2]
         return tune_half_life(self._split.train.interactions, self._asked, half_lives_days)[0]
@@ -282,15 +388,19 @@ class _Training:
         """NDCG@10 of the averaged weights; where nobody can be asked, the latest epoch is the best."""
         if not len(self._asked):
             return float(self._at.epoch)
-        scores = self._validation_scores(self._average)
+        scores = self._validation_scores(self._average, self._asked.users)
         prior = Prior(self._half_life_days, weight=self._config.prior_in_training)
         popular = popularity_now(prior, self._split.train.interactions, n_items=len(self._items))
         found = quality(rank(with_prior(scores, popular, prior.weight), self._asked), self._asked)
         return float(found.ndcg_at_10.mean())
 
-    def _validation_scores(self, weights: Weights) -> ScoreUsers:
+    def _model_of(self, weights: Weights) -> TwoTower:
         model = TwoTower(self._config.towers, TableSizes.of(self._encoders))
-        model.load_state_dict(weights)
+        model.to(self._device).load_state_dict(weights)
+        return model
+
+    def _validation_scores(self, weights: Weights, asked: Ints) -> ScoreUsers:
+        model = self._model_of(weights)
         vectors = item_vectors(model, self._items)
         users = latest_vectors(
             lambda features, table: user_vectors(model, features, table),
@@ -298,7 +408,7 @@ class _Training:
             self._items,
             vectors,
             self._split.train,
-            self._asked.users,
+            asked,
         )
         return tower_scores(users, vectors, temperature=self._config.towers.temperature)
 
@@ -309,7 +419,7 @@ class _Training:
         saved = self._hooks.checkpoint.load() if self._hooks.checkpoint else None
         if saved is None or saved.state.get("fingerprint") != self._fingerprint:
             return
-        found = load_file(saved.folder / TENSORS)
+        found = load_file(saved.folder / TENSORS, device=str(self._device))
         self._at = _State(**saved.state["at"])
         self._model.load_state_dict(_below(found, "model."))
         self._average, self._best = _below(found, "average."), _below(found, "best.")
@@ -328,7 +438,9 @@ class _Training:
     def _tensors(self) -> Weights:
         parts = {"model": self._model.state_dict(), "average": self._average, "best": self._best}
         parts["adam"] = self._adam.state()
-        return {f"{part}.{name}": x.detach().clone() for part, found in parts.items() for name, x in found.items()}
+        return {
+            f"{part}.{name}": x.detach().cpu().clone() for part, found in parts.items() for name, x in found.items()
+        }
 
     @cached_property
     def _fingerprint(self) -> str:

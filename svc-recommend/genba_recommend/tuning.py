@@ -1,26 +1,54 @@
-"""Pick the popularity prior, its half-life and its weight, by what users did in the newest slice of the training period."""
+"""Weigh the terms of a score by what users did in the newest slice of the training period: half-life, prior, towers, neighbours.
+
+A weight is changed, one after the other, while NDCG@10 grows. Each trial ranks, for every user, only the few hundred items that
+any term puts near the top, so that some hundred trials cost seconds; what is reported in the end is ranked in full. What does not
+help by more than chance is left out: neighbours stay only if they gain more than one standard error of the paired difference, and
+towers for people of whom nothing is known only if they gain more than two.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final
 
 import numpy as np
+import numpy.typing as npt
 
-from genba_recommend.dataset import Interactions, Ints
-from genba_recommend.metrics import Quality, Questions, Scores, ScoreUsers, quality, rank
+from genba_recommend.blending import MOST_HISTORY, Blend
+from genba_recommend.dataset import Floats, Histories, Interactions, Ints, histories
+from genba_recommend.features import latest_windows
+from genba_recommend.metrics import Quality, Questions, Scores, ScoreUsers, ndcg_at_k, quality, rank, top_k
+from genba_recommend.neighbours import Neighbours, choices, ease, item_knn
 from genba_recommend.prior import Prior, everybody
-from genba_recommend.scoring import popularity_now, with_prior
+from genba_recommend.scoring import blended, popularity_now, with_prior
+
+Float32s = npt.NDArray[np.float32]
+
+KINDS: Final[Mapping[str, Callable[[Any], Neighbours]]] = {
+    "item_knn": item_knn,
+    "ease_100": lambda seen: ease(seen, penalty=100.0),
+    "ease_500": lambda seen: ease(seen, penalty=500.0),
+}
+NEIGHBOUR_WEIGHTS: Final = (0.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0)
+FADES: Final = (1.0, 0.97, 0.9)
+DOUBTS: Final = (0.0, 1.0, 3.0, 10.0)
+STRANGERS: Final = (0.25, 0.5, 1.0)
+LEAST_STRANGERS: Final = 100  # fewer say nothing, and what is popular is safe
+NEAR_THE_TOP: Final = 60  # items of each term that are looked at
+USERS_AT_ONCE: Final = 256
+ALONE_AT_LEAST: Final = 0.9  # of the best half-life's NDCG@10, what another must reach by itself to be taken
 
 
 @dataclass(frozen=True)
-class TunedPrior:
-    """The best prior, how good it is with and without the towers, and every trial."""
+class Tuned:
+    """The best prior and blend, how good they are with everything and popularity alone, and every trial's NDCG@10."""
 
     prior: Prior
+    blend: Blend
     blended: Quality
     alone: Quality  # popularity under its own best half-life
-    trials: tuple[tuple[Prior, float], ...]  # NDCG@10
+    trials: tuple[tuple[Prior, Blend, float], ...]
 
 
 def sample_questions(asked: Questions, most: int, *, seed: int) -> Questions:
@@ -31,47 +59,218 @@ def sample_questions(asked: Questions, most: int, *, seed: int) -> Questions:
     return asked.of(chosen)
 
 
-def tune_prior(
+def half_lives_within(half_lives_days: Sequence[float], interactions: Interactions) -> tuple[float, ...]:
+    """Those that are not longer than the log, and one so long that nothing fades."""
+    span_days = float(np.ptp(interactions.time_s)) / 86_400 if len(interactions) else 0.0
+    kept = tuple(days for days in half_lives_days if days <= span_days)
+    return (*(kept or half_lives_days[:1]), max(100.0 * span_days, *half_lives_days))
+
+
+def fit_neighbours(kind: str, interactions: Interactions, *, n_users: int, n_items: int) -> Neighbours:
+    return KINDS[kind](choices(interactions, n_users=n_users, n_items=n_items))
+
+
+def tune(
     towers: ScoreUsers,
     interactions: Interactions,
     asked: Questions,
     *,
+    n_users: int,
     half_lives_days: Sequence[float],
-    weights: Sequence[float],
-) -> TunedPrior:
-    """Try every half-life with every weight; the best NDCG@10 wins, ties to the first.
+    prior_weights: Sequence[float],
+    strangers: Questions | None = None,
+) -> Tuned:
+    """Climb to the best half-life and weights.
 
     Args: towers: their scores before the questions.   interactions: what had happened by then.
+        strangers: questions of users without any history; nobody is asked without.
     """
     n_items = len(asked.candidates)
-    scores = _Kept(towers, asked.users)
-    trials: list[tuple[Prior, float]] = []
-    alone: list[Quality] = []
-    for half_life_days in half_lives_days:
-        popular = popularity_now(Prior(half_life_days), interactions, n_items=n_items)
-        alone.append(quality(rank(everybody(popular), asked), asked))
-        for weight in weights:
-            found = quality(rank(with_prior(scores, popular, weight), asked, k=50), asked)
-            trials.append((Prior(half_life_days, weight), float(found.ndcg_at_10.mean())))
-    prior = max(trials, key=lambda trial: trial[1])[0]
-    popular = popularity_now(prior, interactions, n_items=n_items)
-    blended = quality(rank(with_prior(scores, popular, prior.weight), asked), asked)
-    return TunedPrior(prior, blended, max(alone, key=lambda found: float(found.ndcg_at_10.mean())), tuple(trials))
+    priors = {days: popularity_now(Prior(days), interactions, n_items=n_items) for days in half_lives_days}
+    alone = {days: quality(rank(everybody(popular), asked), asked) for days, popular in priors.items()}
+    best_alone = max(alone.values(), key=lambda found: float(found.ndcg_at_10.mean()))
+    least = ALONE_AT_LEAST * float(best_alone.ndcg_at_10.mean())
+    kept = {days: priors[days] for days, found in alone.items() if found.ndcg_at_10.mean() >= least}
+    seen = choices(interactions, n_users=n_users, n_items=n_items)
+    kinds = {name: found for name, fit in KINDS.items() if not (found := fit(seen)).is_empty}
+    past = histories(interactions, n_users=n_users)
+    field = _Field.of(towers, past, asked, kept, kinds)
+    climb = _Climb(field, tuple(kept), tuple(prior_weights), tuple(kinds))
+    prior, blend = climb.best()
+    if strangers is not None and len(strangers) >= LEAST_STRANGERS:
+        blend = replace(blend, stranger=_of_strangers(towers, kept[prior.half_life_days], prior.weight, strangers))
+    found = Neighbours.none(n_items) if not blend.neighbours else kinds[blend.kind]
+    scores = with_prior(blended(towers, found, past, blend), kept[prior.half_life_days], prior.weight)
+    return Tuned(prior, blend, quality(rank(scores, asked), asked), best_alone, tuple(climb.trials))
 
 
-class _Kept:
-    """Scores that are asked for again and again, kept if they fit."""
+def _of_strangers(towers: ScoreUsers, popular: Float32s, weight: float, asked: Questions) -> float:
+    """The weight of the towers that helps people of whom nothing is known by more than chance; 0 where none does."""
 
-    def __init__(self, score: ScoreUsers, users: Ints) -> None:
-        self._score = score
-        self._kept: dict[bytes, Scores] = {}
-        self._room = 64_000_000 // max(1, len(users))
+    def ndcg(of_towers: float) -> Floats:
+        lists = rank(lambda users: of_towers * towers(users) + np.float32(weight) * popular, asked, k=50)
+        return quality(lists, asked).ndcg_at_10
 
-    def __call__(self, users: Ints) -> Scores:
-        key = users.tobytes()
-        if key not in self._kept:
-            scores = self._score(users)
-            if scores.shape[1] > self._room:
-                return scores
-            self._kept[key] = scores
-        return self._kept[key]
+    without = ndcg(0.0)
+    trials = {of_towers: ndcg(of_towers) for of_towers in STRANGERS}
+    best = max(trials, key=lambda of_towers: float(trials[of_towers].mean()))
+    return best if _is_better(trials[best], without, by=2.0) else 0.0
+
+
+def _is_better(ours: Floats, theirs: Floats, *, by: float = 1.0) -> bool:
+    """Whether the mean difference is above so many of its standard errors, over the same users."""
+    gain = ours - theirs
+    return bool(gain.mean() > by * gain.std() / np.sqrt(len(gain)))
+
+
+@dataclass(frozen=True)
+class _Field:
+    """Every term of the items that could be listed, by asked user; (U, C) each, C of the user with the most.
+
+    relevant: whether the item is right.   out: True where there is none (padding), or it may not be listed.
+    neighbours: by kind and fade, of weight 1.
+    """
+
+    relevant: npt.NDArray[np.bool_]
+    out: npt.NDArray[np.bool_]
+    towers: Float32s
+    priors: Mapping[float, Float32s]
+    neighbours: Mapping[tuple[str, float], Float32s]
+    n_history: Ints
+    n_relevant: Ints
+
+    @classmethod
+    def of(
+        cls,
+        towers: ScoreUsers,
+        past: Histories,
+        asked: Questions,
+        priors: Mapping[float, Float32s],
+        kinds: Mapping[str, Neighbours],
+    ) -> _Field:
+        parts = []
+        for at in range(0, len(asked), USERS_AT_ONCE):
+            part = asked.of(np.arange(at, min(at + USERS_AT_ONCE, len(asked))))
+            parts.append(_part(towers, past, part, priors, kinds))
+        width = max(part.out.shape[1] for part in parts)
+
+        def joined(take: Callable[[_Field], npt.NDArray[Any]], nothing: float) -> npt.NDArray[Any]:
+            padded = [np.pad(x := take(p), ((0, 0), (0, width - x.shape[1])), constant_values=nothing) for p in parts]
+            return np.concatenate(padded)
+
+        return cls(
+            relevant=joined(lambda part: part.relevant, 0),
+            out=joined(lambda part: part.out, 1),
+            towers=joined(lambda part: part.towers, 0),
+            priors={days: joined(lambda part, days=days: part.priors[days], 0) for days in priors},  # type: ignore[misc]
+            neighbours={key: joined(lambda part, key=key: part.neighbours[key], 0) for key in parts[0].neighbours},  # type: ignore[misc]
+            n_history=np.concatenate([part.n_history for part in parts]),
+            n_relevant=asked.n_relevant,
+        )
+
+    def ndcg(self, prior: Prior, blend: Blend) -> Floats:
+        """NDCG@10 of each user under some weights, (U,)."""
+        scores = blend.towers_at(self.n_history)[:, None] * self.towers
+        scores += np.float32(prior.weight) * self.priors[prior.half_life_days]
+        if blend.neighbours:
+            scores += np.float32(blend.neighbours) * self.neighbours[blend.kind, blend.fade]
+        scores[self.out] = -np.inf
+        return ndcg_at_k(np.take_along_axis(self.relevant, top_k(scores, 10), 1), self.n_relevant, 10)
+
+
+def _part(
+    towers: ScoreUsers,
+    past: Histories,
+    asked: Questions,
+    priors: Mapping[float, Float32s],
+    kinds: Mapping[str, Neighbours],
+) -> _Field:
+    """The field of a few users, from scores of every item."""
+    window = latest_windows(past, asked.users, length=MOST_HISTORY)
+    terms: dict[Any, Scores] = {"towers": np.asarray(towers(asked.users), np.float32)}
+    for kind, found in kinds.items():
+        for fade in FADES:
+            spoken = Blend(neighbours=1.0, fade=fade).of_history(window.weight)
+            terms[kind, fade] = found.scores(window.history, spoken)
+    n_items, rows = len(asked.candidates), np.arange(len(asked))
+    out = np.tile(~asked.candidates, (len(asked), 1))
+    out[np.repeat(rows, np.diff(asked.seen_offsets)), asked.seen] = True
+    right = np.zeros((len(asked), n_items), np.bool_)
+    right[np.repeat(rows, asked.n_relevant), asked.relevant] = True
+    near = np.zeros((len(asked), n_items), np.bool_)
+    wanted = [*terms.values()]
+    for popular in priors.values():
+        wanted += [np.broadcast_to(popular, out.shape), terms["towers"] + popular]
+    for scores in wanted:
+        best = top_k(np.where(out, -np.inf, scores), NEAR_THE_TOP)
+        near[np.repeat(rows, best.shape[1])[best.ravel() >= 0], best[best >= 0]] = True
+    n_near = near.sum(1)
+    index = np.argsort(~near, axis=1, kind="stable")[:, : max(1, int(n_near.max(initial=0)))]
+    return _Field(
+        relevant=np.take_along_axis(right, index, 1),
+        out=np.arange(index.shape[1])[None, :] >= n_near[:, None],
+        towers=np.take_along_axis(terms.pop("towers"), index, 1),
+        priors={days: popular[index] for days, popular in priors.items()},
+        neighbours={key: np.take_along_axis(scores, index, 1) for key, scores in terms.items()},
+        n_history=window.n_events,
+        n_relevant=asked.n_relevant,
+    )
+
+
+class _Climb:
+    """Changes one weight after the other; remembers what was tried."""
+
+    def __init__(
+        self, field: _Field, half_lives: tuple[float, ...], weights: tuple[float, ...], kinds: tuple[str, ...]
+    ) -> None:
+        self._field, self._half_lives, self._weights, self._kinds = field, half_lives, weights, kinds
+        self._tried: dict[tuple[Prior, Blend], Floats] = {}
+
+    @property
+    def trials(self) -> list[tuple[Prior, Blend, float]]:
+        return [(prior, blend, float(found.mean())) for (prior, blend), found in self._tried.items()]
+
+    def best(self) -> tuple[Prior, Blend]:
+        """The best of towers and prior, or of all three where neighbours help by more than chance."""
+        pairs = [(Prior(days, weight), Blend()) for days in self._half_lives for weight in self._weights]
+        start = max(pairs, key=self._mean)
+        simple = self._climbed(start, with_neighbours=False)
+        if not self._kinds:
+            return simple
+        # From where neighbours lead, too: the best of two terms need not lie on the way to the best of three.
+        least = min(self._weights, key=lambda weight: abs(weight - 0.25))
+        starts = [start] + [
+            (Prior(start[0].half_life_days, least), Blend(neighbours=16.0, kind=kind)) for kind in self._kinds
+        ]
+        whole = max((self._climbed(each, with_neighbours=True) for each in starts), key=self._mean)
+        return whole if _is_better(self._ndcg(whole), self._ndcg(simple)) else simple
+
+    def _climbed(self, at: tuple[Prior, Blend], *, with_neighbours: bool) -> tuple[Prior, Blend]:
+        while True:
+            before = at
+            for step in self._steps(with_neighbours=with_neighbours):
+                at = max([at, *step(*at)], key=self._mean)
+            if at == before:
+                return at
+
+    def _steps(self, *, with_neighbours: bool) -> list[Callable[[Prior, Blend], list[tuple[Prior, Blend]]]]:
+        steps: list[Callable[[Prior, Blend], list[tuple[Prior, Blend]]]] = [
+            lambda p, b: [(replace(p, half_life_days=days), b) for days in self._half_lives],
+            lambda p, b: [(replace(p, weight=weight), b) for weight in self._weights],
+            lambda p, b: [(p, replace(b, doubt=doubt)) for doubt in DOUBTS],
+        ]
+        if with_neighbours:
+            steps[1:1] = [
+                lambda p, b: [(p, replace(b, neighbours=weight)) for weight in NEIGHBOUR_WEIGHTS],
+                lambda p, b: [(p, replace(b, kind=kind, fade=fade)) for kind in self._kinds for fade in FADES],
+                lambda p, b: [(p, replace(b, towers=towers)) for towers in (0.0, 0.5, 1.0)],
+            ]
+        return steps
+
+    def _ndcg(self, at: tuple[Prior, Blend]) -> Floats:
+        if at not in self._tried:
+            self._tried[at] = self._field.ndcg(*at)
+        return self._tried[at]
+
+    def _mean(self, at: tuple[Prior, Blend]) -> float:
+        return float(self._ndcg(at).mean())

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +20,7 @@ from torch.nn import functional as F  # noqa: N812 - the usual name
 from genba_recommend.features import FIRST_KNOWN, NUMBERS, PROFILE_NUMBERS, Encoders, ItemFeatures, UserFeatures
 
 Pooling = Literal["three_ways", "mean"]
+CPU: Final = torch.device("cpu")
 
 
 @dataclass(frozen=True)
@@ -174,10 +175,16 @@ def history_table(vectors: Tensor) -> Tensor:
     return torch.cat([vectors.new_zeros(1, vectors.shape[1]), vectors])
 
 
-def tensors(features: ItemFeatures | UserFeatures) -> dict[str, Tensor]:
-    """Features as tensors that share memory with the arrays; integers as int64, as embeddings want them."""
-    found = {name: torch.from_numpy(np.ascontiguousarray(column)) for name, column in features.columns().items()}
+def tensors(features: ItemFeatures | UserFeatures, device: torch.device = CPU) -> dict[str, Tensor]:
+    """Features as tensors, on the CPU sharing memory with the arrays; integers as int64, as embeddings want them."""
+    columns = features.columns().items()
+    found = {name: torch.from_numpy(np.ascontiguousarray(column)).to(device) for name, column in columns}
     return {name: x.long() if x.dtype == torch.int32 else x for name, x in found.items()}
+
+
+def device_of(model: nn.Module) -> torch.device:
+    """Where a model's weights lie."""
+    return next(model.parameters()).device
 
 
 def mean_of(table: nn.Embedding, index: Tensor) -> Tensor:
@@ -198,8 +205,9 @@ def weighted_sum_of(table: nn.Embedding, index: Tensor, weight: Tensor) -> Tenso
 def item_vectors(model: TwoTower, items: ItemFeatures, *, batch: int = 8192) -> npt.NDArray[np.float32]:
     """Run the item tower over a catalogue. Returns: (N, D) float32 unit vectors."""
     model.eval()
-    parts = [model.item_tower(tensors(items.take(slice(at, at + batch)))) for at in range(0, len(items), batch)]
-    return np.asarray(torch.cat(parts).numpy()) if parts else np.zeros((0, model.config.dim), np.float32)
+    starts, device = range(0, len(items), batch), device_of(model)
+    parts = [model.item_tower(tensors(items.take(slice(at, at + batch)), device)) for at in starts]
+    return np.asarray(torch.cat(parts).cpu().numpy()) if parts else np.zeros((0, model.config.dim), np.float32)
 
 
 @torch.inference_mode()
@@ -208,9 +216,10 @@ def user_vectors(
 ) -> npt.NDArray[np.float32]:
     """Run the user tower. Args: vectors: (N, D) of the items that histories refer to. Returns: (B, D) float32 unit vectors."""
     model.eval()
-    table = history_table(torch.from_numpy(vectors))
-    parts = [model.user_tower(tensors(users.take(slice(at, at + batch))), table) for at in range(0, len(users), batch)]
-    return np.asarray(torch.cat(parts).numpy()) if parts else np.zeros((0, model.config.dim), np.float32)
+    device = device_of(model)
+    table, starts = history_table(torch.from_numpy(vectors).to(device)), range(0, len(users), batch)
+    parts = [model.user_tower(tensors(users.take(slice(at, at + batch)), device), table) for at in starts]
+    return np.asarray(torch.cat(parts).cpu().numpy()) if parts else np.zeros((0, model.config.dim), np.float32)
 
 
 def _table(n_rows: int, dim: int, *, missing: Literal["zeros", "learnt"] = "zeros") -> nn.Embedding:

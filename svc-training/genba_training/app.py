@@ -22,7 +22,7 @@ from genba_shared.queue import Wakeups, make_celery
 from genba_shared.registry import Registry
 from genba_shared.service import create_service, problem_responses
 from genba_training import recipes, routes_models, routes_schedules
-from genba_training.metrics import ModelCollector, QueueCollector, SweeperCollector
+from genba_training.metrics import ModelCollector, QueueCollector, RunningCollector, SweeperCollector
 from genba_training.schedules import Schedules
 from genba_training.schemas import (
     EVENT_SCHEMA,
@@ -82,6 +82,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         )
         collectors = (
             QueueCollector(upkeep.figures, schedules.figures),
+            RunningCollector(upkeep.running),
             SweeperCollector(sweeper),
             ModelCollector(registry.figures),
         )

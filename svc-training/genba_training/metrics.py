@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from genba_shared.job_upkeep import QueueFigures
+from genba_shared.job_upkeep import QueueFigures, RunningFigures
 from genba_shared.queue import QUEUES
 from genba_shared.registry import ModelFigures
 from genba_shared.telemetry import get_logger
@@ -22,6 +22,7 @@ _DOCUMENTATION = {
     "attempts": "Attempts of all jobs in the table.",
 }
 
+_MOST_NAMES = 16  # of one recipe: names come from the recipe's code, but nobody counts them
 _SCHEDULES = "Schedules: enabled, disabled, and failing, which made no job at their last due time."
 _OVERDUE = "How late the schedule that is due longest is; more than some seconds when no process sweeps."
 
@@ -53,6 +54,23 @@ class QueueCollector(Collector):
             for name, value in zip(_DOCUMENTATION, values, strict=True):
                 families[name].add_metric([queue], value)
         return [*families.values(), *_schedule_families(schedules)]
+
+
+class RunningCollector(Collector):
+    """What runs: how far it is, and what it measures of itself. Left out while the database is away."""
+
+    def __init__(self, read: Callable[[], Sequence[RunningFigures]]) -> None:
+        self._read = read
+
+    def describe(self) -> Iterable[Metric]:
+        return _running_families(())
+
+    def collect(self) -> Iterable[Metric]:
+        try:
+            return _running_families(self._read())
+        except Exception as error:  # noqa: BLE001 - whatever the database's driver raises
+            log.warning("running_figures_failed", error=type(error).__name__)
+            return []
 
 
 class ModelCollector(Collector):
@@ -90,6 +108,20 @@ class SweeperCollector(Collector):
 
 def _family(name: str) -> GaugeMetricFamily:
     return GaugeMetricFamily(f"genba_training_{name}", _DOCUMENTATION[name], labels=["queue"])
+
+
+def _running_families(figures: Iterable[RunningFigures]) -> list[Metric]:
+    progress = GaugeMetricFamily(
+        "genba_training_running_progress", "How far the newest running job of a recipe is, 0 to 1.", labels=["recipe"]
+    )
+    said = GaugeMetricFamily(
+        "genba_training_running_value", "A figure that this job said last, such as its loss.", labels=["recipe", "name"]
+    )
+    for each in figures:
+        progress.add_metric([each.recipe], each.progress)
+        for name in sorted(each.values)[:_MOST_NAMES]:
+            said.add_metric([each.recipe, name], each.values[name])
+    return [progress, said]
 
 
 def _schedule_families(figures: ScheduleFigures) -> list[GaugeMetricFamily]:

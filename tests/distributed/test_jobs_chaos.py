@@ -32,6 +32,8 @@ from genba_shared.settings import Platform
 from genba_training import worker
 from genba_training.sweeper import Sweeper
 
+pytestmark = pytest.mark.long
+
 RECIPES = Path(__file__).parents[1] / "training"
 REDIS_DATABASE = 14
 JOBS = 30

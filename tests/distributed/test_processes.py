@@ -43,7 +43,7 @@ from tests.e2e.world import (
 from genba_gateway.keys import Keys
 from genba_shared.db import Database
 
-pytestmark = [pytest.mark.distributed, pytest.mark.xdist_group("processes")]
+pytestmark = [pytest.mark.distributed, pytest.mark.xdist_group("processes"), pytest.mark.long]
 
 REDIS_DATABASE = 13
 LOADERS = 2

@@ -52,6 +52,7 @@ def test_a_job_is_submitted_and_followed_to_its_result(jobs: Shell) -> None:
     assert job_id in jobs("list").out
 
 
+@pytest.mark.long
 def test_following_goes_on_while_the_api_and_the_worker_are_killed(jobs: Shell, genba: Genba, client: Client) -> None:
     job = client.jobs.submit("test.work", {"steps": 60, "step_s": 0.1})
     watching = subprocess.Popen(

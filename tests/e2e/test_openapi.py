@@ -12,14 +12,14 @@ from tests.e2e.exploration import Found, explore
 
 from genba_shared.settings import Platform
 
-pytestmark = pytest.mark.xdist_group("openapi")
+pytestmark = [pytest.mark.xdist_group("openapi"), pytest.mark.long]
 
 LEAST_CASES = 2000
 
 
-@pytest.fixture(scope="module", params=["sqlite", pytest.param("postgres", marks=pytest.mark.distributed)])
+@pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.distributed)])
 def found(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Found]:
-    """One exploration for all tests of this module, on each database."""
+    """An exploration, on each database."""
     folder = tmp_path_factory.mktemp(f"openapi_{request.param}")
     platform = Platform(home=folder / "home", log_level="error")
     if request.param == "sqlite":
@@ -70,17 +70,12 @@ ANSWERED_WELL_BEFORE = {
 }
 
 
-def test_every_answer_is_documented_and_none_is_a_server_error(found: Found) -> None:
+def test_every_answer_is_documented_none_is_a_server_error_and_every_operation_also_answers_well(found: Found) -> None:
+    """One test, because an exploration takes minutes: its parts are said by the message of what fails."""
     assert not found.failures, found.report()
     assert not found.errors, found.report()
     assert not [label for label, statuses in found.statuses.items() if any(status >= 500 for status in statuses)]
-
-
-def test_the_exploration_is_large(found: Found) -> None:
     assert found.cases >= LEAST_CASES
-
-
-def test_every_operation_also_answered_well(found: Found) -> None:
-    """An operation that only ever refused would have been tested in name only."""
+    # An operation that only ever refused would have been tested in name only.
     well = {label for label, statuses in found.statuses.items() if any(200 <= status < 300 for status in statuses)}
     assert found.operations - well <= ANSWERED_WELL_BEFORE

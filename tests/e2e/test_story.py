@@ -216,6 +216,7 @@ def test_bad_input_leaves_no_traceback_in_the_log(genba: Genba) -> None:
     assert "Traceback" not in genba.process.log
 
 
+@pytest.mark.long
 def test_a_batch_outlives_its_worker_and_scores_each_video_once(
     genba: Genba, admin: User, procedure_id: str, clips: list[Path]
 ) -> None:
@@ -236,6 +237,7 @@ def test_a_batch_outlives_its_worker_and_scores_each_video_once(
     assert {each["video_id"] for each in job["result"]["value"]["results"]} == set(videos)
 
 
+@pytest.mark.long
 def test_an_upload_cut_off_by_a_kill_leaves_nothing_and_can_be_repeated(
     genba: Genba, admin: User, tmp_path: Path, filmed: DemoSet
 ) -> None:
@@ -252,6 +254,7 @@ def test_an_upload_cut_off_by_a_kill_leaves_nothing_and_can_be_repeated(
     assert admin.upload(again).status_code == 201
 
 
+@pytest.mark.long
 def test_an_evaluation_cut_off_by_a_kill_is_made_once_when_repeated(
     genba: Genba, admin: User, procedure_id: str, trainee_id: str
 ) -> None:
@@ -272,6 +275,7 @@ def test_an_evaluation_cut_off_by_a_kill_is_made_once_when_repeated(
     assert len(admin.listed("/v1/sop/evaluations", video_id=trainee_id)) == before + 1
 
 
+@pytest.mark.long
 def test_sigterm_finishes_what_is_in_hand_and_a_second_start_keeps_the_key(
     genba: Genba, admin: User, filmed: DemoSet, procedure_id: str, trainee_id: str
 ) -> None:

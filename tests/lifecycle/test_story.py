@@ -23,7 +23,7 @@ from genba_gateway.client import Client, Job
 from genba_shared.principal import PRINCIPAL_HEADER, Clearance, Principal, scopes_of, sign
 from genba_shared.settings import Platform
 
-pytestmark = pytest.mark.xdist_group("lifecycle")
+pytestmark = [pytest.mark.xdist_group("lifecycle"), pytest.mark.long]
 
 HERE = Path(__file__).parent
 MODEL = "test.points"

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.llm.llama_server import NAME, llama_serving, need_llama
 from tests.llm.service.model_server import MODEL, ModelServer, Wire, closed_port, serving
 
 from genba_llm.backend_extractive import Extractive
 from genba_llm.backend_openai import OpenAiServer
+from genba_llm.backend_process import ProcessModel
+from genba_llm.backend_small import SmallModel
 from genba_llm.egress import EgressGuard, EgressRefused
 from genba_llm.generation import Backend, BackendFailed, BackendUnreachable, Message, Options, Piece, Task
 from genba_llm.retrieval import Passage
+from genba_llm.synthesise import synthesise
 from genba_shared.torchvision import make_torchvision_importable
 
 QUESTION = Message("user", "What is the torque of an M8 bolt?")
@@ -70,10 +76,48 @@ def make_tiny_phi3(folder: Path) -> Path:
     return folder
 
 
-@pytest.fixture(params=["extractive", *WIRES, "transformers"])
+@pytest.fixture(scope="session")
+def small_phi3(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A base as the line makes it, with its own chat template."""
+    from genba_llm.so8t_line import FreshShape, make_fresh_base
+
+    shape = FreshShape(vocab_size=512, hidden_size=64, layers=1, heads=2, kv_heads=1)
+    rows = list(synthesise("general", 40, seed=0))
+    return make_fresh_base(rows, shape, tmp_path_factory.mktemp("small"), max_tokens=512, seed=0)
+
+
+@pytest.fixture(scope="session")
+def apart(tiny_phi3: Path) -> Iterator[ProcessModel]:
+    """One for the session: each start imports transformers anew."""
+    found = ProcessModel(tiny_phi3, name="apart")
+    yield found
+    found.close()
+
+
+@pytest.fixture(scope="session")
+def llama_url(tiny_phi3: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The same Phi-3 as a GGUF file, behind llama.cpp's own server."""
+    need_llama()
+    from genba_llm.base_model import load_base, load_tokenizer
+    from genba_llm.gguf_export import export_gguf
+
+    path = tmp_path_factory.mktemp("gguf") / "tiny.gguf"
+    with llama_serving(export_gguf(load_base(tiny_phi3), load_tokenizer(tiny_phi3), path), n_ctx=512) as url:
+        yield url
+
+
+@pytest.fixture(params=["extractive", *WIRES, "transformers", "process", "small", "llama.cpp"])
 def backend(request: pytest.FixtureRequest) -> Iterator[Backend]:
     if request.param == "extractive":
         yield Extractive()
+    elif request.param == "process":
+        yield request.getfixturevalue("apart")
+    elif request.param == "small":
+        yield SmallModel(request.getfixturevalue("small_phi3"), name="small")
+    elif request.param == "llama.cpp":
+        found = OpenAiServer(request.getfixturevalue("llama_url"), NAME, guard=EgressGuard([]))
+        yield found
+        found.close()
     elif request.param == "transformers":
         from genba_llm.backend_transformers import TransformersModel
 
@@ -239,3 +283,51 @@ def test_the_extractive_model_cites_and_knows_when_it_knows_nothing() -> None:
     assert found == "The torque of an M8 bolt is 25 Nm. [1]"
     nothing = Task([Message("user", "富士山の高さは？")], Options(), PASSAGES)
     assert "ありません" in said(list(Extractive().generate(nothing)))
+
+
+# -- a model in a process of its own -------------------------------------------------------------------------------------
+
+
+def test_a_model_apart_says_what_it_says_here_and_survives_its_process(apart: ProcessModel, tiny_phi3: Path) -> None:
+    from genba_llm.backend_transformers import TransformersModel
+
+    asked = task(temperature=0.0, logprobs=True, stop=("@@",))
+    here = list(TransformersModel(tiny_phi3, device="cpu").generate(asked))
+    there = list(apart.generate(asked))
+    assert [(each.text, each.finish, each.usage) for each in there] == [
+        (each.text, each.finish, each.usage) for each in here
+    ]
+    pieces = apart.generate(task(max_tokens=500))
+    next(pieces)
+    apart._child.kill()
+    with pytest.raises(BackendFailed, match="process ended"):
+        list(pieces)
+    assert said(list(apart.generate(asked))) == said(here)
+    with pytest.raises(BackendFailed, match="512"):
+        list(apart.generate(Task([Message("user", "torque " * 600)])))
+
+
+def test_a_process_whose_model_does_not_load_says_why(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"no config\.json"):
+        ProcessModel(tmp_path, name="none")
+
+
+def test_a_process_ends_with_its_model(tiny_phi3: Path) -> None:
+    model = ProcessModel(tiny_phi3, name="apart")
+    child = model._child
+    del model
+    assert child.wait(timeout=60) != 0
+
+
+def test_who_asks_a_model_apart_loads_no_framework(tiny_phi3: Path) -> None:
+    script = (
+        "import sys\n"
+        "from pathlib import Path\n"
+        "from genba_llm.backend_process import ProcessModel\n"
+        "from genba_llm.generation import Message, Options, Task\n"
+        f"model = ProcessModel(Path({str(tiny_phi3)!r}), name='apart')\n"
+        "assert list(model.generate(Task([Message('user', 'torque')], Options(max_tokens=2))))[-1].finish\n"
+        "print(sorted({'torch', 'transformers', 'tokenizers'} & set(sys.modules)))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

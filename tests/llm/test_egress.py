@@ -5,8 +5,10 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Iterator
+from socket import AF_INET
 
 import httpx
+import psutil
 import pytest
 from tests.llm.service.model_server import ModelServer, serving
 
@@ -52,6 +54,24 @@ print("OUT", out, len(refused))
 """
 
 
+NAMED = """
+import socket, sys
+from genba_llm.egress import EgressGuard
+address = sys.argv[1]
+name = hex(int.from_bytes(socket.inet_aton(address), "big"))  # a name to the guard; the resolver needs no server for it
+def connect(host, port):
+    try:
+        socket.create_connection((host, port), timeout=5).close()
+    except PermissionError:
+        return "refused"
+    return "reached"
+with socket.create_server((address, 0)) as listening:
+    port = listening.getsockname()[1]
+    EgressGuard([f"{name}:{port}"]).enforce()
+    print(connect(address, port), connect(name, port), connect(address, port), connect(address, port + 1))
+"""
+
+
 @pytest.fixture
 def server() -> Iterator[ModelServer]:
     with serving() as found:
@@ -65,6 +85,17 @@ def test_no_way_out_of_a_guarded_process(server: ModelServer) -> None:
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("OUT [] "), done.stdout
     assert int(done.stdout.split()[-1]) >= 9
+
+
+def test_a_name_that_is_allowed_is_reached_where_it_resolves_to_and_at_its_port_only() -> None:
+    found = [each.address for every in psutil.net_if_addrs().values() for each in every if each.family is AF_INET]
+    outside = [address for address in found if not address.startswith("127.")]
+    if not outside:
+        pytest.skip("this machine has no address but loopback")
+    done = subprocess.run(
+        [sys.executable, "-c", NAMED, outside[0]], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.stdout.split() == ["refused", "reached", "reached", "refused"], done.stderr
 
 
 def test_a_guarded_client_reaches_what_is_allowed_and_nothing_else(server: ModelServer) -> None:

@@ -254,6 +254,7 @@ Path(sys.argv[1], f"{sys.argv[2]}.json").write_text(json.dumps({k: v["loss"] for
 """
 
 
+@pytest.mark.long
 def test_two_processes_train_what_one_does(tmp_path: Path) -> None:
     alone = StopsAt()
     _train(tmp_path / "alone", reporter=alone, max_steps=3, train="all")

@@ -12,7 +12,6 @@ import pytest
 from tests.llm.run_world import local_run
 
 from genba_llm import training_measures, training_so8t
-from genba_llm.calibration import temperature_of
 from genba_llm.evaluation import answer_rows, decision_in, family_of, grouped, scores
 from genba_llm.generation import Message, Options, Task
 from genba_llm.lineage import broken, read
@@ -21,6 +20,8 @@ from genba_llm.ngram import baselines
 from genba_llm.packing import Sample
 from genba_llm.policy import Policy
 from genba_llm.sft_rows import Row
+from genba_llm.small_phi3 import Cache
+from genba_llm.so8t_bundle import temperature_of
 from genba_llm.synthesise import core_of, synthesise
 from genba_llm.verdict import Decision
 from genba_shared.problems import Conflict
@@ -77,12 +78,16 @@ def test_a_calibrated_version_gives_held_out_tokens_no_less_likelihood_and_serve
     assert [link.step for link in read(bundle)][-2:] == ["weights", "calibration"]
     assert broken(bundle) is None
     served = load_champion(bundle, _version(2), Policy())
-    assert served.inner._calibration == temperature_of(bundle) == result.metrics["temperature"]
+    assert temperature_of(bundle) == result.metrics["temperature"]
     plain = load_champion(run.champion("llm.so8t").folder, _version(1), Policy())
     logits = _first_logits(plain)
-    _, logprob = served.inner._choose(logits, Options(temperature=0.0), None)
     by_hand = (logits / temperature_of(bundle)).log_softmax(-1).max()
-    assert logprob == pytest.approx(float(by_hand), abs=1e-5)
+    asked = Task([Message("user", QUESTION)], Options(temperature=0.0, logprobs=True, max_tokens=1))
+    ((said,),) = [piece.logprobs for piece in served.generate(asked) if piece.logprobs]
+    assert said.logprob == pytest.approx(float(by_hand), abs=1e-4)
+
+
+QUESTION = "備品の借り方は?"
 
 
 def _version(number: int) -> Any:
@@ -92,9 +97,8 @@ def _version(number: int) -> Any:
 def _first_logits(model: Any) -> Any:
     import torch
 
-    ids = model.inner._prompt(model.as_trained(Task([Message("user", "備品の借り方は?")])))
-    with torch.inference_mode():
-        return model.inner._model(input_ids=torch.tensor([ids])).logits[0, -1].float()
+    ids = model.inner.prompt(model.as_trained(Task([Message("user", QUESTION)])))
+    return torch.from_numpy(model.inner._model.logits(ids, Cache()))
 
 
 def test_a_bundle_that_was_exchanged_behind_its_lineage_is_found(run: Any) -> None:

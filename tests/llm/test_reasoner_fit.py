@@ -95,9 +95,9 @@ def test_a_model_that_knows_gets_a_say_and_the_gate_decides_with_it(
     with_it, without = Gate(fusion=fusion, reasoner=taught), Gate(fusion=fusion)
     for number in (301, 303):  # zorpak
         assert with_it.decide(GateRequest(request(number)[0])).decision is not Decision.ALLOW
-    harmless = [request(number)[0] for number in range(300, 320, 2)]
-    allowed = [allow_of(gate, text) for gate in (with_it, without) for text in harmless]
-    assert np.mean(allowed[:10]) > np.mean(allowed[10:])
+    harmful = [request(number)[0] for number in range(301, 321, 2)]
+    allowed = [allow_of(gate, text) for gate in (with_it, without) for text in harmful]
+    assert np.mean(allowed[:10]) < np.mean(allowed[10:])
 
 
 def test_a_model_of_random_weights_gets_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,6 +16,8 @@ else:  # a script, not a package; its worker processes must be able to import it
     sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks"))
     import sop_deviations as benchmark
 
+pytestmark = [pytest.mark.xdist_group("sop_floor"), pytest.mark.long]
+
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory: pytest.TempPathFactory) -> list[benchmark.Result]:

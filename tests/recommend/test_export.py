@@ -6,11 +6,14 @@ import json
 from pathlib import Path
 
 import numpy as np
+import onnxruntime
 import pytest
 from safetensors.numpy import save_file
 from tests.recommend.tower_world import Towers, towers
 
 from genba_recommend.export import BundleIncomplete, export
+from genba_recommend.heads import Heads
+from genba_recommend.neighbours import choices, ease
 from genba_recommend.user_tower_onnx import OnnxTower
 
 
@@ -42,6 +45,27 @@ def test_onnx_holds_both_towers_and_agrees_with_the_model(world: Towers, tmp_pat
     np.testing.assert_allclose(found, world.answers, rtol=0, atol=1e-6)
     found = OnnxTower(tmp_path / "out/item_tower.onnx").run(world.items.columns())
     np.testing.assert_allclose(found, world.vectors, rtol=0, atol=1e-6)
+
+
+def test_neighbours_heads_and_the_blend_go_along_in_every_format(world: Towers, tmp_path: Path) -> None:
+    folder = bundle(world, tmp_path / "bundle")
+    manifest = {"temperature": 0.07, "blend": {"neighbours": 4.0, "fade": 0.9}, "heads": ["liked"]}
+    (folder / "bundle.json").write_text(json.dumps(manifest))
+    rng = np.random.default_rng(0)
+    heads = Heads(("liked",), *(rng.normal(size=shape).astype(np.float32) for shape in ((48, 5), (5,), (5, 1), (1,))))
+    heads.write(folder / "heads.safetensors")
+    ease(choices(world.dataset.interactions, n_users=40, n_items=80), penalty=10.0).write(folder / "neighbours.npz")
+    for format, name in (("onnx", "neighbours.onnx"), ("tfjs", "neighbours.bin")):  # noqa: A001 - the word people use
+        out = tmp_path / format
+        done = export(folder, format, out)  # type: ignore[arg-type]
+        assert name in {path.name for path in done.files}
+        told = json.loads((out / "items.json").read_text("utf-8"))
+        assert told["blend"]["neighbours"] == 4.0
+        assert "liked" in json.dumps(told["heads"])
+    session = onnxruntime.InferenceSession(tmp_path / "onnx/heads.onnx", providers=["CPUExecutionProvider"])
+    pairs = {"user": world.answers, "item": world.vectors[: len(world.answers)]}
+    [chance] = session.run(("chance",), pairs)
+    np.testing.assert_allclose(chance, heads.predict(pairs["user"], pairs["item"]), rtol=0, atol=1e-6)
 
 
 def test_tfjs_holds_what_a_browser_needs(world: Towers, tmp_path: Path) -> None:

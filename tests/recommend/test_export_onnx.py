@@ -7,11 +7,14 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import onnxruntime
 import pytest
 import torch
 from tests.recommend.tower_world import Towers, towers
 
-from genba_recommend.export_onnx import Tables, item_tower, round_tables, save, user_tower
+from genba_recommend.blending import Blend
+from genba_recommend.export_onnx import Tables, item_tower, neighbours, round_tables, save, user_tower
+from genba_recommend.neighbours import choices, ease
 from genba_recommend.two_tower import Pooling, item_vectors
 from genba_recommend.user_tower_onnx import OnnxTower, OnnxUserTower
 
@@ -48,6 +51,19 @@ def test_smaller_tables_compute_exactly_with_what_they_hold_and_stay_near_the_or
     assert (found * world.vectors).sum(1).min() > least_cosine
     users = OnnxTower(user_tower(world.weights, vectors=world.vectors, tables=tables).SerializeToString())
     assert (users.run(world.users.columns()) * world.answers).sum(1).min() > least_cosine
+
+
+@pytest.mark.parametrize(("tables", "tolerance"), [("float32", 1e-6), ("float16", 2e-3)])
+def test_neighbours_lift_as_the_service_does(tables: Tables, tolerance: float, world: Towers) -> None:
+    seen = choices(world.dataset.interactions, n_users=40, n_items=80)
+    found, blend = ease(seen, penalty=10.0), Blend(neighbours=7.0, fade=0.9)
+    graph = neighbours(found.item, found.weight, blend=blend.neighbours, fade=blend.fade, tables=tables)
+    session = onnxruntime.InferenceSession(graph.SerializeToString(), providers=["CPUExecutionProvider"])
+    history, weight = world.windows.history, world.windows.weight
+    [lift] = session.run(("lift",), {"history": history, "weight": weight})
+    np.testing.assert_allclose(lift, found.scores(history, blend.of_history(weight)), rtol=0, atol=tolerance)
+    assert np.abs(lift[1:]).max() > 0.1
+    assert not lift[0].any()  # of somebody without history
 
 
 def test_a_service_runs_one_user_on_the_vectors_of_their_history_alone(world: Towers, tmp_path: Path) -> None:

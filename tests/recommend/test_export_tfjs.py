@@ -19,7 +19,11 @@ import pytest
 from playwright.sync_api import sync_playwright
 from tests.recommend.tower_world import Towers, towers
 
+from genba_recommend.blending import Blend
 from genba_recommend.export_tfjs import Listed, Quantised, user_tower_inputs, write
+from genba_recommend.heads import Heads
+from genba_recommend.neighbours import choices, ease
+from genba_recommend.scoring import blended, tower_scores
 from genba_recommend.two_tower import Pooling
 
 HERE = Path(__file__).parent / "tfjs"
@@ -44,14 +48,36 @@ def tfjs() -> Path:
     return TFJS
 
 
+BLEND = Blend(towers=0.9, doubt=2.0, stranger=0.5, neighbours=30.0, fade=0.9)
+
+
+def some_heads(dim: int) -> Heads:
+    rng = np.random.default_rng(0)
+    drawn = [rng.normal(size=shape).astype(np.float32) for shape in ((3 * dim, 5), (5,), (5, 2), (2,))]
+    return Heads(("watched", "returns"), *drawn)
+
+
 def export(world: Towers, out: Path, *, tables: Quantised = "float32") -> npt.NDArray[np.float32]:
-    """Write the export; returns the prior that it has."""
+    """Write the export; returns everybody's scores of every item, as the service weighs them, (U, N)."""
     prior = np.linspace(0, 2, len(world.vectors)).astype(np.float32)
     ids = [item.item_id for item in world.dataset.catalogue.items]
-    items = Listed(ids, world.items.genre, world.items.maker, world.vectors, prior)
+    n_users = len(world.dataset.users)
+    neighbours = ease(choices(world.dataset.interactions, n_users=n_users, n_items=len(ids)), penalty=10.0)
+    items = Listed(
+        ids,
+        world.items.genre,
+        world.items.maker,
+        world.vectors,
+        prior,
+        BLEND,
+        neighbours,
+        some_heads(world.vectors.shape[1]),
+    )
+    towers_say = tower_scores(world.answers, world.vectors, temperature=0.07)
+    scores = blended(towers_say, neighbours, world.dataset.histories, BLEND)(np.arange(n_users)) + prior
     written = write(world.weights, world.encoders, items, out, temperature=0.07, tables=tables)
     assert all(path.is_file() for path in written)
-    return prior
+    return np.asarray(scores, np.float32)
 
 
 def asked(world: Towers) -> Answer:
@@ -84,12 +110,14 @@ def in_node(folder: Path, question: Answer) -> Answer:
 @pytest.mark.parametrize("pooling", ["three_ways", "mean"])
 def test_node_gives_the_towers_vectors_and_lists(pooling: Pooling, tfjs: Path, tmp_path: Path) -> None:
     world = towers(pooling=pooling)
-    prior = export(world, tmp_path)
+    scores = export(world, tmp_path)
     answer = in_node(tmp_path, question := asked(world))
     assert answer["backend"] == "cpu"
     np.testing.assert_allclose(answer["batch"], world.answers, rtol=0, atol=TOLERANCE)
     np.testing.assert_allclose(answer["vectors"], world.answers, rtol=0, atol=TOLERANCE)
-    scores = world.answers @ world.vectors.T / 0.07 + prior
+    said = some_heads(16).predict(world.answers, np.tile(world.vectors[7], (len(world.answers), 1)))
+    assert [list(each) for each in answer["foreseen"]] == [["watched", "returns"]] * len(said)
+    np.testing.assert_allclose([list(each.values()) for each in answer["foreseen"]], said, rtol=0, atol=TOLERANCE)
     for row, (user, ranked) in enumerate(zip(question["users"], answer["lists"], strict=True)):
         seen = {event["item_id"] for event in user["history"]}
         best = [item for item in np.argsort(-scores[row], kind="stable") if f"v{item}" not in seen][:5]

@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 from genba_recommend.dataset import POSITIVE_KINDS, Kind
-from genba_recommend.generator import Size, World, generate, write
+from genba_recommend.generator import Habits, Size, World, generate, write
 from genba_recommend.generator_behaviour import KINDS
 from genba_recommend.generator_catalogue import DAY_S, TAGS
 from genba_recommend.generator_words import STYLES
@@ -115,6 +115,21 @@ def test_tastes_move_so_that_old_clicks_say_less_than_new_ones(world: World) -> 
     affinity = (taste_now * world.hidden.item_vectors[clicks.items]).sum(1)
     since = day - world.hidden.switch_day[clicks.users]
     assert affinity[since > 3].mean() > affinity[since < -3].mean() + 0.2
+
+
+def test_a_world_that_stands_still_has_neither_trends_nor_tastes_that_move_and_weak_taste_chooses_less() -> None:
+    size = Size(items=300, users=120, days=20)
+    still = generate(size, habits=Habits(drift="still"))
+    assert np.ptp(still.hidden.trend) == 0
+    np.testing.assert_array_equal(still.hidden.taste_before, still.hidden.taste_after)
+
+    def fit(world: World) -> float:
+        """Mean cosine of tastes and what was shown."""
+        shown = world.events.of("impression")
+        days = (shown.at_s - world.start_s) / DAY_S
+        return float((world.hidden.taste(shown.users, days) * world.hidden.item_vectors[shown.items]).sum(1).mean())
+
+    assert fit(generate(size, habits=Habits(taste=0.5))) < 0.6 * fit(generate(size))
 
 
 def test_a_session_keeps_to_its_mood(world: World) -> None:

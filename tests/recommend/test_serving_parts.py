@@ -9,7 +9,7 @@ import pytest
 
 from genba_recommend.catalogue import Entry, Shelf, Wanted
 from genba_recommend.dataset import Item, User
-from genba_recommend.index import Choice, ExactIndex, highest, ranked
+from genba_recommend.index import Choice, ExactIndex, Lift, highest, ranked
 from genba_recommend.index_vectors import VectorIndex, build
 from genba_recommend.people import Did, People, Person
 from genba_recommend.popularity import Fading, log_prior
@@ -52,6 +52,22 @@ def test_exact_search_keeps_to_what_is_allowed_and_leaves_out_what_was_seen(shar
     assert scores == pytest.approx(right[expected], abs=1e-4)
 
 
+@pytest.mark.parametrize("share", [0.1, 1.0])
+def test_a_lift_raises_what_is_allowed_and_nothing_else(share: float) -> None:
+    rng = np.random.default_rng(5)
+    vectors, bias = units(rng, 3000), rng.normal(size=3000).astype(np.float32)
+    allowed, query = rng.random(3000) < share, units(rng, 1)[0] * 5
+    lift = Lift(np.sort(rng.choice(3000, 400, replace=False)), (8 * rng.normal(size=400)).astype(np.float32))
+    seen = rng.choice(3000, 50, replace=False)
+    rows, scores = ExactIndex(vectors).best(query, Choice.of(bias, allowed), seen, 20, lift=lift)
+    right = vectors @ query + bias
+    right[lift.rows] += lift.by
+    right[~allowed] = right[seen] = -np.inf
+    expected = np.argsort(-right)[:20]
+    assert rows.tolist() == expected.tolist()
+    assert scores == pytest.approx(right[expected], abs=1e-4)
+
+
 def test_the_vector_index_finds_what_exact_search_finds(tmp_path: Path) -> None:
     rng = np.random.default_rng(4)
     centres = units(rng, 40, 32)
@@ -78,6 +94,13 @@ def test_the_vector_index_finds_what_exact_search_finds(tmp_path: Path) -> None:
             assert scores[0] == pytest.approx(exact_scores[0], rel=1e-4)
             found, wanted = found + len(set(rows.tolist()) & set(exact.tolist())), wanted + 20
         assert found / wanted >= 0.95
+        # What is lifted is found wherever it lies, and by itself where the towers count nothing.
+        lift = Lift(np.sort(rng.choice(4000, 60, replace=False)), np.full(60, 50.0, np.float32))
+        for query in (units(rng, 1, 32)[0] / np.float32(0.07), np.zeros(32, np.float32)):
+            rows, scores = index.best(query, choice, NOBODY, 20, lift=lift)
+            exact, exact_scores = ExactIndex(vectors).best(query, choice, NOBODY, 20, lift=lift)
+            assert rows.tolist() == exact.tolist()
+            assert scores == pytest.approx(exact_scores, rel=1e-4)
         few = Choice.of(bias, np.arange(4000) < 15)
         assert len(index.best(query, few, NOBODY, 20)[0]) == 15
     finally:

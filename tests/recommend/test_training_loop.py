@@ -18,7 +18,7 @@ from genba_recommend.metrics import questions
 from genba_recommend.prior import everybody
 from genba_recommend.scoring import judge, latest_vectors, popularity_now, tower_scores, with_prior
 from genba_recommend.training_config import TrainingConfig, hinge_config
-from genba_recommend.training_loop import Hooks, TooFewEvents, Trained, train
+from genba_recommend.training_loop import Hooks, NoGpu, TooFewEvents, Trained, find_device, train
 from genba_recommend.two_tower import TowerConfig, parameters, user_vectors
 from genba_shared.recipe import Checkpoint
 
@@ -58,7 +58,8 @@ def same(one: Trained, other: Trained) -> bool:
     return (
         one.metrics == other.metrics
         and one.epochs == other.epochs
-        and one.prior == other.prior
+        and (one.prior, one.blend) == (other.prior, other.blend)
+        and np.array_equal(one.neighbours.weight, other.neighbours.weight)
         and all(np.array_equal(ours[name], theirs[name]) for name in ours)
         and np.array_equal(one.vectors, other.vectors)
     )
@@ -105,6 +106,22 @@ def test_a_run_killed_in_any_epoch_and_resumed_ends_with_the_same_bits(
     resumed = train(data, SMALL, again)
     assert same(resumed, trained)
     assert len(seen) == STEPS_AN_EPOCH * len(trained.epochs) - (steps - 1)  # it went on, and did not begin anew
+
+
+def test_a_long_log_is_learnt_from_as_a_whole_too_and_a_run_killed_there_ends_with_the_same_bits(
+    tmp_path: Path,
+) -> None:
+    data, brief = world(days=400.0), replace(SMALL, max_epochs=2)
+    whole = train(data, brief)
+    epochs = [epoch["epoch"] for epoch in whole.epochs]
+    assert epochs[:4] == [1, 2, 1, 2]  # recent moments, then all of the log, then what was better anew
+    assert len(epochs) == 4 + whole.metrics["best_epoch"]
+    with pytest.raises(Killed):
+        train(data, brief, killed_after(3 * STEPS_AN_EPOCH, Checkpoint(tmp_path, attempt=1)))
+    shares: list[float] = []
+    again = Hooks(progress=lambda share, _: shares.append(share), checkpoint=Checkpoint(tmp_path, attempt=2))
+    assert same(train(data, brief, again), whole)
+    assert shares == sorted(shares)
 
 
 def test_the_same_seed_gives_the_same_bits_and_another_does_not(data: Dataset, trained: Trained) -> None:
@@ -168,3 +185,22 @@ def test_adam_moves_as_its_paper_says() -> None:
         mean, square = 0.9 * mean + 0.1 * gradient, 0.999 * square + 0.001 * gradient**2
         theirs -= 0.01 * mean / (1 - 0.9**step) / (np.sqrt(square / (1 - 0.999**step)) + 1e-8)
     np.testing.assert_allclose(ours.detach().numpy(), theirs, atol=1e-5)
+
+
+def test_auto_takes_a_gpu_where_there_is_one_and_cuda_without_one_is_refused(
+    data: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert find_device("cpu") == torch.device("cpu")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert find_device("auto") == find_device("cuda") == torch.device("cuda")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert find_device("auto") == torch.device("cpu")
+    with pytest.raises(NoGpu, match="no CUDA GPU"):
+        train(data, SMALL, device="cuda")
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA GPU on this machine")
+def test_a_gpu_learns_as_much_as_the_cpu_and_its_bundle_serves_without_one(data: Dataset, trained: Trained) -> None:
+    found = train(data, SMALL, device="cuda")
+    assert found.metrics["ndcg_at_10"] == pytest.approx(trained.metrics["ndcg_at_10"], abs=0.05)
+    assert all(isinstance(x, np.ndarray) for x in parameters(found.model).values())

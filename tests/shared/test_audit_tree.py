@@ -101,6 +101,7 @@ def test_the_tree_is_found_again_after_a_start_whatever_its_size(database: Datab
         assert (report.intact, report.sealed) == (True, size)
 
 
+@pytest.mark.long
 def test_a_tree_of_three_levels_of_tiles_proves_its_entries(tmp_path: Path) -> None:
     """66,000 entries would be slow to write one by one; tiles and proofs do not mind how they came."""
     database = Database(f"sqlite:///{tmp_path}/log.db")

@@ -182,6 +182,7 @@ def test_every_revision_continues_the_one_before_and_can_be_undone(empty_databas
     assert [name[:4] for name in revisions] == [f"{n:04}" for n in range(1, len(revisions) + 1)]
 
 
+@pytest.mark.long
 def test_processes_that_upgrade_at_the_same_moment_make_one_schema(empty_database_url: str) -> None:
     upgrade = [sys.executable, "-m", "genba_shared.migrations", "upgrade", "--url", empty_database_url]
     processes = [subprocess.Popen(upgrade, stderr=subprocess.PIPE, text=True) for _ in range(2)]

@@ -7,9 +7,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ONE = "test_db.py::test_a_transaction_commits_when_its_block_ends"
 
 
+@pytest.mark.long
 def test_in_ci_a_test_fails_without_its_server_instead_of_being_skipped() -> None:
     unreachable = {"GENBA_TEST_POSTGRES_URL": "postgresql+psycopg://postgres@127.0.0.1:1", "CI": "true"}
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"{Path(__file__).parent / ONE}"]

@@ -509,6 +509,26 @@ def test_figures_tell_depth_age_running_and_dead(
     assert (gpu.queue, gpu.depth, gpu.dead, gpu.oldest_age_s) == ("gpu", 0, 1, 0.0)
 
 
+def test_of_each_recipe_the_newest_running_job_tells_how_far_it_is_and_what_it_said_last(
+    submit: Callable[..., Job], jobs: Jobs, upkeep: Upkeep, database: Database
+) -> None:
+    submit()
+    first, second = claimed(jobs, submit()), claimed(jobs, submit())
+    with database.transaction() as session:
+        session.execute(
+            update(JobRow).where(JobRow.id == first.id).values(started_at=datetime.now(UTC) - timedelta(hours=1))
+        )
+    assert jobs.heartbeat(first, [NewEvent("metrics", {"step": 9, "values": {"loss": 9.0}})], lease_s=30) == "go_on"
+    events = [
+        NewEvent("metrics", {"step": 1, "values": {"loss": 2.0}}),
+        NewEvent("metrics", {"step": 2, "values": {"loss": 1.5, "grad_norm": None}}),
+        NewEvent("progress", {"fraction": 0.25, "message": "half-way to half-way"}),
+    ]
+    assert jobs.heartbeat(second, events, lease_s=30) == "go_on"
+    (figures,) = upkeep.running()
+    assert (figures.recipe, figures.progress, figures.values) == (second.recipe, 0.25, {"loss": 1.5})
+
+
 def _make_due(database: Database, job: Job, *, ago: timedelta = timedelta(seconds=1)) -> None:
     with database.transaction() as session:
         session.execute(update(JobRow).where(JobRow.id == job.id).values(run_after=datetime.now(UTC) - ago))

@@ -137,12 +137,12 @@ def test_one_process_says_that_it_leads_and_counts_the_workers_that_fell_silent(
     jobs: Jobs, broker: Broker, submit: Callable[..., Job]
 ) -> None:
     first, second = build(jobs, broker), build(jobs, broker, owner="api-2")
-    first.start()
     assert jobs.claim(submit("test.work").id, owner="worker-1", lease_s=-1)
     first.sweep()
     second.sweep()
     assert (first.leads, second.leads) == (True, False)
     assert (first.expired_leases, second.expired_leases) == (1, 0)
+    first.start()
     first.stop()
     second.sweep()
     assert (first.leads, second.leads) == (False, True)

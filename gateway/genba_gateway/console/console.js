@@ -3,6 +3,7 @@ import { assistantPages } from "/console/assistant.js";
 import { jobsPage } from "/console/jobs.js";
 import { modelsPage } from "/console/models.js";
 import { particlesPage } from "/console/particles.js";
+import { recommendPage } from "/console/recommend.js";
 import { TEXTS } from "/console/texts.js";
 
 const $ = (id) => document.getElementById(id);
@@ -220,7 +221,7 @@ async function systemPage() {
 
 const KIT = { el, t, table, row, field, get, post, call, attempt, show, when, onsubmit, language: () => language };
 const assistant = assistantPages(KIT);
-const PAGES = { score: scorePage, procedures: proceduresPage, evaluations: evaluationsPage, ask: assistant.ask, escalations: assistant.escalations, particles: particlesPage(KIT), jobs: jobsPage(KIT), models: modelsPage(KIT), keys: keysPage, system: systemPage };
+const PAGES = { score: scorePage, procedures: proceduresPage, evaluations: evaluationsPage, ask: assistant.ask, escalations: assistant.escalations, particles: particlesPage(KIT), recommend: recommendPage(KIT), jobs: jobsPage(KIT), models: modelsPage(KIT), keys: keysPage, system: systemPage };
 
 let opened = 0;
 

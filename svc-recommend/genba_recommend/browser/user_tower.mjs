@@ -2,10 +2,11 @@
 //
 //   import * as tf from "@tensorflow/tfjs";
 //   const tower = await UserTower.load(tf, "https://…/towers/");
-//   const vector = tower.vector([{ item_id: "v1" }, { item_id: "v2" }], { age_range: "25-34" });   // newest first
-//   tower.rank(vector, { k: 10, exclude: ["v1", "v2"] });
+//   const history = [{ item_id: "v1" }, { item_id: "v2" }];   // newest first
+//   const vector = tower.vector(history, { age_range: "25-34" });
+//   tower.rank(vector, { history, k: 10, exclude: ["v1", "v2"] });
 //
-// Every step of encode() is features.py's; tests/recommend/test_export_tfjs.py holds both to the same numbers.
+// Every step of encode() is features.py's, and rank() weighs its terms as blending.py does; tests/recommend/test_export_tfjs.py holds both to the same numbers.
 
 const UNKNOWN = 1;
 const FIRST_KNOWN = 2;
@@ -31,11 +32,15 @@ export class UserTower {
         weightData: await new Blob(shards).arrayBuffer(),
       }),
     });
-    return new UserTower(tf, model, encoders, items);
+    const neighbours = items.neighbours ? await read(base, items.neighbours.path) : null;
+    return new UserTower(tf, model, encoders, items, neighbours);
   }
 
-  constructor(tf, model, encoders, items) {
+  constructor(tf, model, encoders, items, neighbours = null) {
     Object.assign(this, { tf, model, items });
+    const size = items.ids.length * (items.neighbours?.width ?? 0);
+    this.neighbourRows = neighbours && new Int32Array(neighbours, 0, size);
+    this.neighbourWeights = neighbours && new Float32Array(neighbours, 4 * size, size);
     // By layer: a tensor's own name gets a suffix when a page loads the model twice.
     this.historyLength = model.inputs[model.inputNames.indexOf("history")].shape[1];
     this.topLength = encoders.config.top_len;
@@ -82,17 +87,58 @@ export class UserTower {
     });
   }
 
-  // [{item_id, score}], best first: dot product over temperature, plus the prior that the export had.
-  rank(vector, { k = 10, exclude = [] } = {}) {
+  // [{item_id, score}], best first: towers, the neighbours of the history, and the prior that the export had, each weighed.
+  // Without a history the towers count in full.
+  rank(vector, { history = null, k = 10, exclude = [] } = {}) {
     const scores = this.tf.tidy(() => {
-      const table = this.model.getLayer("items").getWeights()[0]; // (N + 1, D)
-      return this.tf.matMul(table, this.tf.tensor2d(vector, [vector.length, 1])).dataSync().slice(1);
+      return this.tf.matMul(this.tableOf(), this.tf.tensor2d(vector, [vector.length, 1])).dataSync().slice(1);
     });
     const without = new Set(exclude);
     const rows = this.items.ids.map((_, row) => row).filter((row) => !without.has(this.items.ids[row]));
-    const score = (row) => scores[row] / this.items.temperature + (this.items.prior?.[row] ?? 0);
+    const blend = this.items.blend ?? { towers: 1, doubt: 0, stranger: 0, neighbours: 0, fade: 1 };
+    const known = (history ?? []).filter((event) => this.rowOf.has(event.item_id));
+    const trusted = known.length ? (blend.towers * known.length) / (known.length + blend.doubt) : blend.stranger;
+    const scale = (history ? trusted : blend.towers) / this.items.temperature;
+    const lift = this.lift(known, blend);
+    const score = (row) => scale * scores[row] + (this.items.prior?.[row] ?? 0) + (lift?.[row] ?? 0);
     const ranked = rows.sort((a, b) => score(b) - score(a) || a - b).slice(0, k);
     return ranked.map((row) => ({ item_id: this.items.ids[row], score: score(row) }));
+  }
+
+  // {task: probability} of what the version's heads foresee, should somebody with this vector turn to an item; {} without heads.
+  predict(vector, itemId) {
+    const heads = this.items.heads;
+    if (!heads) return {};
+    const row = this.rowOf.get(itemId) + 1;
+    const item = this.tf.tidy(() => this.tableOf().slice([row, 0], [1, vector.length]).dataSync().slice());
+    const product = item.map((x, at) => x * vector[at] * item.length);
+    const pair = [...vector, ...item, ...product];
+    const wide = heads.widen_bias.map((bias, at) =>
+      Math.max(0, pair.reduce((sum, x, from) => sum + x * heads.widen[from][at], bias)),
+    );
+    const logit = (at) => wide.reduce((sum, x, from) => sum + x * heads.narrow[from][at], heads.narrow_bias[at]);
+    return Object.fromEntries(heads.tasks.map((task, at) => [task, 1 / (1 + Math.exp(-logit(at)))]));
+  }
+
+  // (N + 1, D), zeros first.
+  tableOf() {
+    return this.model.getLayer("items").getWeights()[0];
+  }
+
+  // (N,) what a history speaks for beside the towers; null for nothing.
+  lift(known, blend) {
+    if (!this.neighbourRows || !blend.neighbours || !known.length) return null;
+    const width = this.items.neighbours.width;
+    const kept = known.slice(0, this.items.most_history);
+    const faded = kept.map((event, place) => (event.weight ?? 1) * blend.fade ** place);
+    const total = Math.sqrt(Math.max(faded.reduce((sum, weight) => sum + weight, 0), 1e-6));
+    const found = new Float64Array(this.items.ids.length);
+    kept.forEach((event, place) => {
+      const start = this.rowOf.get(event.item_id) * width;
+      const spoken = (blend.neighbours * faded[place]) / total;
+      for (let at = start; at < start + width; at++) found[this.neighbourRows[at]] += spoken * this.neighbourWeights[at];
+    });
+    return found;
   }
 
   // The most frequent known words first, ties to the smaller number (the commoner word), 0 where there are fewer.

@@ -10,6 +10,7 @@ from tests.recommend.shop_world import Service, event, ids, item
 
 from genba_recommend import store
 from genba_recommend.dataset import Item, Kind
+from genba_recommend.schemas import ListQuery
 
 
 def test_the_list_says_which_source_made_it_and_why_the_better_ones_did_not(service: Service) -> None:
@@ -143,3 +144,31 @@ def test_a_vector_is_refused_while_nothing_serves(sqlite_service: Service) -> No
     answer = sqlite_service.post("/users/u1/embedding")
     assert answer.status_code == 409
     assert "recommend.two_tower" in answer.json()["detail"]
+
+
+def test_the_document_tells_every_parameter_of_a_list_and_an_error_names_the_one_that_is_wrong(
+    sqlite_service: Service,
+) -> None:
+    document = sqlite_service.client.get("/openapi.json").json()
+    told = document["paths"]["/v1/recommend/users/{user_id}/items"]["get"]["parameters"]
+    by_name = {each["name"]: each for each in told}
+    assert {"user_id", *ListQuery.model_fields} == set(by_name)
+    assert by_name["genre"]["schema"]["type"] == "array"
+    assert by_name["aim"]["schema"]["enum"] == ["fit", "watched", "liked", "returns"]
+    assert by_name["k"]["schema"]["maximum"] == 200
+    assert "$ref" not in str(told)
+    for asked, where in (
+        ({"k": 0}, "k"),
+        ({"kk": 3}, "kk"),
+        ({"price_min": "dear"}, "price_min"),
+        ({"aim": "x"}, "aim"),
+    ):
+        for _ in range(2):  # what is wrong is not remembered as right
+            answer = sqlite_service.get("/users/u1/items", params=asked)
+            assert answer.status_code == 422
+            assert where in answer.text
+    long = {
+        "genre": [f"g{n}" for n in range(50)],
+        "exclude": [f"v{n}" for n in range(100)],
+    }  # too long to be remembered
+    assert sqlite_service.get("/users/u1/items", params=long).status_code == 200

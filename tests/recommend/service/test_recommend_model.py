@@ -23,6 +23,8 @@ from tests.recommend.shop_world import Service, event, ids, item
 
 from genba_recommend import refreshing
 from genba_recommend.catalogue import Wanted
+from genba_recommend.dataset import User
+from genba_recommend.features import no_history
 from genba_recommend.generator import Size, generate
 from genba_recommend.lists import Ask, for_person
 from genba_recommend.serving_model import ServingModel, align
@@ -207,6 +209,7 @@ def test_a_refresh_that_is_killed_half_way_goes_on_with_what_is_missing(
     assert trained.run("recommend.refresh", what="items").result["value"]["items"] == 0
 
 
+@pytest.mark.long
 def test_a_refresh_whose_worker_is_killed_with_9_goes_on_with_what_is_missing_only(trained: Trained) -> None:
     trained.service.items(*(item(5000 + n) for n in range(400)))
     job = trained.submit("recommend.refresh", batch=1, what="items")
@@ -366,11 +369,13 @@ def _check_scores(service: Service, user: str, document: Any, model: ServingMode
     """Every score is the one that the tower and the vectors of the version named give, so none is of another version."""
     shelf = service.shop.view.shelf
     aligned = align(model, shelf, {}, generation=0)
-    query = model.embed_user(service.shop.person(user), aligned) / model.loaded.temperature
+    taste = aligned.taste(service.shop.person(user))
+    lift = np.zeros(len(shelf), np.float32)
+    lift[taste.lift.rows] = taste.lift.by
     known = [each for each in document["items"] if each["item_id"] in model.loaded.row_by_id]
     rows = np.array([shelf.row_by_id[each["item_id"]] for each in known])
     bias = service.shop._counting.bias(model.prior, time.time() / 86_400, len(shelf))
-    expected = aligned.vectors[rows] @ query + bias[rows]
+    expected = aligned.vectors[rows] @ taste.query + bias[rows] + lift[rows]
     assert [each["score"] for each in known] == pytest.approx(expected.tolist(), abs=2e-2)
 
 
@@ -413,6 +418,25 @@ def test_a_score_is_explained_by_what_was_liked_and_who_asks(trained: Trained) -
     assert liked
     assert liked[0]["ja"].startswith("「")
     assert service.get(f"/users/{user}/items/nothing/explanation").status_code == 404
+
+
+def test_the_champion_learns_further_at_two_sites_of_which_no_event_leaves(trained: Trained) -> None:
+    job = trained.run("recommend.federated", sites=2, rounds=2, share=1.0, steps=3, processes=True)
+    assert job.status == "succeeded", job.error
+    assert job.result["value"] == {"from_version": 1, "sites": 2, "rounds": 2}
+    service = trained.service
+    one, two = (service.shop.load_version(number).loaded for number in (1, 2))
+    np.testing.assert_array_equal(one.vectors, two.vectors)
+    assert two.metrics["received_bytes"] > 0
+    assert not two.heads.tasks
+    registry = service.recommend.registry
+    registry.promote(service.shop.model, 2, by="test", reason="learnt at sites", gates="overridden")
+    trained.take_up()
+    [user] = users_with_history(trained, 1)
+    made = service.list(user)
+    assert (made["source"], made["model_version"]) == ("personal", 2)
+    old, new = (m.embed_users([User(user)], no_history(1, length=20)) for m in (one, two))
+    assert np.abs(old - new).max() > 1e-6
 
 
 def test_two_versions_are_tried_against_each_other_and_the_better_is_promoted(trained: Trained) -> None:

@@ -16,6 +16,7 @@ const tensors = tower.model.inputs.map((input, n) =>
 const batch = tower.model.predict(tensors).arraySync();
 const vectors = asked.users.map(({ history, profile }) => [...tower.vector(history, profile)]);
 const lists = asked.users.map(({ history }, n) =>
-  tower.rank(vectors[n], { k: 5, exclude: history.map((event) => event.item_id) }),
+  tower.rank(vectors[n], { history, k: 5, exclude: history.map((event) => event.item_id) }),
 );
-process.stdout.write(JSON.stringify({ batch, vectors, lists, backend: tf.getBackend(), version: tf.version.tfjs }));
+const foreseen = vectors.map((vector) => tower.predict(vector, tower.items.ids[7]));
+process.stdout.write(JSON.stringify({ batch, vectors, lists, foreseen, backend: tf.getBackend(), version: tf.version.tfjs }));

@@ -75,6 +75,7 @@ def test_a_batch_without_masters_fails_with_the_labels_and_loses_nothing(
     assert service.get("/v1/sem/particles", params={"status": "waiting"}).json()["items"][0]["name"] == "p"
 
 
+@pytest.mark.long
 def test_a_worker_killed_twice_in_the_middle_of_a_batch_loses_no_particle_and_doubles_none(
     service: Service, settings: Settings, work: Callable[[str], str]
 ) -> None:

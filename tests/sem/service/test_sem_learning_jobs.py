@@ -6,16 +6,14 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from tests.sem.service.jobs_world import doomed, free, reviewed, submit, until, worker
+from tests.sem.service.jobs_world import doomed, free, promoted_anyway, reviewed, submit, until, worker
 from tests.sem.service.pictures import views
 
 from genba_sem.settings import Settings
 from genba_sem.tables import ParticleRow
 from genba_shared.principal import Clearance
-from genba_shared.registry import Registry
 
 Service = Any  # of conftest, which tests cannot import
-MODEL = "sem.lane"
 
 
 @pytest.fixture
@@ -33,13 +31,7 @@ def work(sqlite_service: Service) -> Callable[..., Any]:
     return done
 
 
-def promoted_anyway(service: Service, number: int) -> None:
-    """As an operator may, against the gates."""
-    registry = Registry(service.sem.database, service.sem.registry_artifacts)
-    registry.promote(MODEL, number, by="key_test", reason="to see it serve", gates="overridden")
-    service.sem.lanes.refresh("default")
-
-
+@pytest.mark.long
 def test_a_fusion_that_wins_nothing_is_not_proposed_and_one_that_was_asked_for_does_not_serve(
     sqlite_service: Service, work: Callable[..., Any]
 ) -> None:
@@ -65,6 +57,7 @@ def test_a_fusion_that_wins_nothing_is_not_proposed_and_one_that_was_asked_for_d
     assert refreshed["fusion"] != asked["value"]["fusion"]
 
 
+@pytest.mark.long
 def test_a_worker_killed_between_folds_goes_on_after_the_last_one(
     service: Service, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -119,6 +119,7 @@ def test_reviewing_needs_its_own_scope(sqlite_service: Service, role: str) -> No
     assert sqlite_service.post("/v1/sem/reviews", body, role, version=1).status_code == 403
 
 
+@pytest.mark.long
 def test_random_reviews_calibrate_until_something_is_confirmed_and_a_share_stays_audited(
     sqlite_service: Service,
 ) -> None:

@@ -1,0 +1,83 @@
+// Recommendations: what somebody gets and why, a like and the list after it, and what came of the experiments.
+
+/** ``kit`` is what console.js shares: el, t, table, row, field, get, post, attempt, show, when, onsubmit, language. */
+export function recommendPage(kit) {
+  const { el, t, table, row, field, get, post, attempt, show, when, onsubmit, language } = kit;
+  const path = "/v1/recommend";
+  const say = (reasons) => reasons.map((reason) => reason[language()]).join("; ");
+
+  async function page() {
+    const { model, model_version, items, items_without_vector } = await get(`${path}/status`);
+    const state = el("p", { className: "help" }, `${model_version === null ? t("noModelYet") : `${model}/${model_version}`} · ${t("items")} ${items} · ${t("withoutVector")} ${items_without_vector}`);
+    const user = el("input", { id: "user", required: true, maxLength: 128 });
+    const list = el("section", { id: "list" });
+    const form = el("form", { id: "recommend", onsubmit: onsubmit(() => look(user.value.trim(), list)) }, field(t("userId"), user), el("button", { className: "primary" }, t("makeList")));
+    const experiments = el("section", { id: "experiments" });
+    const result = el("section", { id: "experiment" });
+    await drawExperiments(experiments, result);
+    return [state, form, list, el("h2", {}, t("experiments")), experiments, result];
+  }
+
+  async function look(user, into) {
+    const made = await get(`${path}/users/${encodeURIComponent(user)}/items?k=10`);
+    const why = el("section", { id: "why-listed" });
+    const rows = made.items.map((item, place) => row([
+      place + 1, item.title || item.item_id, say(item.reasons),
+      el("span", {},
+        el("button", { type: "button", data: { like: item.item_id }, onclick: (event) => attempt(() => like(user, item, into), event.target) }, t("like")), " ",
+        made.model_version === null ? "" : el("button", { type: "button", data: { why: item.item_id }, onclick: (event) => attempt(() => explain(user, item, why), event.target) }, t("whyThis"))),
+    ], { data: { item: item.item_id } }));
+    const from = made.model_version === null ? "" : ` · ${made.model}/${made.model_version}`;
+    const arm = made.experiment && ` · ${t("arm")} ${made.experiment.arm}`;
+    into.replaceChildren(el("h2", {}, t(`source_${made.source}`), el("small", {}, from, arm ?? "")), table(["", t("item"), t("whyListed"), ""], rows), why);
+  }
+
+  /** A like counts at once: the next list is made with it. */
+  async function like(user, item, into) {
+    await post(`${path}/events`, { events: [{ event_id: crypto.randomUUID(), user_id: user, item_id: item.item_id, kind: "like" }] });
+    await look(user, into);
+    show(`${item.title || item.item_id}: ${t("liked")}`);
+  }
+
+  async function explain(user, item, into) {
+    const { moved, score } = await get(`${path}/users/${encodeURIComponent(user)}/items/${encodeURIComponent(item.item_id)}/explanation`);
+    into.replaceChildren(el("h3", {}, item.title || item.item_id, " ", el("small", {}, score.toFixed(3))),
+      table([t("whatMoved"), t("byHowMuch")], moved.map((part) => row([part[language()], el("span", { className: part.by < 0 ? "bad" : "good" }, part.by.toFixed(3))]))));
+  }
+
+  async function drawExperiments(into, result) {
+    const { experiments } = await get(`${path}/experiments`);
+    into.replaceChildren(table([t("name"), t("state"), t("arms"), t("since"), t("by")], experiments.map((each) => row([
+      el("button", { type: "button", data: { experiment: each.id }, onclick: (event) => attempt(() => openExperiment(each.id, result, into), event.target) }, each.name),
+      t(`experiment_${each.status}`), each.arms.map((arm) => arm.name).join(", "), when(each.started_at), each.created_by,
+    ]))));
+  }
+
+  async function openExperiment(id, into, list) {
+    const { experiment, arms, against_control: against, sample_ratio_p: ratio } = await get(`${path}/experiments/${id}/results`);
+    const metrics = [...new Set([...arms.map((arm) => arm.values), ...Object.values(against)].flatMap(Object.keys))].sort();
+    const again = async () => { await Promise.all([openExperiment(id, into, list), drawExperiments(list, into)]); };
+    const stop = () => el("button", { type: "button", data: { act: "stop" }, onclick: (event) => attempt(async () => { await post(`${path}/experiments/${id}/stop`, {}); await again(); }, event.target) }, t("stopExperiment"));
+    const promote = (arm) => el("button", { type: "button", data: { promote: arm.name }, onclick: (event) => attempt(async () => {
+      const done = await post(`${path}/experiments/${id}/promote`, { arm: arm.name, reason: experiment.name });
+      await again();
+      show(`${done.model}/${done.model_version}: ${t("moved")}`);
+    }, event.target) }, t("promote"));
+    const spec = (name) => experiment.arms.find((each) => each.name === name);
+    const rows = arms.map((arm) => row([
+      arm.name, arm.users, arm.lists, metrics.map((name) => el("div", {}, `${t(`metric_${name}`)} ${arm.values[name]?.toFixed(4) ?? "–"}`, verdict(against[arm.name]?.[name]))),
+      experiment.status === "running" && spec(arm.name).version !== null ? promote(arm) : "",
+    ]));
+    into.replaceChildren(el("h2", {}, experiment.name, " ", el("small", {}, t(`experiment_${experiment.status}`))),
+      ratio < 0.01 ? el("p", { className: "bad" }, t("ratioWrong")) : "",
+      table([t("arm"), t("users"), t("lists"), t("metrics"), ""], rows), el("p", {}, experiment.status === "running" ? stop() : ""));
+  }
+
+  function verdict(difference) {
+    if (!difference) return "";
+    const interval = difference.always_low === null ? "" : ` [${difference.always_low.toFixed(4)}, ${difference.always_high.toFixed(4)}]`;
+    return el("span", { className: { better: "good", worse: "bad" }[difference.verdict] ?? "help" }, ` ${t(`verdict_${difference.verdict}`)}${interval}`);
+  }
+
+  return page;
+}

@@ -1,0 +1,69 @@
+"""Recommendations in the console, in a real Chromium: a list with its reasons, a like that changes it, an experiment that ends."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from playwright.sync_api import Page
+from tests.browser.console import sign_in
+
+from genba_gateway.client import Client, fresh_key
+
+pytestmark = [pytest.mark.xdist_group("browser"), pytest.mark.filterwarnings("default")]
+ITEMS = 12
+
+
+@pytest.fixture(scope="module")
+def admin(genba: tuple[str, str]) -> Iterator[Client]:
+    with Client(*genba) as client:
+        yield client
+
+
+def test_a_like_changes_the_list_and_its_reasons_are_said_in_both_languages(
+    page: Page, genba: tuple[str, str], admin: Client
+) -> None:
+    items = [{"item_id": f"v{n}", "title": f"Film {n}"} for n in range(ITEMS)]
+    admin.request("PUT", "/v1/recommend/items", json={"items": items}, idempotency_key="items")
+    likes = [
+        {"event_id": f"e{user}-{n}", "user_id": f"u{user}", "item_id": f"v{n}", "kind": "like"}
+        for user in range(4)
+        for n in range(user, ITEMS - 1)
+    ]
+    admin.request("POST", "/v1/recommend/events", json={"events": likes}, idempotency_key="likes")
+    sign_in(page, genba[1])
+    page.click("nav button[data-tab=recommend]")
+    page.fill("#user", "somebody new")
+    page.click("#recommend button")
+    page.wait_for_selector("#message.bad")  # an id has no blanks, and it is said
+    page.fill("#user", "newcomer")
+    page.click("#recommend button")
+    page.wait_for_selector("#list tr[data-item]")
+    listed = page.eval_on_selector_all("#list tr[data-item]", "rows => rows.map((row) => row.dataset.item)")
+    assert len(listed) == 10
+    page.click(f"#list button[data-like={listed[0]}]")
+    page.wait_for_selector("#message:has-text('liked')")
+    assert page.query_selector(f"#list tr[data-item={listed[0]}]") is None
+    english = page.inner_text("#list h2")
+    page.click("#language")
+    page.wait_for_selector("#recommend button:has-text('リストを作る')")
+    page.fill("#user", "newcomer")
+    page.click("#recommend button")
+    page.wait_for_selector("#list tr[data-item]")
+    assert page.inner_text("#list h2") != english
+    assert "_" not in page.inner_text("#page")  # a text that is missing shows as its name
+
+
+def test_an_experiment_says_what_came_of_it_and_is_stopped(page: Page, genba: tuple[str, str], admin: Client) -> None:
+    arms = [{"name": "hits", "lists": "popular"}, {"name": "new", "lists": "trending"}]
+    started = {"name": "hits or new", "arms": arms}
+    admin.request("POST", "/v1/recommend/experiments", json=started, idempotency_key=fresh_key())
+    sign_in(page, genba[1])
+    page.click("nav button[data-tab=recommend]")
+    page.click("#experiments button:has-text('hits or new')")
+    page.wait_for_selector("#experiment td:has-text('hits')")
+    page.wait_for_selector("#experiment :text('too few users')")
+    assert page.query_selector("#experiment button[data-promote]") is None  # neither arm names a version
+    page.click("#experiment button[data-act=stop]")
+    page.wait_for_selector("#experiment small:has-text('Stopped')")
+    page.wait_for_selector("#experiments td:has-text('Stopped')")
