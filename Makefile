@@ -48,6 +48,10 @@ bench-alignment: .venv/.bench ## DTW, soft-DTW and skip alignment against their 
 	@$(PY) benchmarks/sop_alignment.py
 bench-deviations: .venv/.base ## deviation types on at least 200 seeded videos
 	@$(PY) benchmarks/sop_deviations.py
+bench-disturbed: .venv/.base ## good runs as people really film them: no false alarms
+	@$(PY) benchmarks/sop_disturbed.py
+bench-real: .venv/.base ## real footage against edits of itself (VIDEO= a film, FOREIGN= another one)
+	@$(PY) benchmarks/sop_real.py --video $(VIDEO) $(if $(FOREIGN),--foreign $(FOREIGN))
 bench-search: .venv/.base ## the same step in other videos, found by a clip of it
 	@$(PY) benchmarks/sop_search.py
 bench-manner: .venv/.base ## learn what tells a wrong object from another manner

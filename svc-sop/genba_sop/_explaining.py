@@ -54,14 +54,16 @@ def segment_costs(block: Floats, longest: int) -> Floats:
 
 
 @compiled
-def cheapest(table: Floats, none: Floats, again: Floats, left: Floats) -> tuple[float, Ints, Ints]:
+def cheapest(
+    table: Floats, none: Floats, again: Floats, left: Floats, most: float = np.inf
+) -> tuple[float, Ints, Ints]:
     """The cheapest way to cut a stretch into steps, or stretches of none, one after the other.
 
     Args:
         table: (B, B, K) cost of a step from border to border.   none: (B, B) of no step.   again: (2^K, K) price of a step after
-            those of a set.   left: (2^K,) of having done only those.
+            those of a set.   left: (2^K,) of having done only those.   most: dearer beginnings are given up.
 
-    Returns: the cost, the borders (P + 1,), and between them the steps (P,), −1 for none.
+    Returns: the cost, infinite where everything was given up, the borders (P + 1,), and between them the steps (P,), −1 for none.
 
     """
     borders, _, steps = table.shape
@@ -73,7 +75,7 @@ def cheapest(table: Floats, none: Floats, again: Floats, left: Floats) -> tuple[
         for a in range(b):
             for done in range(sets):
                 for last in range(2):
-                    if best[a, done, last] < np.inf:
+                    if best[a, done, last] < np.inf and best[a, done, last] <= most:
                         _extend(best, came, table, none, again, a, b, done, last)
     lowest, at, last = np.inf, 0, 0
     for done in range(sets):

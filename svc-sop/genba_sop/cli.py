@@ -33,7 +33,7 @@ app.add_typer(videos, name="videos")
 app.command()(evaluate)
 app.command()(report)
 
-Kind = Literal["oil_change", "brake_pad", "ppe", "all"]
+Kind = Literal["oil_change", "brake_pad", "ppe", "hand_wash", "kit_packing", "all"]
 
 
 @app.command()
@@ -114,7 +114,9 @@ def show(evaluation: EvaluationOut, *, lang: Literal["en", "ja"] = "en") -> None
     )
     for code in evaluation.reasons:
         out.print(f"  • {words.reason(code, names)[at]}", highlight=False)
-    table = Table("#", *(words.UI[key][at] for key in ("deviations", "step", "where", "severity", "chance")))
+    table = Table("#")
+    for key in ("deviations", "step", "where", "severity", "chance"):
+        table.add_column(words.UI[key][at], overflow="fold")  # Japanese has no blanks to wrap at
     for number, each in enumerate(evaluation.deviations, start=1):
         where = f"{clock(each.start_s)}–{clock(each.end_s)}" if each.end_s > each.start_s else clock(each.start_s)
         step = both(each.step_name, each.step_id or "")[at] if each.step_name else "–"

@@ -18,6 +18,8 @@ import numpy as np
 import yaml
 
 from genba_sop.data_brake_pad import BRAKE_PAD
+from genba_sop.data_hand_wash import HAND_WASH
+from genba_sop.data_kit_packing import KIT_PACKING
 from genba_sop.data_motion import Choreography
 from genba_sop.data_oil_change import OIL_CHANGE
 from genba_sop.data_plan import (
@@ -53,7 +55,7 @@ __all__ = (
     "variant",
 )
 
-KINDS: dict[str, Kind] = {kind.id: kind for kind in (OIL_CHANGE, BRAKE_PAD, PPE)}
+KINDS: dict[str, Kind] = {kind.id: kind for kind in (OIL_CHANGE, BRAKE_PAD, PPE, HAND_WASH, KIT_PACKING)}
 DEMO_SIZE, DEMO_FPS = (640, 480), 25.0
 BENCHMARK_SIZE, BENCHMARK_FPS = (320, 240), 15.0
 Progress = Callable[[float, str], None]  # share done in [0, 1], what is being made

@@ -1,7 +1,7 @@
 """What a scene and a procedure of the generated videos consist of: places, tools, objects with states, and the acts of
 each step.
 
-Pure values. The scenes themselves stand in ``data_oil_change``, ``data_brake_pad`` and ``data_ppe``.
+Pure values. The scenes themselves stand in modules of their own (``data_oil_change`` and others).
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ from genba_sop.manner import Manner, manner
 from genba_sop.nulls import discoveries, tail_p
 from genba_sop.observation import SHORTEST_EXTRA_S, Observation, Rows, mean_over_golds, without
 from genba_sop.order import violations
-from genba_sop.performances import Performance, idling, lasting, performances
+from genba_sop.performances import BRIEFLY_S, Performance, idling, lasting, performances
 from genba_sop.reference import Reference, relative_tempo
 from genba_sop.second_look import SKIPPED_SHARE, looked_again
 from genba_sop.segmentation import EXTRA, Run, runs_of
@@ -42,6 +42,7 @@ TRANSITION_S = 1.75  # getting from a step to one out of turn may take so long w
 NEAR_S = 1.5  # other deviations so near disturb what is measured of a step
 DOUBTFUL, ALONE = 2.5, 4.0  # times the usual limit for a step that is disturbed, and with one gold
 LAGGING = 1.25  # a step that takes so many times as long without its pauses is slow, and they are a part of that
+HELD_SHARE = 0.8  # of a stillness that was matched to a step
 STILL_SHARE = 0.7  # of a run that no gold shows, from which on it is idling and not an extra action
 ACTION_Z, ITEM_Z = 2.2, 2.5  # in spreads between golds, above the run's own median step; together as an ellipse
 ITEM_SHARE = 1.0  # of the action, from which on the object is what differs
@@ -49,6 +50,13 @@ OTHER_HISTORY = (
     3.0  # log-odds that the pictures must reach for a step before which something was done that no gold had done
 )
 SHORT_HISTORY = 0.7  # the same where something was merely left out
+ONE_GOLD = 3.0  # times the limits of several golds: one says nothing of how golds differ
+LEAST_ODDS = 1.0  # log-odds of another object or manner against neither: a good run is worth more than a doubtful find
+COARSE_FREE, COARSE_ODDS = (
+    0.35,
+    6.0,
+)  # log of the area of a pixel beside the golds'; what each unit beyond adds to these odds
+LEAD_S = 5.0  # before the first step and after the last one may so much pass: the camera is started and stopped
 AGAIN_SHARE = 0.4  # of the step's usual time, from which on a second performance is a repetition
 
 
@@ -124,6 +132,7 @@ class _Case:
 
     def __init__(self, reference: Reference, rows: Rows, seen: Observation, laid: Laid | None) -> None:
         seen = seen if laid is None else looked_again(reference, rows, seen, laid)
+        self.taken_for = seen.labels  # (M,) before idling is taken out
         self.idle_rows = idling(rows, seen, reference.holds, reference.stillness)
         seen = without(seen, rows, reference.golds, lasting(self.idle_rows, rows, IDLE_S))
         self.reference, self.rows, self.seen, self.laid = reference, rows, seen, laid
@@ -141,17 +150,24 @@ class _Case:
         """
         length_s = c.end_s - c.start_s
         if c.kind == "extra":
-            return length_s < TRANSITION_S and other.kind in {"wrong_tool", "execution"} and _touches(c, other)
+            beside = other.kind in {"wrong_tool", "execution"} and _touches(c, other)
+            return length_s < TRANSITION_S and (beside or (other.kind == "too_slow" and _within(c, other)))
         if c.kind != "idle":
             return False
         if other.kind == "too_slow":
-            return _within(c, other)
+            return _within(c, other) or (_touches(c, other) and self._held(c, other))
         inside = other.start_s < c.start_s and c.end_s < other.end_s
         usual = other.step_id is not None and other.end_s - other.start_s <= LAGGING * self._usual_s(other.step_id)
         return inside and (
             (other.kind in {"repeated", "moved", "execution"} and length_s < LAST_HOLD_S)
             or (other.kind == "execution" and usual)
         )
+
+    def _held(self, idle: Deviation, slow: Deviation) -> bool:
+        """Whether a stillness looks like the slow step beside it, held: a part of that."""
+        rows = (self.rows.edges[:-1] >= idle.start_s) & (self.rows.edges[:-1] < idle.end_s)
+        step = self.reference.step_ids.index(str(slow.step_id))
+        return bool(rows.any() and (self.taken_for[rows] == step).mean() >= HELD_SHARE)
 
     def _usual_s(self, step_id: str) -> float:
         """A step's length at the run's own tempo."""
@@ -216,20 +232,30 @@ class _Case:
         starts = {d.start_s for d in (*self.again(), *self.order())} | {d.end_s for d in (*self.again(), *self.order())}
         for run in runs_of(self.seen.labels):
             start_s, end_s = self._times(run)
-            if end_s - start_s < TRANSITION_S and {start_s, end_s} & starts:
+            if self._leads(run) or (end_s - start_s < TRANSITION_S and {start_s, end_s} & starts):
                 continue
             if run.label == EXTRA and end_s - start_s >= SHORTEST_EXTRA_S and not self._idles(run.first, run.last):
                 p = self._p(self.reference.extra_s, end_s - start_s, 0.5)
                 yield self._deviation("extra", None, start_s, end_s, p=p, measure=end_s - start_s, expected=0.0)
 
+    def _leads(self, run: Run) -> bool:
+        """Whether a run lies before the first step or after the last one, and not for long."""
+        start_s, end_s = self._times(run)
+        first = min((p.first for p in self.performances), default=0)
+        last = max((p.last for p in self.performances), default=len(self.rows.motion))
+        return end_s - start_s <= LEAD_S and (run.last < first or run.first > last)
+
     def _idles(self, first: int, last: int) -> bool:
-        return bool(self.idle_rows[first : last + 1].mean() >= STILL_SHARE)
+        inside = slice(first, last + 1)
+        idle_s = float(np.diff(self.rows.edges)[inside][self.idle_rows[inside]].sum())
+        rest_s = float(self.rows.edges[last + 1] - self.rows.edges[first]) - idle_s
+        return idle_s >= STILL_SHARE * (idle_s + rest_s) or (idle_s >= IDLE_S and rest_s <= BRIEFLY_S)
 
     def idle(self) -> Iterator[Deviation]:
         """Stretches in which nothing moves where something does in the golds."""
         for run in runs_of(self.idle_rows.astype(np.int64)):
             start_s, end_s = self._times(run)
-            if run.label and end_s - start_s >= IDLE_S:
+            if run.label and end_s - start_s >= IDLE_S and not self._leads(run):
                 p = self._p(self.reference.idle_s, end_s - start_s, 0.5)
                 yield self._deviation("idle", None, start_s, end_s, p=p, measure=end_s - start_s, expected=0.0)
 
@@ -287,9 +313,10 @@ class _Case:
             if main is None or self.steps[at].id in explained or not np.isfinite(measured.action[at]):
                 continue
             item, action = max(0.0, float(measured.item[at])), max(0.0, float(measured.action[at]))
-            if math.hypot(item / ITEM_Z, action / ACTION_Z) < (
-                1.0 if self.known and not self._disturbed(main) else 2.0
-            ):
+            elsewhere = self.reference.scene is not None  # the golds show one place, and this video another
+            doubtful = elsewhere or self._disturbed(main)
+            least = ONE_GOLD if not self.known else 2.0 if doubtful else 1.0
+            if math.hypot(item / ITEM_Z, action / ACTION_Z) < least:
                 continue
             kind: DeviationKind = "wrong_tool" if item >= ITEM_SHARE * action else "execution"
             column, measure = (0, item) if kind == "wrong_tool" else (1, action)
@@ -329,9 +356,11 @@ class _Case:
         """How sure the pictures must be, by what was done before: gloves that are on, or not yet, change what a picture shows."""
         before = {p.step for p in self.main if p is not None and p.start_s < performance.start_s}
         histories = self.reference.histories[performance.step]
+        coarser = 0.0 if self.laid is None else self.laid.sight.view.coarser
+        least = LEAST_ODDS + COARSE_ODDS * max(0.0, coarser - COARSE_FREE)
         if any(before == earlier for earlier in histories):
-            return 0.0
-        return SHORT_HISTORY if any(before <= set(earlier) for earlier in histories) else OTHER_HISTORY
+            return least
+        return least + (SHORT_HISTORY if any(before <= set(earlier) for earlier in histories) else OTHER_HISTORY)
 
     @cached_property
     def _borders_s(self) -> Floats:

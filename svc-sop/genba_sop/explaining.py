@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from genba_sop._explaining import cheapest, segment_costs
+from genba_sop.alignment import dtw
 from genba_sop.segmentation import EXTRA, Run, runs_of
 
 Floats = npt.NDArray[np.float64]
@@ -36,6 +37,8 @@ NO_STEP = 0.55  # normalised cost of a row in no step that was taken for one so 
 STILL = 0.3  # of a step's usual motion: who moves less stands still
 ALIKE = 0.8  # IoU of two runs that are the same one
 MARGIN = 1.0  # by so much must the new story be cheaper
+GOOD_MATCH = 0.1  # in normalised cost a row may be better than typical
+FAR = 0.75  # of the price of doing a step again, added where all others that come after it were done meanwhile
 
 
 @dataclass(frozen=True)
@@ -98,7 +101,7 @@ def simplest(told: Told, known: Known) -> tuple[Piece, ...]:
 def warm_up() -> None:
     """Load or compile the inner loops now rather than in the first request."""
     table = segment_costs(np.zeros((2, 2)), 2)
-    cheapest(table[:, :, None].copy(), table, np.zeros((2, 1)), np.zeros(2))
+    cheapest(table[:, :, None].copy(), table, np.zeros((2, 1)), np.zeros(2), np.inf)
 
 
 class _Story(NamedTuple):
@@ -141,7 +144,7 @@ class _Case:
 
     def stretches(self) -> list[tuple[int, int]]:
         """First and last run of each doubtful stretch, with the run before and the run after."""
-        doubted = [at for at, run in enumerate(self.runs) if self._doubted(run)]
+        doubted = [at for at, run in enumerate(self.runs) if self.doubted(run)]
         found: list[tuple[int, int]] = []
         for at in doubted:
             first, last = max(0, at - 1), min(len(self.runs) - 1, at + 1)
@@ -151,25 +154,48 @@ class _Case:
                 found.append((first, last))
         return found
 
-    def _doubted(self, run: Run) -> bool:
+    def doubted(self, run: Run) -> bool:
+        """Whether a run may well be something else than its label says."""
         length = run.last - run.first + 1
         if run.label < 0:
             return run.label == EXTRA and length * self.told.frame_s >= EXTRA_S
         ratio = length / (self.usual[run.label] * self.tempo) if run.label in self.usual else 1.0
-        return self.often[run.label] > 1 or not SHORT <= ratio <= LONG
+        return self.often[run.label] > 1 or not SHORT <= ratio <= LONG or self._stands_still(run)
+
+    def _stands_still(self, run: Run) -> bool:
+        """Whether a run of a step shows too little movement for it."""
+        moved = float(self.told.motion[run.first : run.last + 1].mean())
+        return run.label in self.usual and moved < STILL * self._usual_motion(run.label)
+
+    def _options(self, runs: Sequence[Run]) -> list[int]:
+        """The steps that a stretch may show: those that it is said to show, those that are missing, and the one that each doubted
+        run is most like, for two steps may be the very same action.
+        """
+        options = {run.label for run in runs if run.label >= 0} | set(self.missing)
+        gold = int(self.told.votes.argmax())
+        cost, labels = self.told.costs[gold], self.told.gold_labels[gold]
+        for run in runs:
+            if len(options) < MOST_STEPS and self.doubted(run) and not self._stands_still(run):
+                block = cost[:, run.first : run.last + 1]
+                paths = {step: dtw(block[labels == step]) for step in self.usual if (labels == step).any()}
+                price = {step: path.total / len(path.path) for step, path in paths.items() if step not in options}
+                options |= {min(price, key=lambda step: price[step])} if price else set()
+        return sorted(options)
 
     def better(self, first: int, last: int) -> _Story:
         """A better story of one stretch; one without gain when the story so far is as good."""
         runs = self.runs[first : last + 1]
-        options = sorted({run.label for run in runs if run.label >= 0} | set(self.missing))
+        options = self._options(runs)
         low, high = runs[0].first, runs[-1].last + 1
         stride = max(1, round(GRID_S / self.told.frame_s))
         borders = np.unique(np.r_[np.arange(low, high, stride), high])
         if not options or len(options) > MOST_STEPS or len(borders) > MOST_CELLS:
             return _NO_STORY
         before, after = self._done(self.runs[:first]), self._done(self.runs[last + 1 :])
-        cost, cuts, steps = cheapest(*self._table(options, borders), *self._rules(options, before, after))
-        gain = self._cost_so_far(runs, options, before, after) - cost - MARGIN * self.rate
+        so_far = self._cost_so_far(runs, options, before, after)
+        most = so_far + GOOD_MATCH * (high - low)  # the rest may be that much cheaper than nothing
+        cost, cuts, steps = cheapest(*self._table(options, borders), *self._rules(options, before, after), most)
+        gain = so_far - cost - MARGIN * self.rate
         if gain <= 0:
             return _NO_STORY
         pieces = [
@@ -262,15 +288,16 @@ class _Case:
             )
         return again, left
 
-    def _odd(self, step: int, earlier: set[int], later: set[int]) -> bool:
-        """Whether it is odd to do a step after some and before others."""
+    def _odd(self, step: int, earlier: set[int], later: set[int]) -> float:
+        """How odd it is to do a step after some and before others: once for doing it twice, a little more the farther it was left
+        behind, and once for doing it out of turn.
+        """
         order = self.told.order
-        return (
-            step in earlier
-            or step in later
-            or any(order[step, other] for other in earlier if other >= 0)
-            or any(order[other, step] for other in later if other >= 0)
-        )
+        passed = [other for other in earlier if other >= 0 and order[step, other]]
+        early = any(order[other, step] for other in later - earlier if other >= 0)
+        if step in earlier:
+            return 1.0 + FAR * len(passed) / max(1, int(order[step].sum()))
+        return float(step in later) + float(bool(passed) or early)
 
     def _cost_so_far(self, runs: Sequence[Run], options: Sequence[int], before: set[int], after: set[int]) -> float:
         """The price of the story that the labels tell."""
@@ -281,7 +308,10 @@ class _Case:
             if run.label == EXTRA:
                 cost += float(self.none[run.first] * rows) + self.rate * float(self._strange(rows))
                 continue
-            cost += float(told.votes @ told.path_costs[:, run.first : run.last + 1].sum(axis=1))
+            price = float(told.votes @ told.path_costs[:, run.first : run.last + 1].sum(axis=1))
+            if self._stands_still(run):  # as dear as doing nothing, whatever it resembles
+                price = max(price, float(self.none[run.first] * rows) + self.rate * float(self._strange(rows)))
+            cost += price
             if run.label >= 0 and not self._resumed(runs, at):
                 cost += self.rate * prices.odd * self._odd(run.label, done, after)
                 done.add(run.label)

@@ -18,7 +18,7 @@ import numpy.typing as npt
 from genba_sop.evidence import LEAST_GOLDS, Told, Usual, measure, numbers, scale_of, told, unlike, usual_of
 from genba_sop.features import Features
 from genba_sop.observation import Rows
-from genba_sop.scene import Filmstrip, Place, lay_over, place_of
+from genba_sop.scene import Filmstrip, Place, lay_over, place_of, steadied
 from genba_sop.sight import Sight
 
 Floats = npt.NDArray[np.float64]
@@ -32,7 +32,9 @@ _ALIKE = 0.6  # of how far a gold's step is from the nearest other step, by the 
 def filmstrip(features: Features, rows: Rows) -> Filmstrip:
     """A video's pictures beside its rows."""
     count = len(features.pictures)
-    return Filmstrip(features.pictures, np.arange(len(rows.values), dtype=np.int64) * count // len(rows.values))
+    return Filmstrip(
+        steadied(features.pictures), np.arange(len(rows.values), dtype=np.int64) * count // len(rows.values)
+    )
 
 
 def rows_by_step(labels: Ints, steps: int) -> list[Ints]:

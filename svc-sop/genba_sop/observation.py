@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from genba_sop.alignment import dtw
 from genba_sop.decoding import ELSEWHERE, Chart, Penalties, follow
-from genba_sop.explaining import Known, Told, simplest
+from genba_sop.explaining import NO_STEP, Known, Told, simplest
 from genba_sop.features import Features
 from genba_sop.procedure import Procedure
 from genba_sop.segmentation import EXTRA, Run, absorb_short, edges_s, runs_of
@@ -36,6 +36,7 @@ SAME_ACTION = 0.48  # normalised cost under which an extra run may be a step's a
 DISTINCT, LIKELIER_MISSING = 1.1, 1.4  # by so much cheaper than any other step's; in favour of a step not done yet
 REPLACED = (0.4, 2.5)  # an extra run this many times as long as what is left out in its very place stands for that
 MOST_STORIES = 6  # of doubtful stretches, one after the other
+HELD = 0.9  # of the price of matching nothing: what a row of a pause costs in a step
 DOMINANT = 0.6  # share of one step in what is left out
 
 
@@ -66,6 +67,21 @@ class GoldRun:
 
     rows: Rows
     labels: Ints
+
+
+@dataclass(frozen=True)
+class Pauses:
+    """Where a trainee stands still for long, and how long may be stood still at each gold row.
+
+    length_s: (M,) of the pause that a trainee row is in, else 0.   allowed_s: for each gold (N,).
+    """
+
+    length_s: Floats
+    allowed_s: tuple[Floats, ...]
+
+    def beyond(self, gold: int) -> Mask:
+        """(N, M) where the trainee pauses for longer than may be."""
+        return np.asarray(self.length_s[None, :] > self.allowed_s[gold][:, None])
 
 
 @dataclass(frozen=True)
@@ -260,10 +276,28 @@ def pair_cost(gold: Rows, trainee: Rows) -> PairCost:
     return PairCost(cost, match, pair, float(np.clip(middle + SPREADS * (middle - low), *ELSEWHERE_LIMITS)))
 
 
-def observe(trainee: Rows, golds: Sequence[GoldRun], *, order: Mask, chart: Chart | None = None) -> Observation:
-    """Follow the trainee through every gold, let them vote, and measure each step."""
+def _paused(pair: PairCost, beyond: Mask, least: float) -> PairCost:
+    """The same costs, at least so much where the trainee pauses: a little less than matching nothing, and a step may be held there;
+    as much, and none is begun.
+    """
+    return replace(pair, cost=np.where(beyond, np.maximum(pair.cost, least), pair.cost)) if beyond.any() else pair
+
+
+def observe(
+    trainee: Rows,
+    golds: Sequence[GoldRun],
+    *,
+    order: Mask,
+    chart: Chart | None = None,
+    pauses: Pauses | None = None,
+) -> Observation:
+    """Follow the trainee through every gold, let them vote, and measure each step. Who pauses does nothing, whatever it resembles."""
     penalties = penalties_at(trainee.frame_s)
     between = [pair_cost(gold.rows, trainee) for gold in golds]
+    whole = [each.cost for each in between]  # of steps from beginning to end
+    if pauses is not None:
+        between = [_paused(each, pauses.beyond(g), HELD * each.elsewhere) for g, each in enumerate(between)]
+        whole = [_paused(each, pauses.beyond(g), NO_STEP).cost for g, each in enumerate(between)]
     costs = [each.cost for each in between]
     scale = np.array([each.elsewhere for each in between]) / penalties.elsewhere
     scaled = np.concatenate([cost / s for cost, s in zip(costs, scale, strict=True)])
@@ -284,12 +318,12 @@ def observe(trainee: Rows, golds: Sequence[GoldRun], *, order: Mask, chart: Char
             _place(run, inside, cost, frame, path_cost)
     for run, step in completing(labels, golds):
         labels[run.first : run.last + 1] = step
-    for run, step in recognised(labels, costs, golds, votes, frame_s=trainee.frame_s):
+    for run, step in recognised(labels, whole, golds, votes, frame_s=trainee.frame_s):
         labels[run.first : run.last + 1] = step
         for cost, gold, frame, path_cost in zip(costs, golds, frames, path_costs, strict=True):
             _place(run, gold.labels == step, cost, frame, path_cost)
     told = Told(
-        costs, [gold.labels for gold in golds], votes, np.array([each.elsewhere for each in between]), path_costs, frames,
+        whole, [gold.labels for gold in golds], votes, np.array([each.elsewhere for each in between]), path_costs, frames,
         labels, _motion(trainee), [_motion(gold.rows) for gold in golds], order, trainee.frame_s,
     )  # fmt: skip
     _simplify(told, between, golds)

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from genba_sop.decoding import ELSEWHERE
-from genba_sop.observation import BORDER_S, GoldRun, Mask, Observation, Rows, first_time
+from genba_sop.observation import BORDER_S, GoldRun, Mask, Observation, Pauses, Rows, first_time
 from genba_sop.segmentation import EXTRA, runs_of
 
 Floats = npt.NDArray[np.float64]
@@ -23,12 +23,19 @@ Ints = npt.NDArray[np.int64]
 START_OVER = 0.5  # share of a step by which the trainee falls back in it when starting over
 STILL_WINDOW_S = 1.0
 STILL_QUANTILE = 0.1
-STILL_MOST = 0.1  # of the busy level: a tenth that is livelier is not still
+STILL_LEAST, STILL_MOST = (
+    0.02,
+    0.1,
+)  # of the busy level: nobody is stiller than noise, and a tenth that is livelier is not still
 BUSY_QUANTILE = 0.75
 STILL_GAP_S = 0.5  # a shorter twitch does not end idling
 LONGER_STILL_S = 3.0  # by so much may a person hold still for longer than the golds do, at the border of a step
 MOSTLY = 0.8
 STRETCHED = 1.5  # a step whose moving part takes so many times as long is slow, not interrupted
+PAUSE_S = 3.0  # a shorter stillness is no pause
+PAUSE_MOST = 0.05  # of the busy level: who pauses is stiller than who holds something
+PAUSE_STRETCH, PAUSE_MORE_S = 3.0, 1.5  # times as long as golds, and so much longer, may be held still where they do
+BRIEFLY_S = 1.75  # getting into a rest and out of it
 EXPECTED_STILL = 0.5  # vote of the golds that are still themselves, from which on stillness is part of the step
 
 
@@ -127,7 +134,8 @@ def stillness(rows: Rows) -> float:
     if not motion.size:
         return 0.0
     busy = float(np.quantile(motion, BUSY_QUANTILE))
-    return min(STILL_MOST, float(np.quantile(motion, STILL_QUANTILE)) / busy) if busy > 0 else 0.0
+    share = float(np.quantile(motion, STILL_QUANTILE)) / busy if busy > 0 else 0.0
+    return min(STILL_MOST, max(STILL_LEAST, share)) if busy > 0 else 0.0
 
 
 def still(rows: Rows, share: float) -> Mask:
@@ -140,6 +148,16 @@ def still(rows: Rows, share: float) -> Mask:
         if run.label and run.last - run.first >= 2 * reach:
             mask[max(0, run.first - reach) : run.last + 1 + reach] = True
     return mask
+
+
+def pauses(rows: Rows, holds: Sequence[Holds], share: float) -> Pauses:
+    """Where a run pauses; a row's pause counts from the first to the last still row around it."""
+    length_s = np.zeros(len(rows.motion))
+    for run in runs_of(still(rows, min(share, PAUSE_MOST)).astype(np.int64)):
+        seconds = float(rows.edges[run.last + 1] - rows.edges[run.first])
+        if run.label and seconds >= PAUSE_S:
+            length_s[run.first : run.last + 1] = seconds
+    return Pauses(length_s, tuple(PAUSE_STRETCH * hold.length_s + PAUSE_MORE_S for hold in holds))
 
 
 @dataclass(frozen=True)
@@ -188,7 +206,7 @@ def idling(rows: Rows, seen: Observation, holds: Sequence[Holds], share: float) 
         rest_s = float(rows.edges[run.last + 1] - rows.edges[run.first]) - float(allowed_s[inside].max())
         if run.label and rest_s >= LONGER_STILL_S and stretch[inside].max() < STRETCHED and border[inside].any():
             idle[inside] = True
-    idle &= (seen.labels != EXTRA) | _mostly(mask, seen.labels)  # who holds a telephone still does not idle
+    idle &= (seen.labels != EXTRA) | rests(rows, mask, seen.labels)  # who holds a telephone still does not idle
     return fill_gaps(idle, longest=round(STILL_GAP_S / rows.frame_s))
 
 
@@ -198,6 +216,17 @@ def _mostly(mask: Mask, labels: Ints) -> Mask:
     for run in runs_of(labels):
         rows[run.first : run.last + 1] = mask[run.first : run.last + 1].mean() >= MOSTLY
     return rows
+
+
+def rests(rows: Rows, mask: Mask, labels: Ints) -> Mask:
+    """(M,) rows of the runs of a label that the mask covers by and large, or all but getting there and back."""
+    resting = _mostly(mask, labels)
+    for run in runs_of(labels):
+        inside = slice(run.first, run.last + 1)
+        covered_s = float(np.diff(rows.edges)[inside][mask[inside]].sum())
+        rest_s = float(rows.edges[run.last + 1] - rows.edges[run.first]) - covered_s
+        resting[inside] |= covered_s >= PAUSE_S and rest_s <= BRIEFLY_S
+    return resting
 
 
 def _near_border(labels: Ints, reach: int) -> Mask:

@@ -22,6 +22,7 @@ from genba_sop.decoding import Chart
 from genba_sop.features import Features
 from genba_sop.gold_scene import RECENT_STEPS, GoldScene, Laid, filmstrip, fit_scene, rows_by_step
 from genba_sop.manner import LEAST_CELL_SPREAD, LEAST_RESIDUAL_SPREAD, Spread, manner, spread_of
+from genba_sop.mirroring import mirrored
 from genba_sop.nulls import Null, fit_null
 from genba_sop.observation import (
     GoldRun,
@@ -37,13 +38,15 @@ from genba_sop.observation import (
     penalties_at,
     rows_of,
 )
-from genba_sop.performances import Holds, holds_of, idling, stillness, stretches_s
+from genba_sop.performances import Holds, holds_of, idling, pauses, stillness, stretches_s
 from genba_sop.procedure import Procedure, Span, Step, Text
 from genba_sop.segmentation import EXTRA, labels_of, propose, runs_of, spans_of
 
 Floats = npt.NDArray[np.float64]
 
-FORMAT = 6
+FORMAT = 7
+PLAINLY_LAID = 0.75  # correlation of places, from which on nobody needs to look in the mirror
+LEAST_MIRRORED, MIRRORED_BETTER = 0.65, 0.1  # there, at least; and so much better than as it is
 OUTLIER = 1.5  # a gold this many times as far from the others as they are among themselves
 
 
@@ -156,11 +159,21 @@ class Reference:
         if trainee.encoder != self.encoder:
             raise ValueError(f"The golds' features are of {self.encoder}, the trainee's of {trainee.encoder}.")
         rows = rows_of(trainee, Grid(self.local_scale, self.recent_s))
-        return rows, observe(rows, self.golds, order=self.order, chart=self.chart(rows.frame_s))
+        stopped = pauses(rows, self.holds, self.stillness)
+        return rows, observe(rows, self.golds, order=self.order, chart=self.chart(rows.frame_s), pauses=stopped)
 
     def lay(self, trainee: Features, rows: Rows) -> Laid | None:
         """Lay a trainee's pictures over the golds'; None without pictures of one place."""
         return None if self.scene is None else self.scene.lay(filmstrip(trainee, rows))
+
+    def turned_back(self, trainee: Features, rows: Rows, laid: Laid | None) -> Features | None:
+        """The trainee's features turned back, where the place plainly shows that the camera mirrored it; else None."""
+        fits = 0.0 if laid is None else laid.sight.view.correlation
+        if self.scene is None or fits >= PLAINLY_LAID or (other := mirrored(trainee)) is None:
+            return None
+        again = self.lay(other, rows)
+        plainly = again is not None and again.sight.view.correlation >= max(LEAST_MIRRORED, fits + MIRRORED_BETTER)
+        return other if plainly else None
 
     def spans(self, gold: int) -> tuple[Span, ...]:
         """Where the steps lie in one gold, as annotated, transferred or proposed."""
@@ -261,7 +274,7 @@ def fit(procedure: Procedure, golds: Sequence[Gold]) -> Reference:
     grid = Grid(local_spread([gold.features for gold in golds]), RECENT_STEPS * length_s / len(procedure.steps))
     runs, warnings = _label(procedure, golds, grid)
     share = float(np.median([stillness(run.rows) for run in runs]))
-    seen = _against_each_other(runs, before(procedure))
+    seen = _against_each_other(runs, before(procedure), share)
     tables = _compare(runs, seen, steps=len(procedure.steps), share=share)
     scene = fit_scene(
         [filmstrip(gold.features, run.rows) for gold, run in zip(golds, runs, strict=True)],
@@ -305,9 +318,14 @@ def _label(procedure: Procedure, golds: Sequence[Gold], grid: Grid) -> tuple[tup
     return tuple(known[g] for g in range(len(golds))), warnings
 
 
-def _against_each_other(runs: Sequence[GoldRun], order: Mask) -> list[Observation]:
+def _against_each_other(runs: Sequence[GoldRun], order: Mask, share: float) -> list[Observation]:
     """Observe every gold against all the others; nothing with one gold."""
-    return [observe(run.rows, [*runs[:g], *runs[g + 1 :]], order=order) for g, run in enumerate(runs) if len(runs) > 1]
+    holds = [holds_of(run, share) for run in runs]
+    seen = []
+    for g, run in enumerate(runs if len(runs) > 1 else []):
+        stopped = pauses(run.rows, [*holds[:g], *holds[g + 1 :]], share)
+        seen.append(observe(run.rows, [*runs[:g], *runs[g + 1 :]], order=order, pauses=stopped))
+    return seen
 
 
 def _compare(runs: Sequence[GoldRun], seen: Sequence[Observation], *, steps: int, share: float) -> dict[str, Floats]:

@@ -99,6 +99,9 @@ _REASONS: Final[Mapping[str, Words]] = {
     "missing": Words("Step missing", "手順の抜け"),
     "score_below_fail": Words("The score is below the limit for failing", "スコアが不合格基準を下回る"),
     "score_below_pass": Words("The score is below the pass mark", "スコアが合格基準に届かない"),
+    "mirrored": Words(
+        "The camera mirrored the picture; it was scored turned back", "映像が左右反転しているため、元に戻して採点"
+    ),
     "unlike_the_golds": Words("The video hardly shows this procedure", "動画が標準作業とほとんど一致しない"),
 }
 
@@ -131,7 +134,9 @@ def measured(kind: str, measure: float) -> Words:
         return Words("Done before a step that must come first.", "先に行うべき手順より前に行われました。")
     if kind in {"extra", "idle", "repeated"}:
         return Words(f"Lasted {measure:.1f} s.", f"{measure:.1f}秒間でした。")
-    return Words(
-        f"Differs by {measure:.1f} times the spread between gold runs.",
-        f"標準作業同士のばらつきの{measure:.1f}倍の差異があります。",
-    )
+    if kind == "wrong_tool":
+        return Words(
+            "Something else is in the picture there than in the gold runs.",
+            "標準作業には映っていない物が使われています。",
+        )
+    return Words("The movement differs from that of every gold run.", "動作がどの標準作業とも異なります。")

@@ -29,6 +29,7 @@ _LEAST_SHARED = 0.5  # of the other place must this video show
 _FARTHEST_PX = 14  # may a camera have been turned, in the 60×80 pixels
 _NEIGHBOURHOOD_PX, _LEAST_CONTRAST, _MOST_OUTLINE = 4.0, 3.0, 2.0
 _BACKGROUND_PICTURES = 32
+_DARKEST, _STEADY_GAIN, _STEADY_SHIFT = 20.0, 0.04, 2.0  # packed lightness; its share; packed a* and b*
 UNPACK = np.array([100 / 255, 1, 1], np.float32)  # OpenCV packs L* into a byte
 _MOVED = (6.0, 8.0)
 
@@ -61,6 +62,11 @@ class View:
     def fits(self) -> bool:
         """Whether the two are the same place."""
         return self.correlation >= LEAST_CORRELATION
+
+    @property
+    def coarser(self) -> float:
+        """Log of how many pixels of the other place a pixel of this one stands for, by area; below 0 for a nearer camera."""
+        return -float(np.log(max(abs(float(np.linalg.det(self.matrix[:, :2]))), 1e-6)))
 
     def seen(self) -> Mask:
         """(60, 80) pixels of the other place that this video shows."""
@@ -140,6 +146,32 @@ def _moved(difference: Singles) -> Singles:
 def unpacked(pictures: Bytes) -> Singles:
     """(…, 3) float32 CIE L*a*b* of pictures."""
     return pictures[..., :3] * UNPACK - np.array([0, 128, 128], np.float32)
+
+
+def steadied(pictures: Bytes) -> Bytes:
+    """(P, 60, 80, 4) the same in one light: where the exposure or the white balance changed while the camera ran, it is set back to
+    that of the median picture. What is the same for most of the picture is light; small changes are left as they are.
+    """
+    if len(pictures) < 2:
+        return pictures
+    few = pictures[:, 2::4, 2::4, :3].reshape(len(pictures), -1, 3).astype(np.float32)  # (P, 300, 3)
+    usual = np.median(few[:: -(-len(few) // _BACKGROUND_PICTURES)], axis=0)
+    bright = usual[:, 0] > _DARKEST
+    if not bright.any():
+        return pictures
+    gain = np.median(few[:, bright, 0] / usual[bright, 0], axis=1)  # (P,)
+    shift = np.median(few[:, :, 1:] - usual[:, 1:], axis=1)  # (P, 2)
+    gain = np.where(np.abs(gain - 1) > _STEADY_GAIN, gain, 1.0)
+    shift = np.where(np.abs(shift) > _STEADY_SHIFT, shift, 0.0)
+    changed = np.flatnonzero((gain != 1) | shift.any(axis=1))
+    if not changed.size:
+        return pictures
+    steady = pictures.copy()
+    lab = pictures[changed, ..., :3].astype(np.float32)
+    lab[..., 0] /= np.maximum(gain[changed], 0.1)[:, None, None]
+    lab[..., 1:] -= shift[changed][:, None, None, :]
+    steady[changed, ..., :3] = np.clip(lab + 0.5, 0, 255).astype(np.uint8)
+    return steady
 
 
 def place_of(pictures: Bytes) -> Place:

@@ -47,12 +47,16 @@ def evaluate(reference: Reference, trainee: Features, *, policy: Policy | None =
     """
     policy = policy or Policy()
     rows, seen = reference.observe(trainee)
-    findings = find(reference, rows, seen, reference.lay(trainee, rows))
+    laid = reference.lay(trainee, rows)
+    if (turned := reference.turned_back(trainee, rows, laid)) is not None:
+        rows, seen = reference.observe(turned)
+        laid = reference.lay(turned, rows)
+    findings = find(reference, rows, seen, laid)
     steps = tuple(_step_result(reference, findings, seen, at) for at in range(len(reference.step_ids)))
     computed = _score(reference, findings.deviations, steps, policy)
     calibration = policy.calibration
     score = min(calibration.score(computed), _cap(reference, findings.deviations, policy))
-    verdict, reasons = _verdict(reference, findings.deviations, seen, score, policy)
+    verdict, reasons = _verdict(reference, findings.deviations, seen, score, policy, mirrored=turned is not None)
     return Evaluation(
         score=score,
         verdict=verdict,
@@ -122,7 +126,13 @@ def _fails(deviation: Deviation, steps: dict[str, Step]) -> bool:
 
 
 def _verdict(
-    reference: Reference, deviations: Sequence[Deviation], seen: Observation, score: float, policy: Policy
+    reference: Reference,
+    deviations: Sequence[Deviation],
+    seen: Observation,
+    score: float,
+    policy: Policy,
+    *,
+    mirrored: bool,
 ) -> tuple[Verdict, tuple[str, ...]]:
     """Fail, needs review, or pass, each with every reason that there is for it; a pass has none."""
     steps = {step.id: step for step in reference.procedure.steps}
@@ -142,6 +152,8 @@ def _verdict(
     usual = float(reference.contrast.max()) if reference.contrast.size else UNLIKE
     if float(np.median(seen.contrast)) > min(UNLIKE, UNLIKE_GOLDS * usual + UNLIKE_LEAST):
         doubts.append("unlike_the_golds")
+    if mirrored:
+        doubts.append("mirrored")
     verdict: Verdict = "fail" if fails else "needs_review" if doubts else "pass"
     return verdict, tuple(Counter([*fails, *doubts]))
 

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from genba_sop.gold_scene import Laid
 from genba_sop.observation import Observation, Rows, relabelled
-from genba_sop.performances import performances
+from genba_sop.performances import Performance, performances
 from genba_sop.reference import Reference
 from genba_sop.segmentation import EXTRA, Run, runs_of
 
@@ -27,6 +27,8 @@ LEAST_S = 1.5  # too little is seen of less
 STRANGE = 1.5  # times what may be a step: that is none
 CLEARLY = 1.6  # times as far is the step that it was taken for
 LONG = 1.3  # times as long as usual is a run that may be of two steps
+BADLY = 0.2  # by so much, in normalised cost, matches worse what is in no step
+SHORTEST_REST = 0.6  # times as long as usual must a step be without what does not belong to it
 PART_S = 2.0  # the least of either
 CUT_EVERY_S = 0.5
 
@@ -35,7 +37,7 @@ Change = tuple[Run, int]
 
 def looked_again(reference: Reference, rows: Rows, seen: Observation, laid: Laid) -> Observation:
     """What was observed, with the labels that the pictures mend."""
-    for look in (_doubtful, _fragments, _two_in_one):
+    for look in (_doubtful, _fragments, _two_in_one, _more_than_the_step):
         if changes := look(reference, rows, seen, laid):
             seen = relabelled(seen, rows, reference.golds, changes)
     return seen
@@ -63,9 +65,10 @@ def _doubtful(reference: Reference, rows: Rows, seen: Observation, laid: Laid) -
     runs = [run for run in runs if _seconds(rows, run) >= LEAST_S]
     changes: list[Change] = []
     for run, off in zip(runs, _unlike(laid, runs), strict=True):
-        best, alike = int(off.argmin()), laid.scene.alike
+        alike = laid.scene.alike
+        best = _likeliest(off, alike, often, done, run)
         loses = often[run.label] == 1 and often[best] > 0  # a step, to show another one twice: no simpler story
-        if off[best] <= alike and not loses and (run.label < 0 or off[run.label] >= CLEARLY * off[best]):
+        if off[best] <= alike and not loses and (run.label < 0 or _clearly(off[best], off[run.label], alike)):
             changes.append((run, best))
             often.subtract([run.label])
             often.update([best])
@@ -73,6 +76,21 @@ def _doubtful(reference: Reference, rows: Rows, seen: Observation, laid: Laid) -
             changes.append((run, EXTRA))
             often[run.label] -= 1
     return changes
+
+
+def _clearly(best: float, other: float, alike: float) -> bool:
+    """Whether one step is clearly nearer than another; between two that are both very near there is nothing to choose."""
+    return other + alike / 4 >= CLEARLY * (best + alike / 4)
+
+
+def _likeliest(off: Floats, alike: float, often: Counter[int], done: Sequence[Performance], run: Run) -> int:
+    """The step that a stretch is nearest to; of those that are about as near one that is missing, else the one done last before."""
+    best = int(off.argmin())
+    near = [step for step in range(len(off)) if not _clearly(off[best], off[step], alike)]
+    if len(near) < 2 or run.label in near:
+        return best if run.label not in near else run.label
+    ended = {p.step: p.last for p in done if p.last < run.first}
+    return max(near, key=lambda step: (often[step] == 0, ended.get(step, -1), -off[step]))
 
 
 def _fragments(reference: Reference, rows: Rows, seen: Observation, laid: Laid) -> list[Change]:
@@ -113,6 +131,42 @@ def _two_in_one(reference: Reference, rows: Rows, seen: Observation, laid: Laid)
         if best is not None and best[0] <= laid.scene.alike:
             changes += [(best[1], step), (best[2], best[2].label)]
     return changes
+
+
+def _more_than_the_step(reference: Reference, rows: Rows, seen: Observation, laid: Laid) -> list[Change]:
+    """Parts of runs that last too long for the run's tempo and begin or end with what looks like no step: that is extra."""
+    usual_s = np.exp(np.nanmean(np.log(reference.durations_s), axis=0))
+    runs = [run for run in runs_of(seen.labels) if run.label >= 0]
+    ratio = {run.first: _seconds(rows, run) / usual_s[run.label] for run in runs}
+    tempo = float(np.median(list(ratio.values()))) if ratio else 1.0
+    changes: list[Change] = []
+    for run in runs:
+        if ratio[run.first] >= LONG * tempo:
+            best = max(
+                _odd_ends(rows, seen, run, usual_s[run.label] * tempo, laid), key=lambda cut: cut[0], default=None
+            )
+            if best is not None:
+                changes += [(best[1], EXTRA), (best[2], run.label)]
+    return changes
+
+
+def _odd_ends(rows: Rows, seen: Observation, run: Run, usual_s: float, laid: Laid) -> Iterator[tuple[float, Run, Run]]:
+    """(by how much the one part is stranger than the other, the part in no step, the step) of every cut that leaves a step of about
+    the usual length. What a step shows for a while need not look like all of it, so the part in no step is to match badly as well.
+    """
+    part, every = (max(1, round(s / rows.frame_s)) for s in (PART_S, CUT_EVERY_S))
+    cuts = range(run.first + part, run.last + 2 - part, every)
+    parts = [Run(run.label, a, b - 1) for cut in cuts for a, b in pairwise((run.first, cut, run.last + 1))]
+    table, alike, cost = _unlike(laid, parts), laid.scene.alike, seen.votes @ seen.costs  # (M,)
+    for n in range(0, len(parts), 2):
+        for odd, own in ((n, n + 1), (n + 1, n)):
+            badly, well = (float(cost[parts[k].first : parts[k].last + 1].mean()) for k in (odd, own))
+            if badly - well < BADLY:
+                continue
+            length = _seconds(rows, parts[own]) / usual_s
+            strange = table[odd].min() > STRANGE * alike and np.isfinite(table[odd]).all()
+            if strange and table[own, run.label] <= alike and SHORTEST_REST <= length <= LONG:
+                yield float(table[odd, run.label] - table[own, run.label]), parts[odd], parts[own]
 
 
 def _cuts(rows: Rows, run: Run, step: int, laid: Laid) -> Iterator[tuple[float, Run, Run]]:
