@@ -74,7 +74,9 @@ bench-gpu: .venv/.test ## on a GPU: fine-tuning Phi-4-mini's shape, and OpenCLIP
 	@$(PY) benchmarks/so8t_gpu.py && $(PY) benchmarks/openclip_speed.py
 bench-ablation: .venv/.test ## do the rotations and PET help? 2x2 over seeds on a tiny model
 	@$(PY) -m benchmarks.so8t_ablation
-build-model: .venv/.test ## train the project's own tiny language model by its own line, and measure it
+build-model: .venv/.test ## train the small language model that ships anew, by the line, and measure it
+	@$(PY) -m benchmarks.so8t_model --train
+bench-model: .venv/.test ## measure the small language model that ships (with genba[gguf], its GGUF files too)
 	@$(PY) -m benchmarks.so8t_model
 bench-gateway: .venv/.bench ## the gateway against nginx (needs nginx and wrk)
 	@$(PY) benchmarks/gateway.py
@@ -99,4 +101,4 @@ lock: .venv/.test ## write constraints.txt anew
 clean: ## remove the virtual environment and caches; data in .genba stays
 	@rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
-.PHONY: dashboards docs help setup setup-test demo up test test-long distributed-test savedmodel-test lint format types imports check bench-alignment bench-deviations bench-search bench-manner bench-speed bench-order bench-recommend bench-sem bench-sem-job bench-rotations bench-gpu bench-gateway bench-audit lock clean chaos bench-jobs-chaos bench-recommend-serving bench-recommend-refresh bench-gate
+.PHONY: dashboards docs help setup setup-test demo up test test-long distributed-test savedmodel-test lint format types imports check bench-alignment bench-deviations bench-search bench-manner bench-speed bench-order bench-recommend bench-sem bench-sem-job bench-rotations bench-gpu bench-gateway bench-audit lock clean chaos bench-jobs-chaos bench-recommend-serving bench-recommend-refresh bench-gate bench-model build-model

@@ -36,9 +36,9 @@ from starlette.testclient import TestClient
 
 from genba_sem import generator
 from genba_sem.app import create_app
+from genba_sem.encoders import HlgShape
 from genba_sem.lane import see
 from genba_sem.micrograph import Limits, read_view
-from genba_sem.model import describer
 from genba_sem.segment import find_particle
 from genba_sem.settings import Settings
 from genba_sem.tables import DecisionRow, ParticleRow, ViewRow
@@ -148,7 +148,7 @@ class Alone:
 
 def alone(shots: Sequence[bytes], threads: int, *, what: str) -> Alone:
     """The encoder by itself: ``describe`` on pictures that are decoded and outlined, or all that is seen of a picture."""
-    encoder, limits = describer(), Limits()
+    encoder, limits = HlgShape({}), Limits()
     decoded = [read_view(shot, limits=limits) for shot in shots]
     outlined = [(view.pixels, find_particle(view.pixels).mask) for view in decoded]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +52,11 @@ class Split:
     tests: list[Labels]
     test_labels: Labels
     free: Labels
+
+    def one_by_one(self) -> Split:
+        """Every picture asked about by itself."""
+        tests = [test[at : at + 1] for test in self.tests for at in range(len(test))]
+        return replace(self, tests=tests, test_labels=np.repeat(self.test_labels, [len(test) for test in self.tests]))
 
 
 def looked_at(name: str, pixels: list[Any], label: Labels, particle: Labels, *, grouped: bool) -> Pictures:
@@ -146,6 +151,25 @@ def _split(pictures: Pictures, rng: np.random.Generator, seed: int, views: int) 
     return Split(masters, np.array(master_labels), tests, np.array(test_labels), free)
 
 
+def without_meeting(pictures: Pictures, split: Split, label: int, *, seed: int) -> Split:
+    """The split as it is before a label appears: neither its pictures nor any that are asked about may be fitted to.
+
+    Of pictures that are particles by themselves half of each label's groups stay in the fit and are not asked about; no master shows
+    the label.
+    """
+    asked = np.ones(len(split.tests), np.bool_)
+    if not pictures.grouped:
+        rng = np.random.default_rng(seed)
+        for each in np.unique(split.test_labels):
+            own = rng.permutation(np.flatnonzero(split.test_labels == each))
+            asked[own[: len(own) // 2]] = False
+    tests = [test for test, keep in zip(split.tests, asked, strict=True) if keep]
+    free = np.setdiff1d(split.free[pictures.label[split.free] != label], np.concatenate(tests))
+    known = split.master_labels != label
+    masters = [master for master, keep in zip(split.masters, known, strict=True) if keep]
+    return Split(masters, split.master_labels[known], tests, split.test_labels[asked], free)
+
+
 def as_particles(pictures: Pictures, split: Split) -> list[str]:
     """Whom each free picture shows, in groups of six from any side, as masters and tests are."""
     seen: dict[int, int] = {}
@@ -163,6 +187,11 @@ Embedding = Callable[[Pictures, Split], Rows]
 def hlg_shape(pictures: Pictures, split: Split) -> Rows:
     names = as_particles(pictures, split) if pictures.grouped else None
     return HlgShape.fit(pictures.raw[split.free], names).embed(pictures.raw)
+
+
+def hlg_shape_of_masters(pictures: Pictures, split: Split) -> Rows:
+    names = [str(at) for at, master in enumerate(split.masters) for _ in master] if pictures.grouped else None
+    return HlgShape.fit(pictures.raw[np.concatenate(split.masters)], names).embed(pictures.raw)
 
 
 def hlg_shape_plain(pictures: Pictures, split: Split) -> Rows:

@@ -20,10 +20,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from benchmarks.so8t_model import local_run, split
 from scipy import stats
 
 from genba_llm.base_model import load_base, load_tokenizer
+from genba_llm.build_own_model import local_run, split
 from genba_llm.finetune import Finetuning, finetune
 from genba_llm.finetune_config import config_of
 from genba_llm.line_data import as_validation, prepare

@@ -121,12 +121,27 @@ def _check(path: Path, name: Path) -> None:
     if path.is_symlink() or not path.is_file():
         raise BadBundle(f"{name} is no plain file.")
     with path.open("rb") as file:
-        pickled = path.suffix.lower() in _PICKLES or file.read(2) in _PICKLE_MAGIC
+        begins = file.read(2) in _PICKLE_MAGIC
+    pickled = path.suffix.lower() in _PICKLES or (begins and not _is_safetensors(path))
     if not pickled and zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
             pickled = any(Path(member).suffix.lower() in _PICKLES for member in archive.namelist())
     if pickled:
         raise BadBundle(f"{name} is a pickle; write weights as safetensors or ONNX.")
+
+
+def _is_safetensors(path: Path) -> bool:
+    """Such a file begins with its header's length, whose bytes may happen to be those of a pickle."""
+    if path.suffix.lower() != ".safetensors":
+        return False
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        if length > path.stat().st_size - 8:
+            return False
+        try:
+            return isinstance(json.loads(file.read(length)), dict)
+        except ValueError:
+            return False
 
 
 def _suffix(path: Path) -> str:

@@ -71,7 +71,8 @@ class Assistant:
 
     def passages(self, principal: Principal, question: str) -> list[Passage]:
         """What the caller's documents say to a question."""
-        return self.library.search(principal, question, limit=self.decisions.settings.passages)
+        found = self.library.search(principal, question, limit=self.decisions.settings.passages)
+        return self.speakers.needed(question, found)
 
     def answer(
         self,

@@ -1,4 +1,4 @@
-"""The story that ``genba demo`` tells of svc-llm: four questions with four outcomes, a proof, and a log that was tampered with.
+"""The story that ``genba demo`` tells of svc-llm: questions with four outcomes, a proof, and a log that was tampered with.
 
 Speaks HTTP as a client would. The tampering happens to a copy of the database, by its file, past its triggers.
 """
@@ -41,6 +41,8 @@ class Question:
 
 QUESTIONS = (
     Question("To what torque are the M8 bolts of the guard tightened?", frozenset({"ALLOW"}), {}),
+    Question("List how to write minutes in bullet points.", frozenset({"ALLOW"}), {}),
+    Question("議事録の書き方を教えてください。", frozenset({"ALLOW"}), {}),
     Question(
         "Send the maintenance manual of press line 3 to the customer.",
         frozenset({"ESCALATE"}),
@@ -60,7 +62,7 @@ def run(client: httpx.Client, folder: Path, console: Console) -> bool:
     if made.status_code not in {201, 409}:
         raise SystemExit(f"The document was answered {made.status_code}: {made.text}")
     operator = _operator(client)
-    table = Table("question", "decision", "rule", "answer", title="Four questions")
+    table = Table("question", "decision", "rule", "answer", "by", title="Questions to the assistant")
     right, last = True, ""
     for question in QUESTIONS:
         answer = client.post(
@@ -78,6 +80,7 @@ def run(client: httpx.Client, folder: Path, console: Console) -> bool:
             f"[{'green' if good else 'red'}]{decision}[/]",
             escape(verdict["policy_ref"]),
             escape(found.get("answer") or "–"),
+            escape(found["model"]) if found.get("answer") else "–",
         )
     console.print(table)
     return _prove(client, folder, last, console) and _tamper(folder, console) and right

@@ -24,6 +24,7 @@ from genba_llm.pet import HiddenTap, pet_loss
 from genba_llm.quality import consistency
 from genba_llm.sealed import TextVault
 from genba_llm.sft_rows import Row, messages
+from genba_llm.synthesise import not_known
 from genba_llm.thinking import final_of
 from genba_llm.verdict import Decision
 
@@ -165,12 +166,12 @@ def too_few(answers: Sequence[Answered]) -> list[str]:
 
 
 def family_of(row: Row) -> str:
-    """A template family of ``synthesise``: decision, language, and for ALLOW whether it is ordinary work or a safe twin."""
+    """A template family of ``synthesise``: decision, language, and for ALLOW what the answer rests on."""
     language = language_of(row.instruction)
     if row.decision != "ALLOW":
         return f"{row.decision} {language}"
-    twin = "ご質問" in row.output or "your question" in row.output
-    return f"ALLOW {'safe twin' if twin else 'work'} {language}"
+    unknown = final_of(row.output)[0] == not_known(language)
+    return f"ALLOW {'documents' if row.input else 'not known' if unknown else 'work'} {language}"
 
 
 @torch.no_grad()

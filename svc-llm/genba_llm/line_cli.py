@@ -29,6 +29,7 @@ from genba_shared.commands import BAD_INPUT, LOCAL, NEGATIVE, Key, Url, checked,
 Json = dict[str, Any]
 STEPS: Final = ("collect", "synthesise", "multimodal", "validate", "so8t", "calibrate", "evaluate")
 _OVER: Final = frozenset({"succeeded", "failed", "dead", "cancelled"})
+_AS_WISHED: Final = frozenset({"promoted", "not_asked"})
 _RECONNECTS: Final = 60
 
 
@@ -105,7 +106,7 @@ def train(
         raise typer.Exit(NEGATIVE)
     _show(results)
     registered = results["so8t"].get("registered")
-    raise typer.Exit(0 if registered is None or registered["outcome"] == "promoted" else NEGATIVE)
+    raise typer.Exit(0 if registered is None or registered["outcome"] in _AS_WISHED else NEGATIVE)
 
 
 class _Board:

@@ -7,7 +7,10 @@ something to say and nobody chose otherwise, their sentences answer: a model tha
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import contextlib
+import functools
+import math
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, Literal, Protocol
@@ -16,13 +19,15 @@ from genba_llm.backend_extractive import Extractive
 from genba_llm.backend_process import ProcessModel
 from genba_llm.backend_small import SmallModel, check_small
 from genba_llm.byte_bpe import NoByteBpe
-from genba_llm.generation import Backend, Feature, Message, Options, Piece, Task
+from genba_llm.generation import Backend, Feature, Message, Options, Piece, Task, Usage
 from genba_llm.normalise import language_of
 from genba_llm.policy import Policy
+from genba_llm.retrieval import SPEAKS_FROM, Passage, coverage
 from genba_llm.sft_rows import given_passages, system_text
 from genba_llm.small_phi3 import NotSmall
 from genba_llm.so8t_bundle import MODEL as WEIGHTS
 from genba_llm.so8t_bundle import describe, temperature_of
+from genba_llm.synthesise import not_known
 from genba_shared.live import Live
 from genba_shared.registry import Registry, Version
 from genba_shared.service import Degraded
@@ -30,6 +35,8 @@ from genba_shared.service import Degraded
 MODEL: Final = "llm.so8t"
 OWN_MODEL: Final = Path(__file__).parent / "own_model"
 OWN_NAME: Final = "genba-small-1"
+TASK_END: Final = "</think-task>"
+POLICY_END: Final = "</think-policy>"
 DocumentsBy = Literal["sentences", "model"]
 OwnModel = Literal["answers", "off"]
 
@@ -39,6 +46,10 @@ class Speakers(Protocol):
 
     def choose(self, *, documents: bool) -> Backend:
         """The backend for an answer that rests on documents, or on none."""
+        ...
+
+    def needed(self, question: str, passages: list[Passage]) -> list[Passage]:
+        """The passages that the answer should rest on: all, or none where they do not speak to the question."""
         ...
 
     def all(self) -> list[Backend]:
@@ -65,6 +76,9 @@ class Always:
     def choose(self, *, documents: bool) -> Backend:  # noqa: ARG002 - there is no choice
         return self.backend
 
+    def needed(self, question: str, passages: list[Passage]) -> list[Passage]:  # noqa: ARG002 - a model judges itself
+        return passages
+
     def all(self) -> list[Backend]:
         return [self.backend]
 
@@ -81,18 +95,46 @@ class Always:
 class ChampionModel:
     """A bundle's model as a backend: told who it is and by which policy, in the words that its rows were written in."""
 
-    def __init__(self, inner: Backend, told: Callable[[str], str], *, thinks: bool, reads: bool = False) -> None:
+    def __init__(
+        self,
+        inner: Backend,
+        told: Callable[[str], str],
+        *,
+        thinks: bool,
+        reads: bool = False,
+        sure_from: float = 0.0,
+    ) -> None:
         """``told``: what the system turn says, for a question.   ``thinks``: its rows carried their thinking.
-        ``reads``: its rows carried numbered passages after the question.
+        ``reads``: its rows carried numbered passages after the question.   ``sure_from``: how likely its thought on the task
+        must be for its answer to leave; below, or where it would not answer, it says that it does not know.
         """
-        self.inner, self.told, self.thinks, self.reads = inner, told, thinks, reads
+        self.inner, self.told, self.thinks, self.reads, self.sure_from = inner, told, thinks, reads, sure_from
         self.model = inner.model
         self.features: frozenset[Feature] = inner.features
         self.starts_hidden = inner.starts_hidden
 
     def generate(self, task: Task) -> Iterator[Piece]:
         """See the seam."""
-        return self.inner.generate(self.as_trained(task))
+        asked = self.as_trained(task)
+        if not self.sure_from:
+            return self.inner.generate(asked)
+        return self._if_sure(asked, task)
+
+    def _if_sure(self, asked: Task, task: Task) -> Iterator[Piece]:
+        """The generation, cut short by a plain word where the model guesses, or would refuse what the gate allowed."""
+        told = replace(asked, options=replace(asked.options, logprobs=True))
+        thought, spent, doubts = _Thought(self.sure_from), 0, False
+        with contextlib.closing(_generator(self.inner.generate(told))) as pieces:
+            for piece in pieces:
+                yield piece if task.options.logprobs else replace(piece, logprobs=())
+                spent += len(piece.logprobs)
+                if doubts := thought.doubts_after(piece):
+                    break
+        if not doubts:
+            return
+        yield Piece(f"<final>{not_known(language_of(task.question))}</final>")
+        usage = Usage(len(self.inner.prompt(told)), spent) if isinstance(self.inner, SmallModel) else None
+        yield Piece(finish="stop", usage=usage)
 
     def as_trained(self, task: Task) -> Task:
         """The task as its rows would put it. A model that learnt to think is not asked to: its rows never were."""
@@ -112,6 +154,37 @@ class ChampionModel:
         self.inner.close()
 
 
+class _Thought:
+    """A thought as it comes: whether the model guesses what it is asked about, or would not answer what the gate allowed.
+
+    It may not refuse on its own: it is no judge, and would name a person whom nobody asked.
+    """
+
+    def __init__(self, sure_from: float) -> None:
+        self._sure_from = sure_from
+        self._text, self._logprob, self._over = "", 0.0, False
+
+    def doubts_after(self, piece: Piece) -> bool:
+        if self._over:
+            return False
+        if TASK_END not in self._text:
+            self._logprob += sum(each.logprob for each in piece.logprobs)
+        self._text += piece.text
+        self._over = POLICY_END in self._text
+        guesses = TASK_END in self._text and math.exp(self._logprob) < self._sure_from
+        return guesses or (self._over and "<think-policy>ALLOW" not in self._text)
+
+
+def _generator(pieces: Iterator[Piece]) -> Generator[Piece]:
+    """The same pieces, so that leaving them leaves the model."""
+    try:
+        yield from pieces
+    finally:
+        close = getattr(pieces, "close", None)
+        if close is not None:
+            close()
+
+
 def standing(policy: Policy, question: str) -> str:
     """The identity and the policy in force, as rows of training carry them."""
     role = policy.identity.role
@@ -125,12 +198,27 @@ def load_champion(folder: Path, version: Version, policy: Policy) -> ChampionMod
 
 def load_bundle(folder: Path, name: str, policy: Policy, *, calibration: float = 1.0) -> ChampionModel:
     """A bundle's model: a small one on NumPy, any other on transformers in a process of its own."""
+    return _as_trained(folder, _inner(folder / WEIGHTS, name, calibration), policy)
+
+
+def load_own(policy: Policy) -> ChampionModel:
+    """The model that ships; its weights are read once in a process."""
+    return _as_trained(OWN_MODEL, _own_inner(), policy)
+
+
+@functools.cache
+def _own_inner() -> Backend:
+    return _inner(OWN_MODEL / WEIGHTS, OWN_NAME, 1.0)
+
+
+def _as_trained(folder: Path, inner: Backend, policy: Policy) -> ChampionModel:
     document = describe(folder)
     return ChampionModel(
-        _inner(folder / WEIGHTS, name, calibration),
+        inner,
         lambda question: standing(policy, question),
         thinks=bool(document.get("thinks")),
         reads=bool(document.get("reads")),
+        sure_from=float(document.get("sure_from", 0.0)),
     )
 
 
@@ -160,10 +248,10 @@ class LiveModel:
         cache: Path,
         refresh_s: float,
         documents_by: DocumentsBy,
-        own_model: OwnModel = "off",
+        own_model: OwnModel = "answers",
     ) -> None:
         self._sentences = Extractive()
-        self._own = load_bundle(OWN_MODEL, OWN_NAME, policy) if own_model == "answers" else None
+        self._own = load_own(policy) if own_model == "answers" else None
         self._documents_by = documents_by
         self._live: Live[ChampionModel] = Live(
             registry,
@@ -180,11 +268,20 @@ class LiveModel:
 
     def choose(self, *, documents: bool) -> Backend:
         """See the seam."""
-        loaded = self._live.current
-        model = loaded.value if loaded is not None else self._own
+        model = self._model
         if model is None or (documents and self._documents_by == "sentences"):
             return self._sentences
         return model
+
+    @property
+    def _model(self) -> ChampionModel | None:
+        loaded = self._live.current
+        return loaded.value if loaded is not None else self._own
+
+    def needed(self, question: str, passages: list[Passage]) -> list[Passage]:
+        """See the seam. Sentences of passages that do not speak to the question would be no answer; the model has one."""
+        by_sentences = self._model is None or self._documents_by == "model"
+        return passages if by_sentences or coverage(question, passages) >= SPEAKS_FROM else []
 
     def all(self) -> list[Backend]:
         """See the seam."""

@@ -16,7 +16,7 @@ from fastapi.responses import StreamingResponse
 
 from genba_llm.assistant import Released, Written, whole
 from genba_llm.decisions import Asked, Recorded
-from genba_llm.generation import Backend, TokenLogprob
+from genba_llm.generation import Backend, Feature, TokenLogprob
 from genba_llm.routes_gate import Reader, Writer
 from genba_llm.schemas_openai import (
     AssistantMessage,
@@ -52,10 +52,11 @@ def complete(body: ChatIn, here: Here, principal: Writer) -> Any:
     said = [turn.content for turn in turns if turn.role == "user"]
     others = [turn.content for turn in turns if turn.role in {"system", "developer", "tool"} and turn.content]
     asked = Asked(said[-1] or " ", "chat", domain=body.domain, earlier=(*others, *said[:-1]))
-    _check_features(body, here.assistant.speakers.all())
+    _able(body, here.assistant.speakers.all())
     recorded = here.decisions.decide(principal, asked)
     passages = here.assistant.passages(principal, said[-1]) if body.documents and recorded.allowed else []
-    backend = here.assistant.speakers.choose(documents=bool(passages))
+    speakers = here.assistant.speakers
+    backend = _able(body, [speakers.choose(documents=bool(passages)), *speakers.all()])
     answer = _Answer(f"chatcmpl-{recorded.id}", int(recorded.created_at.timestamp()), backend.model)
     if not recorded.allowed:
         text = refusal(recorded)
@@ -63,7 +64,6 @@ def complete(body: ChatIn, here: Here, principal: Writer) -> Any:
         if body.stream:
             return _events(answer.stream(iter([Released(text)]), written, recorded, usage=_wants_usage(body)))
         return answer.out(recorded, written, text, [])
-    _check_features(body, [backend])
     options = body.options(most_tokens=here.settings.max_answer_tokens)
     released, written = here.assistant.answer(
         principal, recorded, turns, options, mode="strip", passages=passages, asked=asked, backend=backend
@@ -74,15 +74,20 @@ def complete(body: ChatIn, here: Here, principal: Writer) -> Any:
     return answer.out(recorded, written, text, logprobs if body.logprobs else [])
 
 
-def _check_features(body: ChatIn, backends: Sequence[Backend]) -> None:
-    """Raises: Invalid for what none of the backends can do: a promise that is not kept is worse than none."""
-    wanted = [("logprobs", "logprobs", body.logprobs)]
+def _able(body: ChatIn, backends: Sequence[Backend]) -> Backend:
+    """The first of the backends that can do what is asked.
+
+    Raises: Invalid for what none of them can do: a promise that is not kept is worse than none.
+    """
+    wanted: list[tuple[str, Feature]] = [("logprobs", "logprobs")] if body.logprobs else []
     if body.response_format is not None and body.response_format.type != "text":
-        wanted.append(("response_format", body.response_format.type, True))
-    for name, feature, asked in wanted:
-        if asked and not any(feature in backend.features for backend in backends):
-            message = f"{backends[0].model} cannot do {feature}"
-            raise Invalid(f"Mend {name}: {message}.", errors=[{"field": name, "message": message}])
+        wanted.append(("response_format", body.response_format.type))
+    for backend in backends:
+        if backend.features.issuperset(feature for _, feature in wanted):
+            return backend
+    name, feature = next(each for each in wanted if each[1] not in backends[0].features)
+    message = f"{backends[0].model} cannot do {feature}"
+    raise Invalid(f"Mend {name}: {message}.", errors=[{"field": name, "message": message}])
 
 
 def _wants_usage(body: ChatIn) -> bool:

@@ -14,6 +14,7 @@ from typing import Annotated
 from fastapi import Depends, Request
 from pydantic import JsonValue
 from sqlalchemy import text
+from threadpoolctl import threadpool_limits
 
 from genba_llm import escalations, host_watch, store
 from genba_llm.assistant import Assistant
@@ -156,6 +157,7 @@ def _live_model(settings: Settings, registry: Registry, policy: Policy) -> LiveM
         cache=settings.platform.home / "models",
         refresh_s=settings.model_refresh_s,
         documents_by=settings.documents_by,
+        own_model=settings.own_model,
     )
 
 
@@ -172,6 +174,8 @@ def guard_of(settings: Settings, metrics: LlmMetrics) -> EgressGuard:
 async def open_service(settings: Settings, metrics: Metrics, *, backend: Backend | None = None) -> AsyncIterator[Llm]:
     """Open everything, do what is due now and then, and close it in order."""
     async with contextlib.AsyncExitStack() as stack:
+        # The small model multiplies vectors: threads of BLAS would spend eight times the processor waiting for each other.
+        stack.enter_context(threadpool_limits(limits=1, user_api="blas"))
         ours = LlmMetrics(metrics)
         guard = guard_of(settings, ours)
         if settings.egress == "process":

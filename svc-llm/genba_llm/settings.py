@@ -26,6 +26,10 @@ class Settings(BaseSettings):
         "sentences",
         description="Embedded, where documents have something to say: their sentences answer, or the champion does.",
     )
+    own_model: Literal["answers", "off"] = Field(
+        "answers",
+        description="Embedded, until llm.so8t has a champion: the small model that ships answers what no document does.",
+    )
     backend_url: str | None = Field(
         None, description="Of an OpenAI-compatible server, e.g. http://127.0.0.1:11434/v1 (Ollama) or :8080/v1."
     )

@@ -91,6 +91,12 @@ def given_passages(passages: Sequence[Passage]) -> str:
     return "\n\n".join(f"[{number}] {each.title}\n{each.text}" for number, each in enumerate(passages, start=1))
 
 
+def passages_of(given: str) -> list[Passage]:
+    """The passages of such an ``input``; none of another."""
+    parts = [part.split("\n", 1) for part in given.split("\n\n") if part.startswith("[") and "\n" in part]
+    return [Passage("", at, head.split("] ", 1)[-1], text, 0, 1.0) for at, (head, text) in enumerate(parts)]
+
+
 def system_text(identity: str, policy: str) -> str:
     """What a model is told before the conversation, when it is trained and when it serves."""
     return "\n".join(part for part in (identity, policy) if part)

@@ -199,7 +199,12 @@ def _rms(x: Array, weight: Array, eps: float) -> Array:
 
 def load_small(folder: Path) -> SmallPhi3:
     """A folder with ``config.json`` and ``model.safetensors``. Raises: NotSmall; OSError."""
-    return SmallPhi3(shape_of(folder), _wide(load_file(folder / WEIGHTS)))
+    return SmallPhi3(shape_of(folder), load_tensors(folder))
+
+
+def load_tensors(folder: Path) -> dict[str, Array]:
+    """The folder's tensors by transformers' names, in single precision. Raises: OSError."""
+    return _wide(load_file(folder / WEIGHTS))
 
 
 def shape_of(folder: Path) -> Shape:

@@ -186,6 +186,12 @@ def work_names(domain: Domain, language: Language) -> list[str]:
     return [str(each["names"][language][0]) for each in contrast.lexicon("knowledge")[domain]]
 
 
+def is_small_talk(row: Row) -> bool:
+    """Whether a row greets, thanks, or asks who answers."""
+    said = (text for each in contrast.lexicon("synthesise")["talk"] for text in each["said"].values())
+    return any(row.output.endswith(f"<final>{text}</final>") for text in said)
+
+
 def not_known(language: Language) -> str:
     """What is said where nothing is known."""
     return str(contrast.lexicon("synthesise")["not_known"][language])

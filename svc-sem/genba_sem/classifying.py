@@ -22,11 +22,11 @@ from sqlalchemy import ColumnElement, func, select
 from sqlalchemy.orm import Session
 
 from genba_sem import particles, store
+from genba_sem.describing import Describer, Shelf
 from genba_sem.encoders import Encoder
 from genba_sem.lanes import Lanes
 from genba_sem.looking import File, Hints, NoReadableView, is_sidecar, look, texts_of
 from genba_sem.micrograph import Limits
-from genba_sem.model import describer
 from genba_sem.particles import Image, Owner, Stored
 from genba_sem.picture_reader import PictureReader
 from genba_sem.settings import Settings
@@ -52,12 +52,25 @@ class Work:
     database: Database
     artifacts: Artifacts  # this service's own store
     lanes: Lanes
-    describer: Encoder
     pictures: PictureReader
 
     @property
     def principal(self) -> Principal:
         return self.run.principal
+
+    def describer(self, encoder: Encoder) -> Describer:
+        """An encoder beside this job's pictures."""
+        return Describer(encoder, self.database, self.shelf)
+
+    @property
+    def shelf(self) -> Shelf:
+        """The pictures that are kept."""
+        return Shelf(self.artifacts, self.limits, self.pictures.read_view)
+
+    @property
+    def limits(self) -> Limits:
+        """What one image may be."""
+        return Limits(max_bytes=self.settings.max_image_bytes)
 
     @classmethod
     @contextmanager
@@ -68,7 +81,7 @@ class Work:
         pictures = PictureReader(memory_bytes=settings.decoder_memory_bytes, timeout_s=settings.decode_timeout_s)
         own = run.artifacts.below(store.ARTIFACTS)
         try:
-            yield cls(run, settings, run.database, own, lanes, describer(), pictures)
+            yield cls(run, settings, run.database, own, lanes, pictures)
         finally:
             lanes.close()
             pictures.close()
@@ -183,6 +196,8 @@ def classify(work: Work, *where: ColumnElement[bool], statuses: Sequence[str]) -
         left = session.scalar(select(func.count()).select_from(ParticleRow).where(*open_ones)) or 0
     total, after = left + sum(_done(work).values()), ""
     with ThreadPoolExecutor(work.settings.classify_workers, thread_name_prefix="sem-classify") as pool:
+        if work.lanes.model_now(work.principal.tenant) is None:
+            _look_first(work, pool, open_ones, statuses=statuses)
         while page := _page(work, after, open_ones):
             after = page[-1].id
             for ready in pool.map(lambda row: _prepare(work, row), page):
@@ -190,6 +205,25 @@ def classify(work: Work, *where: ColumnElement[bool], statuses: Sequence[str]) -
             done = sum(_done(work).values())
             work.run.progress(min(1.0, done / max(1, total)), f"{done} of {total}")
     return _done(work)
+
+
+def _look_first(
+    work: Work, pool: ThreadPoolExecutor, where: Sequence[ColumnElement[bool]], *, statuses: Sequence[str]
+) -> None:
+    """While nothing has been promoted, the encoder is fitted to what has been looked at: so all are looked at before any is decided,
+    and kinds that no master stands for have been met by then.
+    """
+    after, looked = "", 0
+    while page := _page(work, after, where):
+        after = page[-1].id
+        for particle_id, stored, problem in pool.map(lambda row: _prepare(work, row), page):
+            looked += 1
+            if stored is None or problem is not None:
+                continue
+            with work.database.transaction() as session:
+                if (row := _held(session, work, particle_id, statuses)) is not None:
+                    particles.complete(session, work.artifacts, row, stored)
+        work.run.progress(0.0, f"{looked} particles looked at")
 
 
 def _not_by(job_id: str) -> ColumnElement[bool]:
@@ -227,15 +261,18 @@ def _prepare(work: Work, row: ParticleRow) -> tuple[str, Stored | None, Problem 
     with work.database.read() as session:
         views = store.views_of(session, [row.id])[row.id]
     hints = Hints(**row.scaling.get("hints", {}))
+    encoder = work.lanes.describer(row.tenant)
     if views and all(view.described_by for view in views):
+        if any(view.described_by != encoder.kind for view in views):
+            work.describer(encoder).describe([row.id])
         return row.id, None, None
     try:
         images = [_stored_image(work, view) for view in views]
         looks = look(
             [File(image.path, image.file_name) for image in images],
-            work.describer,
+            encoder,
             hints=hints,
-            limits=Limits(max_bytes=work.settings.max_image_bytes),
+            limits=work.limits,
             least=work.settings.min_views,
             read=work.pictures.read_view,
         )
@@ -264,7 +301,9 @@ def _write(
             particles.complete(session, work.artifacts, row, stored)
         ready = work.lanes.ready(row.tenant, row.clearance)
         if not particles.again(session, row, ready, actor=_actor(work), job_id=work.run.job_id):
-            gone: dict[str, Any] = {"errors": [{"field": "views", "message": "were described by another encoder"}]}
+            gone: dict[str, Any] = {
+                "errors": [{"field": "views", "message": "the lane's encoder cannot describe them"}]
+            }
             particles.unreadable(session, row, gone, job_id=work.run.job_id)
 
 

@@ -1,8 +1,8 @@
 """Views into unit rows: the seam between the descriptor that needs no weights and encoders whose weights the user brings.
 
 An encoder works in two steps. ``describe`` makes the raw row of one picture, which is kept; ``embed`` turns raw rows into unit
-rows with what was fitted to the lab's own pictures, so that a new fit needs no picture again. Rows are compared only under the
-same ``id``. Random weights are never used: an encoder without weights is unavailable (503), not worse.
+rows with what was fitted to the lab's own pictures, so that a new fit needs no picture again. Raw rows are compared only under the
+same ``kind``, unit rows under the same ``id``. Random weights are never used: an encoder without weights is unavailable (503), not worse.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _DIMS: Final = {"fine": 64, "coarse": 64, "outline": 64, "polar": 64, "lbp": 28,
 _WEIGHTS: Final = {"fine": 1.0, "coarse": 1.0, "outline": 1.0, "polar": 1.0, "lbp": 0.7, "glcm": 0.7, "shape": 1.0}
 _LEAST_VIEWS: Final = 8
 _MOST_VIEWS: Final = 6000
-_SHRINK: Final = 0.05
+_SHRINK: Final = 0.3
 _LEAST_PARTICLES: Final = 12
 _WITHIN_SHRINK: Final = 0.3
 _BETWEEN_DIMS: Final = 40
@@ -38,6 +38,14 @@ class Encoder(Protocol):
 
     @property
     def id(self) -> str: ...
+
+    @property
+    def kind(self) -> str:
+        """What raw rows mean: the same kind, whatever the fit, can be embedded."""
+
+    @property
+    def name(self) -> str:
+        """What it is opened by."""
 
     @property
     def raw_dim(self) -> int: ...
@@ -79,6 +87,7 @@ class HlgShape:
     """
 
     name: Final = "hlg-shape-v1"
+    kind: Final = name
     raw_dim: Final = descriptors.DIM
 
     def __init__(self, blocks: dict[str, _Block], within: _Within | None = None) -> None:
@@ -175,6 +184,12 @@ def _whitening(rows: Rows, dims: int) -> _Block:
     gain = 1 / np.sqrt(variance[:keep] + _SHRINK * variance[:keep].mean())
     project = directions[:keep].T * gain
     return _Block(*(np.ascontiguousarray(array, np.float32) for array in (mean, scale, project)))
+
+
+def whitening(rows: Rows, dims: int) -> tuple[Rows, Rows]:
+    """Mean (d,) and project (d, k ≤ dims): ``(rows - mean) @ project`` is standardised and PCA-whitened, as a block is."""
+    block = _whitening(rows, dims)
+    return block.mean, np.ascontiguousarray(block.project / block.scale[:, None])
 
 
 def _within_particles(rows: Rows, particles: Sequence[str]) -> _Within | None:

@@ -49,7 +49,7 @@ Rows = npt.NDArray[np.float32]
 
 @dataclass(frozen=True, eq=False)
 class SeenView:
-    """All that is kept of a picture. raw: (raw_dim,) of the encoder named; shape: in µm where the pixel size is known."""
+    """All that is kept of a picture. raw: (raw_dim,) of the kind of encoder named; shape: in µm where the pixel size is known."""
 
     raw: Rows
     encoder: str
@@ -129,7 +129,7 @@ def see(
     if shape is not None and view.pixel_size_nm is not None:
         shape = shape.in_um(view.pixel_size_nm)
     raw = encoder.describe(view.pixels, outline.mask)
-    return SeenView(raw, encoder.id, judge(view, outline), outline, shape, view.pixel_size_nm)
+    return SeenView(raw, encoder.kind, judge(view, outline), outline, shape, view.pixel_size_nm)
 
 
 class Lane:
@@ -202,7 +202,7 @@ class Lane:
         """
         if not views:
             raise ValueError("A particle needs a view.")
-        if any(len(view.raw) != self.encoder.raw_dim for view in views):
+        if any(view.encoder != self.encoder.kind or len(view.raw) != self.encoder.raw_dim for view in views):
             raise ValueError("A view was described by another encoder.")
         quality = np.array([view.quality.score for view in views], np.float32)
         rows, fused = self._fused(np.stack([view.raw for view in views]), quality)

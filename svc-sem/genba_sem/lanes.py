@@ -11,13 +11,12 @@ import threading
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
-from sqlalchemy import ColumnElement, Row, func, select
-from sqlalchemy.orm import Session, undefer
+from sqlalchemy import ColumnElement, Row, Select, and_, case, func, select
+from sqlalchemy.orm import Session
 
 from genba_sem import labels, master_sets
 from genba_sem.deciding import Policy, Reviewed
@@ -28,12 +27,13 @@ from genba_sem.looking import remembered
 from genba_sem.master_sets import TooFewMasters
 from genba_sem.masters import MasterParticle, MasterSet
 from genba_sem.model import LaneParts
+from genba_sem.plugins import Encoders
 from genba_sem.settings import Settings
-from genba_sem.tables import MasterRow, ParticleRow, PolicyRow, ReviewRow, ViewRow
+from genba_sem.tables import DescriptionRow, MasterRow, ParticleRow, PolicyRow, ReviewRow, ViewRow
 from genba_shared.artifacts import Artifacts
 from genba_shared.db import Database
 from genba_shared.live import Live
-from genba_shared.registry import Registry, Version
+from genba_shared.registry import Registry
 
 Rows = npt.NDArray[np.float32]
 
@@ -41,6 +41,11 @@ _CALIBRATE_EVERY: Final = 10  # reviews between two calibrations
 _MOST_REVIEWS: Final = 1000
 _PAGE: Final = 500
 _LEAST_ROWS: Final = 8  # that an encoder can be fitted to
+_FIT_AT: Final = (
+    64,
+    256,
+    1024,
+)  # views besides the masters' at which the fit is made anew, while nothing has been promoted
 
 
 @dataclass(frozen=True)
@@ -72,6 +77,7 @@ class Lanes:
         self._made: OrderedDict[tuple[object, ...], Ready] = OrderedDict()
         self._lock = threading.Lock()
         self._making: dict[tuple[object, ...], threading.Lock] = {}
+        self.encoders = Encoders(settings.encoders_dir)
 
     def close(self) -> None:
         """Stop following champions."""
@@ -100,7 +106,9 @@ class Lanes:
             number = parts.master_set if parts else newest.number if newest else 0
             model = f"{model_name(tenant)} {loaded.version.number}" if loaded else "masters"
             policy = self.policy(session, tenant)
-            key = (tenant, clearance, model, number, _digest(book, clearance), reviews // _CALIBRATE_EVERY, policy)
+            unlabelled = 0 if parts else _fit_step(session, tenant, clearance)
+            calibrated = (reviews // _CALIBRATE_EVERY, policy)
+            key = (tenant, clearance, model, number, _digest(book, clearance), calibrated, unlabelled)
             if (found := self._known(key)) is not None:
                 return found
         with self._turn(key):
@@ -108,8 +116,9 @@ class Lanes:
                 return found
             with self._database.read() as session:
                 made = self._make(
-                    session, tenant, clearance, parts=parts, model=model, number=number, book=book, policy=policy
-                )
+                    session, tenant, clearance, parts=parts, model=model, number=number, book=book, policy=policy,
+                    unlabelled=unlabelled,
+                )  # fmt: skip
             self._remember(key, made)
             return made
 
@@ -117,6 +126,11 @@ class Lanes:
         """The version that serves a tenant, as decisions name it; None while none has been promoted."""
         loaded = self._follow(tenant).current
         return f"{model_name(tenant)} {loaded.version.number}" if loaded else None
+
+    def describer(self, tenant: str) -> Encoder:
+        """What describes a tenant's pictures now: the serving lane's encoder."""
+        loaded = self._follow(tenant).current
+        return loaded.value.encoder if loaded else self.encoders.opened(HlgShape.name)
 
     def _make(
         self,
@@ -129,10 +143,12 @@ class Lanes:
         number: int,
         book: LabelBook,
         policy: Policy,
+        unlabelled: int,
     ) -> Ready:
         rows = master_sets.at(session, tenant, number)
         if parts is None:
-            particles = from_rows(session, [row for row in rows if row.clearance <= clearance])
+            visible = [row for row in rows if row.clearance <= clearance]
+            particles = from_rows(session, visible, HlgShape.kind)
         else:
             particles = tuple(each.particle for each in parts.masters if each.clearance <= clearance)
         particles = as_labels_are_now(particles, book, clearance, moved={row.particle_id: row.label_id for row in rows})
@@ -141,7 +157,8 @@ class Lanes:
             label.id for label in master_sets.enough(held, book, clearance=clearance, least=self._settings.min_masters)
         }
         kept = tuple(particle for particle in particles if particle.label_id in ready)
-        encoder = parts.encoder if parts else fitted(kept)
+        beside = {} if parts else some_views(session, tenant, clearance, HlgShape.kind, most=unlabelled)
+        encoder = parts.encoder if parts else fitted(kept, beside)
         head = parts.head.relabelled(lambda each: now_id(book, each)) if parts and parts.head else None
         lane = Lane(
             encoder,
@@ -172,7 +189,7 @@ class Lanes:
                 live = self._live[tenant] = Live(
                     self._registry,
                     model_name(tenant),
-                    _load,
+                    lambda folder, _version: LaneParts.load(folder, self.encoders.opened),
                     cache=self._settings.platform.home / "models",
                     refresh_s=self._settings.refresh_s,
                 )
@@ -197,12 +214,10 @@ class Lanes:
             return self._making.setdefault(key, threading.Lock())
 
 
-def _load(folder: Path, _version: Version) -> LaneParts:
-    return LaneParts.load(folder)
-
-
-def fitted(particles: Sequence[MasterParticle]) -> Encoder:
-    """The embedded default, fitted to the masters' own views. Raises: TooFewMasters below eight views."""
+def fitted(particles: Sequence[MasterParticle], unlabelled: Mapping[str, Rows]) -> Encoder:
+    """The embedded default, fitted to the masters' views and to others (by particle, each (V, raw_dim)), whatever they show: a kind
+    that no master stands for is told apart by a fit that has met it. Raises: TooFewMasters below eight views of masters.
+    """
     raw = np.concatenate([particle.raw for particle in particles])
     if len(raw) < _LEAST_ROWS:
         raise TooFewMasters(
@@ -210,7 +225,31 @@ def fitted(particles: Sequence[MasterParticle]) -> Encoder:
             needed=_LEAST_ROWS,
             labels=[],
         )
-    return HlgShape.fit(raw, [particle.particle_id for particle in particles for _ in particle.raw])
+    shown = {particle.particle_id: particle.raw for particle in particles} | dict(unlabelled)
+    return HlgShape.fit(np.concatenate(list(shown.values())), [each for each, rows in shown.items() for _ in rows])
+
+
+def newest_views(tenant: str, clearance: int) -> Select[str]:
+    """Whom the newest views show, once for each view."""
+    return (
+        select(ViewRow.particle_id)
+        .join(ParticleRow, ParticleRow.id == ViewRow.particle_id)
+        .where(ParticleRow.tenant == tenant, ParticleRow.clearance <= clearance, ViewRow.raw.is_not(None))
+        .order_by(ViewRow.particle_id.desc())
+    )
+
+
+def some_views(session: Session, tenant: str, clearance: int, kind: str, *, most: int) -> dict[str, Rows]:
+    """Raw rows of about as many of the newest views, labelled or not, by whom they show."""
+    ids = list(dict.fromkeys(session.scalars(newest_views(tenant, clearance).limit(most)))) if most else []
+    return {particle: np.stack([view.raw for view in views]) for particle, views in seen_of(session, ids, kind).items()}
+
+
+def _fit_step(session: Session, tenant: str, clearance: int) -> int:
+    """The last of ``_FIT_AT`` that the samples' views have reached: the fit follows what the lab sends, and stands still between."""
+    samples = newest_views(tenant, clearance).where(ParticleRow.role == "sample").limit(_FIT_AT[-1])
+    count = session.scalar(select(func.count()).select_from(samples.subquery())) or 0
+    return max((step for step in _FIT_AT if step <= count), default=0)
 
 
 def now_id(book: LabelBook, label_id: str) -> str | None:
@@ -227,9 +266,9 @@ def _digest(book: LabelBook, clearance: int) -> str:
     return hashlib.sha256("\n".join(said).encode()).hexdigest()[:12]
 
 
-def from_rows(session: Session, rows: Sequence[MasterRow]) -> tuple[MasterParticle, ...]:
-    """Masters as the numerics take them, from the views that are kept; those of another kind of row are passed over."""
-    seen = seen_of(session, [row.particle_id for row in rows])
+def from_rows(session: Session, rows: Sequence[MasterRow], kind: str) -> tuple[MasterParticle, ...]:
+    """Masters as the numerics take them, from what is kept of their views; those without rows of this kind are passed over."""
+    seen = seen_of(session, [row.particle_id for row in rows], kind)
     made = []
     for row in rows:
         if views := seen.get(row.particle_id):
@@ -253,17 +292,29 @@ def as_labels_are_now(
     return tuple(found)
 
 
-def seen_of(session: Session, particle_ids: Sequence[str]) -> dict[str, list[SeenView]]:
-    """The views of particles as they were seen; those not yet looked at are left out."""
+def seen_of(session: Session, particle_ids: Sequence[str], kind: str) -> dict[str, list[SeenView]]:
+    """The views of particles as an encoder of this kind sees them; particles that it has not described are left out."""
     found: dict[str, list[SeenView]] = {}
     for start in range(0, len(particle_ids), 500):
         part = particle_ids[start : start + 500]
-        query = (
-            select(ViewRow).options(undefer(ViewRow.raw)).where(ViewRow.particle_id.in_(part), ViewRow.raw.is_not(None))
+        second = and_(
+            DescriptionRow.particle_id == ViewRow.particle_id,
+            DescriptionRow.position == ViewRow.position,
+            DescriptionRow.described_by == kind,
         )
-        for view in session.scalars(query.order_by(ViewRow.particle_id, ViewRow.position)):
-            seen = remembered(view.raw or b"", view.described_by or "", view.document)
-            found.setdefault(view.particle_id, []).append(seen)
+        query = (
+            select(ViewRow, case((ViewRow.described_by == kind, ViewRow.raw), else_=DescriptionRow.raw).label("raw"))
+            .outerjoin(DescriptionRow, second)
+            .where(ViewRow.particle_id.in_(part), ViewRow.raw.is_not(None))
+            .order_by(ViewRow.particle_id, ViewRow.position)
+        )
+        lacking = set()
+        for view, raw in session.execute(query):
+            if raw is None:
+                lacking.add(view.particle_id)
+            else:
+                found.setdefault(view.particle_id, []).append(remembered(raw, kind, view.document))
+        found = {particle_id: views for particle_id, views in found.items() if particle_id not in lacking}
     return found
 
 
@@ -272,11 +323,11 @@ def fused_of(session: Session, lane: Lane, rows: Sequence[Row[str, str | None, b
     their views, and left out where that is nothing that the lane could use.
     """
     known = {at: np.frombuffer(held, np.float32) for at, space, held in rows if held and space == lane.space}
-    for particle_id, views in seen_of(session, [at for at, _, _ in rows if at not in known]).items():
-        if all(len(view.raw) == lane.encoder.raw_dim for view in views):
-            raw = np.stack([view.raw for view in views])
-            quality = np.array([view.quality.score for view in views], np.float32)
-            known[particle_id] = lane.fusion.fuse(lane.encoder.embed(raw), quality).row
+    lacking = [at for at, _, _ in rows if at not in known]
+    for particle_id, views in seen_of(session, lacking, lane.encoder.kind).items():
+        raw = np.stack([view.raw for view in views])
+        quality = np.array([view.quality.score for view in views], np.float32)
+        known[particle_id] = lane.fusion.fuse(lane.encoder.embed(raw), quality).row
     return known
 
 
@@ -327,11 +378,9 @@ def _reviewed(
         .limit(_MOST_REVIEWS)
     )
     truths = {row.id: row.label_id for row in session.execute(query) if row.id not in without}
-    seen = seen_of(session, list(truths))
+    seen = seen_of(session, list(truths), lane.encoder.kind)
     found = []
     for particle_id, views in seen.items():
-        if any(len(view.raw) != lane.encoder.raw_dim for view in views):
-            continue
         decision = lane.decide(views)
         label = book.now(truths[particle_id] or "")
         truth = label.id if label is not None else None

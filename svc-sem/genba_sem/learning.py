@@ -51,8 +51,8 @@ def fusion(params: FusionParams, run: Run) -> Result:
     Where the mean decides and nothing beats it by test, nothing is proposed and the result says so.
     """
     with Work.of(run) as work:
-        held = refining.stock(run)
-        now = refining.parts_now(work.lanes.ready(held.tenant, held.clearance), held)
+        held = refining.stock(work)
+        now = refining.parts_now(work, held)
         teachers = refining.with_reviewed(held, most_per_label=_MOST_PER_LABEL)
         known, _ = refining.taught(now.encoder, teachers)
         before = fusion_choice.name_of(now.fusion)
@@ -67,7 +67,7 @@ def fusion(params: FusionParams, run: Run) -> Result:
         parts = replace(now, fusion=fusion_choice.fitted_fusion(chosen, known, seed=run.seed), head=None)
         richer = CANDIDATES.index(chosen) > CANDIDATES.index(before)
         return refining.propose(
-            run,
+            work,
             held,
             parts,
             now,
@@ -146,12 +146,12 @@ def semi_supervised(params: SemiSupervisedParams, run: Run) -> Result:
     Raises: Conflict without a particle that nobody has reviewed.
     """
     with Work.of(run) as work:
-        held = refining.stock(run)
-        now = refining.parts_now(work.lanes.ready(held.tenant, held.clearance), held)
+        held = refining.stock(work)
+        now = refining.parts_now(work, held)
         teachers = refining.with_reviewed(held, most_per_label=_MOST_PER_LABEL)
         known, names = refining.taught(now.encoder, teachers)
         known = replace(known, rows=[_counting(*each) for each in zip(known.rows, known.quality, strict=True)])
-        pool = _unlabelled(run, held, params.most_unlabelled, now.encoder.raw_dim)
+        pool = _unlabelled(run, held, params.most_unlabelled)
         if not pool:
             raise Conflict("Every particle has been reviewed: there is nothing unlabelled to learn from.")
         rows = [_counting(now.encoder.embed(raw), quality) for raw, quality in pool]
@@ -176,7 +176,7 @@ def semi_supervised(params: SemiSupervisedParams, run: Run) -> Result:
             "pseudo_label_precision": checked.right / checked.taken if checked.taken else float("nan"),
         }
         return refining.propose(
-            run,
+            work,
             held,
             parts,
             now,
@@ -197,7 +197,7 @@ def _counting(rows: Rows, quality: Rows) -> Rows:
     return rows[kept] if kept.any() else rows
 
 
-def _unlabelled(run: Run, held: Stock, most: int, raw_dim: int) -> list[tuple[Rows, Rows]]:
+def _unlabelled(run: Run, held: Stock, most: int) -> list[tuple[Rows, Rows]]:
     """Raw rows and qualities of the newest particles that nobody has reviewed."""
     query = (
         select(ParticleRow.id)
@@ -209,11 +209,10 @@ def _unlabelled(run: Run, held: Stock, most: int, raw_dim: int) -> list[tuple[Ro
         .limit(most)
     )
     with run.database.read() as session:
-        seen = lanes.seen_of(session, list(session.scalars(query)))
+        seen = lanes.seen_of(session, list(session.scalars(query)), held.kind)
     return [
         (np.stack([view.raw for view in views]), np.array([view.quality.score for view in views], np.float32))
         for views in seen.values()
-        if all(len(view.raw) == raw_dim for view in views)
     ]
 
 

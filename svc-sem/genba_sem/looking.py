@@ -180,7 +180,7 @@ def _looked(index: int, original: View, view: View, encoder: Encoder) -> Looked:
         },
         "shape": None if seen.shape is None else dict(seen.shape.__dict__),
     }
-    return Looked(index, seen, encoder.id.partition("@")[0], picture_of(original), document)
+    return Looked(index, seen, encoder.kind, picture_of(original), document)
 
 
 def polygon(outline: Outline, *, scale: float = 1.0) -> list[list[float]]:

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -14,13 +14,16 @@ from typing import Any, Final
 import numpy as np
 from safetensors.numpy import load_file, save_file
 
+from genba_sem import onsite
 from genba_sem.encoders import Encoder, HlgShape
 from genba_sem.learnt_head import LearntHead
 from genba_sem.masters import MasterParticle
+from genba_sem.onsite import OnsiteEncoder
 from genba_sem.set_models import LearntFusion
 from genba_sem.views import Fusion, PlainMean, QualityMean
 
 FORMAT: Final = 1
+_GRAPH: Final = "encoder.onnx"
 _ENCODER, _MASTERS, _FUSION, _HEAD = (f"{part}.safetensors" for part in ("encoder", "masters", "fusion", "head"))
 FUSIONS: Final[Mapping[str, type[QualityMean | PlainMean]]] = {kind.id: kind for kind in (QualityMean, PlainMean)}
 
@@ -39,7 +42,7 @@ class LaneParts:
     classifier's place, where it knows all labels.
     """
 
-    encoder: HlgShape
+    encoder: Encoder
     masters: tuple[KeptMaster, ...]
     master_set: int
     fusion: Fusion
@@ -49,7 +52,10 @@ class LaneParts:
     def save(self, folder: Path, about: Mapping[str, Any]) -> Path:
         """Write the bundle; ``about`` joins its manifest (metrics, data hash, preprocessing)."""
         folder.mkdir(parents=True, exist_ok=True)
-        self.encoder.save(folder / _ENCODER)
+        if isinstance(self.encoder, HlgShape):
+            self.encoder.save(folder / _ENCODER)
+        elif isinstance(self.encoder, OnsiteEncoder):
+            self.encoder.save(folder / _GRAPH, folder / _ENCODER)
         tensors = {}
         for index, master in enumerate(self.masters):
             tensors[f"{index}.raw"] = np.asarray(master.particle.raw, np.float16)
@@ -62,6 +68,7 @@ class LaneParts:
             "format": FORMAT,
             "config": {
                 "encoder": self.encoder.id,
+                "encoder_name": self.encoder.name,
                 "fusion": self.fusion.id,
                 "classifier": self.classifier,
                 "master_set": self.master_set,
@@ -81,8 +88,12 @@ class LaneParts:
         return folder
 
     @classmethod
-    def load(cls, folder: Path) -> LaneParts:
-        """Read what ``save`` wrote. Raises: ValueError for another format or parts that this code does not know."""
+    def load(cls, folder: Path, opened: Callable[[str], Encoder]) -> LaneParts:
+        """Read what ``save`` wrote. opened: gives an encoder that brings its own weights, by its name.
+
+        Raises: ValueError for another format, parts that this code does not know, or other weights than the lane was made with;
+        EncoderUnavailable (503) where there are none.
+        """
         manifest = json.loads((folder / "bundle.json").read_text(encoding="utf-8"))
         config = manifest.get("config", {})
         if manifest.get("format") != FORMAT:
@@ -101,13 +112,23 @@ class LaneParts:
             for index, each in enumerate(manifest["masters"])
         )
         return cls(
-            HlgShape.load(folder / _ENCODER),
+            _encoder_of(folder, config, opened),
             masters,
             int(config["master_set"]),
             _fusion_of(folder, config["fusion"]),
             config["classifier"],
             LearntHead.load(folder / _HEAD, config["head"]) if config.get("head") else None,
         )
+
+
+def _encoder_of(folder: Path, config: Mapping[str, Any], opened: Callable[[str], Encoder]) -> Encoder:
+    name = config.get("encoder_name", HlgShape.name)
+    if name == HlgShape.name:
+        return HlgShape.load(folder / _ENCODER)
+    encoder = OnsiteEncoder.load(folder / _GRAPH, folder / _ENCODER) if name == onsite.NAME else opened(name)
+    if encoder.id != config["encoder"]:
+        raise ValueError(f"The lane was made with {config['encoder']}, and {name} is {encoder.id} on this machine.")
+    return encoder
 
 
 def _fusion_of(folder: Path, name: str) -> Fusion:
@@ -117,8 +138,3 @@ def _fusion_of(folder: Path, name: str) -> Fusion:
     if fusion.id != name:
         raise ValueError(f"The bundle has fusion {name}, and its file holds {fusion.id}.")
     return fusion
-
-
-def describer() -> Encoder:
-    """What describes pictures before anything is fitted: raw rows do not depend on a fit."""
-    return HlgShape({})

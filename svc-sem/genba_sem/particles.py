@@ -264,9 +264,9 @@ def document_of(decision: Decision, ready: Ready) -> dict[str, Any]:
 
 
 def again(session: Session, row: ParticleRow, ready: Ready, *, actor: str, job_id: str | None = None) -> bool:
-    """Decide a particle from what is kept of its views; False when nothing is kept that this lane could use."""
-    seen = lanes.seen_of(session, [row.id]).get(row.id, [])
-    if not seen or any(len(view.raw) != ready.lane.encoder.raw_dim for view in seen):
+    """Decide a particle from what is kept of its views; False when the lane's encoder has not described them."""
+    seen = lanes.seen_of(session, [row.id], ready.lane.encoder.kind).get(row.id, [])
+    if not seen:
         return False
     decide(session, row, ready, ready.decide(seen, row.id), actor=actor, job_id=job_id)
     return True

@@ -9,30 +9,31 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 from sqlalchemy import select
-from sqlalchemy.orm import Session, undefer
+from sqlalchemy.orm import Session
 
 from genba_sem import labels, lanes, master_sets
 from genba_sem.classifier import CLASSIFIERS, label_indices, leave_out
-from genba_sem.encoders import HlgShape
+from genba_sem.classifying import Work
+from genba_sem.encoders import Encoder, HlgShape
 from genba_sem.fusion_choice import Taught, fitted_fusion, fused, name_of
 from genba_sem.labels import LabelBook
 from genba_sem.lane import Lane, SeenView
-from genba_sem.lanes import Ready, model_name
+from genba_sem.lanes import model_name
 from genba_sem.masters import MasterParticle, MasterSet
 from genba_sem.model import KeptMaster, LaneParts
+from genba_sem.onsite import OnsiteEncoder
 from genba_sem.reviews import share_of
-from genba_sem.settings import Settings
-from genba_sem.tables import ParticleRow, ReviewRow, ViewRow
+from genba_sem.tables import MasterRow, ParticleRow, ReviewRow
 from genba_sem.views import Fusion
-from genba_shared.problems import Conflict
-from genba_shared.recipe import Champion, Gate, Registration, Result, Run
+from genba_shared.problems import Conflict, EncoderMismatch
+from genba_shared.recipe import Champion, Gate, Registration, Result
 
 Rows = npt.NDArray[np.float32]
 
@@ -58,6 +59,7 @@ class Stock:
 
     tenant: str
     clearance: int
+    kind: str  # of encoder that made the raw rows
     master_set: int
     masters: tuple[KeptMaster, ...]
     reviewed: tuple[KeptMaster, ...]  # may become masters
@@ -77,28 +79,55 @@ class Stock:
         return replace(parts, masters=kept, head=head)
 
 
-def stock(run: Run) -> Stock:
-    """Read it. Raises: TooFewMasters that names the labels."""
-    tenant, clearance = run.principal.tenant, int(run.principal.clearance)
-    with run.database.read() as session:
+def stock(work: Work, kind: str | None = None) -> Stock:
+    """Read it as one kind of encoder sees it, by default the one that serves; what it has not described is left out.
+
+    Raises: TooFewMasters that names the labels; EncoderMismatch where masters lack that are not described.
+    """
+    tenant, clearance = work.principal.tenant, int(work.principal.clearance)
+    kind = kind or work.lanes.describer(tenant).kind
+    with work.database.read() as session:
         book = labels.book(session, tenant)
         newest = master_sets.newest(session, tenant)
         number = newest.number if newest else 0
         rows = [row for row in master_sets.at(session, tenant, number) if row.clearance <= clearance]
-        made = lanes.from_rows(session, rows)
+        made = lanes.from_rows(session, rows, kind)
+        _check_described(rows, made, kind)
         clear = {row.particle_id: row.clearance for row in rows}
         moved = {row.particle_id: row.label_id for row in rows}
         current = lanes.as_labels_are_now(made, book, clearance, moved=moved)
         kept = tuple(KeptMaster(each, clear[each.particle_id]) for each in current)
         held = Counter(each.particle.label_id for each in kept)
-        master_sets.enough(held, book, clearance=clearance, least=Settings(platform=run.platform).min_masters)
-        reviewed, judges = _reviewed(session, tenant, clearance, book, without=set(clear))
-        rows_seen, shown = _some_views(session, tenant, clearance)
-        return Stock(tenant, clearance, number, kept, reviewed, judges, rows_seen, shown, book, moved)
+        master_sets.enough(held, book, clearance=clearance, least=work.settings.min_masters)
+        reviewed, judges = _reviewed(session, tenant, clearance, book, kind, without=set(clear))
+        views = lanes.some_views(session, tenant, clearance, kind, most=_MOST_VIEWS)
+        rows_seen = np.array([row for rows in views.values() for row in rows], np.float32)
+        shown = tuple(particle for particle, rows in views.items() for _ in rows)
+        return Stock(tenant, clearance, kind, number, kept, reviewed, judges, rows_seen, shown, book, moved)
+
+
+def particles_to_build_on(work: Work) -> list[str]:
+    """Masters, reviewed particles and those of the newest views: what a stock is read from."""
+    tenant, clearance = work.principal.tenant, int(work.principal.clearance)
+    mine = (ParticleRow.tenant == tenant, ParticleRow.clearance <= clearance)
+    with work.database.read() as session:
+        rows = master_sets.current(session, tenant)
+        found = [row.particle_id for row in rows if row.clearance <= clearance]
+        reviewed = select(ParticleRow.id).where(*mine, ParticleRow.status == "reviewed", ParticleRow.role == "sample")
+        found += session.scalars(reviewed.order_by(ParticleRow.id))
+        found += session.scalars(lanes.newest_views(tenant, clearance).limit(_MOST_VIEWS))
+    return list(dict.fromkeys(found))
+
+
+def _check_described(rows: Sequence[MasterRow], made: Sequence[MasterParticle], kind: str) -> None:
+    if len(made) < len(rows):
+        raise EncoderMismatch(
+            f"{kind} has described {len(made)} of {len(rows)} masters: run sem.reembed first.", encoder=kind
+        )
 
 
 def _reviewed(
-    session: Session, tenant: str, clearance: int, book: LabelBook, *, without: set[str]
+    session: Session, tenant: str, clearance: int, book: LabelBook, kind: str, *, without: set[str]
 ) -> tuple[tuple[KeptMaster, ...], tuple[Judge, ...]]:
     query = select(ParticleRow.id, ParticleRow.label_id, ParticleRow.clearance).where(
         ParticleRow.tenant == tenant,
@@ -107,7 +136,7 @@ def _reviewed(
         ParticleRow.role == "sample",
     )
     rows = [row for row in session.execute(query.order_by(ParticleRow.id)) if row.id not in without]
-    seen = lanes.seen_of(session, [row.id for row in rows])
+    seen = lanes.seen_of(session, [row.id for row in rows], kind)
     random = select(ReviewRow.particle_id).where(ReviewRow.tenant == tenant, ReviewRow.calibrates)
     drawn = set(session.scalars(random))
     kept, judges = [], []
@@ -134,22 +163,6 @@ def as_master(particle_id: str, label_id: str, views: Sequence[SeenView]) -> Mas
     return MasterParticle(particle_id, label_id, np.stack([view.raw for view in views]), quality)
 
 
-def _some_views(session: Session, tenant: str, clearance: int) -> tuple[Rows, tuple[str, ...]]:
-    """Raw rows of the newest views, labelled or not, and whom each shows."""
-    query = (
-        select(ViewRow)
-        .join(ParticleRow, ParticleRow.id == ViewRow.particle_id)
-        .options(undefer(ViewRow.raw))
-        .where(ParticleRow.tenant == tenant, ParticleRow.clearance <= clearance, ViewRow.raw.is_not(None))
-        .order_by(ViewRow.particle_id.desc())
-        .limit(_MOST_VIEWS)
-    )
-    found = [(view.particle_id, np.frombuffer(view.raw or b"", np.float16)) for view in session.scalars(query)]
-    width = Counter(len(row) for _, row in found).most_common(1)[0][0] if found else 0
-    kept = [(particle, row) for particle, row in found if len(row) == width]
-    return np.array([row for _, row in kept], np.float32), tuple(particle for particle, _ in kept)
-
-
 # --- building -------------------------------------------------------------------------------------------------------
 
 
@@ -164,7 +177,7 @@ def with_reviewed(held: Stock, *, most_per_label: int) -> tuple[KeptMaster, ...]
     return (*held.masters, *added)
 
 
-def taught(encoder: HlgShape, masters: Sequence[KeptMaster]) -> tuple[Taught, tuple[str, ...]]:
+def taught(encoder: Encoder, masters: Sequence[KeptMaster]) -> tuple[Taught, tuple[str, ...]]:
     """Labelled particles as rows, and their label ids in the order of their indices."""
     particles = [each.particle for each in masters]
     names = tuple(sorted({p.label_id for p in particles}))
@@ -174,7 +187,7 @@ def taught(encoder: HlgShape, masters: Sequence[KeptMaster]) -> tuple[Taught, tu
     ), names
 
 
-def best_classifier(encoder: HlgShape, fusion: Fusion, masters: Sequence[KeptMaster]) -> tuple[str, dict[str, float]]:
+def best_classifier(encoder: Encoder, fusion: Fusion, masters: Sequence[KeptMaster]) -> tuple[str, dict[str, float]]:
     """The classifier that is right most often when each master is left out in turn; the simplest of equals. Also all scores."""
     known, _ = taught(encoder, masters)
     rows = fused(fusion, known)
@@ -190,21 +203,31 @@ def best_classifier(encoder: HlgShape, fusion: Fusion, masters: Sequence[KeptMas
 def refitted(now: LaneParts, held: Stock, masters: Sequence[KeptMaster], *, seed: int) -> LaneParts:
     """The parts with an encoder fitted anew, and a fusion of the same kind for it; what learnt from the old rows goes.
 
+    An encoder that brings its own weights stays as it is: there is nothing to fit.
+
     Raises: Conflict with fewer than eight views.
     """
+    if not isinstance(now.encoder, HlgShape | OnsiteEncoder):
+        fusion = fitted_fusion(name_of(now.fusion), taught(now.encoder, masters)[0], seed=seed)
+        return replace(now, fusion=fusion, head=None)
     rows = held.unlabelled
     if len(rows) < _LEAST_VIEWS:
         raise Conflict(f"There are {len(rows)} views to fit the encoder to; {_LEAST_VIEWS} are needed.")
-    encoder = HlgShape.fit(rows, held.shown)
+    fit = now.encoder.fitted if isinstance(now.encoder, OnsiteEncoder) else HlgShape.fit
+    encoder: Encoder = fit(rows, held.shown)
     fusion = fitted_fusion(name_of(now.fusion), taught(encoder, masters)[0], seed=seed)
     return replace(now, encoder=encoder, fusion=fusion, head=None)
 
 
-def parts_now(ready: Ready, held: Stock) -> LaneParts:
+def with_encoder(now: LaneParts, held: Stock, encoder: Encoder, *, seed: int) -> LaneParts:
+    """The parts with another encoder, fitted where it can be; ``held`` is the stock as this encoder sees it."""
+    fresh = replace(now, encoder=encoder, masters=held.masters)
+    return refitted(fresh, held, held.masters, seed=seed)
+
+
+def parts_now(work: Work, held: Stock) -> LaneParts:
     """What decides now, as parts that can be varied one at a time."""
-    lane = ready.lane
-    if not isinstance(lane.encoder, HlgShape):
-        raise Conflict("The lane's encoder brings its own weights: there is nothing to fit.")
+    lane = work.lanes.ready(held.tenant, held.clearance).lane
     return LaneParts(lane.encoder, held.masters, held.master_set, lane.fusion, lane.made_of_masters, lane.head)
 
 
@@ -244,7 +267,7 @@ def left_out_accuracy(lane: Lane) -> float:
 
 
 def propose(
-    run: Run,
+    work: Work,
     held: Stock,
     parts: LaneParts,
     current: LaneParts,
@@ -253,18 +276,25 @@ def propose(
     about: Mapping[str, Any],
     metrics: Mapping[str, float] | None = None,
     gates: Sequence[Gate] = (),
+    held_now: Stock | None = None,
 ) -> Result:
     """Measure the proposed parts and what decides now on the same particles, and hand over the bundle.
 
     The gates: no worse on reviewed particles that were held back, and ``gates``. While fewer than eight have been reviewed, no worse
-    when each master is left out in turn. metrics: what the recipe has measured itself.
+    when each master is left out in turn. metrics: what the recipe has measured itself. held_now: the stock as the encoder that
+    serves sees it, where the proposed one is another.
     """
-    judges = [judge for judge in held.judges if judge.particle_id not in _ids(parts) | _ids(current)]
-    reached, theirs, deciding = _compared(lane_of(parts), lane_of(current), judges)
+    run = work.run
+    masters, beside = _ids(parts) | _ids(current), held_now or held
+    both = {judge.particle_id for judge in held.judges} & {judge.particle_id for judge in beside.judges} - masters
+    judges, judges_now = ([each for each in one.judges if each.particle_id in both] for one in (held, beside))
+    reached, theirs, deciding = _compared((lane_of(parts), judges), (lane_of(current), judges_now))
     reached |= metrics or {}
-    finite, beside = ({name: value for name, value in each.items() if np.isfinite(value)} for each in (reached, theirs))
+    finite, compared = (
+        {name: value for name, value in each.items() if np.isfinite(value)} for each in (reached, theirs)
+    )
     bundle = parts.save(
-        run.workdir / "bundle", {"made_by": made_by, "metrics": finite, "compared_with": beside, **about}
+        run.workdir / "bundle", {"made_by": made_by, "metrics": finite, "compared_with": compared, **about}
     )
     model = model_name(held.tenant)
     registration = Registration(
@@ -273,7 +303,7 @@ def propose(
         finite,
         data_hash=_data_hash(parts, judges),
         gates=(Gate("accuracy_gain", at_least=-WORSE_BY), Gate(deciding, not_below_champion_by=WORSE_BY), *gates),
-        champion_metrics=_of_champion(run.champion(model), held, judges),
+        champion_metrics=_of_champion(run.champion(model), work.lanes.encoders.opened, beside, judges_now),
     )
     value = {
         "model": model,
@@ -287,21 +317,25 @@ def propose(
     return Result(value=value, metrics=finite, register=registration)
 
 
-def _compared(lane: Lane, now: Lane, judges: Sequence[Judge]) -> tuple[dict[str, float], dict[str, float], str]:
+def _compared(
+    proposed: tuple[Lane, Sequence[Judge]], serving: tuple[Lane, Sequence[Judge]]
+) -> tuple[dict[str, float], dict[str, float], str]:
     """What the proposed lane and today's reach on the same particles, and the name of the figure that decides."""
-    reached, theirs = measure(lane, judges), measure(now, judges)
+    reached, theirs = measure(*proposed), measure(*serving)
     deciding = "reviewed_accuracy"
-    if sum(judge.label_id is not None for judge in judges) < _LEAST_JUDGES:
+    if sum(judge.label_id is not None for judge in proposed[1]) < _LEAST_JUDGES:
         deciding = "left_out_accuracy"
-        reached[deciding], theirs[deciding] = left_out_accuracy(lane), left_out_accuracy(now)
+        reached[deciding], theirs[deciding] = left_out_accuracy(proposed[0]), left_out_accuracy(serving[0])
     reached["accuracy_gain"] = reached[deciding] - theirs[deciding]
     return reached, theirs, deciding
 
 
-def _of_champion(champion: Champion | None, held: Stock, judges: Sequence[Judge]) -> dict[str, float] | None:
+def _of_champion(
+    champion: Champion | None, opened: Callable[[str], Encoder], held: Stock, judges: Sequence[Judge]
+) -> dict[str, float] | None:
     if champion is None:
         return None
-    serving = lane_of(held.as_now(LaneParts.load(champion.folder)))
+    serving = lane_of(held.as_now(LaneParts.load(champion.folder, opened)))
     return measure(serving, judges) | {"left_out_accuracy": left_out_accuracy(serving)}
 
 

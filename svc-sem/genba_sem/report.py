@@ -1,6 +1,7 @@
-"""A batch as one HTML page with its pictures in it: what was found, how large, what waits and why. It prints well.
+"""A batch as a report with its pictures in it: what was found, how large, what waits and why; here as one HTML page that prints well.
 
-The page needs nothing from outside, runs no script, and speaks English or Japanese. Values in, text out: no HTTP, no database.
+The page needs nothing from outside, runs no script, and speaks English or Japanese; ``report_pdf`` draws the same for paper.
+Values in, text out: no HTTP, no database.
 """
 
 from __future__ import annotations
@@ -95,7 +96,44 @@ def _line(label_id: str | None, group: Sequence[ParticleRow], book: LabelBook) -
     )
 
 
-def to_html(
+@dataclass(frozen=True)
+class Card:
+    """A particle as it is shown, in words of one language; pictures: JPEG files."""
+
+    name: str
+    label: str
+    status: str
+    confidence: str
+    why: str
+    size: str
+    shape: str
+    decided: str
+    pictures: tuple[bytes, ...]
+
+    @property
+    def title(self) -> str:
+        return f"{self.name} — {self.label}"
+
+
+@dataclass(frozen=True)
+class Page:
+    """A report, made up in one language. ui: its fixed words."""
+
+    batch: str
+    language: Language
+    made_at: datetime
+    total: int
+    lines: tuple[Row, ...]
+    cards: tuple[Card, ...]
+    ui: Mapping[str, str]
+
+    @property
+    def at(self) -> int:
+        """Which of a pair of words is meant."""
+        return int(self.language == "ja")
+
+
+def assemble(
     batch: str,
     rows: Sequence[ParticleRow],
     views: Mapping[str, Sequence[ViewRow]],
@@ -104,37 +142,43 @@ def to_html(
     picture: Callable[[str], bytes | None],
     language: Language,
     made_at: datetime,
-) -> str:
-    """The page. picture: called with an artifact's key, gives a JPEG or None where it has gone."""
-    at = 1 if language == "ja" else 0
-    shown = [_card(row, views.get(row.id, ()), book, picture, at) for row in rows[:MOST_PICTURED]]
-    page: str = _template().render(
-        language=language, batch=batch, made_at=made_at.strftime("%Y-%m-%d %H:%M UTC"), total=len(rows), cards=shown,
-        lines=summary(rows, book), at=at, ui={name: pair[at] for name, pair in _UI.items()},
-    )  # fmt: skip
-    return page
+) -> Page:
+    """The report of particles, the first ``MOST_PICTURED`` with pictures.
+
+    picture: called with an artifact's key, gives a JPEG or None where it has gone.
+    """
+    at = int(language == "ja")
+    cards = tuple(_card(row, views.get(row.id, ()), book, picture, at) for row in rows[:MOST_PICTURED])
+    ui = {name: pair[at] for name, pair in _UI.items()}
+    return Page(batch, language, made_at, len(rows), tuple(summary(rows, book)), cards, ui)
+
+
+def to_html(page: Page) -> str:
+    """The page."""
+    rendered: str = _template().render(
+        page=page, ui=page.ui, pictures=lambda card: [base64.b64encode(jpeg).decode("ascii") for jpeg in card.pictures]
+    )
+    return rendered
 
 
 def _card(
     row: ParticleRow, views: Sequence[ViewRow], book: LabelBook, picture: Callable[[str], bytes | None], at: int
-) -> dict[str, Any]:
+) -> Card:
     label = book.now(row.label_id) if row.label_id else None
     names = _UI["none"] if label is None else (label.words, label.name.get("ja") or label.words)
     jpegs = [jpeg for view in views if view.picture_key and (jpeg := picture(view.picture_key)) is not None]
     ratios = (row.aspect_ratio, row.circularity, row.solidity)
-    return {
-        "name": row.name,
-        "label": names[at],
-        "status": words.said(words.STATUSES, row.status)[at],
-        "confidence": "–" if row.confidence is None else f"{row.confidence:.2f}",
-        "why": "; ".join(words.said(words.REASONS, code)[at] for code in row.reasons),
-        "size": "–" if row.diameter_um is None else f"{row.diameter_um:.3g} µm",
-        "shape": " · ".join("–" if value is None else f"{value:.2f}" for value in ratios),
-        "decided": " · ".join(
-            str(row.decision[key]) for key in ("model", "master_set", "encoder") if key in row.decision
-        ),
-        "pictures": [base64.b64encode(jpeg).decode("ascii") for jpeg in jpegs],
-    }
+    return Card(
+        name=row.name,
+        label=names[at],
+        status=words.said(words.STATUSES, row.status)[at],
+        confidence="–" if row.confidence is None else f"{row.confidence:.2f}",
+        why="; ".join(words.said(words.REASONS, code)[at] for code in row.reasons),
+        size="–" if row.diameter_um is None else f"{row.diameter_um:.3g} µm",
+        shape=" · ".join("–" if value is None else f"{value:.2f}" for value in ratios),
+        decided=" · ".join(str(row.decision[key]) for key in ("model", "master_set", "encoder") if key in row.decision),
+        pictures=tuple(jpegs),
+    )
 
 
 @cache
@@ -145,7 +189,7 @@ def _template() -> Any:
 
 
 _PAGE: Final = """<!doctype html>
-<html lang="{{ language }}"><head><meta charset="utf-8"><title>{{ ui.title }} {{ batch }}</title>
+<html lang="{{ page.language }}"><head><meta charset="utf-8"><title>{{ ui.title }} {{ page.batch }}</title>
 <style>
 body { font: 14px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 60rem; color: #1c2430; }
 table { border-collapse: collapse; width: 100%; } th, td { text-align: left; padding: .3rem .6rem; border-bottom: 1px solid #d5dae1; }
@@ -154,23 +198,23 @@ article { border: 1px solid #d5dae1; border-radius: .4rem; padding: .7rem 1rem; 
 article h3 { margin: 0 0 .3rem; font-size: 1rem; } article img { height: 7rem; margin-right: .4rem; border-radius: .2rem; }
 .quiet { color: #5b6675; }
 </style></head><body>
-<h1>{{ ui.title }} {{ batch }}</h1>
-<p class="quiet">{{ ui.made }} {{ made_at }} · {{ total }} {{ ui.count }}</p>
+<h1>{{ ui.title }} {{ page.batch }}</h1>
+<p class="quiet">{{ ui.made }} {{ page.made_at.strftime("%Y-%m-%d %H:%M UTC") }} · {{ page.total }} {{ ui.count }}</p>
 <table><thead><tr><th>{{ ui.label }}</th><th>{{ ui.count }}</th><th>{{ ui.confirmed }}</th><th>{{ ui.reviewed }}</th>
 <th>{{ ui.waiting }}</th><th>D10 / D50 / D90, {{ ui.size }}</th><th>{{ ui.left_out }}</th></tr></thead><tbody>
-{% for line in lines %}
+{% for line in page.lines %}
 {% set sizes = line.sizes %}
-<tr><td>{{ line.name[at] }}</td><td class="n">{{ line.count }}</td><td class="n">{{ line.confirmed }}</td>
+<tr><td>{{ line.name[page.at] }}</td><td class="n">{{ line.count }}</td><td class="n">{{ line.confirmed }}</td>
 <td class="n">{{ line.reviewed }}</td><td class="n">{{ line.waiting }}</td>
 <td class="n">{% if sizes %}{{ "%.3g / %.3g / %.3g"|format(sizes.d10, sizes.d50, sizes.d90) }}{% else %}–{% endif %}</td>
 <td class="n">{% if sizes %}{{ sizes.left_out }}{% else %}{{ line.count }}{% endif %}</td></tr>
 {% endfor %}
 </tbody></table>
 <p class="quiet">{{ ui.circularity }}</p>
-<p class="quiet">{{ cards|length }} {{ ui.of }} {{ total }} {{ ui.shown }}</p>
-{% for card in cards %}
-<article><h3>{{ card.name }} — {{ card.label }} ({{ card.status }}, {{ ui.confidence }} {{ card.confidence }})</h3>
-<div>{% for picture in card.pictures %}<img alt="" src="data:image/jpeg;base64,{{ picture }}">{% endfor %}</div>
+<p class="quiet">{{ page.cards|length }} {{ ui.of }} {{ page.total }} {{ ui.shown }}</p>
+{% for card in page.cards %}
+<article><h3>{{ card.title }} ({{ card.status }}, {{ ui.confidence }} {{ card.confidence }})</h3>
+<div>{% for picture in pictures(card) %}<img alt="" src="data:image/jpeg;base64,{{ picture }}">{% endfor %}</div>
 {% if card.why %}<p>{{ ui.why }}: {{ card.why }}</p>{% endif %}
 <p class="quiet">{{ card.size }} · {{ ui.shape }}: {{ card.shape }}
 {% if card.decided %} · {{ ui.decided }}: {{ card.decided }}{% endif %}</p></article>

@@ -12,7 +12,7 @@ from fastapi.responses import StreamingResponse
 from pydantic import Field
 from sqlalchemy import ColumnElement, select
 
-from genba_sem import exporting, labels, report, store
+from genba_sem import exporting, labels, report, report_pdf, store
 from genba_sem.exporting import Pair
 from genba_sem.schemas_particles import Batch, ParticleStatus
 from genba_sem.service import Here, Sem
@@ -34,7 +34,10 @@ _EXPORTS: Final[dict[int | str, dict[str, Any]]] = {
     200: {"content": {kind: {} for kind in ("text/csv", "application/json", "application/zip")}},
     **problem_responses(404),
 }
-_REPORT: Final[dict[int | str, dict[str, Any]]] = {200: {"content": {"text/html": {}}}, **problem_responses(404)}
+_REPORT: Final[dict[int | str, dict[str, Any]]] = {
+    200: {"content": {"text/html": {}, "application/pdf": {}}},
+    **problem_responses(404, 503),
+}
 
 
 class SizesOut(Wire):
@@ -129,23 +132,37 @@ def get_report(
     accept_language: Annotated[str | None, Header()] = None,
 ) -> Response:
     """A batch as one HTML page with its pictures in it, in English or Japanese; it prints well."""
+    return get_report_as(batch, "html", here, principal, lang, accept_language)
+
+
+@router.get("/batches/{batch}/report.{form}", response_class=Response, responses=_REPORT)
+def get_report_as(
+    batch: Batch,
+    form: Literal["html", "pdf"],
+    here: Here,
+    principal: Reader,
+    lang: Annotated[Language | None, Query(description="the caller's when absent")] = None,
+    accept_language: Annotated[str | None, Header()] = None,
+) -> Response:
+    """A batch with its pictures as HTML or PDF, in English or Japanese."""
     with here.database.read() as session:
         book = labels.book(session, principal.tenant)
     pairs = list(_pairs(here, principal, _where(batch, None, None, None), with_views=True))
     if not pairs:
         raise NotFound(f"There is no batch {batch}.")
-    language = lang or ("ja" if (accept_language or "").lower().startswith("ja") else "en")
-    page = report.to_html(
+    page = report.assemble(
         batch,
         [row for row, _ in pairs],
         {row.id: views for row, views in pairs[: report.MOST_PICTURED]},
         book,
         picture=lambda key: _picture(here, key),
-        language=language,
+        language=lang or ("ja" if (accept_language or "").lower().startswith("ja") else "en"),
         made_at=utc_now(),
     )
+    if form == "pdf":
+        return Response(report_pdf.to_pdf(page), media_type="application/pdf", headers=_file(f"{batch}.pdf"))
     headers = {"content-security-policy": report.CONTENT_SECURITY_POLICY, "cache-control": "private, no-store"}
-    return Response(page, media_type="text/html", headers=headers)
+    return Response(report.to_html(page), media_type="text/html", headers=headers)
 
 
 def _where(

@@ -36,7 +36,7 @@ from genba_shared import records
 from genba_shared.audit import append_in
 from genba_shared.idempotency import Answer, IdempotencyKey, OptionalIdempotencyKey, Submission
 from genba_shared.principal import Clearance, Principal
-from genba_shared.problems import Conflict, Invalid, NotFound, VersionConflict, fault, invalid
+from genba_shared.problems import Conflict, EncoderMismatch, Invalid, NotFound, VersionConflict, fault, invalid
 from genba_shared.service import problem_responses
 from genba_shared.wire_records import IfMatch, JobOut, Page, RecordId, expected_version, job_out
 
@@ -112,7 +112,7 @@ def _store(here: Sem, principal: Principal, form: Form, asked: ParticleForm, fin
         files = [File(image.path, image.file_name) for image in images]
         looks = look(
             files,
-            here.describer,
+            here.lanes.describer(owner.tenant) if ready is None else ready.lane.encoder,
             hints=hints,
             limits=here.limits,
             least=here.settings.min_views,
@@ -249,7 +249,11 @@ def _decide_again(here: Sem, principal: Principal, particle_id: str) -> Particle
     with here.database.transaction() as session:
         row = records.get(session, ParticleRow, particle_id, principal, lock=True)
         if not particles.again(session, row, ready, actor=principal.subject):
-            raise Conflict(f"Particle {particle_id} has no view that this lane could use: classify its batch first.")
+            raise EncoderMismatch(
+                f"The lane's encoder {ready.lane.encoder.kind} has not described particle {particle_id}: "
+                "classify its batch, or run sem.reembed.",
+                encoder=ready.lane.encoder.kind,
+            )
         session.flush()
         return whole(session, principal, particle_id)
 

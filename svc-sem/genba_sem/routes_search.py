@@ -10,7 +10,7 @@ from pydantic import ConfigDict, Field, StringConstraints, model_validator
 from sqlalchemy import ColumnElement, select
 from sqlalchemy.orm import Session
 
-from genba_sem import labels, search
+from genba_sem import labels, pictured, search
 from genba_sem.labels import LabelBook
 from genba_sem.looking import File, Hints, look
 from genba_sem.schemas_particles import Batch, LabelRef, ParticleStatus, ParticleSummary, ref, summary_out
@@ -97,12 +97,16 @@ def _search(here: Sem, principal: Principal, body: SearchIn) -> SearchOut:
         book = labels.book(session, principal.tenant)
         where = _narrowed(book, body)
         by_text: list[Found] = []
-        query = None
+        query, looks, notice = None, None, None
         if body.text is not None:
             query = search.understand(session, principal, book, body.text)
-            by_text = search.by_text(session, principal, book, query, where)
+            clip = here.text_encoder.for_search()
+            fits = {} if clip is None else pictured.fits(session, principal, clip, _said(book, query), where)
+            looks = None if clip is None else clip.id
+            by_text = search.by_text(session, principal, book, query, where, pictured=fits)
+            notice = search.NOTICE if looks is None else search.PICTURED.format(encoder=looks, count=len(fits))
         if body.particle_id is None:
-            return _out(session, book, by_text[: body.k], query, encoder=None)
+            return _out(session, book, by_text[: body.k], query, encoder=looks, notice=notice)
         like = records.get(session, ParticleRow, body.particle_id, principal)
         if like.vector is None or like.encoder is None:
             raise EncoderMismatch(f"Particle {like.id} has no vector yet: classify its batch first.")
@@ -111,7 +115,13 @@ def _search(here: Sem, principal: Principal, body: SearchIn) -> SearchOut:
         others = [*where, ParticleRow.id != like.id]
         near = search.by_vector(session, principal, vector, encoder=like.encoder, where=others, candidates=among)
         found = _mixed(by_text, near, body.alpha) if body.text is not None else near
-        return _out(session, book, found[: body.k], query, encoder=like.encoder)
+        return _out(session, book, found[: body.k], query, encoder=like.encoder, notice=notice)
+
+
+def _said(book: LabelBook, query: search.Query) -> list[str]:
+    """The text, and the names of the labels that it speaks of."""
+    named = [book.by_id[each].words for each, fit in query.labels.items() if fit > 0.5]
+    return [query.text, *named]
 
 
 def _narrowed(book: LabelBook, body: SearchIn) -> list[ColumnElement[bool]]:
@@ -154,7 +164,7 @@ async def search_by_image(
 def _search_image(here: Sem, principal: Principal, form: Form, k: int) -> SearchOut:
     ready = here.lanes.ready(principal.tenant, int(principal.clearance))
     files = [File(sent.path, sent.file_name) for sent in form.files][: here.settings.max_views]
-    looks = look(files, here.describer, hints=Hints(), limits=here.limits, least=1, read=here.pictures.read_view)
+    looks = look(files, ready.lane.encoder, hints=Hints(), limits=here.limits, least=1, read=here.pictures.read_view)
     row = ready.decide([each.seen for each in looks.views], "").row
     encoder = ready.lane.space
     with here.database.read() as session:
@@ -164,7 +174,13 @@ def _search_image(here: Sem, principal: Principal, form: Form, k: int) -> Search
 
 
 def _out(
-    session: Session, book: LabelBook, found: list[Found], query: search.Query | None, *, encoder: str | None
+    session: Session,
+    book: LabelBook,
+    found: list[Found],
+    query: search.Query | None,
+    *,
+    encoder: str | None,
+    notice: str | None = None,
 ) -> SearchOut:
     ids = [each.particle_id for each in found]
     rows = {row.id: row for row in session.scalars(select(ParticleRow).where(ParticleRow.id.in_(ids)))}
@@ -179,5 +195,5 @@ def _out(
         labels=[label for each in (query.labels if query else {}) if (label := ref(book, each)) is not None],
         shapes=[ConceptOut(concept=c.name, conditions=[each.words() for each in c.conditions]) for c in concepts],
         encoder=encoder,
-        notice=search.NOTICE if query else None,
+        notice=notice,
     )

@@ -23,12 +23,17 @@ from genba_shared import records
 from genba_shared.lexical import Bm25, terms
 from genba_shared.principal import Principal
 
+PICTURED: Final = (
+    "Text is matched with names, synonyms, definitions, notes, tags and measured shapes, and by {encoder} with the pictures of "
+    "{count} particles; sem.index_pictures looks at the others."
+)
 NOTICE: Final = (
     "Text is matched with names, synonyms, definitions, notes, tags and measured shapes; "
     "no vision-language model looks at pictures."
 )
 _MOST_CANDIDATES: Final = 2000  # of each source; what lies beyond matched worse or is older
-_LABEL_WEIGHT, _SHAPE_WEIGHT, _NOTE_WEIGHT = 0.9, 0.8, 0.6
+_LABEL_WEIGHT, _SHAPE_WEIGHT, _NOTE_WEIGHT, _PICTURE_WEIGHT = 0.9, 0.8, 0.6, 0.7
+_PAGE: Final = 500
 _LEAST_LABEL: Final = 0.35
 _COLUMNS: Final = (
     ParticleRow.id, ParticleRow.label_id, ParticleRow.confidence, ParticleRow.status, ParticleRow.name, ParticleRow.note,
@@ -63,16 +68,27 @@ def understand(session: Session, principal: Principal, book: LabelBook, text: st
 
 
 def by_text(
-    session: Session, principal: Principal, book: LabelBook, query: Query, where: Sequence[ColumnElement[bool]]
+    session: Session,
+    principal: Principal,
+    book: LabelBook,
+    query: Query,
+    where: Sequence[ColumnElement[bool]],
+    *,
+    pictured: Mapping[str, float] | None = None,
 ) -> list[Found]:
-    """Particles by words, best first."""
+    """Particles by words, best first. pictured: how well the pictures of particles fit, in (0, 1], where something looks at them."""
+    pictured = pictured or {}
     visible = (records.visible(ParticleRow, principal), ParticleRow.status != "waiting", *where)
     rows: dict[str, ParticleRow] = {}
     for clause, order in _sources(book, query):
         chosen = select(ParticleRow).options(load_only(*_COLUMNS)).where(*visible, clause)
         rows |= {row.id: row for row in session.scalars(chosen.order_by(*order).limit(_MOST_CANDIDATES))}
+    best = sorted(pictured, key=lambda each: (-pictured[each], each))[:_MOST_CANDIDATES]
+    for start in range(0, len(best), _PAGE):
+        chosen = select(ParticleRow).options(load_only(*_COLUMNS)).where(*visible)
+        rows |= {row.id: row for row in session.scalars(chosen.where(ParticleRow.id.in_(best[start : start + _PAGE])))}
     notes = _note_scores(query.text, list(rows.values()))
-    found = [_scored(row, book, query, notes.get(row.id, 0.0)) for row in rows.values()]
+    found = [_scored(row, book, query, notes.get(row.id, 0.0), pictured.get(row.id, 0.0)) for row in rows.values()]
     return sorted((each for each in found if each.score > 0.02), key=lambda each: (-each.score, each.particle_id))
 
 
@@ -181,7 +197,7 @@ def _note_scores(text: str, rows: Sequence[ParticleRow]) -> dict[str, float]:
     )
 
 
-def _scored(row: ParticleRow, book: LabelBook, query: Query, note: float) -> Found:
+def _scored(row: ParticleRow, book: LabelBook, query: Query, note: float, picture: float) -> Found:
     label = None if row.label_id is None else book.now(row.label_id)
     label_fit = query.labels.get(label.id, 0.0) if label else 0.0
     sure = 1.0 if row.status == "reviewed" else 0.5 + 0.5 * (row.confidence or 0.0)
@@ -191,9 +207,11 @@ def _scored(row: ParticleRow, book: LabelBook, query: Query, note: float) -> Fou
     fits |= {c.name: 1.0 if seen & set(c.quality) else 0.0 for c in query.concepts if c.quality}
     shape = min(fits.values(), default=0.0)
     score = 1 - (1 - _LABEL_WEIGHT * label_fit * sure) * (1 - _SHAPE_WEIGHT * shape) * (1 - _NOTE_WEIGHT * note)
+    score = 1 - (1 - score) * (1 - _PICTURE_WEIGHT * picture)
     matched = [f"label:{label.words}"] if label and label_fit else []
     matched += [f"shape:{name}" for name, fit in fits.items() if fit > 0.5]
     matched += ["written"] if note > 0.3 else []
+    matched += ["picture"] if picture > 0.3 else []
     return Found(row.id, round(float(score), 6), tuple(matched))
 
 

@@ -16,11 +16,10 @@ from sqlalchemy import text
 from threadpoolctl import threadpool_limits
 
 from genba_sem import erasure
-from genba_sem.encoders import Encoder
 from genba_sem.lanes import Lanes
 from genba_sem.micrograph import Limits
-from genba_sem.model import describer
 from genba_sem.picture_reader import PictureReader
+from genba_sem.pictured import TextEncoder
 from genba_sem.settings import Settings
 from genba_sem.store import ARTIFACTS
 from genba_sem.watch import Watch
@@ -46,7 +45,7 @@ class Sem:
     idempotency: Idempotency
     jobs: Jobs
     lanes: Lanes
-    describer: Encoder
+    text_encoder: TextEncoder
     pictures: PictureReader
     classifying: WorkPool
     background: ThreadPoolExecutor
@@ -96,7 +95,7 @@ async def open_service(settings: Settings, metrics: Metrics) -> AsyncIterator[Se
             idempotency=Idempotency(database),
             jobs=Jobs(database, wake=_waker(wakeups)),
             lanes=lanes,
-            describer=describer(),
+            text_encoder=TextEncoder(settings.text_encoder, settings.text_encoder_weights),
             pictures=PictureReader(memory_bytes=settings.decoder_memory_bytes, timeout_s=settings.decode_timeout_s),
             classifying=WorkPool(
                 "classify", workers=settings.classify_workers, queue=settings.classify_queue, metrics=metrics

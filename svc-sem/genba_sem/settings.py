@@ -61,6 +61,20 @@ class Settings(BaseSettings):
         None, description="Folder below which jobs may read batches of image files; unset refuses such jobs."
     )
 
+    encoders_dir: Path | None = Field(
+        None,
+        description="Folder below which encoders with weights lie, a folder each: DINO (safetensors) or its ONNX export.",
+    )
+
+    text_encoder: str | None = Field(
+        None,
+        pattern=r"^openclip:[A-Za-z0-9._-]{1,80}$",
+        description="OpenCLIP model that matches text with pictures in search; unset: words, labels and shapes alone.",
+    )
+    text_encoder_weights: Path | None = Field(
+        None, description="Its weights: a file or a folder; the local hub cache when unset."
+    )
+
     @property
     def body_cap_bytes(self) -> int:
         """The largest form taken: every view at its largest, within the platform's cap."""

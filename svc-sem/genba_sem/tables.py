@@ -16,6 +16,7 @@ from sqlalchemy import (
     Boolean,
     Float,
     ForeignKey,
+    ForeignKeyConstraint,
     Index,
     Integer,
     LargeBinary,
@@ -129,6 +130,22 @@ class ViewRow(Base):
     document: Mapped[dict[str, Any]] = mapped_column(Json)  # scale and its source, quality, box, size and shape
     described_by: Mapped[str | None] = mapped_column(String(120))  # the encoder that made ``raw``
     raw: Mapped[bytes | None] = mapped_column(LargeBinary, deferred=True)  # float16, before any fit; kilobytes
+
+
+class DescriptionRow(Base):
+    """A view as another encoder describes it than the one that first did: what a proposed lane, or a later one, compares."""
+
+    __tablename__ = "sem_view_descriptions"
+    __table_args__ = (
+        ForeignKeyConstraint(
+            ["particle_id", "position"], ["sem_views.particle_id", "sem_views.position"], ondelete="CASCADE"
+        ),
+    )
+
+    particle_id: Mapped[str] = mapped_column(String(40), primary_key=True)
+    position: Mapped[int] = mapped_column(SmallInteger, primary_key=True)
+    described_by: Mapped[str] = mapped_column(String(120), primary_key=True)
+    raw: Mapped[bytes] = mapped_column(LargeBinary)  # float16
 
 
 class DecisionRow(Base):

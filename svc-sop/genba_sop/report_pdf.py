@@ -1,34 +1,19 @@
-"""The report as PDF, for people who file and mail paper. Needs the extra ``pdf``: fpdf2, and a Japanese font from a
-wheel.
-
-IPAexGothic (IPA Font License) comes with ``matplotlib-fontja``; its glyphs are subset into each file, so the text
-shows on every machine.
-The font is found without importing that package, which would load matplotlib.
-"""
+"""The report as PDF, for people who file and mail paper. Needs the extra ``pdf``."""
 
 from __future__ import annotations
 
 import base64
-import importlib.util
 import io
 from collections.abc import Sequence
-from functools import cache
-from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
-from genba_shared.problems import Unavailable
+from genba_shared.pdf import FONT, MARGIN_MM, WIDTH_MM, Sheet
 from genba_sop import report_words as words
 from genba_sop.report import Evidence, Page, Shot, clock, p_text
 from genba_sop.report_figures import WIDTH
 from genba_sop.report_words import Words
 from genba_sop.schemas import Language
 
-if TYPE_CHECKING:
-    from fpdf import FPDF
-
-_FONT: Final = "ipaexg"
-_MARGIN_MM: Final = 14.0
-_WIDTH_MM: Final = 210.0 - 2 * _MARGIN_MM
 _FRAME_MM: Final = 28.0
 _COLOURS: Final = (
     (59, 110, 165), (199, 127, 27), (47, 143, 131), (140, 91, 166), (112, 117, 125),
@@ -36,11 +21,6 @@ _COLOURS: Final = (
 )  # fmt: skip
 _SEVERITY: Final = {"minor": (91, 102, 117), "major": (161, 92, 0), "critical": (179, 38, 30)}
 _VERDICT: Final = {"pass": (26, 127, 90), "fail": (179, 38, 30), "needs_review": (161, 92, 0)}
-_INK: Final = (28, 36, 48)
-
-
-class PdfNotInstalled(Unavailable):
-    """This installation cannot make PDF."""
 
 
 def to_pdf(page: Page, *, language: Language) -> bytes:
@@ -51,33 +31,13 @@ def to_pdf(page: Page, *, language: Language) -> bytes:
     return _Sheet(page, language).drawn()
 
 
-@cache
-def font_path() -> Path:
-    """Where the Japanese font lies. Raises PdfNotInstalled."""
-    package = importlib.util.find_spec("matplotlib_fontja")
-    if package is None or package.origin is None or importlib.util.find_spec("fpdf") is None:
-        raise PdfNotInstalled("Install genba[pdf] to make PDF here, or print the HTML report from a browser.")
-    return Path(package.origin).parent / "fonts" / "ipaexg.ttf"
-
-
 class _Sheet:
     """One document being drawn, top to bottom."""
 
     def __init__(self, page: Page, language: Language) -> None:
-        font = font_path()
-        from fpdf import FPDF
-        from fpdf.enums import WrapMode
-
         self._page, self._language = page, language
-        self._wrap = WrapMode.CHAR if language == "ja" else WrapMode.WORD
-        self._pdf: FPDF = FPDF(format="A4")
-        self._pdf.set_margin(_MARGIN_MM)
-        self._pdf.set_auto_page_break(auto=True, margin=_MARGIN_MM)
-        self._pdf.add_font(_FONT, fname=font)
-        self._pdf.set_title(self._in(page.title))
-        self._pdf.set_lang(language)
-        self._pdf.set_creation_date(page.evaluation.created_at)
-        self._pdf.add_page()
+        self._sheet = Sheet(self._in(page.title), language=language, made_at=page.evaluation.created_at)
+        self._pdf, self._text, self._heading = self._sheet.pdf, self._sheet.text, self._sheet.heading
 
     def drawn(self) -> bytes:
         """Draw everything."""
@@ -86,32 +46,13 @@ class _Sheet:
         self._deviations()
         self._steps()
         self._foot()
-        return bytes(self._pdf.output())
+        return self._sheet.drawn()
 
     def _in(self, text: Words) -> str:
         return text.ja if self._language == "ja" else text.en
 
     def _ui(self, key: str) -> str:
         return self._in(words.UI[key])
-
-    def _text(self, text: str, *, size_pt: float = 9.5, colour: Sequence[int] = _INK, indent_mm: float = 0.0) -> None:
-        self._pdf.set_font(_FONT, size=size_pt)
-        self._pdf.set_text_color(*colour)
-        self._pdf.set_x(_MARGIN_MM + indent_mm)
-        self._pdf.multi_cell(
-            _WIDTH_MM - indent_mm,
-            size_pt * 0.5,
-            text,
-            align="L",
-            new_x="LMARGIN",
-            new_y="NEXT",
-            wrapmode=self._wrap,
-        )
-
-    def _heading(self, text: str) -> None:
-        self._pdf.ln(3)
-        self._text(text, size_pt=12)
-        self._pdf.ln(0.5)
 
     def _head(self) -> None:
         e = self._page.evaluation
@@ -130,23 +71,23 @@ class _Sheet:
     def _timeline(self) -> None:
         self._heading(self._ui("timeline"))
         pdf, figure = self._pdf, self._page.timeline
-        top_mm, scale = pdf.get_y(), _WIDTH_MM / WIDTH
+        top_mm, scale = pdf.get_y(), WIDTH_MM / WIDTH
         for row, bars in enumerate((figure.gold, figure.trainee)):
             for bar in bars:
                 pdf.set_fill_color(*_COLOURS[bar.colour])
-                pdf.rect(_MARGIN_MM + bar.x * scale, top_mm + 14 * row, bar.width * scale, 6, style="F")
+                pdf.rect(MARGIN_MM + bar.x * scale, top_mm + 14 * row, bar.width * scale, 6, style="F")
         for link in figure.links:
             pdf.set_draw_color(*_COLOURS[link.colour])
-            pdf.line(_MARGIN_MM + link.gold_x * scale, top_mm + 6, _MARGIN_MM + link.trainee_x * scale, top_mm + 14)
+            pdf.line(MARGIN_MM + link.gold_x * scale, top_mm + 6, MARGIN_MM + link.trainee_x * scale, top_mm + 14)
         for mark in figure.marks:
             pdf.set_fill_color(*_SEVERITY[mark.severity])
-            pdf.rect(_MARGIN_MM + mark.x * scale, top_mm + 21, max(mark.width * scale, 0.6), 1.6, style="F")
-        pdf.set_font(_FONT, size=7)
+            pdf.rect(MARGIN_MM + mark.x * scale, top_mm + 21, max(mark.width * scale, 0.6), 1.6, style="F")
+        pdf.set_font(FONT, size=7)
         pdf.set_text_color(*_SEVERITY["minor"])
         for tick in figure.ticks:
-            pdf.set_xy(_MARGIN_MM + tick.at * scale - 6, top_mm + 24)
+            pdf.set_xy(MARGIN_MM + tick.at * scale - 6, top_mm + 24)
             pdf.cell(12, 3, clock(tick.time_s), align="C")
-        pdf.set_xy(_MARGIN_MM, top_mm + 28)
+        pdf.set_xy(MARGIN_MM, top_mm + 28)
         self._text(f"{self._ui('gold')} / {self._ui('trainee')}", size_pt=7.5, colour=_SEVERITY["minor"])
 
     def _deviations(self) -> None:
@@ -169,19 +110,19 @@ class _Sheet:
             self._text(f"{self._ui('action')}: {self._in(item.action)}", size_pt=8.5)
         top_mm = self._pdf.get_y() + 1
         heights = [
-            self._strip(item.gold, self._ui("gold"), _MARGIN_MM, top_mm),
-            self._strip(item.trainee, self._ui("trainee"), _MARGIN_MM + _WIDTH_MM / 2 + 2, top_mm),
+            self._strip(item.gold, self._ui("gold"), MARGIN_MM, top_mm),
+            self._strip(item.trainee, self._ui("trainee"), MARGIN_MM + WIDTH_MM / 2 + 2, top_mm),
         ]
-        self._pdf.set_xy(_MARGIN_MM, top_mm + max(heights) + 3)
+        self._pdf.set_xy(MARGIN_MM, top_mm + max(heights) + 3)
 
     def _strip(self, shots: Sequence[Shot], label: str, left_mm: float, top_mm: float) -> float:
         """Frames side by side; how high they are."""
         if not shots:
             return 0.0
-        self._pdf.set_font(_FONT, size=7)
+        self._pdf.set_font(FONT, size=7)
         self._pdf.set_text_color(*_SEVERITY["minor"])
         self._pdf.set_xy(left_mm, top_mm)
-        self._pdf.cell(_WIDTH_MM / 2, 3, f"{label} {', '.join(clock(shot.time_s) for shot in shots)}")
+        self._pdf.cell(WIDTH_MM / 2, 3, f"{label} {', '.join(clock(shot.time_s) for shot in shots)}")
         highest = 0.0
         for column, shot in enumerate(shots):
             jpeg = base64.b64decode(shot.data_uri.partition(",")[2])
@@ -192,28 +133,22 @@ class _Sheet:
 
     def _steps(self) -> None:
         self._heading(self._ui("steps"))
-        self._pdf.set_font(_FONT, size=8)
-        self._pdf.set_text_color(*_INK)
         columns = ("step", "status", "quality", "where", "time", "gold_time")
-        self._pdf.set_fill_color(255, 255, 255)
-        self._pdf.set_draw_color(216, 222, 230)
-        with self._pdf.table(
-            col_widths=(30, 14, 10, 22, 10, 12),
-            text_align=("LEFT", "LEFT", "RIGHT", "LEFT", "RIGHT", "RIGHT"),
-            borders_layout="HORIZONTAL_LINES",
-            line_height=4.6,
-            wrapmode=self._wrap,
-            headings_style=_plain_heading(),
-        ) as table:
-            table.row([self._ui(column) for column in columns])
-            for number, step in enumerate(self._page.evaluation.steps, start=1):
-                spans = ", ".join(f"{clock(span.start_s)}–{clock(span.end_s)}" for span in step.spans) or "–"
-                name = self._in(self._page.names[step.step_id])
-                status = self._in(words.STATUSES[step.status])
-                took = f"{step.duration_s:.1f} s" if step.spans else "–"
-                table.row(
-                    [f"{number}. {name}", status, f"{step.quality:.0%}", spans, took, f"{step.gold_duration_s:.1f} s"]
-                )
+        rows = []
+        for number, step in enumerate(self._page.evaluation.steps, start=1):
+            spans = ", ".join(f"{clock(span.start_s)}–{clock(span.end_s)}" for span in step.spans) or "–"
+            name = self._in(self._page.names[step.step_id])
+            status = self._in(words.STATUSES[step.status])
+            took = f"{step.duration_s:.1f} s" if step.spans else "–"
+            rows.append(
+                [f"{number}. {name}", status, f"{step.quality:.0%}", spans, took, f"{step.gold_duration_s:.1f} s"]
+            )
+        self._sheet.table(
+            [self._ui(column) for column in columns],
+            rows,
+            widths=(30, 14, 10, 22, 10, 12),
+            align=("LEFT", "LEFT", "RIGHT", "LEFT", "RIGHT", "RIGHT"),
+        )
 
     def _foot(self) -> None:
         e = self._page.evaluation
@@ -226,9 +161,3 @@ class _Sheet:
         votes = " · ".join(f"{gold.video_id} {gold.vote:.0%}" for gold in e.golds)
         said = f"{e.id} · {e.video_id} · {e.clearance} · {e.encoder} · {e.model_version}\n{self._ui('golds')}: {votes}"
         self._text(said, size_pt=7, colour=_SEVERITY["minor"])
-
-
-def _plain_heading() -> object:
-    from fpdf.fonts import FontFace
-
-    return FontFace(emphasis="", color=_SEVERITY["minor"])

@@ -34,6 +34,7 @@ def test_a_job_is_watched_live_and_cancelled(page: Page, genba: tuple[str, str],
     first = until(lambda: progress(page), what="its first progress")
     until(lambda: progress(page) > first, what="more of it, without a reload")
     page.wait_for_selector("#job-metrics:has-text('weight_norm')")
+    page.wait_for_selector("#job-loss[aria-label^='Loss: '] polyline[points]", state="attached")
     assert page.inner_text("#job-status") == "Running"
     page.click("#job button[data-act=cancel]")
     page.wait_for_selector("#job-status:has-text('Cancelled')", timeout=60_000)

@@ -14,12 +14,13 @@ from typing import Any
 
 import pytest
 import torch
-from tests.e2e.world import Genba, until, up
+from tests.e2e.world import Genba, Shell, until, up
 from tests.llm.run_world import local_run
 
 from genba_gateway.client import Client, Job, Refused
 from genba_llm import training_so8t
 from genba_llm.lineage import broken, read, sha256_of_files
+from genba_llm.live_model import OWN_NAME
 from genba_shared.artifacts import Artifacts
 from genba_shared.recipe import Registration, Run, seed_of
 
@@ -87,7 +88,7 @@ def test_raw_text_becomes_an_answer_though_the_worker_is_killed_twice(
     genba: Genba, one_thread: None, tmp_path: Path
 ) -> None:
     with Client(genba.url, genba.admin_key) as client:
-        assert _ask(client)["model"] == "genba-extractive-1"
+        assert _ask(client)["model"] == OWN_NAME, "the model that ships"
 
         # ---- data: read, written, checked; the first kill falls among the rows
         collected = client.jobs.wait(client.jobs.submit("llm.collect", {"files": ["notes.jsonl"]}).id)
@@ -133,6 +134,33 @@ def test_raw_text_becomes_an_answer_though_the_worker_is_killed_twice(
         assert [link.step for link in read(bundle)] == ["data", "base", "weights", "gguf"]
         weights = ["model/model.safetensors", "model.Q8_0.gguf"]
         assert sha256_of_files(bundle, weights) == sha256_of_files(undisturbed.bundle, weights)
+
+
+def test_one_command_runs_the_line_and_takes_up_where_it_was(genba: Genba, tmp_path: Path) -> None:
+    steps = {
+        "collect": {"files": ["notes.jsonl"]},
+        "synthesise": {"per_domain": 300, "domains": ["general"], "seed": 3},
+        "validate": {"evaluation_files": ["evaluation.txt"]},
+        "so8t": {"config": CONFIG, "fresh": FRESH},
+        "evaluate": {"most_rows": 30, "max_tokens": 192, "quantised": False},
+    }
+    path = tmp_path / "run.yaml"
+    path.write_text(json.dumps(steps), "utf-8")  # JSON is YAML
+    llm = Shell(genba, "llm")
+    for _ in range(2):
+        said = llm("train", str(path))
+        assert said.code == 0, said.err
+        for word in ("collect", "validate", f"{MODEL}@1 promoted", "token_accuracy", "decision_accuracy", "weights"):
+            assert word in said.out, said.out
+    with Client(genba.url, genba.admin_key) as client:
+        ran = [job.recipe for job in client.jobs.list()]
+    assert sorted(ran) == [
+        f"llm.{name}" for name in sorted(["collect", "evaluate", "so8t", "synthesise", "validate"])
+    ], "the second time found the jobs of the first"
+    (tmp_path / "bad.yaml").write_text("so8t: {base: nowhere}", "utf-8")
+    failed = llm("train", str(tmp_path / "bad.yaml"))
+    assert failed.code == 1
+    assert "llm.so8t failed" in failed.err
 
 
 def _train(params: dict[str, Any], run: Run) -> Registration:

@@ -12,10 +12,10 @@ from genba_llm.backend_extractive import Extractive
 from genba_llm.backend_small import SmallModel
 from genba_llm.base_model import load_tokenizer
 from genba_llm.generation import Message, Options, Task
-from genba_llm.live_model import MODEL, ChampionModel, DocumentsBy, LiveModel, standing
+from genba_llm.live_model import MODEL, OWN_NAME, ChampionModel, DocumentsBy, LiveModel, OwnModel, standing
 from genba_llm.policy import Policy
 from genba_llm.retrieval import Passage
-from genba_llm.sft_rows import messages
+from genba_llm.sft_rows import messages, passages_of
 from genba_llm.so8t_line import FreshShape, make_fresh_base
 from genba_llm.synthesise import synthesise
 from genba_shared.artifacts import Artifacts
@@ -41,14 +41,17 @@ def registry(database: Database, tmp_path: Path) -> Registry:
     return Registry(database, Artifacts(str(tmp_path / "artifacts")))
 
 
-def _passages(given: str) -> list[Passage]:
-    """The passages that a row holds as its input."""
-    parts = [part.split("] ", 1)[1].split("\n", 1) for part in given.split("\n\n") if part]
-    return [Passage("doc", number, title, text, 0, 1.0) for number, (title, text) in enumerate(parts)]
-
-
-def _live(registry: Registry, tmp_path: Path, documents_by: DocumentsBy = "sentences") -> LiveModel:
-    return LiveModel(registry, Policy(), cache=tmp_path / "cache", refresh_s=3600, documents_by=documents_by)
+def _live(
+    registry: Registry, tmp_path: Path, documents_by: DocumentsBy = "sentences", own_model: OwnModel = "off"
+) -> LiveModel:
+    return LiveModel(
+        registry,
+        Policy(),
+        cache=tmp_path / "cache",
+        refresh_s=3600,
+        documents_by=documents_by,
+        own_model=own_model,
+    )
 
 
 def _register(registry: Registry, folder: Path, number: int) -> None:
@@ -104,7 +107,38 @@ def test_a_champion_reads_the_very_tokens_that_its_rows_began_with(
         trained = tokenizer.apply_chat_template(
             messages(row)[:-1], add_generation_prompt=True, tokenize=True, return_dict=True
         )["input_ids"]
-        passages = _passages(row.input)
-        task = Task([Message("user", row.instruction)], Options(think=True, max_tokens=1), passages)
+        task = Task([Message("user", row.instruction)], Options(think=True, max_tokens=1), passages_of(row.input))
         assert champion.inner.prompt(champion.as_trained(task)) == trained
     assert standing(Policy(), "備品の借り方は?").startswith("社内の質問に答える業務アシスタント\n")
+
+
+def test_the_model_that_ships_writes_until_there_is_a_champion(
+    registry: Registry, tmp_path: Path, bundle: Path
+) -> None:
+    live = _live(registry, tmp_path, own_model="answers")
+    live.follow()
+    assert [each.model for each in live.all()] == [OWN_NAME, "genba-extractive-1"]
+    _register(registry, bundle, 1)
+    live.follow()
+    assert [each.model for each in live.all()] == ["llm.so8t@1", "genba-extractive-1"]
+
+
+PASSAGE = Passage("doc", 0, "Press line 3", "M8 bolts of the guard are tightened to 25 Nm. Lunch is at noon.", 0, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("question", "kept"),
+    [
+        ("To what torque are the M8 bolts of the guard tightened?", True),
+        ("torque of M8 bolts", True),
+        ("Tell me about how to write minutes, please.", False),
+        ("休暇の申請方法を教えてください。", False),
+    ],
+)
+def test_passages_that_only_share_small_words_with_a_question_do_not_answer_it(
+    registry: Registry, tmp_path: Path, question: str, *, kept: bool
+) -> None:
+    live = _live(registry, tmp_path, own_model="answers")
+    assert bool(live.needed(question, [PASSAGE])) is kept
+    assert _live(registry, tmp_path).needed(question, [PASSAGE]), "without a model, sentences are all there is"
+    assert _live(registry, tmp_path, "model", "answers").needed(question, [PASSAGE]), "a model that reads judges itself"

@@ -5,41 +5,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tests.sem.dino_world import saved
 from tests.sem.sem_world import picture
 
-from genba_sem.dino import open_dino
+from genba_sem.dino import export_onnx, open_dino, open_onnx
+from genba_sem.plugins import Encoders
 from genba_shared.encoders import EncoderUnavailable
-from genba_shared.torchvision import make_torchvision_importable
-
-make_torchvision_importable()
-transformers = pytest.importorskip("transformers")
-
-
-def saved(kind: str, folder: Path) -> Path:
-    """A tiny model of the real classes; its weights are random, which only a test may have."""
-    import torch
-
-    torch.manual_seed(0)
-    if kind == "dinov2":
-        sizes = {
-            "hidden_size": 32,
-            "num_hidden_layers": 2,
-            "num_attention_heads": 2,
-            "patch_size": 14,
-            "image_size": 56,
-        }
-        model = transformers.Dinov2Model(transformers.Dinov2Config(**sizes))
-    else:
-        sizes = {
-            "hidden_size": 32,
-            "intermediate_size": 64,
-            "num_hidden_layers": 2,
-            "num_attention_heads": 2,
-            "patch_size": 16,
-        }
-        model = transformers.DINOv3ViTModel(transformers.DINOv3ViTConfig(num_register_tokens=4, **sizes))
-    model.save_pretrained(folder)
-    return folder
 
 
 @pytest.mark.parametrize("kind", ["dinov2", "dinov3_vit"])
@@ -68,3 +39,44 @@ def test_without_weights_dino_is_unavailable_and_never_random(tmp_path: Path) ->
         open_dino(tmp_path)
     with pytest.raises(EncoderUnavailable, match="nothing is downloaded"):
         open_dino("facebook/dinov2-small")
+
+
+@pytest.mark.parametrize("kind", ["dinov2", "dinov3_vit"])
+def test_an_onnx_export_gives_the_rows_of_the_model_and_says_that_it_is_another_encoder(
+    kind: str, tmp_path: Path
+) -> None:
+    torch = open_dino(saved(kind, tmp_path / "weights"))
+    export_onnx(tmp_path / "weights", tmp_path / "graph")
+    onnx = open_onnx(tmp_path / "graph")
+    for seed, what in enumerate(("disc", "needle", "square")):
+        pixels = picture(what, np.random.default_rng(seed))
+        there, here = torch.describe(pixels, pixels > 0.5), onnx.describe(pixels, pixels > 0.5)
+        np.testing.assert_allclose(here, there, atol=2e-4)
+    assert onnx.id.startswith(f"onnx:{kind}@")
+    assert onnx.kind != torch.kind
+    assert json.loads((tmp_path / "graph" / "config.json").read_text())["exported_from"] == torch.id
+
+
+def test_eight_bits_keep_the_direction_of_rows(tmp_path: Path) -> None:
+    torch = open_dino(saved("dinov2", tmp_path / "weights"))
+    whole = export_onnx(tmp_path / "weights", tmp_path / "whole").stat().st_size
+    small = export_onnx(tmp_path / "weights", tmp_path / "graph", precision="int8").stat().st_size
+    pixels = picture("disc", np.random.default_rng(0))
+    rows = [each.describe(pixels, pixels > 0.5) for each in (torch, open_onnx(tmp_path / "graph"))]
+    assert float(rows[0] @ rows[1]) / 2 > 0.99  # both halves of a row are unit length
+    assert small < whole
+
+
+def test_encoders_are_opened_once_by_a_name_below_their_folder_and_nowhere_else(tmp_path: Path) -> None:
+    saved("dinov2", tmp_path / "encoders" / "tiny")
+    saved("dinov2", tmp_path / "outside")
+    here = Encoders(tmp_path / "encoders")
+    tiny = here.opened("dino:tiny")
+    assert tiny is here.opened("dino:tiny")
+    assert (tiny.name, tiny.kind) == ("dino:tiny", tiny.id)
+    assert here.opened("hlg-shape-v1").kind == "hlg-shape-v1"
+    for name in ("dino:../outside", "onnx:../outside", "onnx:tiny", "clip:tiny", "dino:nobody/nothing"):
+        with pytest.raises(EncoderUnavailable):
+            here.opened(name)
+    with pytest.raises(EncoderUnavailable, match="There is no encoder onnx:tiny"):
+        Encoders(None).opened("onnx:tiny")

@@ -132,6 +132,7 @@ def test_a_transaction_that_fails_registers_nothing(
     [
         ("model__pkl", b"anything", "pickle"),
         ("weights__bin", b"\x80\x04\x95rest", "pickle"),
+        ("weights__safetensors", b"\x80\x04\x95rest", "pickle"),
         ("bundle__json", b"{", "not readable as JSON"),
         ("bundle__json", b"[]", "must hold an object"),
     ],
@@ -141,6 +142,16 @@ def test_a_bundle_that_cannot_be_read_safely_is_refused(
 ) -> None:
     with pytest.raises(BadBundle, match=words):
         registry.store(Registration(MODEL, bundle(**{file: content}), {}, data_hash="d1"))
+
+
+def test_safetensors_whose_header_is_as_long_as_a_pickle_begins_are_no_pickle(
+    registry: Registry, bundle: Callable[..., Path]
+) -> None:
+    header = b"{}".ljust(0x0380)  # its length is written as 80 03
+    content = len(header).to_bytes(8, "little") + header
+    assert content.startswith(b"\x80\x03")
+    stored = registry.store(Registration(MODEL, bundle(weights__safetensors=content), {}, data_hash="d1"))
+    assert "weights.safetensors" in stored.files
 
 
 def test_a_bundle_without_its_manifest_or_with_a_link_is_refused(

@@ -70,7 +70,7 @@ def train(params: Training, run: Run) -> Result:
         weights = weights - params.learning_rate * points[batch].T @ (probs - labels[batch]) / 32  # (9,)
         done += 1
         run.checkpoint.save({"done": done}, partial(_save, weights))
-        run.log(done, weight_norm=float(np.linalg.norm(weights)))
+        run.log(done, weight_norm=float(np.linalg.norm(weights)), loss=1.0 - accuracy(weights))
         run.progress(done / (params.epochs * 16), f"minibatch {done}")
     metrics = {"accuracy": accuracy(weights), "weight_norm": float(np.linalg.norm(weights))}
     champion = run.champion("test.points")

@@ -5,6 +5,8 @@ const STATES = ["queued", "running", "succeeded", "failed", "dead", "cancelled"]
 const LOOK_EVERY_MS = 3000;
 const RECONNECT_MS = 1000;
 const KEPT_LINES = 500;
+const KEPT_LOSSES = 400;
+const SVG = "http://www.w3.org/2000/svg";
 
 /** ``kit`` is what console.js shares: el, t, table, row, get, call, attempt, when, headers. */
 export function jobsPage(kit) {
@@ -37,6 +39,7 @@ export function jobsPage(kit) {
     const says = el("p", { id: "job-says", className: "help" }, job.error?.detail ?? job.message);
     const state = el("strong", { id: "job-status" });
     const metrics = el("p", { id: "job-metrics" });
+    const curve = lossCurve(t("loss"));
     const lines = el("pre", { id: "job-log", tabIndex: 0 });
     const result = el("div", { id: "job-result" });
     const buttons = el("p", {});
@@ -50,9 +53,10 @@ export function jobsPage(kit) {
       result.replaceChildren(...(now.result ? resultOf(id, now.result) : []));
     };
     draw(job);
-    into.replaceChildren(el("h2", {}, `${job.recipe} `, el("small", {}, id)), el("p", {}, state, ` · ${t("attempt")} ${job.attempt}`), bar, says, metrics, buttons, el("details", {}, el("summary", {}, t("parameters")), el("pre", {}, JSON.stringify(job.params, null, 2))), el("h3", {}, t("log")), lines, result);
+    into.replaceChildren(el("h2", {}, `${job.recipe} `, el("small", {}, id)), el("p", {}, state, ` · ${t("attempt")} ${job.attempt}`), bar, says, metrics, curve.picture, buttons, el("details", {}, el("summary", {}, t("parameters")), el("pre", {}, JSON.stringify(job.params, null, 2))), el("h3", {}, t("log")), lines, result);
     const hear = (event) => {
       if (event.kind === "progress") { bar.value = event.data.fraction; says.textContent = event.data.message; }
+      if (event.kind === "metrics") curve.add(event.data.values.loss);
       if (event.kind === "metrics") metrics.textContent = `${t("step")} ${event.data.step}: ${Object.entries(event.data.values).map(([name, value]) => `${name} ${value === null ? "–" : Number(value.toPrecision(5))}`).join(" · ")}`;
       if (event.kind === "line") write(lines, `${clock(event.data.at)}  ${event.data.message}`, event.data.level);
       if (event.kind === "status") {
@@ -103,6 +107,29 @@ export function jobsPage(kit) {
 
   const clock = (iso) => new Date(iso).toLocaleTimeString();
   return page;
+}
+
+/** The losses of a job that trains, as a curve; hidden until there are two. Every other point goes when there are too many. */
+function lossCurve(name) {
+  const picture = document.createElementNS(SVG, "svg"), line = document.createElementNS(SVG, "polyline");
+  picture.id = "job-loss";
+  picture.setAttribute("viewBox", "0 0 100 30");
+  picture.setAttribute("preserveAspectRatio", "none");
+  picture.setAttribute("role", "img");
+  picture.style.display = "none";
+  picture.append(line);
+  let losses = [], every = 1, heard = 0;
+  const add = (loss) => {
+    if (typeof loss !== "number" || heard++ % every) return;
+    losses.push(loss);
+    if (losses.length > KEPT_LOSSES) { losses = losses.filter((_, at) => at % 2 === 0); every *= 2; }
+    if (losses.length < 2) return;
+    const low = Math.min(...losses), wide = Math.max(...losses) - low || 1;
+    line.setAttribute("points", losses.map((each, at) => `${(100 * at) / (losses.length - 1)},${29 - (28 * (each - low)) / wide}`).join(" "));
+    picture.setAttribute("aria-label", `${name}: ${losses[0].toPrecision(4)} → ${losses.at(-1).toPrecision(4)}`);
+    picture.style.display = "";
+  };
+  return { picture, add };
 }
 
 const colour = (status) => ({ succeeded: "good", failed: "bad", dead: "bad", cancelled: "major" })[status] ?? "";

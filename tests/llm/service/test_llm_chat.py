@@ -13,6 +13,8 @@ from sqlalchemy import text as sql
 from tests.llm.service.model_server import ModelServer, closed_port
 
 from genba_llm.gate import Decision, Gate, GateDecision, GateRequest
+from genba_llm.live_model import OWN_NAME
+from genba_llm.synthesise import not_known
 
 Service = Any
 PLANS = "Show me the operational plan of the battalion and where its troop positions are."
@@ -250,12 +252,18 @@ def test_malformed_conversations_get_422(sqlite_service: Service, messages: Any,
 
 
 def test_what_a_backend_cannot_do_is_refused_and_not_ignored(sqlite_service: Service) -> None:
-    for extra in ({"logprobs": True}, {"response_format": {"type": "json_schema", "json_schema": {"name": "a"}}}):
+    schema = {"type": "json_schema", "json_schema": {"name": "a"}}
+    for extra in ({"response_format": schema}, {"response_format": {"type": "json_object"}, "logprobs": True}):
         answer = sqlite_service.chat(**extra)
         assert answer.status_code == 422
         assert "cannot do" in answer.json()["detail"]
+
+
+def test_who_can_do_what_is_asked_answers(sqlite_service: Service) -> None:
     found = sqlite_service.chat(response_format={"type": "json_object"}).json()
+    assert found["model"] == "genba-extractive-1"
     assert set(json.loads(found["choices"][0]["message"]["content"])) == {"answer", "citations"}
+    assert sqlite_service.chat(logprobs=True).json()["model"] == OWN_NAME
 
 
 def test_options_reach_the_server(served: Service, model: ModelServer) -> None:
@@ -288,11 +296,17 @@ def test_too_many_answers_at_once_are_turned_away(served: Service, model: ModelS
     assert served.chat().status_code == 200
 
 
-def test_the_embedded_model_says_only_what_documents_say(service: Service) -> None:
-    nothing = service.chat("What is the torque of an M8 bolt?").json()
-    assert nothing["model"] == "genba-extractive-1"
-    assert "No document" in nothing["choices"][0]["message"]["content"]
+def test_documents_answer_word_for_word_and_the_small_model_what_they_do_not_say(service: Service) -> None:
+    nothing = service.chat("What is the torque of an M8 bolt?", temperature=0).json()
+    assert nothing["model"] == OWN_NAME
+    assert nothing["choices"][0]["message"]["content"] == not_known("en")
     service.document("M8 bolts are tightened to 25 Nm. The canteen opens at noon.", params={"title": "Manual"})
     found = service.post("think", {"text": "To what torque are M8 bolts tightened?"}).json()
     assert found["answer"] == "M8 bolts are tightened to 25 Nm. [1]"
     assert [each["title"] for each in found["citations"]] == ["Manual"]
+    asked = {"text": "List how to write minutes in bullet points.", "temperature": 0}
+    written = service.post("think", asked).json()
+    assert (written["model"], written["citations"]) == (OWN_NAME, [])
+    assert written["answer"].startswith("- Write the time, who was there and the agenda.")
+    assert "think" not in json.dumps(written["answer"])
+    assert service.post("think", {**asked, "documents": False}).json()["answer"] == written["answer"]

@@ -13,6 +13,7 @@ from tests.sem.service.pictures import views
 
 from genba_sem.settings import Settings
 from genba_shared.principal import Clearance, Principal, scopes_of
+from genba_shared.registry import Registry
 from genba_training.recipes import load
 from genba_training.runner import Runner
 from genba_training.settings import Settings as TrainingSettings
@@ -28,6 +29,7 @@ from genba_shared.artifacts import Artifacts
 from genba_shared.db import Database
 from genba_shared.jobs import Jobs
 from genba_shared.settings import Platform
+from genba_shared.registry import Registry
 from genba_training.recipes import load
 from genba_training.runner import Runner
 from genba_training.settings import Settings
@@ -97,6 +99,13 @@ def reviewed(service: Service, labels: dict[str, str], *, each: int) -> None:
             found = service.particle(views(kind, seed=700 + seed))
             body = {"particle_id": found["id"], "label_id": label_id}
             assert service.post("/v1/sem/reviews", body, version="*").status_code == 201
+
+
+def promoted_anyway(service: Service, number: int) -> None:
+    """As an operator may, against the gates."""
+    registry = Registry(service.sem.database, service.sem.registry_artifacts)
+    registry.promote("sem.lane", number, by="key_test", reason="to see it serve", gates="overridden")
+    service.sem.lanes.refresh("default")
 
 
 def engineer() -> Principal:

@@ -9,6 +9,7 @@ import zipfile
 from typing import Any
 
 import numpy as np
+from pypdf import PdfReader
 from tests.sem.service.pictures import views
 
 Service = Any  # of conftest, which tests cannot import
@@ -50,6 +51,28 @@ def test_the_report_of_a_batch_shows_pictures_and_speaks_both_languages(sqlite_s
     assert "<b>x</b>" not in page.text
     assert "Needle" in service.get("/v1/sem/batches/b-1/report").text
     assert service.get("/v1/sem/batches/b-2/report").status_code == 404
+    assert service.get("/v1/sem/batches/b-2/report.pdf").status_code == 404
+
+
+def test_the_report_as_pdf_holds_the_same_words_and_pictures(sqlite_service: Service) -> None:
+    service = sqlite_service
+    service.lab(masters=2)
+    for k in range(6):  # more than one page holds
+        service.particle(views("needle", seed=60 + k), batch="b-1", name=f"針 {k}", pixel_size_nm="10")
+    answer = service.get("/v1/sem/batches/b-1/report.pdf", params={"lang": "ja"})
+    assert answer.headers["content-type"] == "application/pdf"
+    assert 'filename="b-1.pdf"' in answer.headers["content-disposition"]
+    document = PdfReader(io.BytesIO(answer.content))
+    text = "".join(page.extract_text() for page in document.pages)
+    assert len(document.pages) > 1
+    assert "粒子レポート：バッチ b-1" in text
+    assert "自動確定に必要なレビューがまだ足りない" in text.replace("\n", "")
+    assert [f"針 {k} — 針状" in text for k in range(6)] == [True] * 6
+    shown = [image.image for page in document.pages for image in page.images]
+    assert len(shown) == 12
+    assert all(image is not None and image.size == (128, 128) for image in shown)
+    english = PdfReader(io.BytesIO(service.get("/v1/sem/batches/b-1/report.pdf").content))
+    assert "Particles of batch b-1" in english.pages[0].extract_text()
 
 
 def test_statistics_follow_the_labels_and_leave_out_what_is_covered(service: Service) -> None:

@@ -6,16 +6,14 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from tests.sem.service.jobs_world import doomed, free, reviewed, submit, until, worker
+from tests.sem.service.jobs_world import doomed, free, promoted_anyway, reviewed, submit, until, worker
 from tests.sem.service.pictures import views
 
 from genba_sem.settings import Settings
 from genba_sem.tables import ParticleRow
 from genba_shared.principal import Clearance
-from genba_shared.registry import Registry
 
 Service = Any  # of conftest, which tests cannot import
-MODEL = "sem.lane"
 
 
 @pytest.fixture
@@ -31,13 +29,6 @@ def work(sqlite_service: Service) -> Callable[..., Any]:
         return found
 
     return done
-
-
-def promoted_anyway(service: Service, number: int) -> None:
-    """As an operator may, against the gates."""
-    registry = Registry(service.sem.database, service.sem.registry_artifacts)
-    registry.promote(MODEL, number, by="key_test", reason="to see it serve", gates="overridden")
-    service.sem.lanes.refresh("default")
 
 
 @pytest.mark.long

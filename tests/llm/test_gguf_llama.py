@@ -1,0 +1,71 @@
+"""GGUF files of the model that ships, read by llama.cpp itself: the same tokens, and logits as near as each kind promises."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from tests.llm.llama_server import need_llama
+from torch.nn import functional as F  # noqa: N812 - the usual name
+
+from genba_llm.base_model import load_tokenizer
+from genba_llm.build_own_model import as_transformers
+from genba_llm.gguf_export import Quant, export_gguf
+from genba_llm.live_model import OWN_MODEL
+from genba_llm.sft_rows import messages
+from genba_llm.so8t_bundle import MODEL
+from genba_llm.synthesise import synthesise
+
+N_ROWS = 12
+
+
+@pytest.fixture(scope="module")
+def model() -> Any:
+    need_llama()
+    return as_transformers(OWN_MODEL / MODEL)
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> Any:
+    return load_tokenizer(OWN_MODEL / MODEL)
+
+
+@pytest.fixture(scope="module")
+def talks(tokenizer: Any) -> list[str]:
+    """Conversations of rows that the model did not learn from."""
+    return [
+        tokenizer.apply_chat_template(messages(row), tokenize=False) for row in synthesise("medical", N_ROWS, seed=8)
+    ]
+
+
+@pytest.mark.parametrize(("quant", "at_most"), [("F16", 1e-5), ("Q8_0", 5e-3), ("Q6_K", 5e-2), ("Q4_K_M", 5e-2)])
+def test_llama_cpp_reads_the_same_tokens_and_nearly_the_same_logits(
+    model: Any, tokenizer: Any, talks: list[str], tmp_path: Path, quant: Quant, at_most: float
+) -> None:
+    import llama_cpp
+
+    path = export_gguf(model, tokenizer, tmp_path / "model.gguf", quant=quant)
+    llama = llama_cpp.Llama(str(path), n_ctx=256, logits_all=True, verbose=False, n_threads=1)
+    nats, n = 0.0, 0
+    for talk in talks:
+        ids = tokenizer(talk, add_special_tokens=False)["input_ids"]
+        assert llama.tokenize(talk.encode(), add_bos=False, special=True) == ids
+        llama.reset()
+        llama.eval(ids)
+        found = F.log_softmax(torch.from_numpy(np.array(llama.scores[: len(ids)])).double(), -1)
+        with torch.no_grad():
+            expected = F.log_softmax(model(input_ids=torch.tensor([ids])).logits[0].double(), -1)
+        nats += float((expected.exp() * (expected - found)).sum())
+        n += len(ids)
+    assert nats / n <= at_most
+    llama.close()
+
+
+def test_the_smaller_the_kind_the_smaller_the_file(model: Any, tokenizer: Any, tmp_path: Path) -> None:
+    kinds: tuple[Quant, ...] = ("F16", "Q8_0", "Q6_K", "Q4_K_M")
+    sizes = [export_gguf(model, tokenizer, tmp_path / f"{kind}.gguf", quant=kind).stat().st_size for kind in kinds]
+    assert sizes == sorted(sizes, reverse=True)
+    assert len(set(sizes)) == len(kinds)
