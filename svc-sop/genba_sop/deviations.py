@@ -51,7 +51,7 @@ OTHER_HISTORY = (
 )
 SHORT_HISTORY = 0.7  # the same where something was merely left out
 ONE_GOLD = 3.0  # times the limits of several golds: one says nothing of how golds differ
-LEAST_ODDS = 1.0  # log-odds of another object or manner against neither: a good run is worth more than a doubtful find
+LEAST_ODDS = 0.7  # log-odds of another object or manner against neither: a good run is worth more than a doubtful find
 COARSE_FREE, COARSE_ODDS = (
     0.35,
     6.0,
@@ -268,13 +268,14 @@ class _Case:
         held = hasty & (
             np.abs(relative_tempo(whole_s, self.expected_s)) < math.log(TEMPO_LEAST)
         )  # not fast with its pauses
+        lagging |= np.array([main is not None and self._halts(main) for main in self.main])
         tempo = relative_tempo(np.where(lagging | held, np.fmax(active_s, whole_s), active_s), self.expected_s)
         null = self.reference.tempo_null if len(self.reference.golds) > 2 else None
         for at, main in enumerate(self.main):
             if main is None or not np.isfinite(tempo[at]):
                 continue
             ratio = float(np.exp(tempo[at]))
-            if limit := self._beyond_limit(at, float(active_s[at])):
+            if limit := self._beyond_limit(at, float(active_s[at]) if not self._halts(main) else main.length_s):
                 yield self._of(main, limit, p=None, measure=ratio, expected=1.0)
                 continue
             p = None
@@ -286,6 +287,13 @@ class _Case:
             elif abs(tempo[at]) < math.log(TEMPO_RATIO):
                 continue
             yield self._of(main, "too_fast" if tempo[at] < 0 else "too_slow", p=p, measure=ratio, expected=1.0)
+
+    def _halts(self, performance: Performance) -> bool:
+        """Whether somebody stops several times in a step, never for long: who does that is slow and does not idle."""
+        inside = self.idle_rows[performance.first : performance.last + 1].astype(np.int64)
+        halts = [run for run in runs_of(inside) if run.label]
+        longest = max((run.last - run.first + 1 for run in halts), default=0)
+        return len(halts) > 1 and longest * self.rows.frame_s < LAST_HOLD_S
 
     def _beyond_limit(self, step: int, seconds: float) -> DeviationKind | None:
         """The author's own limits in seconds, less a row's length on either side: a rule, not a matter of evidence."""

@@ -95,6 +95,7 @@ class Observation:
     local: (G, S, 48) mean distance of the local grids of the matched rows, nan without any.
     distance: (G,) cost of the whole path by row, not normalised; the votes come from it.
     contrast: (G,) typical best match divided by typical pair: 1 when nothing in the video resembles the gold.
+    between: for each gold the costs that the path goes through.
     """
 
     votes: Floats
@@ -106,6 +107,7 @@ class Observation:
     local: Floats
     distance: Floats
     contrast: Floats
+    between: tuple[PairCost, ...]
 
 
 @dataclass(frozen=True)
@@ -329,7 +331,7 @@ def observe(
     _simplify(told, between, golds)
     skipped, residual, local = measured(trainee, golds, frames, path_costs, labels, steps=len(order))
     contrast = match / pair
-    return Observation(votes, frames, path_costs, labels, skipped, residual, local, distance, contrast)
+    return Observation(votes, frames, path_costs, labels, skipped, residual, local, distance, contrast, tuple(between))
 
 
 def _simplify(told: Told, between: Sequence[PairCost], golds: Sequence[GoldRun]) -> None:
@@ -356,11 +358,10 @@ def relabelled(
 ) -> Observation:
     """The same observation with other labels in these runs, matched to the golds anew there."""
     labels, frames, path_costs = seen.labels.copy(), seen.frames.copy(), seen.costs.copy()
-    between = [pair_cost(gold.rows, trainee) for gold in golds]
     for run, step in changes:
         inside = slice(run.first, run.last + 1)
         labels[inside] = step
-        for pair, gold, frame, path_cost in zip(between, golds, frames, path_costs, strict=True):
+        for pair, gold, frame, path_cost in zip(seen.between, golds, frames, path_costs, strict=True):
             _match_anew(run, step, pair, gold, frame, path_cost)
     skipped, residual, local = measured(trainee, golds, frames, path_costs, labels, steps=seen.skipped.shape[1])
     return replace(
