@@ -7,7 +7,7 @@ data, not a blind test. (2) With the shared sets added to the training rows: lea
 (3) Generated minimal pairs, with whole template families, and whole subjects, held out.
 
 Beside each score stand "all safe" and "all unsafe". Where a decision has fewer than 30 rows, it says "too few".
-Run: python -m benchmarks.gate_quality [--leave-one-out] [--disguises]   (data: $GENBA_DATA or ../shared/data, folder llm)
+Run: python -m benchmarks.gate_quality [--leave-one-out] [--disguises] [--families] [--held-out]   (data: $GENBA_DATA or ../shared/data, folder llm)
 """
 
 from __future__ import annotations
@@ -17,15 +17,18 @@ import random
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from benchmarks.gate_sources import data_folder, load
+from benchmarks.gate_sources import data_folder, held_out, load
+from scipy.sparse import vstack
 
 from genba_llm.build_champion import split_by_subject, training_rows
 from genba_llm.classifier import Classifier, champion, softmax
-from genba_llm.classifier_fit import Row, balanced, fit
-from genba_llm.fusion import Fusion, default_fusion, signals_of
+from genba_llm.classifier_fit import L2, Row, balanced, fit, fit_logistic, quantise
+from genba_llm.features import FeatureConfig, matrix
+from genba_llm.fusion import Fusion, default_fusion, load_fusion, signals_of
 from genba_llm.gate_metrics import (
     auroc,
     bootstrap_interval,
@@ -142,6 +145,21 @@ def shipped(sets: dict[str, list[Row]]) -> None:
     )
 
 
+def unseen(folder: Path, pairs: dict[str, tuple[Classifier, Fusion]], *, most: int) -> None:
+    """Sources whose texts nobody looked at: the share held back, for each classifier side by side."""
+    sets = {name: rows for name, rows in held_out(folder, most=most).items() if rows}
+    judged = {name: {each: judge(rows, *pair) for each, pair in pairs.items()} for name, rows in sets.items()}
+    print("\n## Sources that nobody looked at, share held back")
+    print(f"| source | rows | kind | all safe | all unsafe | {' | '.join(pairs)} |\n|{'---|' * (5 + len(pairs))}")
+    for name, each in judged.items():
+        kind = "dangerous" if sets[name][0].decision else "harmless"
+        cells = " | ".join(f"{(found.decided > 0).mean():.3f}" for found in each.values())
+        print(f"| {name} | {len(sets[name])} | {kind} | .000 | 1.000 | {cells} |", flush=True)
+    for title in pairs:
+        parts = [each[title] for each in judged.values()]
+        table(f"All of them, {title}", sum(parts[1:], parts[0]))
+
+
 def held_out_families(rows: Sequence[Row]) -> None:
     """Whole template families, and whole subjects, that training never saw."""
     families = sorted({row.family for row in rows})
@@ -159,20 +177,36 @@ def held_out_families(rows: Sequence[Row]) -> None:
         table(title, judge(sample, made, default_fusion()))
 
 
-def leave_one_out(sets: dict[str, list[Row]], rows: Sequence[Row]) -> None:
-    """Train on the generator and every source but two (one dangerous, the harmless one): what more data would bring."""
-    print("\n## Leave one source out: generator + the other sources")
+def leave_one_out(sets: dict[str, list[Row]], rows: Sequence[Row], *, most_generated: int) -> None:
+    """Train on the generator and every source but two (one dangerous, the harmless one): what more data would bring.
+
+    Beside it stands the generator alone, trained on the very same generated rows. Features are computed once.
+    """
+    config = FeatureConfig()
+    kept = random.Random(0).sample(list(rows), min(most_generated, len(rows)))
+    generated = matrix([row.text for row in kept], config)
+    public = {name: matrix([row.text for row in found], config) for name, found in sets.items() if found}
+
+    def trained(names: Sequence[str]) -> Classifier:
+        some = balanced([*kept, *(row for name in names for row in sets[name])])
+        labels = np.array([int(row.decision) for row in some], np.int64)
+        counts = np.array([row.weight for row in some])
+        stacked = vstack([generated, *(public[name] for name in names)]).tocsr()
+        weights, bias = fit_logistic(stacked, labels, counts, l2=L2, max_iterations=30)
+        return quantise(weights, bias, config=config, version="left-out")
+
+    alone = trained(())
+    print(f"\n## Leave one source out: {len(kept)} generated rows, with and without the other sources")
     print(
-        "| left out | rows | recall at FPR ≤ .05 (generator + others) | AUC | recall (generator only) | AUC |\n|---|---|---|---|---|---|"
+        "| left out | rows | recall at FPR ≤ .05 with the others | AUC | generated rows alone | AUC |\n|---|---|---|---|---|---|"
     )
     for name in DIRECT:
-        train = [row for other, found in sets.items() if other not in {name, HARMLESS} for row in found]
-        made = fit(balanced([*rows, *train]), version=f"without-{name}", max_iterations=30)
-        test = [*sets[name], *sets[HARMLESS]]
-        truth = np.array([row.decision > 0 for row in test])
+        with_others = trained([other for other in public if other not in {name, HARMLESS}])
+        tested = vstack([public[name], public[HARMLESS]]).tocsr()
+        truth = np.arange(tested.shape[0]) < len(sets[name])
         cells = []
-        for each in (made, champion()):
-            danger = 1 - softmax(each.logits_of([row.text for row in test]))[:, Decision.ALLOW]
+        for each in (with_others, alone):
+            danger = 1 - softmax(each.logits_of(tested))[:, Decision.ALLOW]
             cells.append(f"{recall_at_fpr(truth, danger, 0.05)[0]:.3f} | {auroc(truth, danger):.3f}")
         print(f"| {name} | {len(sets[name])} | {' | '.join(cells)} |", flush=True)
 
@@ -201,22 +235,32 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--most", type=int, default=1000, help="rows of a source")
     parser.add_argument("--leave-one-out", action="store_true")
+    parser.add_argument("--generated", type=int, default=20_000, help="generated rows for --leave-one-out")
     parser.add_argument("--families", action="store_true")
     parser.add_argument("--disguises", action="store_true")
+    parser.add_argument("--held-out", action="store_true", help="the sources kept for one look, and nothing else")
+    parser.add_argument("--beside", type=Path, metavar="FOLDER", help="another bundle, for --held-out")
     args = parser.parse_args()
     folder = data_folder()
     if folder is None:
         print("no gate data: set GENBA_DATA to a folder with llm/SOURCE.txt")
         return 2
+    if args.held_out:
+        pairs = {"champion": (champion(), default_fusion())}
+        if args.beside:
+            pairs["the other"] = (Classifier.load(args.beside), load_fusion(args.beside))
+        unseen(folder, pairs, most=args.most)
+        return 0
     sets = load(folder, most=args.most)
-    shipped(sets)
+    if not args.leave_one_out:
+        shipped(sets)
     if args.disguises:
         disguises(sets)
     rows = training_rows() if args.families or args.leave_one_out else []
     if args.families:
         held_out_families(rows)
     if args.leave_one_out:
-        leave_one_out(sets, rows)
+        leave_one_out(sets, rows, most_generated=args.generated)
     return 0
 
 

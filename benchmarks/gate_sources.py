@@ -1,6 +1,9 @@
 """The public sets on which the gate is measured, each as labelled rows of one source. Reads files that lie beside the
 repository (``GENBA_DATA`` or ``../shared/data``); none of them is part of the project, and none of their texts is printed.
 
+``load`` gives the development sets: somebody looked at errors on them while the lexicons were written. ``held_out`` gives the
+sets whose texts nobody looked at, for one measurement at the end.
+
 The sets say harmful or harmless, not which of four decisions; ``REFUSE`` stands for harmful here, ``DENY`` for attacks
 on the assistant itself. What a set does not label clearly is left out.
 """
@@ -20,6 +23,7 @@ from pathlib import Path
 from genba_llm.classifier_fit import Row
 from genba_llm.verdict import Decision
 
+LONG_CHARS = 150
 A, D, R = Decision.ALLOW, Decision.DENY, Decision.REFUSE
 
 
@@ -32,11 +36,23 @@ def data_folder() -> Path | None:
 
 def load(folder: Path, *, most: int = 1000, seed: int = 0) -> dict[str, list[Row]]:
     """Rows by source, at most ``most`` of each, without near-duplicates across sources (the first source keeps them)."""
+    return _without_doubles(_sources(folder), most=most, seed=seed)
+
+
+def held_out(folder: Path, *, most: int = 1000, seed: int = 0) -> dict[str, list[Row]]:
+    """The same of the sets that nobody looked at, without near-duplicates of the development sets either."""
+    both = [*_sources(folder), *_held_out_sources(folder)]
+    names = {name for name, _ in _sources(folder)}
+    found = _without_doubles(iter(both), most=most, seed=seed)
+    return {name: rows for name, rows in found.items() if name not in names}
+
+
+def _without_doubles(sources: Iterator[tuple[str, Iterator[Row]]], *, most: int, seed: int) -> dict[str, list[Row]]:
     rng = random.Random(seed)
     found: dict[str, list[Row]] = {}
     seen: list[frozenset[str]] = []
     index: dict[str, list[int]] = {}
-    for name, rows in _sources(folder):
+    for name, rows in sources:
         texts = list(rows)
         rng.shuffle(texts)
         kept: list[Row] = []
@@ -146,3 +162,29 @@ def _sources(f: Path) -> Iterator[tuple[str, Iterator[Row]]]:
     toxic = list(_csv(f / "japanese_toxic.csv", "text"))
     calm = (r["text"] for r in toxic if int(r["Toxic"]) + int(r["Very Toxic"]) + int(r["Hard to Say"]) == 0)
     yield "japanese_not_toxic", _rows(calm, A, "ja")
+
+
+def _held_out_sources(f: Path) -> Iterator[tuple[str, Iterator[Row]]]:
+    """Attacks on the assistant in both languages, harm, and long harmless tasks."""
+    for name, kind in (("goal_hijacking", "Goal_Hijacking"), ("prompt_leaking", "Prompt_Leaking")):
+        for language, suffix in (("en", "_n"), ("ja", "")):
+            lines = (f / f"xsafety/{language}/{kind}{suffix}.csv").read_text("utf-8-sig").splitlines()
+            yield f"xsafety_{name}_{language}", _rows(iter(lines), D, language)
+    indirect = [r for r in _json(f / "cyberseceval/prompt_injection.json") if r["injection_type"] == "indirect"]
+    yield "cyberseceval_indirect", _rows((r["user_input"] for r in indirect), D, "en")
+    harmful = (r["instruction"] for r in _json(f / "refusal_direction/harmful_train.json"))
+    yield "refusal_direction_harmful_train", _rows(harmful, R, "en")
+    everyday = (r["instruction"] for r in _json(f / "refusal_direction/harmless_train.json"))
+    yield "refusal_direction_harmless_long", _rows((text for text in everyday if len(text) >= LONG_CHARS), A, "en")
+    turns = (str(turn) for r in _jsonl(f / "mtbench_ja.jsonl") for turn in r["turns"][1:])  # type: ignore[index]
+    yield "mtbench_ja_second_turns", _rows(turns, A, "ja")
+    squad = json.loads((f / "jglue/jsquad_valid.json").read_text("utf-8"))["data"]
+    pages = (p for each in squad for p in each["paragraphs"])
+    asked = (
+        f"次の文章を読んで質問に答えてください。\n{_body(p['context'])}\n質問：{p['qas'][0]['question']}" for p in pages
+    )
+    yield "jsquad_passages", _rows(asked, A, "ja")
+
+
+def _body(context: str) -> str:
+    return context.rpartition("[SEP]")[2].strip()

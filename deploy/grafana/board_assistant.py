@@ -91,6 +91,28 @@ def _decisions(page: Dashboard) -> None:
             unit="reqps",
         )
     )
+    page.with_panel(
+        lines(
+            "Spot checks",
+            "A second, by what the person says: all but allow should not have been answered.",
+            {"{{outcome}}": f"sum by (outcome) (rate(genba_llm_spot_checks_total[{WINDOW}]))"},
+            unit="reqps",
+        )
+    )
+    page.with_panel(
+        lines(
+            "Threshold and temperature",
+            "The least P(ALLOW) that is answered, and what people's decisions made of the gate's confidence.",
+            {"answers from": "max(genba_llm_allow_from)", "temperature": "max(genba_llm_review_temperature)"},
+        )
+    )
+    page.with_panel(
+        lines(
+            "Decisions to learn from",
+            "Of people, on the gate that decides now; llm.gate_review needs 30.",
+            {"decisions": "max(genba_llm_review_rows)"},
+        )
+    )
 
 
 def _answers(page: Dashboard) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from sqlalchemy import BigInteger, LargeBinary, SmallInteger, String, Text, insert, select
+from sqlalchemy import BigInteger, LargeBinary, SmallInteger, String, Text, insert, select, text
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from genba_shared.audit import COLUMNS, GENESIS, AuditRow, Fields, stand_in_line
@@ -202,14 +202,18 @@ def head_of(note: str) -> Checkpoint:
     return Checkpoint.parse(note.rpartition("\n\n")[0] + "\n")
 
 
+_SIGN = text(
+    "INSERT INTO platform_audit_checkpoints (size, at, note) VALUES (:size, :at, :note) ON CONFLICT DO NOTHING"
+)
+
+
 def seal(session: Session, tree: Tree, signer: NoteSigner) -> str | None:
     """Sign the head that ``tree`` stands for and store it; None if there is nothing new to sign."""
-    if tree.size == 0 or session.get(AuditCheckpoint, tree.size) is not None:
+    if tree.size == 0:
         return None
     note = signer.sign(Checkpoint(signer.key.name, tree.size, tree.root()))
     row = {"size": tree.size, "at": utc_now().isoformat(timespec="microseconds"), "note": note}
-    session.execute(insert(AuditCheckpoint), row)
-    return note
+    return note if session.connection().execute(_SIGN, row).rowcount == 1 else None
 
 
 def seal_in(session: Session, signer: NoteSigner, tree: Tree | None = None) -> Tree:

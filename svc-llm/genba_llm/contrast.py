@@ -90,7 +90,7 @@ def _acts(language: Language, recipe: Recipe, rng: random.Random) -> Iterator[Ro
         for phrases, kind, count, decision in plans:
             for phrase in phrases:
                 for index in rng.sample(range(len(frames[kind])), min(count, len(frames[kind]))):
-                    text = _fill(frames[kind][index], phrase, language)
+                    text = fill(frames[kind][index], phrase, language)
                     if text is not None:
                         yield Row(
                             _vary(text, language, rng),
@@ -144,7 +144,7 @@ def _promotable(field: Mapping[str, Any]) -> Sequence[str]:
     return [topic for topic in topics if field["outcome"] == "REFUSE" and not any(word in topic for word in unpraised)]
 
 
-def _fill(frame: str, phrase: str, language: Language) -> str | None:
+def fill(frame: str, phrase: str, language: Language) -> str | None:
     """A frame with a phrase in it; None where the phrase has not the form that the frame asks for."""
     if language == "en":
         return frame.format(act=phrase, acting=gerund(phrase), topic=phrase)

@@ -1,12 +1,13 @@
 """Ask the gate and put on record what it said, before anybody hears it.
 
-A decision is one row, its commitments, its place in a person's queue if it is an ESCALATE, and one entry of the audit log:
+A decision is one row, its commitments, its place in a person's queue if it is an ESCALATE or a spot check, and one entry of the audit log:
 all of it in one transaction or none. If the record cannot be written, there is no answer. Knows no route.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import secrets
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from sqlalchemy.orm import Session
 from genba_llm.gate import Asker, Decision, Gate, GateDecision, GateRequest
 from genba_llm.metrics import LlmMetrics
 from genba_llm.policy_state import fingerprint
+from genba_llm.review import SPOT_CHECK
 from genba_llm.sealed import TextVault, commit
 from genba_llm.settings import Settings
 from genba_llm.tables import DecisionRow, EscalationRow, SealedText
@@ -82,6 +84,11 @@ class _Pending:
     escalation_id: str | None
     salt: bytes
     entry: NewEntry
+
+    @property
+    def waits_for(self) -> str | None:
+        """What the caller has to wait for: nobody waits for a spot check."""
+        return self.escalation_id if self.verdict.decision is Decision.ESCALATE else None
 
 
 @dataclass(frozen=True)
@@ -150,8 +157,12 @@ class Decisions:
 
     def _pending(self, principal: Principal, asked: Asked, verdict: GateDecision, event_id: int | None) -> _Pending:
         decision_id, prompt = new_id("dec"), commit(asked.text)
+        checked = self._is_spot_check(asked, verdict)
+        if checked:
+            code = f"{SPOT_CHECK}{self.settings.spot_check_one_in}"
+            verdict = dataclasses.replace(verdict, reasons=(code, *verdict.reasons))
         detail = self._detail(principal, asked, verdict, prompt.digest, event_id)
-        escalates = verdict.decision is Decision.ESCALATE and asked.queue
+        escalates = asked.queue and (verdict.decision is Decision.ESCALATE or checked)
         return _Pending(
             principal,
             asked,
@@ -162,6 +173,10 @@ class Decisions:
             prompt.salt,
             NewEntry("llm.decision", principal.subject, decision_id, detail),
         )
+
+    def _is_spot_check(self, asked: Asked, verdict: GateDecision) -> bool:
+        one_in = self.settings.spot_check_one_in
+        return one_in > 0 and asked.queue and verdict.decision is Decision.ALLOW and secrets.randbelow(one_in) == 0
 
     def _write(self, pending: Sequence[_Pending]) -> list[Recorded]:
         def also(session: Session, entries: list[AuditEntry]) -> None:
@@ -178,7 +193,7 @@ class Decisions:
             decided = each.verdict
             self.metrics.decisions.labels(each.asked.route, decided.decision.label, decided.domain).inc()
         return [
-            Recorded(each.decision_id, each.created_at, entry.seq, each.verdict, each.escalation_id)
+            Recorded(each.decision_id, each.created_at, entry.seq, each.verdict, each.waits_for)
             for each, entry in zip(pending, written, strict=True)
         ]
 

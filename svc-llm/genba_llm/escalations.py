@@ -1,6 +1,7 @@
 """What the gate would not decide alone: a queue of questions for people, each with a time by which somebody should have decided.
 
-What people decide is the only truth that the gate's confidence can be held against: ``quality`` reads it. The question's text
+What people decide is the only truth that the gate's confidence can be held against: ``quality`` reads it, and
+``llm.gate_review`` lets it set the gate's confidence and threshold. The question's text
 lies encrypted until then, and goes with the decision unless the policy keeps texts. Knows no route.
 """
 
@@ -8,12 +9,14 @@ from __future__ import annotations
 
 from datetime import datetime
 
+import numpy as np
 from pydantic import JsonValue
-from sqlalchemy import select
+from sqlalchemy import ColumnElement, or_, select
 from sqlalchemy.orm import Session
 
 from genba_llm import store
 from genba_llm.gate import Decision
+from genba_llm.review import Reviewed, weight_of
 from genba_llm.sealed import TextVault
 from genba_llm.tables import DecisionRow, EscalationRow, SealedText
 from genba_shared import records
@@ -93,3 +96,35 @@ def decided_pairs(session: Session, principal: Principal) -> list[tuple[Decision
         .order_by(EscalationRow.id)
     )
     return [(decision, escalation) for decision, escalation in session.execute(query).all()]
+
+
+def reviewed_of(
+    session: Session, model_version: str, *where: ColumnElement[bool], since: datetime | None = None
+) -> Reviewed:
+    """What people decided of what this very model (classifier and fusion) escalated or was spot-checked for.
+
+    Only where the content decided: what a rule sends to people says nothing of the gate's confidence.
+    """
+    conditions = [EscalationRow.status == "decided", DecisionRow.allow_probability.is_not(None), *where]
+    with_reasoner = DecisionRow.model_version.startswith(f"{model_version}+", autoescape=True)
+    conditions.append(or_(DecisionRow.model_version == model_version, with_reasoner))
+    if since is not None:
+        conditions.append(DecisionRow.created_at >= since)
+    query = (
+        select(DecisionRow.allow_probability, DecisionRow.reasons, EscalationRow.outcome)
+        .join(EscalationRow, EscalationRow.decision_id == DecisionRow.id)
+        .where(*conditions)
+        .order_by(EscalationRow.id)
+    )
+    kept = [
+        (float(allow or 0.0), outcome == int(Decision.ALLOW), *weight)
+        for allow, codes, outcome in session.execute(query)
+        if (weight := weight_of(codes)) is not None
+    ]
+    allow, allowed, weights, spot = zip(*kept, strict=True) if kept else ((), (), (), ())
+    return Reviewed(
+        np.array(allow, np.float64),
+        np.array(allowed, np.bool_),
+        np.array(weights, np.float64),
+        np.array(spot, np.bool_),
+    )

@@ -9,14 +9,14 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from genba_llm.classifier import Classifier, softmax
 from genba_llm.classifier_fit import CLASSES, Row
-from genba_llm.fusion import INPUTS, Fusion, Signals, inputs_of, signals_of
+from genba_llm.fusion import READINGS, Fusion, inputs_of, signals_of
 from genba_llm.normalise import normalise
 from genba_llm.obfuscate import TRANSFORMS
 from genba_llm.verdict import Decision
@@ -62,20 +62,17 @@ def fit_fusion(
     grid, exact = fit_temperature(logits, held)
     fused = softmax(logits / exact)
     threshold = conformal_threshold(fused[held > 0, Decision.ALLOW], alpha)
-    fusion = Fusion(weights, bias, exact, max(threshold, least_allow), alpha, version=version)
+    undone = np.array([each.disguised for each in signals[cut:]])
+    stricter = _threshold_of(fused[(held > 0) & undone, Decision.ALLOW], alpha)
+    fusion = Fusion(weights, bias, exact, max(threshold, least_allow), alpha, stricter, version=version)
     before = softmax(np.stack([np.log(each.classifier_probs) for each in signals[cut:]]))
     return fusion, Calibration(int((held > 0).sum()), _nll(before, held), _nll(fused, held), grid, exact)
 
 
-def recalibrate(
-    fusion: Fusion, signals: Sequence[Signals], labels: npt.NDArray[np.int64], *, alpha: float, version: str
-) -> Fusion:
-    """``fusion`` with temperature and threshold for these rows: what reviewers decided, say. Raises: as ``fit_fusion``."""
-    logits = np.stack([fusion.logits(each) for each in signals])
-    _, temperature = fit_temperature(logits, labels)
-    allow = softmax(logits / temperature)[labels > 0, Decision.ALLOW]
-    threshold = conformal_threshold(allow, alpha)
-    return replace(fusion, temperature=temperature, allow_from=max(threshold, 0.5), alpha=alpha, version=version)
+def _threshold_of(allow_of_dangerous: npt.NDArray[np.float64], alpha: float) -> float:
+    """The threshold of a group on its own (Mondrian conformal prediction, Vovk 2003); 0 where it is too small for one."""
+    few = len(allow_of_dangerous) < math.ceil(1 / alpha) - 1
+    return 0.0 if few else conformal_threshold(allow_of_dangerous, alpha)
 
 
 def conformal_threshold(allow_of_dangerous: npt.NDArray[np.float64], alpha: float) -> float:
@@ -105,22 +102,29 @@ def fit_temperature(logits: npt.NDArray[np.float64], labels: npt.NDArray[np.int6
 def _stack(
     inputs: npt.NDArray[np.float64], labels: npt.NDArray[np.int64], *, l2: float
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Multinomial logistic regression, pulled towards what the average of the three readings says."""
+    """Multinomial logistic regression with one weight for each of the three readings and a bias for each decision.
+
+    Seven numbers and not 52: with a weight for every pair of decisions, recall of direct harm on sources that it had not seen
+    fell from .95 to .91 at a false positive rate of .05.
+    """
     from scipy.optimize import minimize
 
+    readings = inputs.reshape(len(inputs), READINGS, CLASSES)  # (N, 3, 4)
     target = np.eye(CLASSES)[labels]
-    start = np.tile(np.eye(CLASSES), (INPUTS // CLASSES, 1)) / (INPUTS // CLASSES)  # (12, 4)
+    start = np.full(READINGS, 1 / READINGS)
 
     def loss(flat: npt.NDArray[np.float64]) -> tuple[float, npt.NDArray[np.float64]]:
-        weights, bias = flat[:-CLASSES].reshape(INPUTS, CLASSES), flat[-CLASSES:]
-        probs = softmax(inputs @ weights + bias)
+        weights, bias = flat[:READINGS], flat[READINGS:]
+        probs = softmax(np.einsum("nrc,r->nc", readings, weights) + bias)
         error = (probs - target) / len(labels)
         pull = weights - start
         value = _nll(probs, labels) + l2 * float((pull**2).sum())
-        return value, np.concatenate(((inputs.T @ error + 2 * l2 * pull).ravel(), error.sum(0)))
+        return value, np.concatenate((np.einsum("nc,nrc->r", error, readings) + 2 * l2 * pull, error.sum(0)))
 
-    found = minimize(loss, np.concatenate((start.ravel(), np.zeros(CLASSES))), jac=True, method="L-BFGS-B").x
-    return found[:-CLASSES].reshape(INPUTS, CLASSES), found[-CLASSES:]
+    bounds = [(0.0, None)] * READINGS + [(None, None)] * CLASSES  # non-negative, as Breiman (1996) found stacks must be
+    first = np.concatenate((start, np.zeros(CLASSES)))
+    found = minimize(loss, first, jac=True, method="L-BFGS-B", bounds=bounds).x
+    return np.kron(found[:READINGS, None], np.eye(CLASSES)), found[READINGS:]
 
 
 def _nll(probs: npt.NDArray[np.float64], labels: npt.NDArray[np.int64]) -> float:
@@ -128,10 +132,10 @@ def _nll(probs: npt.NDArray[np.float64], labels: npt.NDArray[np.int64]) -> float
 
 
 def _disguised(rows: Sequence[Row], seed: int) -> list[str]:
-    """Each text as it is, or (two in five) hidden in one of the twelve ways."""
+    """Each text as it is, or (one in five) hidden in one of the twelve ways."""
     rng = random.Random(seed)  # noqa: S311
     texts = []
     for row in rows:
         ways = TRANSFORMS["en" if row.language == "en" else "ja"]
-        texts.append(rng.choice(list(ways.values()))(row.text, rng) if rng.random() < 0.4 else row.text)
+        texts.append(rng.choice(list(ways.values()))(row.text, rng) if rng.random() < 0.2 else row.text)
     return texts

@@ -109,6 +109,11 @@ class Gate:
     def fusion(self) -> Fusion:
         return self._model[1]
 
+    @property
+    def model(self) -> _Model:
+        """Classifier and fusion that decide now, as one pair."""
+        return self._model
+
     def use(self, classifier: Classifier, fusion: Fusion) -> None:
         """Let another champion decide from the next request on; those in flight keep the pair that they took."""
         self._model = (classifier, fusion)
@@ -135,7 +140,7 @@ class Gate:
         if signals is not None and self.reasoner is not None:
             domain = self._domain(request, plain)
             reasoned = look.stage("reasoning", lambda: self._reason(plain, domain, request.action, look.deadline_s))
-            signals = replace(signals, reasoned=reasoned)
+            signals = replace(signals, reasoned=reasoned, reasoner=self.reasoner.version)
         probs = look.stage("fusion", lambda: _fuse(signals, model[1])) if signals is not None else None
         return self._conclude(request, look, model, plain, ruling, probs)
 

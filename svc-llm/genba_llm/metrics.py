@@ -27,6 +27,16 @@ class LlmMetrics:
         self.escalations_waiting = metrics.gauge("escalations_waiting", "Questions that wait for a person.")
         self.escalations_overdue = metrics.gauge("escalations_overdue", "Of those, the ones past their time.")
         self.overrides = metrics.counter("overrides", "Escalations that people decided.", ["outcome"])
+        self.spot_checks = metrics.counter(
+            "spot_checks", "Allowed requests that a person looked at, by what the person says.", ["outcome"]
+        )
+        self.review_rows = metrics.gauge(
+            "review_rows", "Decisions of people from which llm.gate_review can learn about the gate that decides now."
+        )
+        self.review_temperature = metrics.gauge(
+            "review_temperature", "What divides the gate's log-odds since people's decisions were taken in; 1 before."
+        )
+        self.allow_from = metrics.gauge("allow_from", "The least probability of ALLOW with which the gate answers.")
         self.audit_batch_entries = metrics.histogram(
             "audit_batch_entries",
             "Entries that one commit of the audit log held.",

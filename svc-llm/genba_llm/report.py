@@ -62,6 +62,8 @@ class Facts:
     late: int
     waiting: int
     overdue: int
+    spot_checked: int  # allowed requests that people looked at
+    spot_wrong: int  # of those, the ones that they would not have allowed
 
 
 def gather(session: Session, principal: Principal, start: datetime, end: datetime) -> Facts:
@@ -81,11 +83,16 @@ def gather(session: Session, principal: Principal, start: datetime, end: datetim
         by_domain[domain, name] += 1
         by_policy[policy_ref] += 1
         reasons.update(str(code) for code in codes)
-    queue = session.scalars(
-        select(EscalationRow).where(
+    asked = (
+        select(EscalationRow, DecisionRow.decision)
+        .join(DecisionRow, DecisionRow.id == EscalationRow.decision_id)
+        .where(
             records.visible(EscalationRow, principal), EscalationRow.created_at >= start, EscalationRow.created_at < end
         )
-    ).all()
+    )
+    both = session.execute(asked).all()
+    queue = [row for row, decision in both if decision != int(Decision.ALLOW)]
+    spots = [row for row, decision in both if decision == int(Decision.ALLOW) and row.outcome is not None]
     decided = [row for row in queue if row.outcome is not None]
     return Facts(
         start,
@@ -99,6 +106,8 @@ def gather(session: Session, principal: Principal, start: datetime, end: datetim
         late=sum(row.decided_at is not None and row.decided_at > row.due_at for row in decided),
         waiting=len(queue) - len(decided),
         overdue=sum(row.outcome is None and row.due_at < utc_now() for row in queue),
+        spot_checked=len(spots),
+        spot_wrong=sum(row.outcome != int(Decision.ALLOW) for row in spots),
     )
 
 
@@ -140,6 +149,8 @@ _WORDS: dict[str, dict[Language, str]] = {
     "late": {"en": "Decided late", "ja": "期限後の判断"},
     "waiting": {"en": "Still waiting", "ja": "未判断"},
     "overdue": {"en": "Overdue", "ja": "期限超過"},
+    "spot_checked": {"en": "Allowed requests that people checked", "ja": "許可後に人が点検した件数"},
+    "spot_wrong": {"en": "Of these, should not have been allowed", "ja": "うち許可すべきでなかった件数"},
     "policy": {"en": "Policy in force now", "ja": "現在のポリシー"},
     "few": {
         "en": "Fewer than 30 decisions by people: too few for rates.",
@@ -166,7 +177,10 @@ def to_html(facts: Facts, log: AuditReport, *, policy: str, lang: Language) -> s
     matrix = [[domain, *(facts.by_domain[domain, name] for name in names)] for domain in domains]
     matrix.append(["Σ", *(facts.by_decision[name] for name in names)])
     people = [[name, count] for name, count in facts.outcomes.most_common()]
-    people += [[word(key), getattr(facts, key)] for key in ("escalated", "late", "waiting", "overdue")]
+    people += [
+        [word(key), getattr(facts, key)]
+        for key in ("escalated", "late", "waiting", "overdue", "spot_checked", "spot_wrong")
+    ]
     decided = facts.outcomes.total()
     share = word("let_through", share=facts.outcomes["ALLOW"] / decided) if decided >= _LEAST else word("few")
     parts = [

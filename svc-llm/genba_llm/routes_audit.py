@@ -9,9 +9,9 @@ import numpy as np
 from fastapi import APIRouter, Query, Response
 
 from genba_llm import report, store
-from genba_llm.escalations import decided_pairs
+from genba_llm.escalations import decided_pairs, reviewed_of
 from genba_llm.gate import Decision
-from genba_llm.quality import calibration, consistency
+from genba_llm.quality import LEAST_ROWS, calibration, consistency
 from genba_llm.routes_gate import Reader
 from genba_llm.schemas import (
     CalibrationOut,
@@ -20,12 +20,14 @@ from genba_llm.schemas import (
     DecisionRecord,
     HostOut,
     QualityOut,
+    ReviewOut,
     VerifyOut,
 )
 from genba_llm.service import Here
 from genba_llm.tables import DecisionRow
 from genba_llm.verdict import Domain
 from genba_llm.wire_out import record_out
+from genba_shared import records
 from genba_shared.audit_export import proof_text
 from genba_shared.audit_tree import newest_note, prove
 from genba_shared.principal import Principal, require
@@ -152,11 +154,24 @@ def read_quality(here: Here, principal: Reader) -> QualityOut:
         ]
         rows, _ = store.page(session, DecisionRow, principal, limit=_MOST_CLUSTERED, cursor=None)
         alike = consistency([row.sketch for row in rows], [row.decision for row in rows])
+        classifier, fusion = here.gate.model
+        name = f"{classifier.version}+{fusion.version}"
+        reviewed = reviewed_of(session, name, records.visible(DecisionRow, principal))
     probs = np.array([prob for prob, _ in pairs], dtype=np.float64)
     allowed = np.array([allowed for _, allowed in pairs], dtype=np.bool_)
     return QualityOut(
         calibration=CalibrationOut(**asdict(calibration(probs, allowed))),
         consistency=ConsistencyOut(**asdict(alike)),
+        review=ReviewOut(
+            model_version=name,
+            rows=len(reviewed.allow),
+            needed=LEAST_ROWS,
+            spot_checks=reviewed.spot_checks,
+            temperature=fusion.review_temperature,
+            allow_from=fusion.allow_from,
+            bound=fusion.alpha,
+            false_allow_share=reviewed.false_allow_share(),
+        ),
     )
 
 

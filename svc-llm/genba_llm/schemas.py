@@ -205,11 +205,25 @@ class ConsistencyOut(Wire):
     score: float | None
 
 
+class ReviewOut(Wire):
+    """What people's decisions have to say of the model that decides now, and what of it is in force."""
+
+    model_version: str
+    rows: int = Field(description="Decisions of people on this model's content decisions; llm.gate_review uses them.")
+    needed: int
+    spot_checks: int
+    temperature: float = Field(description="In force; 1 until llm.gate_review found another.")
+    allow_from: float = Field(description="The least probability of ALLOW that is answered.")
+    bound: float = Field(description="The share of dangerous requests that may be allowed.")
+    false_allow_share: float | None = Field(description="Estimated from at least 30 spot checks, else null.")
+
+
 class QualityOut(Wire):
     """How good the decisions were, of a period."""
 
     calibration: CalibrationOut
     consistency: ConsistencyOut
+    review: ReviewOut
 
 
 class PublishIn(Wire):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from genba_llm.generation import Message, Options
 from genba_llm.schemas import DecisionOut
@@ -82,17 +82,18 @@ class ChatIn(OpenAi):
         default=True, description="Ours: whether the answer may rest on documents that you may see."
     )
 
-    @model_validator(mode="after")
-    def _turns_make_sense(self) -> ChatIn:
-        roles = [message.role for message in self.messages]
+    @field_validator("messages")
+    @classmethod
+    def _turns_make_sense(cls, messages: list[ChatMessage]) -> list[ChatMessage]:
+        roles = [message.role for message in messages]
         if "user" not in roles:
-            raise ValueError("messages need a turn of the user")
+            raise ValueError("needs a turn of the user")
         if roles[-1] not in {"user", "tool"}:
-            raise ValueError("messages must end with a turn of the user")
-        for at, message in enumerate(self.messages):
+            raise ValueError("must end with a turn of the user")
+        for at, message in enumerate(messages):
             if message.content is None and message.role != "assistant":
-                raise ValueError(f"messages[{at}] has no content")
-        return self
+                raise ValueError(f"turn {at} has no content")
+        return messages
 
     def turns(self) -> list[Message]:
         """As the seam has them."""

@@ -90,8 +90,13 @@ class Llm:
             escalations.erase_due(session, now=utc_now())
         with self.database.read() as session:
             waiting, overdue = store.queue_counts(session)
+            classifier, fusion = self.gate.model
+            reviewed = escalations.reviewed_of(session, f"{classifier.version}+{fusion.version}")
         self.metrics.escalations_waiting.set(waiting)
         self.metrics.escalations_overdue.set(overdue)
+        self.metrics.review_rows.set(len(reviewed.allow))
+        self.metrics.review_temperature.set(fusion.review_temperature)
+        self.metrics.allow_from.set(fusion.allow_from)
         self.writer.seal()
 
     def look_at_host(self) -> None:

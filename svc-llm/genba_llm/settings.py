@@ -59,6 +59,13 @@ class Settings(BaseSettings):
     )
     model_refresh_s: float = Field(5.0, gt=0, description="How soon a promoted model serves.")
     escalation_sla_s: float = Field(4 * 3600.0, gt=0, description="Within how long a person should have decided.")
+    spot_check_one_in: int = Field(
+        0,
+        ge=0,
+        le=100_000,
+        description="Of the requests that the gate allows, one in so many is shown to a person as well, who says whether it "
+        "should have been; 0 shows none. Only these tell how often the gate is wrong when it answers.",
+    )
     text_retention_days: int = Field(90, ge=1, description="Kept texts and salts are erased after so many days.")
     egress_allowed: tuple[str, ...] = Field(
         (),

@@ -20,6 +20,8 @@ from pydantic import Field
 from genba_llm.build_champion import build, split_by_subject, training_rows
 from genba_llm.classifier import BadClassifier, Classifier, champion
 from genba_llm.classifier_fit import Row
+from genba_llm.compositions import Amounts as LongAmounts
+from genba_llm.compositions import compose
 from genba_llm.contrast import Recipe as Amounts
 from genba_llm.contrast import generate
 from genba_llm.fusion import Fusion, default_fusion, load_fusion, signals_of
@@ -53,7 +55,7 @@ class GateClassifierParams(Params):
 
 def gate_classifier(params: GateClassifierParams, run: Run) -> Result:
     """Train, calibrate, evaluate against champion and shipped version, register."""
-    own = _own_rows(params, run)
+    own = own_rows(params.rows_key, params.rows_file, run)
     kept, held = split_by_subject(own, share=_HELD_SHARE, seed=run.seed)
     weighted = [replace(row, weight=params.own_rows_count) for row in kept]
     run.note(f"{len(own)} rows of your own: {len(kept)} to train on, {len(held)} held out.")
@@ -66,7 +68,7 @@ def gate_classifier(params: GateClassifierParams, run: Run) -> Result:
     except ValueError as error:
         raise Conflict(f"The gate cannot be trained on these rows: {error}") from error
     run.progress(0.8, "evaluating")
-    test = _evaluation_rows(held, run.seed)
+    test = evaluation_rows(held, run.seed)
     metrics = evaluate(test, made.classifier, made.fusion)
     shipped = evaluate(test, champion(), default_fusion())
     bundle = run.workdir / "bundle"
@@ -156,28 +158,29 @@ def _row(found: Mapping[str, Any]) -> Row:
     )
 
 
-def _own_rows(params: GateClassifierParams, run: Run) -> list[Row]:
-    if params.rows_key and params.rows_file:
+def own_rows(rows_key: str | None, rows_file: str | None, run: Run) -> list[Row]:
+    """The company's rows from where the parameters say; none where they say nothing. Raises: Invalid, NotFound."""
+    if rows_key and rows_file:
         raise Invalid("Give rows_key or rows_file, not both.")
-    if params.rows_key:
+    if rows_key:
         try:
-            path = run.artifacts.local_path(params.rows_key)
+            path = run.artifacts.local_path(rows_key)
         except NotFound as error:
             raise NotFound("The uploaded rows are not there; upload them again.") from error
-    elif params.rows_file:
-        path = LineSettings().data_file(params.rows_file)
+    elif rows_file:
+        path = LineSettings().data_file(rows_file)
     else:
         return []
     with path.open(encoding="utf-8", errors="replace") as file:
         return rows_of(file)
 
 
-def _evaluation_rows(held: Sequence[Row], seed: int) -> list[Row]:
-    """The company's held-out rows and the generator's of another seed, at most ``_EVALUATED_ROWS`` of each."""
+def evaluation_rows(held: Sequence[Row], seed: int) -> list[Row]:
+    """The company's held-out rows and the generators' of another seed, short and long, at most ``_EVALUATED_ROWS`` of each."""
     rng = random.Random(seed)  # noqa: S311  # a sample, no secret
     small = Amounts(2, 2, 1, 1, 2, 2, 800, 60)
-    fresh = generate(seed % 10_000 + 10_000, small)
-    return [row for part in (held, fresh) for row in rng.sample(list(part), min(len(part), _EVALUATED_ROWS))]
+    fresh, long = generate(seed % 10_000 + 10_000, small), compose(seed % 10_000 + 10_000, LongAmounts().scaled(0.1))
+    return [row for part in (held, fresh, long) for row in rng.sample(list(part), min(len(part), _EVALUATED_ROWS))]
 
 
 def _gates(shipped: Mapping[str, float]) -> tuple[Gate, ...]:

@@ -1,9 +1,10 @@
 """Which items go with which, learnt from who chose both: the second term of a score, beside the towers and the prior.
 
 Towers say what fits a taste; where a few thousand users have chosen from the same shelf for months, plain co-choice says more, and
-on other data less. So both are learnt, and how much each counts is tuned (blending.py). Two ways of learning it, the better of
-which is kept: cosine of co-choice, shrunk (ItemKNN), and the linear autoencoder with a closed form (EASE, Steck 2019). Of either
-only each item's strongest neighbours are kept, so that a list costs a few thousand additions at any size of catalogue.
+on other data less. So both are learnt, and how much each counts is tuned (blending.py). Three ways of learning it, the best of which
+is kept: cosine of co-choice, shrunk (ItemKNN), the linear autoencoder with a closed form (EASE, Steck 2019), and the few directions
+of taste that explain most (PureSVD). Of each only the strongest neighbours of an item are kept, so that a list costs a few thousand
+additions at any size of catalogue.
 Arrays in, arrays out; knows no torch, no database and no HTTP.
 """
 
@@ -16,6 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import scipy.sparse as sp
+from scipy.sparse.linalg import svds
 
 from genba_recommend.dataset import Interactions, Ints
 
@@ -125,19 +127,38 @@ def item_knn(seen: Any, *, shrink: float = 10.0) -> Neighbours:
 
 def ease(seen: Any, *, penalty: float, most_items: int = MOST_EASE_ITEMS) -> Neighbours:
     """The item-item weights that best give back what was chosen, each item left out of its own (Steck 2019)."""
-    counts = np.asarray(seen.sum(0)).ravel()
-    known = np.sort(np.argsort(-counts, kind="stable")[: min(most_items, int((counts > 2).sum()))])
-    if len(known) < 2:
-        return Neighbours.none(seen.shape[1])
+    known = _known(seen, most_items)
     gram = (seen[:, known].T @ seen[:, known]).toarray()
     gram[np.diag_indices_from(gram)] += penalty
     inverse = np.linalg.inv(gram)
-    weights = -inverse / np.diag(inverse)
+    return _of_dense(-inverse / np.diag(inverse), known, seen.shape[1])
+
+
+def low_rank(seen: Any, *, rank: int, most_items: int = MOST_EASE_ITEMS) -> Neighbours:
+    """Items that lie alike in the few directions that explain most of what was chosen (PureSVD, Cremonesi et al. 2010)."""
+    known = _known(seen, most_items)
+    chosen = seen[:, known].astype(np.float64)
+    rank = min(rank, min(chosen.shape) - 1)
+    if rank < 1:
+        return Neighbours.none(seen.shape[1])
+    _, _, directions = svds(chosen, k=rank, v0=np.ones(min(chosen.shape)))  # (rank, M); a start of its own each time
+    return _of_dense((directions.T @ directions).astype(np.float32), known, seen.shape[1])
+
+
+def _known(seen: Any, most: int) -> Ints:
+    """The most popular items that more than two chose, increasing."""
+    counts = np.asarray(seen.sum(0)).ravel()
+    return np.sort(np.argsort(-counts, kind="stable")[: min(most, int((counts > 2).sum()))])
+
+
+def _of_dense(weights: Float32s, known: Ints, n_items: int) -> Neighbours:
+    """The strongest of each row of (M, M) weights between ``known`` items, by their size, without an item's own."""
+    if len(known) < 2:
+        return Neighbours.none(n_items)
     np.fill_diagonal(weights, 0.0)
-    width = min(kept_of(seen.shape[1]), len(known) - 1)
+    width = min(kept_of(n_items), len(known) - 1)
     best = np.argpartition(-np.abs(weights), width - 1, axis=1)[:, :width]
-    n = seen.shape[1]
-    item, weight = np.zeros((n, width), np.int32), np.zeros((n, width), np.float32)
+    item, weight = np.zeros((n_items, width), np.int32), np.zeros((n_items, width), np.float32)
     item[known], weight[known] = known[best], np.take_along_axis(weights, best, 1)
     return Neighbours(item, weight)
 

@@ -19,7 +19,7 @@ from genba_recommend.blending import MOST_HISTORY, Blend
 from genba_recommend.dataset import Floats, Histories, Interactions, Ints, histories
 from genba_recommend.features import latest_windows
 from genba_recommend.metrics import Quality, Questions, Scores, ScoreUsers, ndcg_at_k, quality, rank, top_k
-from genba_recommend.neighbours import Neighbours, choices, ease, item_knn
+from genba_recommend.neighbours import Neighbours, choices, ease, item_knn, low_rank
 from genba_recommend.prior import Prior, everybody
 from genba_recommend.scoring import blended, popularity_now, with_prior
 
@@ -29,8 +29,10 @@ KINDS: Final[Mapping[str, Callable[[Any], Neighbours]]] = {
     "item_knn": item_knn,
     "ease_100": lambda seen: ease(seen, penalty=100.0),
     "ease_500": lambda seen: ease(seen, penalty=500.0),
+    "svd_16": lambda seen: low_rank(seen, rank=16),
+    "svd_32": lambda seen: low_rank(seen, rank=32),
 }
-NEIGHBOUR_WEIGHTS: Final = (0.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0)
+NEIGHBOUR_WEIGHTS: Final = (0.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0)
 FADES: Final = (1.0, 0.97, 0.9)
 DOUBTS: Final = (0.0, 1.0, 3.0, 10.0)
 STRANGERS: Final = (0.25, 0.5, 1.0)

@@ -10,7 +10,7 @@ from tests.recommend.taste_world import world
 
 from genba_recommend import neighbours as module
 from genba_recommend.dataset import Interactions
-from genba_recommend.neighbours import Neighbours, choices, ease, item_knn
+from genba_recommend.neighbours import Neighbours, choices, ease, item_knn, low_rank
 
 N_USERS, N_ITEMS = 80, 60
 
@@ -44,6 +44,17 @@ def test_ease_gives_each_item_back_from_the_others_as_well_as_a_ridge_regression
         expected = np.linalg.solve(a.T @ a + penalty * np.eye(len(others)), a.T @ x[:, item])
         np.testing.assert_allclose(found[others, item], expected, atol=1e-4)
         assert found[item, item] == 0.0
+
+
+def test_low_rank_weights_are_those_of_the_strongest_directions() -> None:
+    x = seen_of().astype(np.float64)
+    found = low_rank(choices(world().interactions, n_users=N_USERS, n_items=N_ITEMS), rank=5)
+    _, _, directions = np.linalg.svd(x, full_matrices=False)
+    expected = directions[:5].T @ directions[:5]
+    np.fill_diagonal(expected, 0.0)
+    np.testing.assert_allclose(dense(found), expected, atol=1e-5)
+    again = low_rank(choices(world().interactions, n_users=N_USERS, n_items=N_ITEMS), rank=5)
+    np.testing.assert_array_equal(again.weight, found.weight)
 
 
 def test_only_the_strongest_neighbours_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -96,3 +107,4 @@ def test_a_log_in_which_nobody_shares_anything_has_no_neighbours() -> None:
     seen = choices(Interactions.of([0, 1, 2], [0, 1, 2], [1, 2, 3]), n_users=3, n_items=3)
     assert item_knn(seen).is_empty
     assert ease(seen, penalty=100.0).is_empty
+    assert low_rank(seen, rank=16).is_empty

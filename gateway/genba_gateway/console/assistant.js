@@ -29,6 +29,7 @@ export function assistantPages(kit) {
   async function escalations() {
     const list = el("section", { id: "escalation-list" });
     const shown = el("section", { id: "escalation" });
+    const learnt = el("section", { id: "review-state" });
     const state = el("select", { id: "escalation-state", title: t("status"), onchange: () => attempt(look) },
       ["open", "assigned", "decided", ""].map((s) => el("option", { value: s }, t(s ? `escalation_${s}` : "anyState"))));
     async function look() {
@@ -39,8 +40,20 @@ export function assistantPages(kit) {
         el("span", { className: each.overdue ? "bad" : "" }, when(each.due_at)), each.assignee,
       ]))));
     }
-    await look();
-    return [state, list, shown];
+    await Promise.all([look(), fromPeople(learnt)]);
+    return [state, list, shown, learnt];
+  }
+
+  /** What people have decided of the gate that decides now, and the job that lets it learn from it. */
+  async function fromPeople(into) {
+    const { review } = await get("/v1/llm/quality");
+    const learn = el("button", { type: "button", data: { act: "learn" }, disabled: review.rows < review.needed, onclick: (event) => attempt(async () => {
+      const job = await post("/v1/jobs", { recipe: "llm.gate_review", params: {} }, { once: true });
+      show(`${t("jobStarted")} ${job.id}`);
+    }, event.target) }, t("learnFromPeople"));
+    into.replaceChildren(el("h2", {}, t("fromPeople")), el("p", {}, `${review.rows} / ${review.needed} ${t("decisionsOfPeople")} · ${t("spotChecks")} ${review.spot_checks}`
+      + (review.false_allow_share === null ? "" : ` · ${t("wronglyAllowed")} ${(100 * review.false_allow_share).toFixed(1)} %`)),
+    el("p", { className: "help" }, `${t("model")} ${review.model_version} · ${t("answersFrom")} ${review.allow_from.toFixed(3)} · ${t("atMostAllowed")} ${(100 * review.bound).toFixed(0)} %`), el("p", {}, learn));
   }
 
   async function open(id, into, changed) {
@@ -58,7 +71,7 @@ export function assistantPages(kit) {
     }, event.target) }, t(`decide_${outcome}`));
     const take = el("button", { type: "button", data: { act: "take" }, onclick: (event) => attempt(async () => { await post(`${path}/assign`, {}); await again(); }, event.target) }, t("take"));
     into.replaceChildren(
-      el("h2", {}, t("question")), el("p", { className: "said" }, found.text ?? t("textGone")),
+      el("h2", {}, t(found.decision.decision === "ALLOW" ? "spotCheck" : "question")), el("p", { className: "said" }, found.text ?? t("textGone")),
       el("p", { className: "help" }, `${t("domain")} ${found.decision.domain} · ${t("codes")} ${found.decision.reasons.join(", ")} · ${t("rule")} ${found.decision.policy_ref} · ${t("auditEntry")} ${found.decision.audit_id}`),
       ...(found.status === "decided"
         ? [el("p", {}, verdict(found.outcome), ` ${found.decided_by} · ${when(found.decided_at)}: ${found.reason}`)]

@@ -143,6 +143,7 @@ function verdictOf(evaluation, file = null) {
     row([say(s.name), t(`status_${s.status}`), s.quality.toFixed(2), seconds(s.duration_s), seconds(s.gold_duration_s)], s.spans.length ? seek(s.spans[0].start_s) : {}));
   return [
     el("p", { className: `verdict ${evaluation.verdict}` }, t(`verdict_${evaluation.verdict}`), el("small", {}, ` ${evaluation.score.toFixed(1)} ${t("ofHundred")} · ${t("interval")} ${low.toFixed(0)}–${high.toFixed(0)} (${t(calibrated ? "calibrated" : "uncalibrated")}) · ${t("encoder")} ${evaluation.encoder}`)),
+    ...evaluation.reasons.filter((code) => !code.includes(":")).map((code) => el("p", {}, t(`reason_${code}`))),
     el("div", { className: "result" }, el("div", {}, player, el("p", {}, el("button", { type: "button", onclick: (e) => attempt(() => openReport(evaluation.id), e.target) }, t("openReport")))), el("div", {}, el("h2", {}, t("steps")), table([t("step"), t("status"), t("quality"), t("duration"), t("goldDuration")], steps))),
     el("h2", {}, t("deviations")),
     deviations.length ? table([t("deviation"), t("step"), t("from"), t("to"), t("severity"), t("pValue"), t("action")], deviations) : el("p", {}, t("noDeviations")),
