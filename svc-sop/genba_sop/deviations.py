@@ -49,7 +49,6 @@ ITEM_SHARE = 1.0  # of the action, from which on the object is what differs
 OTHER_HISTORY = (
     3.0  # log-odds that the pictures must reach for a step before which something was done that no gold had done
 )
-SHORT_HISTORY = 0.7  # the same where something was merely left out
 ONE_GOLD = 3.0  # times the limits of several golds: one says nothing of how golds differ
 LEAST_ODDS = 0.7  # log-odds of another object or manner against neither: a good run is worth more than a doubtful find
 COARSE_FREE, COARSE_ODDS = (
@@ -366,9 +365,8 @@ class _Case:
         histories = self.reference.histories[performance.step]
         coarser = 0.0 if self.laid is None else self.laid.sight.view.coarser
         least = LEAST_ODDS + COARSE_ODDS * max(0.0, coarser - COARSE_FREE)
-        if any(before == earlier for earlier in histories):
-            return least
-        return least + (SHORT_HISTORY if any(before <= set(earlier) for earlier in histories) else OTHER_HISTORY)
+        # What was merely left out asks for no more: both margins are against the same error, so they do not add up.
+        return least if any(before <= set(earlier) for earlier in histories) else max(least, OTHER_HISTORY)
 
     @cached_property
     def _borders_s(self) -> Floats:
