@@ -95,7 +95,7 @@ def test_a_version_is_promoted_tried_and_rolled_back_with_a_reason(
         ("champion", "rollback", first, "complaints from line 4"),
     ]
     page.click("#language")
-    page.wait_for_selector("button[data-model]")
+    page.wait_for_selector("th:has-text('戻り先')")  # the page is drawn anew
     page.click(f"button[data-model='{MODEL}']")
     page.wait_for_selector("tr:has-text('差し戻し')")
 

@@ -109,7 +109,7 @@ def test_a_particle_is_corrected_and_what_somebody_else_just_said_is_not_overwri
     page.click("#review button[data-act=confirm]")
     page.wait_for_selector("#message.bad")
     page.click("#language")
-    page.wait_for_selector("#singles")
+    page.wait_for_selector("h2:has-text('一つずつ')")  # the page is drawn anew
     page.click(f"#singles button[data-particle={sent[1]['id']}]")
     page.wait_for_selector("#review h3:has-text('最も近い見本')")
     assert "四角" in page.inner_text("#review")
