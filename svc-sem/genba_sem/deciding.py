@@ -57,8 +57,8 @@ class Reviewed:
 @dataclass(frozen=True)
 class Calibration:
     """confirm_at: confidence from which is confirmed, None while the promise cannot be kept; reviews_needed: error-free reviews
-    that are still lacking, 0 once it can. set_slack: labels within 1 − slack are in the set. unknown_below: similarity under which a
-    particle is unknown.
+    that are still lacking, surer than the surest error; 0 once it can. set_slack: labels within 1 − slack are in the set.
+    unknown_below: similarity under which a particle is unknown.
     """
 
     confirm_at: float | None
@@ -104,11 +104,8 @@ def _confirm_at(reviews: Sequence[Reviewed], policy: Policy) -> tuple[float | No
         best = order[count - 1].confidence
     if best is not None:
         return best, 0
-    wrong = int(min(least, len(order)) - right[min(least, len(order)) - 1]) if order else 0
-    needed = least
-    while clopper_pearson_lower(needed - wrong, needed, risk=policy.risk) < policy.precision:
-        needed += 1
-    return None, max(1, needed - len(order))
+    ahead = next((rank for rank, review in enumerate(order) if not review.correct), len(order))
+    return None, least - ahead  # the strictest test lets no error in: as many must come to stand before the surest one
 
 
 def _upper_quantile(scores: Floats, coverage: float) -> float:

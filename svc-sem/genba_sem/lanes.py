@@ -19,7 +19,7 @@ from sqlalchemy import ColumnElement, Row, Select, and_, case, func, select
 from sqlalchemy.orm import Session
 
 from genba_sem import labels, master_sets
-from genba_sem.deciding import Policy, Reviewed
+from genba_sem.deciding import Policy, Reviewed, reviews_for
 from genba_sem.encoders import Encoder, HlgShape
 from genba_sem.labels import LabelBook
 from genba_sem.lane import Decision, Lane, SeenView
@@ -107,7 +107,7 @@ class Lanes:
             model = f"{model_name(tenant)} {loaded.version.number}" if loaded else "masters"
             policy = self.policy(session, tenant)
             unlabelled = 0 if parts else _fit_step(session, tenant, clearance)
-            calibrated = (reviews // _CALIBRATE_EVERY, policy)
+            calibrated = (*_calibration_step(reviews, policy), policy)
             key = (tenant, clearance, model, number, _digest(book, clearance), calibrated, unlabelled)
             if (found := self._known(key)) is not None:
                 return found
@@ -362,6 +362,13 @@ def _calibrating_count(session: Session, tenant: str, clearance: int) -> int:
         .where(ReviewRow.tenant == tenant, ReviewRow.calibrates, ParticleRow.clearance <= clearance)
     )
     return session.scalar(query) or 0
+
+
+def _calibration_step(reviews: int, policy: Policy) -> tuple[int, bool]:
+    """Changes with every tenth review, and with the first that can keep the promise: nobody who was told how many are lacking has
+    to review more.
+    """
+    return reviews // _CALIBRATE_EVERY, reviews >= reviews_for(policy.precision, policy.risk)
 
 
 def _reviewed(

@@ -30,7 +30,7 @@ from genba_shared.ids import new_id
 from genba_shared.problems import AlreadyExists
 
 IMAGE_SUFFIX: Final = ".img"  # a view keeps its own bytes; what they are is judged anew whenever they are read
-_SAMPLE_SHARE: Final = 0.3  # of what nothing may confirm yet: drawn by id, reviewed first, and calibrates
+SAMPLE_SHARE: Final = 0.3  # of what nothing may confirm yet: drawn by id, reviewed first, and calibrates
 _PROBABILITIES_KEPT: Final = 10
 
 
@@ -214,7 +214,7 @@ def decide(
     if settled:
         return
     reasons = [*decision.reasons, *(["random_audit"] if decision.audit else [])]
-    drawn = "not_calibrated" in reasons and reviews.share_of(row.id) < _SAMPLE_SHARE
+    drawn = "not_calibrated" in reasons and reviews.share_of(row.id) < SAMPLE_SHARE
     asked = [] if row.decided_by == "nobody" else [each for each in row.reasons if each in reviews.ASKED]
     row.status, row.label_id, row.decided_by = status, decision.label_id, "model"
     row.confidence, row.decision = decision.confidence, document

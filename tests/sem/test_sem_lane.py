@@ -164,7 +164,20 @@ def test_one_error_among_the_surest_asks_for_more_reviews() -> None:
     wrong = [Reviewed(0.95, correct=False, similarity=0.5, truth_probability=0.1), *right, right[0]]
     after = calibrate(wrong, policy, left_out_truth=none, left_out_similarity=none)
     assert after.confirm_at is None
-    assert after.reviews_needed > 20
+    assert after.reviews_needed == 45
+
+
+@pytest.mark.parametrize("more", [0, 400])
+def test_as_many_reviews_as_are_said_to_be_lacking_suffice_when_they_are_surer_than_the_error(more: int) -> None:
+    policy, none = Policy(precision=0.85), np.zeros(0)
+    right = Reviewed(0.9, correct=True, similarity=0.5, truth_probability=0.9)
+    surer, doubtful = (replace(right, confidence=confidence) for confidence in (0.95, 0.6))
+    past = [surer] * 12 + [replace(right, correct=False)] + [doubtful] * more
+    lacking = calibrate(past, policy, left_out_truth=none, left_out_similarity=none).reviews_needed
+    assert lacking == 3
+    for added, said in ((lacking - 1, 1), (lacking, 0)):
+        after = calibrate([*past, *[surer] * added], policy, left_out_truth=none, left_out_similarity=none)
+        assert (after.reviews_needed, after.confirm_at is None) == (said, said > 0)
 
 
 def test_conformal_sets_hold_the_truth_as_often_as_promised() -> None:

@@ -12,7 +12,7 @@ from sqlalchemy import func, select
 from tests.sem.service.jobs_world import doomed, engineer, free, reviewed, submit, until, worker
 from tests.sem.service.pictures import KINDS, picture, views
 
-from genba_sem import refining
+from genba_sem import particles, refining
 from genba_sem.settings import Settings
 from genba_sem.tables import DecisionRow, ParticleRow
 
@@ -125,6 +125,32 @@ def test_a_refresh_learns_from_reviews_and_becomes_champion_only_if_it_is_no_wor
     after = service.particle(views("disc", seed=901))
     assert after["label"]["id"] == labels["square"]  # the champion's masters of a merged label stand for its successor
     assert after["decided_from"]["model"] == "sem.lane 1"
+
+
+def test_whoever_has_reviewed_as_many_as_were_asked_for_is_relieved_at_once_and_after_a_refresh(
+    sqlite_service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At 60 % five error-free random reviews are enough; no tenth is waited for."""
+    service = sqlite_service
+    monkeypatch.setattr(particles, "SAMPLE_SHARE", 1.0)  # every particle is drawn
+    assert service.put("/v1/sem/policy", {"precision": 0.6}, version=0).status_code == 200
+    labels = service.lab(masters=2)
+    for left in range(5, 0, -1):
+        assert service.get("/v1/sem/lane").json()["reviews_needed"] > 0
+        kind = KINDS[left % len(KINDS)]
+        found = service.particle(views(kind, seed=40 + left))
+        assert (found["status"], found["reviews_needed"] > 0) == ("needs_review", True)
+        body = {"particle_id": found["id"], "label_id": labels[kind]}
+        assert service.post("/v1/sem/reviews", body, version="*").status_code == 201
+    for model in ("masters", "sem.lane 1"):
+        lane = service.get("/v1/sem/lane").json()
+        assert (lane["model"], lane["calibration_reviews"], lane["reviews_needed"]) == (model, 5, 0)
+        sent = [service.particle(views(kind, seed=60)) for kind in KINDS]
+        assert {each["status"] for each in sent} & {"confirmed"}
+        if model == "masters":
+            job = submit(service, "sem.refresh")
+            assert worker(service, service.sem.settings)(job) == "succeeded", service.sem.jobs.peek(job).error
+            service.sem.lanes.refresh("default")
 
 
 def test_a_proposal_that_learnt_from_a_careless_reviewer_is_registered_and_does_not_serve(
