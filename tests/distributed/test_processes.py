@@ -48,8 +48,10 @@ pytestmark = [pytest.mark.distributed, pytest.mark.xdist_group("processes"), pyt
 REDIS_DATABASE = 13
 LOADERS = 2
 RECIPES = ("genba_training.builtin:RECIPES", "genba_sop.training:RECIPES")
-# What may be empty in a quiet system without a GPU and without a recommender: errors, GPUs, the recommender's own.
-MAY_BE_EMPTY = re.compile(r"5\.\.|gateway_errors|_gpu_|genba_(recommend|llm|sem)|service=\"(recommend|llm|sem)\"")
+# What may be empty in a quiet system without a GPU, a training job and the other services: errors, GPUs, running jobs, theirs.
+MAY_BE_EMPTY = re.compile(
+    r"5\.\.|gateway_errors|_gpu_|running_(progress|value)|model=~.llm|genba_(recommend|llm|sem)|service=\"(recommend|llm|sem)\""
+)
 STEPS = [{"id": "red", "name": {"en": "Red", "ja": "赤"}}, {"id": "blue", "critical": True}]
 SPANS = [{"id": "red", "start_s": 0, "end_s": 1}, {"id": "blue", "start_s": 1, "end_s": 2}]
 
