@@ -93,8 +93,8 @@ def test_raw_text_becomes_an_answer_though_the_worker_is_killed_twice(
         # ---- data: read, written, checked; the first kill falls among the rows
         collected = client.jobs.wait(client.jobs.submit("llm.collect", {"files": ["notes.jsonl"]}).id)
         assert _value(collected)["tally"]["dropped"] == {"quality": 2940}
-        asked = {"per_domain": 1200, "domains": ["general", "business", "medical"], "seed": 3}
-        written = _killed(genba, client, client.jobs.submit("llm.synthesise", asked), after=0.05)
+        asked = {"per_domain": 3000, "domains": ["general", "business", "medical"], "seed": 3}
+        written = _killed(genba, client, client.jobs.submit("llm.synthesise", asked), after=0.0)
         checks = {"shards": _value(written)["shards"], "evaluation_files": ["evaluation.txt"]}
         checked = client.jobs.wait(client.jobs.submit("llm.validate", checks).id)
 
@@ -178,7 +178,12 @@ def _bundle_of(genba: Genba) -> Path:
 
 def _killed(genba: Genba, client: Client, job: Job, *, after: float) -> Job:
     """The job at its end, whose worker got a kill -9 when it was ``after`` done."""
-    until(lambda: client.jobs.get(job.id).progress > after, every_s=0.01, within_s=WITHIN_S, what="the middle")
+
+    def is_so_far() -> bool:
+        now = client.jobs.get(job.id)
+        return now.status == "running" and now.progress >= after
+
+    until(is_so_far, every_s=0.01, within_s=WITHIN_S, what="the middle")
     old = genba.kill("worker")
     until(lambda: genba.process.pid_of("worker") != old, within_s=WITHIN_S, what="the worker's restart")
     done = client.jobs.wait(job.id)
