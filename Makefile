@@ -41,7 +41,7 @@ format: .venv/.test ## let ruff mend what it can
 types: .venv/.test ## mypy --strict
 	@.venv/bin/mypy $(PACKAGES) deploy tests benchmarks examples
 imports: .venv/.test ## who may import whom
-	@.venv/bin/lint-imports
+	@.venv/bin/lint-imports --cache-dir .venv/.cache/imports
 check: lint types imports test test-long ## everything CI checks
 
 bench-alignment: .venv/.bench ## DTW, soft-DTW and skip alignment against their peers
@@ -98,7 +98,7 @@ dashboards: .venv/.test ## write deploy/grafana/dashboards from the code
 
 lock: .venv/.test ## write constraints.txt anew
 	@deploy/lock.sh
-clean: ## remove the virtual environment and caches; data in .genba stays
-	@rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+clean: ## remove the virtual environment, which holds the tools' caches; data in .genba stays
+	@rm -rf .venv
 
 .PHONY: dashboards docs help setup setup-test demo up test test-long distributed-test savedmodel-test lint format types imports check bench-alignment bench-deviations bench-search bench-manner bench-speed bench-order bench-recommend bench-sem bench-sem-job bench-rotations bench-gpu bench-gateway bench-audit lock clean chaos bench-jobs-chaos bench-recommend-serving bench-recommend-refresh bench-gate bench-model build-model

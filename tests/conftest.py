@@ -24,6 +24,7 @@ from genba_shared.settings import Platform
 
 # Two workers on two cores: with more threads, those of torch and numpy would only wait for each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("HYPOTHESIS_STORAGE_DIRECTORY", ".venv/.cache/hypothesis")  # beside the tools' other caches
 
 POSTGRES_URL = os.environ.get("GENBA_TEST_POSTGRES_URL", "postgresql+psycopg://postgres@127.0.0.1:5432")
 REDIS_URL = os.environ.get("GENBA_TEST_REDIS_URL", "redis://127.0.0.1:6379")

@@ -13,6 +13,13 @@ def build() -> Dashboard:
         "Genba · Particles",
         "What svc-sem decides, the queue of its reviewers, and rate, errors and duration by route.",
     )
+    _now(page)
+    _particles_and_reviews(page)
+    _rate_errors_duration(page)
+    return page
+
+
+def _now(page: Dashboard) -> None:
     page.with_row(row("Now"))
     page.with_panel(
         figure(
@@ -40,6 +47,9 @@ def build() -> Dashboard:
             bad_from=1,
         )
     )
+
+
+def _particles_and_reviews(page: Dashboard) -> None:
     page.with_row(row("Particles and reviews"))
     page.with_panel(
         lines(
@@ -78,6 +88,9 @@ def build() -> Dashboard:
             {"{{outcome}}": "max by (outcome) (genba_sem_audited)"},
         )
     )
+
+
+def _rate_errors_duration(page: Dashboard) -> None:
     page.with_row(row("Rate, errors, duration"))
     page.with_panel(
         lines(
@@ -121,4 +134,3 @@ def build() -> Dashboard:
             {"{{instance}}": f"sum by (instance) (rate(genba_sem_process_cpu_seconds_total[{WINDOW}]))"},
         )
     )
-    return page

@@ -13,6 +13,13 @@ def build() -> Dashboard:
         "Genba · Recommender",
         "Rate, errors and duration of svc-recommend by route, and its model.",
     )
+    _now(page)
+    _lists_events_experiments(page)
+    _rate_errors_duration(page)
+    return page
+
+
+def _now(page: Dashboard) -> None:
     page.with_row(row("Now"))
     page.with_panel(
         figure(
@@ -42,6 +49,9 @@ def build() -> Dashboard:
             bad_from=1,
         )
     )
+
+
+def _lists_events_experiments(page: Dashboard) -> None:
     page.with_row(row("Lists, events, experiments"))
     page.with_panel(
         lines(
@@ -88,6 +98,9 @@ def build() -> Dashboard:
             },
         )
     )
+
+
+def _rate_errors_duration(page: Dashboard) -> None:
     page.with_row(row("Rate, errors, duration"))
     page.with_panel(
         lines(
@@ -136,4 +149,3 @@ def build() -> Dashboard:
             {"{{instance}}": f"sum by (instance) (rate(genba_recommend_process_cpu_seconds_total[{WINDOW}]))"},
         )
     )
-    return page

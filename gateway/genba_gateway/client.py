@@ -29,6 +29,7 @@ import orjson
 
 from genba_gateway.client_models import RemoteModels
 from genba_gateway.client_records import Job, JobEvent, Overlap, Recipe, Schedule, Status, read
+from genba_shared.server_sent import events
 
 __all__ = ["Client", "GenbaError", "Job", "JobEvent", "Recipe", "Refused", "Schedule", "Unreachable", "fresh_key"]
 
@@ -434,12 +435,7 @@ def _parse(answer: httpx.Response) -> Iterator[JobEvent | None]:
     if answer.status_code == 204:
         yield None
         return
-    fields: dict[str, str] = {}
-    for line in answer.iter_lines():
-        if line:
-            name, _, value = line.partition(":")
-            fields[name] = value.removeprefix(" ")
-            continue
+    for fields in events(answer.iter_lines()):
         if fields.get("event") == "end":
             yield None
             return
@@ -447,7 +443,6 @@ def _parse(answer: httpx.Response) -> Iterator[JobEvent | None]:
             data = orjson.loads(fields["data"])
             at, attempt = datetime.fromisoformat(data.pop("at")), int(data.pop("attempt"))
             yield JobEvent(int(fields["id"]), fields.get("event", "message"), at.astimezone(UTC), attempt, data)
-        fields = {}
 
 
 def _may_change(refused: Refused, *, repeatable: bool) -> bool:

@@ -22,7 +22,7 @@ from sqlalchemy import select, update
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from genba_shared.audit import append_in
-from genba_shared.db import Base, Database, Json, utc_now
+from genba_shared.db import Database, Json, Record, utc_now
 from genba_shared.principal import ROLES, Clearance, Principal, scopes_of
 from genba_shared.problems import ClearanceTooLow, Conflict, Invalid, NotFound, ScopeMissing, Unauthorized
 
@@ -42,7 +42,7 @@ _TOUCH_AFTER = timedelta(hours=1)
 _REFUSED = "The API key is not known, has expired or was revoked."
 
 
-class ApiKeyRow(Base):
+class ApiKeyRow(Record):
     """A key without its secret."""
 
     __tablename__ = "gateway_api_keys"

@@ -17,14 +17,14 @@ from pydantic import JsonValue
 from sqlalchemy import BigInteger, String, Table, Text, func, insert, select
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
-from genba_shared.db import Base, Database, utc_now
+from genba_shared.db import Database, Record, utc_now
 from genba_shared.tlog import Checkpoint, NoteKey
 
 GENESIS = "0" * 64
 _ADVISORY_LOCK = 0x61756469  # "audi": appenders on Postgres stand in line behind it
 
 
-class AuditRow(Base):
+class AuditRow(Record):
     """One entry. ``at`` and ``detail`` are texts, because what is hashed must come back byte for byte."""
 
     __tablename__ = "platform_audit"

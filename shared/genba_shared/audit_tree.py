@@ -14,7 +14,7 @@ from sqlalchemy import BigInteger, LargeBinary, SmallInteger, String, Text, inse
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from genba_shared.audit import COLUMNS, GENESIS, AuditRow, Fields, stand_in_line
-from genba_shared.db import Base, utc_now
+from genba_shared.db import Record, utc_now
 from genba_shared.merkle import (
     EMPTY_ROOT,
     HASH_BYTES,
@@ -31,7 +31,7 @@ _LEVELS_PER_TILE = 8
 _PAGE_ROWS = 4096
 
 
-class AuditTile(Base):
+class AuditTile(Record):
     """A full tile: 256 hashes of one level."""
 
     __tablename__ = "platform_audit_tiles"
@@ -41,7 +41,7 @@ class AuditTile(Base):
     hashes: Mapped[bytes] = mapped_column(LargeBinary)
 
 
-class AuditCheckpoint(Base):
+class AuditCheckpoint(Record):
     """A signed head, as a note."""
 
     __tablename__ = "platform_audit_checkpoints"

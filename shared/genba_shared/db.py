@@ -1,6 +1,6 @@
 """One database, SQLite or Postgres, behind one door: short transactions that commit at the edge, and upgrades.
 
-Stores derive their tables from ``Base`` and use only its portable types. Knows no table and no service.
+Stores derive their tables from ``Record`` and use only its portable types. Knows no table and no service.
 """
 
 from __future__ import annotations
@@ -57,8 +57,8 @@ class UtcDateTime(TypeDecorator[datetime]):
 Json = JSON(none_as_null=True).with_variant(JSONB(none_as_null=True), "postgresql")
 
 
-class Base(DeclarativeBase):
-    """The tables of every service share one metadata, hence one migration history. Prefix tables by service."""
+class Record(DeclarativeBase):
+    """A row of a table. The tables of every service share one metadata, hence one migration history. Prefix tables by service."""
 
     metadata = MetaData(
         naming_convention={

@@ -27,7 +27,7 @@ from sqlalchemy import ColumnElement, delete, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
-from genba_shared.db import Base, Database, Json, utc_now
+from genba_shared.db import Database, Json, Record, utc_now
 from genba_shared.principal import Principal
 from genba_shared.problems import BadRequest, IdempotencyInFlight, IdempotencyKeyMissing, IdempotencyKeyReused
 
@@ -36,7 +36,7 @@ KEEP_S = 24 * 3600.0
 _MAX_KEY_CHARS = 255
 
 
-class IdempotencyRow(Base):
+class IdempotencyRow(Record):
     """A key and, once its effect is committed, the answer."""
 
     __tablename__ = "platform_idempotency"

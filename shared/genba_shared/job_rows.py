@@ -23,7 +23,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
-from genba_shared.db import Base, Json, UtcDateTime
+from genba_shared.db import Json, Record, UtcDateTime
 from genba_shared.ids import new_id
 from genba_shared.principal import Clearance, Principal
 
@@ -85,7 +85,7 @@ def visible(rows: type[Owned], principal: Principal) -> ColumnElement[bool]:
     )
 
 
-class JobRow(Owned, Base):
+class JobRow(Owned, Record):
     __tablename__ = "jobs"
     __table_args__ = (
         CheckConstraint("status IN ('queued', 'running', 'succeeded', 'failed', 'cancelled', 'dead')", name="status"),
@@ -124,7 +124,7 @@ class JobRow(Owned, Base):
     finished_at: Mapped[datetime | None]
 
 
-class JobEventRow(Base):
+class JobEventRow(Record):
     __tablename__ = "job_events"
 
     job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)
@@ -135,7 +135,7 @@ class JobEventRow(Base):
     data: Mapped[dict[str, Any]] = mapped_column(Json)
 
 
-class JobLeaderRow(Base):
+class JobLeaderRow(Record):
     """Who may do what only one process should: one row per duty, held by renewal."""
 
     __tablename__ = "job_leaders"

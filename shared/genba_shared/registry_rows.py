@@ -10,7 +10,7 @@ from typing import Any, Literal
 from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, ForeignKeyConstraint, String, Text
 from sqlalchemy.orm import Mapped, mapped_column
 
-from genba_shared.db import Base, Json
+from genba_shared.db import Json, Record
 from genba_shared.principal import Clearance
 
 Alias = Literal["champion", "challenger"]
@@ -20,7 +20,7 @@ MoveKind = Literal["promote", "rollback", "clear"]
 ALIASES: tuple[Alias, ...] = ("champion", "challenger")
 
 
-class ModelRow(Base):
+class ModelRow(Record):
     """A model's name and its newest number; whoever adds or retires a version of it holds this row."""
 
     __tablename__ = "models"
@@ -30,7 +30,7 @@ class ModelRow(Base):
     created_at: Mapped[datetime]
 
 
-class VersionRow(Base):
+class VersionRow(Record):
     __tablename__ = "model_versions"
     __table_args__ = (CheckConstraint("status IN ('registered', 'gate_failed', 'retired')", name="status"),)
 
@@ -52,7 +52,7 @@ class VersionRow(Base):
     created_at: Mapped[datetime]
 
 
-class AliasRow(Base):
+class AliasRow(Record):
     """Where an alias points. ``generation`` grows with every move: it is what a compare-and-swap compares."""
 
     __tablename__ = "model_aliases"
@@ -65,7 +65,7 @@ class AliasRow(Base):
     moved_at: Mapped[datetime]
 
 
-class MoveRow(Base):
+class MoveRow(Record):
     """One move of an alias, made by the transaction that moved it. ``below`` is the move that a rollback goes back to."""
 
     __tablename__ = "model_moves"

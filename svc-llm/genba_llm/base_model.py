@@ -15,27 +15,27 @@ from genba_shared.torchvision import make_torchvision_importable
 FAMILY = "phi3"
 
 
-class UnusableBase(Refused):
+class UnusableModel(Refused):
     """The base model cannot be used, and why."""
 
 
 def check_base(folder: Path) -> dict[str, Any]:
     """The configuration of a model folder of the Phi-3 family (Phi-3.5-mini and Phi-4-mini are).
 
-    Raises: UnusableBase for a missing or unreadable folder and for another family.
+    Raises: UnusableModel for a missing or unreadable folder and for another family.
     """
     path = folder / "config.json"
     try:
         config: dict[str, Any] = json.loads(path.read_text("utf-8"))
     except FileNotFoundError as err:
         message = f"There is no model at {folder.name!r}: config.json is missing."
-        raise UnusableBase(message) from err
+        raise UnusableModel(message) from err
     except (OSError, ValueError) as err:
         message = f"The config.json of {folder.name!r} cannot be read: {err}."
-        raise UnusableBase(message) from err
+        raise UnusableModel(message) from err
     if config.get("model_type") != FAMILY:
         message = f"{folder.name!r} is of the family {config.get('model_type')!r}; SO8T is for {FAMILY!r} (Phi-3.5-mini, Phi-4-mini)."
-        raise UnusableBase(message)
+        raise UnusableModel(message)
     return config
 
 
@@ -44,7 +44,7 @@ def load_base(
 ) -> Any:
     """The model in evaluation mode. ``quantise`` holds its linear layers in int8 (LLM.int8, threshold 6.0) or nf4.
 
-    Raises: UnusableBase.
+    Raises: UnusableModel.
     """
     check_base(folder)
     make_torchvision_importable()
@@ -69,11 +69,11 @@ def load_base(
         ).eval()
     except (OSError, ValueError) as err:
         message = f"The model in {folder.name!r} cannot be loaded: {err}"
-        raise UnusableBase(message) from err
+        raise UnusableModel(message) from err
 
 
 def load_tokenizer(folder: Path) -> Any:
-    """Raises: UnusableBase without a tokenizer or without a chat template."""
+    """Raises: UnusableModel without a tokenizer or without a chat template."""
     make_torchvision_importable()
     from transformers import AutoTokenizer
 
@@ -81,15 +81,15 @@ def load_tokenizer(folder: Path) -> Any:
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except (OSError, ValueError) as err:
         message = f"The tokenizer in {folder.name!r} cannot be loaded: {err}"
-        raise UnusableBase(message) from err
+        raise UnusableModel(message) from err
     if not tokenizer.chat_template:
         message = f"The tokenizer in {folder.name!r} has no chat template; rows cannot be written as conversations."
-        raise UnusableBase(message)
+        raise UnusableModel(message)
     return tokenizer
 
 
 def empty_model(folder: Path) -> Any:
-    """The architecture without weights, on the meta device. Raises: UnusableBase."""
+    """The architecture without weights, on the meta device. Raises: UnusableModel."""
     check_base(folder)
     make_torchvision_importable()
     from transformers import AutoConfig, AutoModelForCausalLM

@@ -48,7 +48,7 @@ def load_gates(folder: Path, model: Any) -> So8tGates | None:
 def merged_model(base: Path, adapter: Path, *, dtype: torch.dtype = torch.float32) -> tuple[Any, So8tGates | None]:
     """The base in its original weights with LoRA merged, and its gates beside it. Never merged into quantised weights.
 
-    Raises: UnusableBase; ValueError.
+    Raises: UnusableModel; ValueError.
     """
     model = load_base(base, dtype=dtype)
     gates = load_gates(adapter, model)
@@ -89,5 +89,5 @@ def probe_tokens(samples: Sequence[Sample]) -> torch.Tensor:
 
 
 def reload(folder: Path) -> tuple[Any, Any]:
-    """Model and tokenizer of a written folder. Raises: UnusableBase."""
+    """Model and tokenizer of a written folder. Raises: UnusableModel."""
     return load_base(folder), load_tokenizer(folder)

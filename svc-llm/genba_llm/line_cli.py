@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
 import uuid
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -25,12 +25,14 @@ from rich.table import Table
 
 from genba_llm.finetune_config import config_of
 from genba_shared.commands import BAD_INPUT, LOCAL, NEGATIVE, Key, Url, checked, complain, connect, out
+from genba_shared.server_sent import events
 
 Json = dict[str, Any]
 STEPS: Final = ("collect", "synthesise", "multimodal", "validate", "so8t", "calibrate", "evaluate")
 _OVER: Final = frozenset({"succeeded", "failed", "dead", "cancelled"})
 _AS_WISHED: Final = frozenset({"promoted", "not_asked"})
-_RECONNECTS: Final = 60
+_RECONNECT_S: Final = 0.5
+_SILENCE_S: Final = 60.0
 
 
 class BadRunFile(ValueError):
@@ -158,35 +160,25 @@ def _outcome(job: Json) -> str:
 
 
 def _follow(client: httpx.Client, job: Json, board: _Board, name: str) -> Json:
-    """Until the job is over, however often the connection breaks."""
+    """Until the job is over, however often the connection breaks. Exits when nothing answers for a minute."""
     board.begin(name)
-    path, last = f"/v1/jobs/{job['id']}", 0
-    for _ in range(_RECONNECTS):
+    path, last, ends_s = f"/v1/jobs/{job['id']}", 0, time.monotonic() + _SILENCE_S
+    while job["status"] not in _OVER:
         try:
             with client.stream("GET", f"{path}/events", headers={"last-event-id": str(last)}) as answer:
-                for number, kind, data in _events(answer):
-                    last = number
-                    board.hear(name, kind, data)
-        except httpx.TransportError:
-            continue
-        job = checked(client.get(path)).json()
-        if job["status"] in _OVER:
-            break
+                for event in events(answer.iter_lines()):
+                    if "id" in event:
+                        last = int(event["id"])
+                        board.hear(name, event.get("event", ""), json.loads(event["data"]))
+            job = checked(client.get(path)).json()
+            ends_s = time.monotonic() + _SILENCE_S
+        except httpx.TransportError as failure:
+            if time.monotonic() > ends_s:
+                complain(f"{client.base_url} does not answer; {job['id']} may go on. The same command finds it again.")
+                raise typer.Exit(NEGATIVE) from failure
+        time.sleep(_RECONNECT_S)
     board.end(name, job)
     return job
-
-
-def _events(answer: httpx.Response) -> Iterator[tuple[int, str, Json]]:
-    """(id, kind, data) of server-sent events, until the stream ends."""
-    fields: dict[str, str] = {}
-    for line in answer.iter_lines():
-        if line:
-            name, _, value = line.partition(":")
-            fields[name] = value.removeprefix(" ")
-            continue
-        if "id" in fields and "data" in fields:
-            yield int(fields["id"]), fields.get("event", ""), json.loads(fields["data"])
-        fields = {}
 
 
 def _show(results: dict[str, Json]) -> None:

@@ -23,7 +23,7 @@ import torch
 from torch.nn import functional as F  # noqa: N812 - the usual name
 
 from genba_llm import lineage
-from genba_llm.base_model import UnusableBase, available_bytes, compute_dtype, empty_model, load_base, load_tokenizer
+from genba_llm.base_model import UnusableModel, available_bytes, compute_dtype, empty_model, load_base, load_tokenizer
 from genba_llm.burn_in import evaluating
 from genba_llm.finetune import Data, Finetuning, finetune
 from genba_llm.finetune_config import FinetuneConfig
@@ -118,7 +118,7 @@ def _texts(rows: Iterable[Row]) -> Iterator[str]:
 
 
 def plan(base: Path, config: FinetuneConfig, *, device: str) -> MemoryPlan:
-    """The memory that the run will take. Raises: UnusableBase; UnknownTargets; TooLittleMemory when it does not fit ``device`` now."""
+    """The memory that the run will take. Raises: UnusableModel; UnknownTargets; TooLittleMemory when it does not fit ``device`` now."""
     model = empty_model(base)
     if config.train == "adapter":
         resolve_targets(model, config.lora.targets)
@@ -267,8 +267,8 @@ def _trace(folder: Path, base: Path, data_hash: str) -> None:
 
 
 def copy_base(folder: Path, to: Path) -> Path:
-    """The model part of a bundle as a base to train on. Raises: UnusableBase if the bundle has none."""
+    """The model part of a bundle as a base to train on. Raises: UnusableModel if the bundle has none."""
     if not (folder / MODEL / "config.json").is_file():
-        raise UnusableBase("The bundle holds no model of the family.")
+        raise UnusableModel("The bundle holds no model of the family.")
     shutil.copytree(folder / MODEL, to)
     return to

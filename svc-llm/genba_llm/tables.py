@@ -11,11 +11,11 @@ from typing import Any
 from sqlalchemy import BigInteger, Float, ForeignKey, Index, Integer, LargeBinary, SmallInteger, String, Text
 from sqlalchemy.orm import Mapped, mapped_column
 
-from genba_shared.db import Base, Json, UtcDateTime
+from genba_shared.db import Json, Record, UtcDateTime
 from genba_shared.records import Labelled
 
 
-class DecisionRow(Labelled, Base):
+class DecisionRow(Labelled, Record):
     """What the gate decided, and its entry in the audit log."""
 
     noun = "decision"
@@ -38,7 +38,7 @@ class DecisionRow(Labelled, Base):
     audit_seq: Mapped[int] = mapped_column(BigInteger, index=True)
 
 
-class SealedText(Base):
+class SealedText(Record):
     """The salt of a commitment, and the text itself, encrypted, where the policy or a person's queue needs it."""
 
     __tablename__ = "llm_sealed_texts"
@@ -52,7 +52,7 @@ class SealedText(Base):
     expires_at: Mapped[datetime] = mapped_column(UtcDateTime)
 
 
-class EscalationRow(Labelled, Base):
+class EscalationRow(Labelled, Record):
     """A question that waits for a person."""
 
     noun = "escalation"
@@ -74,7 +74,7 @@ class EscalationRow(Labelled, Base):
     decided_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
 
 
-class PolicyVersion(Base):
+class PolicyVersion(Record):
     """One revision of the policy or of the identity; the newest is in force."""
 
     __tablename__ = "llm_policy_versions"
@@ -88,7 +88,7 @@ class PolicyVersion(Base):
     note: Mapped[str] = mapped_column(String(500))
 
 
-class DocumentRow(Labelled, Base):
+class DocumentRow(Labelled, Record):
     """A document of the company."""
 
     noun = "document"
@@ -104,7 +104,7 @@ class DocumentRow(Labelled, Base):
     chunk_count: Mapped[int] = mapped_column(Integer)
 
 
-class ChunkRow(Base):
+class ChunkRow(Record):
     """A piece of a document. Its label is repeated here: what is searched must be filtered without looking elsewhere."""
 
     __tablename__ = "llm_chunks"

@@ -64,8 +64,7 @@ async def list_for_user(request: Request, user_id: UserId, here: Here, principal
     if person is None:
         person = await asyncio.to_thread(shop.person, user_id)
     view = shop.view
-    ask = _ask(here, view, principal, query, diversity=query.diversity)
-    ask = replace(ask, explore=query.explore, drop_seen=query.seen == "removed", aim=query.aim, predict=query.predict)
+    ask = _ask_personal(here, view, principal, query)
     found = assign(view.experiments, user_id) if view.experiments else None
     if found is not None:
         ask = _as_the_arm_says(ask, found[1], query)
@@ -77,8 +76,7 @@ async def list_for_user(request: Request, user_id: UserId, here: Here, principal
 async def list_for_session(body: SessionIn, here: Here, principal: Reader) -> Response:
     """A list for somebody anonymous, from the items of this session. Nothing of it is kept."""
     shop = await _shop(here, principal)
-    ask = _ask(here, shop.view, principal, body, diversity=body.diversity)
-    ask = replace(ask, explore=body.explore, drop_seen=body.seen == "removed", aim=body.aim, predict=body.predict)
+    ask = _ask_personal(here, shop.view, principal, body)
     return _answer(here, shop, lists.for_person(shop.view, shop.session_of(body.items), ask, _rng(ask)))
 
 
@@ -178,6 +176,12 @@ def _ask(here: Recommender, view: View, principal: Principal, query: Any, *, div
     exclude = tuple(row for item_id in query.exclude if (row := view.shelf.row(item_id)) is not None)
     spread = here.settings.diversity if diversity is None else diversity
     return Ask(wanted, query.k, diversity=spread, exclude=exclude)
+
+
+def _ask_personal(here: Recommender, view: View, principal: Principal, query: ListQuery) -> Ask:
+    """What the caller wants of a list for one person."""
+    ask = _ask(here, view, principal, query, diversity=query.diversity)
+    return replace(ask, explore=query.explore, drop_seen=query.seen == "removed", aim=query.aim, predict=query.predict)
 
 
 def _as_the_arm_says(ask: Ask, arm: Arm, query: ListQuery) -> Ask:

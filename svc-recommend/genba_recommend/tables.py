@@ -12,13 +12,13 @@ from typing import Any, Literal
 from sqlalchemy import BigInteger, Float, Index, Integer, LargeBinary, SmallInteger, String, Text, UniqueConstraint
 from sqlalchemy.orm import Mapped, mapped_column
 
-from genba_shared.db import Base, Json
+from genba_shared.db import Json, Record
 
 VectorKind = Literal["item", "user"]
 BigId = BigInteger().with_variant(Integer, "sqlite")  # SQLite counts up only what it calls INTEGER
 
 
-class ItemRow(Base):
+class ItemRow(Record):
     """A video of the catalogue. ``document`` is what was sent; ``content_hash`` covers what the item tower reads of it."""
 
     __tablename__ = "recommend_items"
@@ -34,7 +34,7 @@ class ItemRow(Base):
     updated_at: Mapped[datetime]
 
 
-class Counter(Base):
+class Counter(Record):
     """The number of the last change to a tenant's catalogue. Writers hold this row, so numbers appear in their order."""
 
     __tablename__ = "recommend_counters"
@@ -43,7 +43,7 @@ class Counter(Base):
     revision: Mapped[int] = mapped_column(BigInteger)
 
 
-class UserRow(Base):
+class UserRow(Record):
     """What is known of a user beside what they did; all of it optional."""
 
     __tablename__ = "recommend_users"
@@ -56,7 +56,7 @@ class UserRow(Base):
     updated_at: Mapped[datetime]
 
 
-class EventRow(Base):
+class EventRow(Record):
     """Something that a user did with an item. ``seq`` is the order of arrival, ``day`` counts from 1970."""
 
     __tablename__ = "recommend_events"
@@ -80,7 +80,7 @@ class EventRow(Base):
     received_at: Mapped[datetime]
 
 
-class EmbeddingModelVersion(Base):
+class EmbeddingModelVersion(Record):
     """A version of the towers as the refresh knows it. Which one serves is the registry's business; ``active`` repeats it."""
 
     __tablename__ = "recommend_embedding_model_versions"
@@ -97,7 +97,7 @@ class EmbeddingModelVersion(Base):
     created_at: Mapped[datetime]
 
 
-class FeatureImportance(Base):
+class FeatureImportance(Record):
     """How much of a metric is lost when one feature is shuffled."""
 
     __tablename__ = "recommend_feature_importance"
@@ -110,7 +110,7 @@ class FeatureImportance(Base):
     spread: Mapped[float] = mapped_column(Float)
 
 
-class EmbeddingRow(Base):
+class EmbeddingRow(Record):
     """A vector of an item or a user under one version: little-endian float32 of unit length."""
 
     __tablename__ = "recommend_embeddings"
@@ -124,7 +124,7 @@ class EmbeddingRow(Base):
     made_at: Mapped[datetime]
 
 
-class RefreshLog(Base):
+class RefreshLog(Record):
     """What a refresh did, batch by batch; kept for a week."""
 
     __tablename__ = "recommend_refresh_log"
@@ -140,7 +140,7 @@ class RefreshLog(Base):
     at: Mapped[datetime]
 
 
-class ExperimentRow(Base):
+class ExperimentRow(Record):
     """An experiment between arms. Arms never change once it runs: who wants others starts another."""
 
     __tablename__ = "recommend_experiments"
@@ -158,7 +158,7 @@ class ExperimentRow(Base):
     outcome: Mapped[dict[str, Any] | None] = mapped_column(Json)
 
 
-class ExposureRow(Base):
+class ExposureRow(Record):
     """A list as it was shown: to whom, by which arm and version, with what chance."""
 
     __tablename__ = "recommend_exposures"

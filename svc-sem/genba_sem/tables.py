@@ -27,11 +27,11 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import Mapped, mapped_column
 
-from genba_shared.db import Base, Json, UtcDateTime
+from genba_shared.db import Json, Record, UtcDateTime
 from genba_shared.records import Labelled
 
 
-class LabelRow(Labelled, Base):
+class LabelRow(Labelled, Record):
     """A category. Its id never changes and is never used again; everything else about it has versions."""
 
     noun = "label"
@@ -46,7 +46,7 @@ class LabelRow(Labelled, Base):
     updated_at: Mapped[datetime] = mapped_column(UtcDateTime)
 
 
-class LabelVersion(Base):
+class LabelVersion(Record):
     """What a label was at one version, and what made it so. The label's history."""
 
     __tablename__ = "sem_label_versions"
@@ -63,7 +63,7 @@ class LabelVersion(Base):
     created_by: Mapped[str] = mapped_column(String)
 
 
-class ParticleRow(Labelled, Base):
+class ParticleRow(Labelled, Record):
     """A particle of one or several views, what it measures, and what it is held for now."""
 
     noun = "particle"
@@ -115,7 +115,7 @@ class ParticleRow(Labelled, Base):
     updated_at: Mapped[datetime] = mapped_column(UtcDateTime)
 
 
-class ViewRow(Base):
+class ViewRow(Record):
     """One view of a particle: where its picture lies, its scale and quality."""
 
     __tablename__ = "sem_views"
@@ -132,7 +132,7 @@ class ViewRow(Base):
     raw: Mapped[bytes | None] = mapped_column(LargeBinary, deferred=True)  # float16, before any fit; kilobytes
 
 
-class DescriptionRow(Base):
+class DescriptionRow(Record):
     """A view as another encoder describes it than the one that first did: what a proposed lane, or a later one, compares."""
 
     __tablename__ = "sem_view_descriptions"
@@ -148,7 +148,7 @@ class DescriptionRow(Base):
     raw: Mapped[bytes] = mapped_column(LargeBinary)  # float16
 
 
-class DecisionRow(Base):
+class DecisionRow(Record):
     """What was decided about a particle, by what, at one moment. Rows are only ever added."""
 
     __tablename__ = "sem_decisions"
@@ -167,7 +167,7 @@ class DecisionRow(Base):
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
 
 
-class MasterRow(Labelled, Base):
+class MasterRow(Labelled, Record):
     """A particle that stands for a label. It belongs to the sets from ``since`` until before ``until``."""
 
     noun = "master"
@@ -181,7 +181,7 @@ class MasterRow(Labelled, Base):
     until: Mapped[int | None] = mapped_column(Integer)
 
 
-class MasterSetRow(Base):
+class MasterSetRow(Record):
     """One version of a tenant's masters: what stood for what, under one digest."""
 
     __tablename__ = "sem_master_sets"
@@ -195,7 +195,7 @@ class MasterSetRow(Base):
     created_by: Mapped[str] = mapped_column(String)
 
 
-class ReviewRow(Base):
+class ReviewRow(Record):
     """A reviewer's word on a particle. Rows are only ever added: the latest of each reviewer counts, the history stays."""
 
     __tablename__ = "sem_reviews"
@@ -219,7 +219,7 @@ class ReviewRow(Base):
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
 
 
-class BundleRow(Labelled, Base):
+class BundleRow(Labelled, Record):
     """Particles of the queue that look alike, to be decided together."""
 
     noun = "bundle"
@@ -234,7 +234,7 @@ class BundleRow(Labelled, Base):
     updated_at: Mapped[datetime] = mapped_column(UtcDateTime)
 
 
-class LabelAuditRow(Labelled, Base):
+class LabelAuditRow(Labelled, Record):
     """Labels of people that a job has compared with what the lane makes of their neighbours."""
 
     noun = "label audit"
@@ -249,7 +249,7 @@ class LabelAuditRow(Labelled, Base):
     )  # the most doubtful first: particle_id, given, suggested, fit, is_master
 
 
-class SemErasure(Base):
+class SemErasure(Record):
     """An artifact that may have lost its last owner and must then go."""
 
     __tablename__ = "sem_erasures"
@@ -258,7 +258,7 @@ class SemErasure(Base):
     due_at: Mapped[datetime] = mapped_column(UtcDateTime, index=True)
 
 
-class LabelStudioTask(Base):
+class LabelStudioTask(Record):
     """Which particle a task of a Label Studio project shows: its webhooks name the task and nothing of the data."""
 
     __tablename__ = "sem_label_studio_tasks"
@@ -269,7 +269,7 @@ class LabelStudioTask(Base):
     particle_id: Mapped[str] = mapped_column(ForeignKey("sem_particles.id", ondelete="CASCADE"), index=True)
 
 
-class PolicyRow(Base):
+class PolicyRow(Record):
     """What a tenant wants promised of automatic confirmations; without a row the installation's settings hold."""
 
     __tablename__ = "sem_policies"

@@ -22,10 +22,11 @@ from genba_sop.features import Features
 from genba_sop.gold_scene import Laid
 from genba_sop.manner import Manner, manner
 from genba_sop.nulls import discoveries, tail_p
-from genba_sop.observation import SHORTEST_EXTRA_S, Observation, Rows, mean_over_golds, without
+from genba_sop.observation import SHORTEST_EXTRA_S, Observation, mean_over_golds, without
 from genba_sop.order import violations
 from genba_sop.performances import BRIEFLY_S, Performance, idling, lasting, performances
 from genba_sop.reference import Reference, relative_tempo
+from genba_sop.rows import Rows
 from genba_sop.second_look import SKIPPED_SHARE, looked_again
 from genba_sop.segmentation import EXTRA, Run, runs_of
 

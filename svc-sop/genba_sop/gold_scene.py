@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from genba_sop.evidence import LEAST_GOLDS, Told, Usual, measure, numbers, scale_of, told, unlike, usual_of
 from genba_sop.features import Features
-from genba_sop.observation import Rows
+from genba_sop.rows import Rows
 from genba_sop.scene import Filmstrip, Place, lay_over, place_of, steadied
 from genba_sop.sight import Sight
 

@@ -17,16 +17,15 @@ import numpy.typing as npt
 from genba_sop.alignment import dtw
 from genba_sop.decoding import ELSEWHERE, Chart, Penalties, follow
 from genba_sop.explaining import NO_STEP, Known, Told, simplest
-from genba_sop.features import Features
 from genba_sop.procedure import Procedure
-from genba_sop.segmentation import EXTRA, Run, absorb_short, edges_s, runs_of
+from genba_sop.rows import Rows
+from genba_sop.segmentation import EXTRA, Run, absorb_short, runs_of
 
 Floats = npt.NDArray[np.float64]
 Singles = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
 
-MAX_FRAMES = 2400  # ten minutes at 4 a second; longer videos are averaged down to it
 SHORTEST_RUN_S = 0.75  # a shorter stretch of one label is a slip of the vote
 SHORTEST_EXTRA_S = 1.0
 SPREADS = 6.0  # between quartiles of the path's cost, above its median: where "elsewhere" begins
@@ -38,27 +37,6 @@ REPLACED = (0.4, 2.5)  # an extra run this many times as long as what is left ou
 MOST_STORIES = 6  # of doubtful stretches, one after the other
 HELD = 0.9  # of the price of matching nothing: what a row of a pause costs in a step
 DOMINANT = 0.6  # share of one step in what is left out
-
-
-@dataclass(frozen=True)
-class Rows:
-    """A video as the numerics use it, at most ``MAX_FRAMES`` rows.
-
-    values: (T, D) unit rows.   local, recent: (T, 48, L) the grid with its median over the video taken off, and that over
-    the last and next few steps: what was moved for good differs in the one, what is held for long in the other.
-    motion: (T,).   edges: (T + 1,) seconds, borders of the rows.
-    """
-
-    values: Singles
-    local: Singles
-    recent: Singles
-    motion: Singles
-    edges: Floats
-
-    @property
-    def frame_s(self) -> float:
-        """Seconds a row stands for, on average."""
-        return float(self.edges[-1] - self.edges[0]) / max(1, len(self.values))
 
 
 @dataclass(frozen=True)
@@ -108,76 +86,6 @@ class Observation:
     distance: Floats
     contrast: Floats
     between: tuple[PairCost, ...]
-
-
-@dataclass(frozen=True)
-class Grid:
-    """How a procedure's local grids are prepared: (L,) spread of each channel, and the seconds that count as recent."""
-
-    spread: Floats
-    recent_s: float
-
-
-def rows_of(features: Features, grid: Grid) -> Rows:
-    """Prepare a video's features.
-
-    Raises: ValueError for a video without frames, or for nan or infinity.
-    """
-    count = len(features.times_s)
-    if not count:
-        raise ValueError("The video has no frames.")
-    if not (
-        np.isfinite(features.values).all() and np.isfinite(features.local).all() and np.isfinite(features.motion).all()
-    ):
-        raise ValueError("The features hold nan or infinity.")
-    edges = edges_s(features.times_s, features.duration_s)
-    values, local, motion = features.values, features.local, features.motion
-    if (pool := -(-count // MAX_FRAMES)) > 1:
-        starts = np.arange(0, count, pool)
-        sizes = np.diff(np.r_[starts, count]).astype(np.float32)
-        values = np.add.reduceat(values, starts, axis=0)
-        values = values / np.maximum(np.linalg.norm(values, axis=1, keepdims=True), 1e-9)
-        local = np.add.reduceat(local, starts, axis=0) / sizes[:, None, None]
-        motion = np.add.reduceat(motion, starts) / sizes
-        edges = np.r_[edges[starts], edges[-1]]
-    scaled = np.asarray(local / grid.spread, np.float32)
-    reach = max(2, round(grid.recent_s / 2 * len(values) / max(float(edges[-1] - edges[0]), 1e-6)))
-    return Rows(
-        np.ascontiguousarray(values, np.float32),
-        scaled - _thin_median(scaled),
-        scaled - _recent_median(scaled, reach),
-        np.ascontiguousarray(motion, np.float32),
-        edges,
-    )
-
-
-def _thin_median(rows: Singles) -> Singles:
-    """Median over time, of at most about 64 rows spread evenly."""
-    return _median(rows[:: max(1, len(rows) // 64)])
-
-
-def _median(rows: Singles) -> Singles:
-    """Median over the first axis; sorting a few rows is quicker than NumPy's own."""
-    ordered, half = np.sort(rows, axis=0), len(rows) // 2
-    return np.asarray(ordered[half] if len(rows) % 2 else (ordered[half - 1] + ordered[half]) / 2, np.float32)
-
-
-def _recent_median(rows: Singles, reach: int) -> Singles:
-    """(T, …) median over the rows up to ``reach`` away, found every ``reach`` / 2 rows and interpolated."""
-    centres = np.unique(np.minimum(np.arange(0, len(rows) + reach // 2, max(1, reach // 2)), len(rows) - 1))
-    stride = max(1, reach // 10)
-    medians = np.stack([_median(rows[max(0, c - reach) : c + reach + 1 : stride]) for c in centres])
-    at = np.arange(len(rows))
-    low = np.clip(np.searchsorted(centres, at, side="right") - 1, 0, max(0, len(centres) - 2))
-    high = np.minimum(low + 1, len(centres) - 1)
-    share = ((at - centres[low]) / np.maximum(1, centres[high] - centres[low])).astype(np.float32)[:, None, None]
-    return np.asarray((1 - share) * medians[low] + share * medians[high], np.float32)
-
-
-def local_spread(golds: Sequence[Features]) -> Floats:
-    """(L,) how much each channel of the grid varies over time, so that colours weigh as much as edges do."""
-    spread = [np.sqrt(np.mean(np.square(g.local - np.median(g.local, axis=0)), axis=(0, 1))) for g in golds]
-    return np.asarray(np.maximum(np.mean(spread, axis=0), 1e-3), np.float64)
 
 
 def before(procedure: Procedure) -> Mask:

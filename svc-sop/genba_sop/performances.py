@@ -14,7 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from genba_sop.decoding import ELSEWHERE
-from genba_sop.observation import BORDER_S, GoldRun, Mask, Observation, Pauses, Rows, first_time
+from genba_sop.observation import BORDER_S, GoldRun, Mask, Observation, Pauses, first_time
+from genba_sop.rows import Rows
 from genba_sop.segmentation import EXTRA, runs_of
 
 Floats = npt.NDArray[np.float64]

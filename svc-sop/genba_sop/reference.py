@@ -24,22 +24,10 @@ from genba_sop.gold_scene import RECENT_STEPS, GoldScene, Laid, filmstrip, fit_s
 from genba_sop.manner import LEAST_CELL_SPREAD, LEAST_RESIDUAL_SPREAD, Spread, manner, spread_of
 from genba_sop.mirroring import mirrored
 from genba_sop.nulls import Null, fit_null
-from genba_sop.observation import (
-    GoldRun,
-    Grid,
-    Mask,
-    Observation,
-    Rows,
-    before,
-    chart_of,
-    local_spread,
-    mean_over_golds,
-    observe,
-    penalties_at,
-    rows_of,
-)
+from genba_sop.observation import GoldRun, Mask, Observation, before, chart_of, mean_over_golds, observe, penalties_at
 from genba_sop.performances import Holds, holds_of, idling, pauses, stillness, stretches_s
 from genba_sop.procedure import Procedure, Span, Step, Text
+from genba_sop.rows import Grid, Rows, local_spread, rows_of
 from genba_sop.segmentation import EXTRA, labels_of, propose, runs_of, spans_of
 
 Floats = npt.NDArray[np.float64]

@@ -15,9 +15,10 @@ import numpy as np
 import numpy.typing as npt
 
 from genba_sop.gold_scene import Laid
-from genba_sop.observation import Observation, Rows, relabelled
+from genba_sop.observation import Observation, relabelled
 from genba_sop.performances import Performance, performances
 from genba_sop.reference import Reference
+from genba_sop.rows import Rows
 from genba_sop.segmentation import EXTRA, Run, runs_of
 
 Floats = npt.NDArray[np.float64]

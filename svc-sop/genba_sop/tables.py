@@ -15,13 +15,13 @@ from typing import Any, Literal
 from sqlalchemy import BigInteger, Float, ForeignKey, Index, Integer, String, Text, UniqueConstraint
 from sqlalchemy.orm import Mapped, mapped_column
 
-from genba_shared.db import Base, Json, UtcDateTime
+from genba_shared.db import Json, Record, UtcDateTime
 from genba_shared.records import Labelled
 
 ErasureKind = Literal["artifact", "clips"]
 
 
-class Video(Labelled, Base):
+class Video(Labelled, Record):
     """An ingested video: its facts and the keys of what was made of it. A row exists only when all of it does."""
 
     noun = "video"
@@ -51,7 +51,7 @@ class Video(Labelled, Base):
     )  # the collection version that holds them; None: not yet
 
 
-class ProcedureRow(Labelled, Base):
+class ProcedureRow(Labelled, Record):
     """A procedure's identity and its current version."""
 
     noun = "procedure"
@@ -63,7 +63,7 @@ class ProcedureRow(Labelled, Base):
     updated_at: Mapped[datetime] = mapped_column(UtcDateTime)
 
 
-class ProcedureVersion(Base):
+class ProcedureVersion(Record):
     """What the author wrote, kept for ever: an evaluation names the version it used."""
 
     __tablename__ = "sop_procedure_versions"
@@ -75,7 +75,7 @@ class ProcedureVersion(Base):
     created_by: Mapped[str] = mapped_column(String)
 
 
-class Gold(Base):
+class Gold(Record):
     """A gold run of one procedure version: a video and where each step lies in it."""
 
     __tablename__ = "sop_golds"
@@ -91,7 +91,7 @@ class Gold(Base):
     created_by: Mapped[str] = mapped_column(String)
 
 
-class ReferenceRow(Base):
+class ReferenceRow(Record):
     """A fitted reference, named by everything it was fitted on."""
 
     __tablename__ = "sop_references"
@@ -102,7 +102,7 @@ class ReferenceRow(Base):
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
 
 
-class EvaluationRow(Labelled, Base):
+class EvaluationRow(Labelled, Record):
     """A stored evaluation. Columns are what lists filter by; ``document`` is the whole of it."""
 
     noun = "evaluation"
@@ -128,7 +128,7 @@ class EvaluationRow(Labelled, Base):
     timings_ms: Mapped[dict[str, Any]] = mapped_column(Json)
 
 
-class Review(Base):
+class Review(Record):
     """A reviewer's word on an evaluation. Rows are only ever added: the latest counts, the history stays."""
 
     __tablename__ = "sop_reviews"
@@ -143,7 +143,7 @@ class Review(Base):
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
 
 
-class Erasure(Base):
+class Erasure(Record):
     """Something that must go from storage outside the database: an artifact that may have lost its last owner, or
     vectors.
     """

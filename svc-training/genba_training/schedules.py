@@ -18,7 +18,7 @@ from sqlalchemy import CheckConstraint, Index, String, case, func, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
-from genba_shared.db import Base, Database, Json
+from genba_shared.db import Database, Json, Record
 from genba_shared.ids import new_id
 from genba_shared.job_rows import TERMINAL, JobRow, NewJob, Owned, database_now, put, visible
 from genba_shared.jobs import check_quota
@@ -34,7 +34,7 @@ MAX_NAME_CHARS = 100
 log = get_logger(__name__)
 
 
-class ScheduleRow(Owned, Base):
+class ScheduleRow(Owned, Record):
     __tablename__ = "job_schedules"
     __table_args__ = (
         CheckConstraint("overlap IN ('skip', 'allow')", name="overlap"),

@@ -88,7 +88,7 @@ def test_extras_that_an_image_installs_exist_and_every_package_is_copied() -> No
     copied = set(re.findall(r"^COPY (\S+) \1$", DOCKERFILE, flags=re.MULTILINE))
     packages = PYPROJECT["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]
     assert {package.split("/")[0] for package in packages} == copied
-    context = (ROOT / ".dockerignore").read_text()
+    context = (ROOT / "deploy" / "Dockerfile.dockerignore").read_text()
     assert all(f"!{folder}" in context or folder.startswith("svc-") for folder in copied)
 
 

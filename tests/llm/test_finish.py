@@ -14,7 +14,7 @@ from tests.llm.phi3_world import tiny_phi3
 from tests.llm.run_world import local_run
 from torch.nn import functional as F  # noqa: N812 - the usual name
 
-from genba_llm.base_model import UnusableBase, empty_model, load_base, load_tokenizer
+from genba_llm.base_model import UnusableModel, empty_model, load_base, load_tokenizer
 from genba_llm.finetune import Data, Finetuning, finetune
 from genba_llm.finetune_config import config_of
 from genba_llm.finish import load_gates, merged_model, reload, save_adapter, write_model
@@ -93,10 +93,10 @@ def test_angles_of_another_base_are_refused(base: Path, tokenizer: Any, tmp_path
 
 
 def test_a_base_of_another_family_or_none_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UnusableBase, match=r"config\.json is missing"):
+    with pytest.raises(UnusableModel, match=r"config\.json is missing"):
         load_base(tmp_path / "nothing")
     (tmp_path / "config.json").write_text('{"model_type": "llama"}')
-    with pytest.raises(UnusableBase, match="'llama'"):
+    with pytest.raises(UnusableModel, match="'llama'"):
         load_base(tmp_path)
 
 
@@ -104,7 +104,7 @@ def test_a_tokenizer_without_a_chat_template_is_refused(base: Path, tmp_path: Pa
     plain = load_tokenizer(base)
     plain.chat_template = None
     plain.save_pretrained(tmp_path)
-    with pytest.raises(UnusableBase, match="chat template"):
+    with pytest.raises(UnusableModel, match="chat template"):
         load_tokenizer(tmp_path)
 
 

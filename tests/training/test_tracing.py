@@ -47,7 +47,7 @@ class Collector:
 def collector() -> Iterator[Collector]:
     found = Collector()
 
-    class Handler(BaseHTTPRequestHandler):
+    class SpanReceiver(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             request = ExportTraceServiceRequest.FromString(self.rfile.read(int(self.headers["content-length"])))
             for resource in request.resource_spans:
@@ -60,7 +60,7 @@ def collector() -> Iterator[Collector]:
         def log_message(self, *_: object) -> None:
             pass
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), SpanReceiver)
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
     found.url = f"http://127.0.0.1:{server.server_port}/v1/traces"

@@ -22,7 +22,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import NullPool, text
 from sqlalchemy.engine import URL, Connection
 
-from genba_shared.db import Base, connect
+from genba_shared.db import Record, connect
 from genba_shared.telemetry import get_logger
 
 HISTORY = Path(__file__).parent
@@ -81,7 +81,7 @@ def differences(url: URL) -> list[Any]:
             context = MigrationContext.configure(
                 connection, opts={"compare_type": True, "compare_server_default": True}
             )
-            return list(compare_metadata(context, Base.metadata))
+            return list(compare_metadata(context, Record.metadata))
     finally:
         engine.dispose()
 

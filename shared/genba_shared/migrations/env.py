@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from alembic import context
 
-from genba_shared.db import Base
+from genba_shared.db import Record
 
 context.configure(
     connection=context.config.attributes["connection"],
-    target_metadata=Base.metadata,
+    target_metadata=Record.metadata,
     compare_type=True,
     compare_server_default=True,
     render_as_batch=True,

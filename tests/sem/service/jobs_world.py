@@ -92,6 +92,21 @@ def submit(service: Service, recipe: str, **params: Any) -> str:
     return str(job.id)
 
 
+def ended(service: Service, settings: Settings) -> Callable[..., Any]:
+    """``ended(…)("sem.refresh", ends="succeeded", **params)``: submit a job and run it to its end; the job."""
+    run = worker(service, settings)
+
+    def work(recipe: str, *, ends: str = "succeeded", **params: Any) -> Any:
+        job = submit(service, recipe, **params)
+        status = run(job)
+        found = service.sem.jobs.peek(job)
+        assert found is not None
+        assert status == ends, found.error
+        return found
+
+    return work
+
+
 def reviewed(service: Service, labels: dict[str, str], *, each: int) -> None:
     """Particles of every kind, reviewed as what they are."""
     for kind, label_id in labels.items():

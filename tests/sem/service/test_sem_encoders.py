@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from sqlalchemy import select
-from starlette.testclient import TestClient
 from tests.sem.dino_world import saved
 from tests.sem.service.conftest import Service
-from tests.sem.service.jobs_world import promoted_anyway, reviewed, submit, worker
+from tests.sem.service.jobs_world import ended, promoted_anyway, reviewed
 from tests.sem.service.pictures import KINDS, views
 
-from genba_sem.app import create_app
 from genba_sem.dino import export_onnx
 from genba_sem.settings import Settings
 from genba_sem.tables import DescriptionRow, ParticleRow
@@ -36,27 +34,10 @@ def settings(platform: Platform, database_url: str, weights: Path) -> Settings:
 
 
 @pytest.fixture
-def service(settings: Settings, signed: Any) -> Iterator[Service]:
-    app = create_app(settings)
-    with TestClient(app, raise_server_exceptions=False) as client:
-        yield Service(client, app.state.sem, signed)
-
-
-@pytest.fixture
 def work(service: Service, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
     """Run a recipe to its end; the job."""
     monkeypatch.setenv("GENBA_SEM_ENCODERS_DIR", str(settings.encoders_dir))
-    run = worker(service, settings)
-
-    def done(recipe: str, *, ends: str = "succeeded", **params: Any) -> Any:
-        job = submit(service, recipe, **params)
-        status = run(job)
-        found = service.sem.jobs.peek(job)
-        assert found is not None
-        assert status == ends, found.error
-        return found
-
-    return done
+    return ended(service, settings)
 
 
 @pytest.mark.long

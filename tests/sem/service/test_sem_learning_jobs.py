@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from tests.sem.service.jobs_world import doomed, free, promoted_anyway, reviewed, submit, until, worker
+from tests.sem.service.jobs_world import doomed, ended, free, promoted_anyway, reviewed, submit, until, worker
 from tests.sem.service.pictures import views
 
 from genba_sem.settings import Settings
@@ -19,16 +19,7 @@ Service = Any  # of conftest, which tests cannot import
 @pytest.fixture
 def work(sqlite_service: Service) -> Callable[..., Any]:
     """Run a recipe to its end; the job."""
-    run = worker(sqlite_service, sqlite_service.sem.settings)
-
-    def done(recipe: str, **params: Any) -> Any:
-        job = submit(sqlite_service, recipe, **params)
-        status = run(job)
-        found = sqlite_service.sem.jobs.peek(job)
-        assert status == "succeeded", found.error
-        return found
-
-    return done
+    return ended(sqlite_service, sqlite_service.sem.settings)
 
 
 @pytest.mark.long

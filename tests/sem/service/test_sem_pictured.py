@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +10,14 @@ import numpy as np
 import pytest
 from starlette.testclient import TestClient
 from tests.sem.service.conftest import Service
-from tests.sem.service.jobs_world import submit, worker
+from tests.sem.service.jobs_world import ended
 from tests.sem.service.pictures import KINDS, views
+from tests.shared.tiny_openclip import save_tiny
 
 from genba_sem.app import create_app
 from genba_sem.pictured import ClipEncoder
 from genba_sem.segment import find_particle
 from genba_sem.settings import Settings
-from genba_shared import encoders
 from genba_shared.encoders import open_openclip
 from genba_shared.settings import Platform
 from genba_shared.torchvision import make_torchvision_importable
@@ -27,30 +26,11 @@ make_torchvision_importable()
 pytest.importorskip("open_clip", reason="the extra openclip is not installed")
 pytestmark = pytest.mark.openclip
 
-TINY = {
-    "embed_dim": 24,
-    "vision_cfg": {"image_size": 64, "layers": 1, "width": 64, "head_width": 32, "patch_size": 16},
-    "text_cfg": {"context_length": 16, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 1},
-}
-PREPROCESS = {
-    "mean": [0.48, 0.46, 0.41],
-    "std": [0.27, 0.26, 0.28],
-    "interpolation": "bicubic",
-    "resize_mode": "shortest",
-}
-
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Random weights, which only a test may have."""
-    from safetensors.torch import save_file
-
-    torch, open_clip = encoders._load_libraries()
-    folder = tmp_path_factory.mktemp("clip")
-    torch.manual_seed(0)
-    save_file(open_clip.CLIP(**TINY).state_dict(), str(folder / "open_clip_model.safetensors"))
-    (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": TINY, "preprocess_cfg": PREPROCESS}))
-    return folder
+    return save_tiny(tmp_path_factory.mktemp("clip"))
 
 
 @pytest.fixture
@@ -60,27 +40,10 @@ def settings(platform: Platform, database_url: str, weights: Path) -> Settings:
 
 
 @pytest.fixture
-def service(settings: Settings, signed: Any) -> Iterator[Service]:
-    app = create_app(settings)
-    with TestClient(app, raise_server_exceptions=False) as client:
-        yield Service(client, app.state.sem, signed)
-
-
-@pytest.fixture
 def work(service: Service, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
     monkeypatch.setenv("GENBA_SEM_TEXT_ENCODER", str(settings.text_encoder))
     monkeypatch.setenv("GENBA_SEM_TEXT_ENCODER_WEIGHTS", str(settings.text_encoder_weights))
-    run = worker(service, settings)
-
-    def done(recipe: str, **params: Any) -> Any:
-        job = submit(service, recipe, **params)
-        status = run(job)
-        found = service.sem.jobs.peek(job)
-        assert found is not None
-        assert status == "succeeded", found.error
-        return found
-
-    return done
+    return ended(service, settings)
 
 
 def test_after_a_job_has_looked_text_finds_pictures_in_the_order_of_the_model(

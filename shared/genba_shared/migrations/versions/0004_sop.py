@@ -16,6 +16,17 @@ depends_on = None
 
 
 def upgrade() -> None:
+    _create_erasures()
+    _create_evaluations()
+    _create_procedures()
+    _create_videos()
+    _create_golds()
+    _create_procedure_versions()
+    _create_references()
+    _create_reviews()
+
+
+def _create_erasures() -> None:
     op.create_table(
         "sop_erasures",
         sa.Column("id", sa.String(length=40), nullable=False),
@@ -27,6 +38,9 @@ def upgrade() -> None:
         sa.UniqueConstraint("kind", "target", name=op.f("uq_sop_erasures_kind_target")),
     )
     op.create_index(op.f("ix_sop_erasures_due_at"), "sop_erasures", ["due_at"], unique=False)
+
+
+def _create_evaluations() -> None:
     op.create_table(
         "sop_evaluations",
         sa.Column("procedure_id", sa.String(length=40), nullable=False),
@@ -52,6 +66,9 @@ def upgrade() -> None:
     op.create_index("ix_sop_evaluations_procedure_id_id", "sop_evaluations", ["procedure_id", "id"], unique=False)
     op.create_index("ix_sop_evaluations_tenant_id", "sop_evaluations", ["tenant", "id"], unique=False)
     op.create_index(op.f("ix_sop_evaluations_video_id"), "sop_evaluations", ["video_id"], unique=False)
+
+
+def _create_procedures() -> None:
     op.create_table(
         "sop_procedures",
         sa.Column("version", sa.Integer(), nullable=False),
@@ -64,6 +81,9 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("pk_sop_procedures")),
     )
     op.create_index("ix_sop_procedures_tenant_id", "sop_procedures", ["tenant", "id"], unique=False)
+
+
+def _create_videos() -> None:
     op.create_table(
         "sop_videos",
         sa.Column("title", sa.String(length=200), nullable=False),
@@ -96,6 +116,9 @@ def upgrade() -> None:
     op.create_index("ix_sop_videos_tenant_id", "sop_videos", ["tenant", "id"], unique=False)
     op.create_index(op.f("ix_sop_videos_thumbnails_key"), "sop_videos", ["thumbnails_key"], unique=False)
     op.create_index(op.f("ix_sop_videos_video_key"), "sop_videos", ["video_key"], unique=False)
+
+
+def _create_golds() -> None:
     op.create_table(
         "sop_golds",
         sa.Column("id", sa.String(length=40), nullable=False),
@@ -120,6 +143,9 @@ def upgrade() -> None:
     )
     op.create_index(op.f("ix_sop_golds_procedure_id"), "sop_golds", ["procedure_id"], unique=False)
     op.create_index(op.f("ix_sop_golds_video_id"), "sop_golds", ["video_id"], unique=False)
+
+
+def _create_procedure_versions() -> None:
     op.create_table(
         "sop_procedure_versions",
         sa.Column("procedure_id", sa.String(length=40), nullable=False),
@@ -135,6 +161,9 @@ def upgrade() -> None:
         ),
         sa.PrimaryKeyConstraint("procedure_id", "version", name=op.f("pk_sop_procedure_versions")),
     )
+
+
+def _create_references() -> None:
     op.create_table(
         "sop_references",
         sa.Column("key", sa.String(length=64), nullable=False),
@@ -151,6 +180,9 @@ def upgrade() -> None:
     )
     op.create_index(op.f("ix_sop_references_artifact_key"), "sop_references", ["artifact_key"], unique=False)
     op.create_index(op.f("ix_sop_references_procedure_id"), "sop_references", ["procedure_id"], unique=False)
+
+
+def _create_reviews() -> None:
     op.create_table(
         "sop_reviews",
         sa.Column("id", sa.String(length=40), nullable=False),
@@ -173,28 +205,14 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    op.drop_index(op.f("ix_sop_reviews_evaluation_id"), table_name="sop_reviews")
-    op.drop_table("sop_reviews")
-    op.drop_index(op.f("ix_sop_references_procedure_id"), table_name="sop_references")
-    op.drop_index(op.f("ix_sop_references_artifact_key"), table_name="sop_references")
-    op.drop_table("sop_references")
-    op.drop_table("sop_procedure_versions")
-    op.drop_index(op.f("ix_sop_golds_video_id"), table_name="sop_golds")
-    op.drop_index(op.f("ix_sop_golds_procedure_id"), table_name="sop_golds")
-    op.drop_table("sop_golds")
-    op.drop_index(op.f("ix_sop_videos_video_key"), table_name="sop_videos")
-    op.drop_index(op.f("ix_sop_videos_thumbnails_key"), table_name="sop_videos")
-    op.drop_index("ix_sop_videos_tenant_id", table_name="sop_videos")
-    op.drop_index(op.f("ix_sop_videos_indexed_in"), table_name="sop_videos")
-    op.drop_index(op.f("ix_sop_videos_features_key"), table_name="sop_videos")
-    op.drop_index("ix_sop_videos_expires_at", table_name="sop_videos")
-    op.drop_table("sop_videos")
-    op.drop_index("ix_sop_procedures_tenant_id", table_name="sop_procedures")
-    op.drop_table("sop_procedures")
-    op.drop_index(op.f("ix_sop_evaluations_video_id"), table_name="sop_evaluations")
-    op.drop_index("ix_sop_evaluations_tenant_id", table_name="sop_evaluations")
-    op.drop_index("ix_sop_evaluations_procedure_id_id", table_name="sop_evaluations")
-    op.drop_index("ix_sop_evaluations_operator", table_name="sop_evaluations")
-    op.drop_table("sop_evaluations")
-    op.drop_index(op.f("ix_sop_erasures_due_at"), table_name="sop_erasures")
-    op.drop_table("sop_erasures")
+    for table in (  # their indexes go with them
+        "sop_reviews",
+        "sop_references",
+        "sop_procedure_versions",
+        "sop_golds",
+        "sop_videos",
+        "sop_procedures",
+        "sop_evaluations",
+        "sop_erasures",
+    ):
+        op.drop_table(table)

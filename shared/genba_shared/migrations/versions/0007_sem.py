@@ -14,6 +14,21 @@ depends_on = None
 
 
 def upgrade() -> None:
+    _create_bundles()
+    _create_erasures()
+    _create_labels()
+    _create_master_sets()
+    _create_particles()
+    _create_policies()
+    _create_decisions()
+    _create_label_studio_tasks()
+    _create_label_versions()
+    _create_masters()
+    _create_reviews()
+    _create_views()
+
+
+def _create_bundles() -> None:
     op.create_table(
         "sem_bundles",
         sa.Column("version", sa.Integer(), nullable=False),
@@ -29,6 +44,9 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("pk_sem_bundles")),
     )
     op.create_index("ix_sem_bundles_tenant_status", "sem_bundles", ["tenant", "status"], unique=False)
+
+
+def _create_erasures() -> None:
     op.create_table(
         "sem_erasures",
         sa.Column("target", sa.String(length=160), nullable=False),
@@ -36,6 +54,9 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("target", name=op.f("pk_sem_erasures")),
     )
     op.create_index(op.f("ix_sem_erasures_due_at"), "sem_erasures", ["due_at"], unique=False)
+
+
+def _create_labels() -> None:
     op.create_table(
         "sem_labels",
         sa.Column("version", sa.Integer(), nullable=False),
@@ -51,6 +72,9 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("pk_sem_labels")),
     )
     op.create_index("ix_sem_labels_tenant_id", "sem_labels", ["tenant", "id"], unique=False)
+
+
+def _create_master_sets() -> None:
     op.create_table(
         "sem_master_sets",
         sa.Column("tenant", sa.String(), nullable=False),
@@ -62,6 +86,9 @@ def upgrade() -> None:
         sa.Column("created_by", sa.String(), nullable=False),
         sa.PrimaryKeyConstraint("tenant", "number", name=op.f("pk_sem_master_sets")),
     )
+
+
+def _create_particles() -> None:
     op.create_table(
         "sem_particles",
         sa.Column("version", sa.Integer(), nullable=False),
@@ -111,6 +138,9 @@ def upgrade() -> None:
     op.create_index("ix_sem_particles_tenant_id", "sem_particles", ["tenant", "id"], unique=False)
     op.create_index("ix_sem_particles_tenant_label_id", "sem_particles", ["tenant", "label_id", "status"], unique=False)
     op.create_index("ix_sem_particles_tenant_queue", "sem_particles", ["tenant", "in_queue", "priority"], unique=False)
+
+
+def _create_policies() -> None:
     op.create_table(
         "sem_policies",
         sa.Column("tenant", sa.String(), nullable=False),
@@ -121,6 +151,9 @@ def upgrade() -> None:
         sa.Column("updated_by", sa.String(), nullable=False),
         sa.PrimaryKeyConstraint("tenant", name=op.f("pk_sem_policies")),
     )
+
+
+def _create_decisions() -> None:
     op.create_table(
         "sem_decisions",
         sa.Column("id", sa.String(length=40), nullable=False),
@@ -143,6 +176,9 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("pk_sem_decisions")),
     )
     op.create_index("ix_sem_decisions_particle_id_id", "sem_decisions", ["particle_id", "id"], unique=False)
+
+
+def _create_label_studio_tasks() -> None:
     op.create_table(
         "sem_label_studio_tasks",
         sa.Column("tenant", sa.String(), nullable=False),
@@ -160,6 +196,9 @@ def upgrade() -> None:
     op.create_index(
         op.f("ix_sem_label_studio_tasks_particle_id"), "sem_label_studio_tasks", ["particle_id"], unique=False
     )
+
+
+def _create_label_versions() -> None:
     op.create_table(
         "sem_label_versions",
         sa.Column("label_id", sa.String(length=40), nullable=False),
@@ -177,6 +216,9 @@ def upgrade() -> None:
         ),
         sa.PrimaryKeyConstraint("label_id", "version", name=op.f("pk_sem_label_versions")),
     )
+
+
+def _create_masters() -> None:
     op.create_table(
         "sem_masters",
         sa.Column("label_id", sa.String(length=40), nullable=False),
@@ -197,6 +239,9 @@ def upgrade() -> None:
     op.create_index(op.f("ix_sem_masters_label_id"), "sem_masters", ["label_id"], unique=False)
     op.create_index(op.f("ix_sem_masters_particle_id"), "sem_masters", ["particle_id"], unique=False)
     op.create_index("ix_sem_masters_tenant_until", "sem_masters", ["tenant", "until"], unique=False)
+
+
+def _create_reviews() -> None:
     op.create_table(
         "sem_reviews",
         sa.Column("id", sa.String(length=40), nullable=False),
@@ -225,6 +270,9 @@ def upgrade() -> None:
     )
     op.create_index(op.f("ix_sem_reviews_bundle_id"), "sem_reviews", ["bundle_id"], unique=False)
     op.create_index("ix_sem_reviews_particle_id_id", "sem_reviews", ["particle_id", "id"], unique=False)
+
+
+def _create_views() -> None:
     op.create_table(
         "sem_views",
         sa.Column("particle_id", sa.String(length=40), nullable=False),
@@ -250,32 +298,18 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    op.drop_index(op.f("ix_sem_views_picture_key"), "sem_views")
-    op.drop_index(op.f("ix_sem_views_image_key"), "sem_views")
-    op.drop_table("sem_views")
-    op.drop_index("ix_sem_reviews_particle_id_id", "sem_reviews")
-    op.drop_index(op.f("ix_sem_reviews_bundle_id"), "sem_reviews")
-    op.drop_table("sem_reviews")
-    op.drop_index("ix_sem_masters_tenant_until", "sem_masters")
-    op.drop_index(op.f("ix_sem_masters_particle_id"), "sem_masters")
-    op.drop_index(op.f("ix_sem_masters_label_id"), "sem_masters")
-    op.drop_table("sem_masters")
-    op.drop_table("sem_label_versions")
-    op.drop_index(op.f("ix_sem_label_studio_tasks_particle_id"), "sem_label_studio_tasks")
-    op.drop_table("sem_label_studio_tasks")
-    op.drop_index("ix_sem_decisions_particle_id_id", "sem_decisions")
-    op.drop_table("sem_decisions")
-    op.drop_table("sem_policies")
-    op.drop_index("ix_sem_particles_tenant_queue", "sem_particles")
-    op.drop_index("ix_sem_particles_tenant_label_id", "sem_particles")
-    op.drop_index("ix_sem_particles_tenant_id", "sem_particles")
-    op.drop_index("ix_sem_particles_tenant_batch_status", "sem_particles")
-    op.drop_index(op.f("ix_sem_particles_decided_in"), "sem_particles")
-    op.drop_table("sem_particles")
-    op.drop_table("sem_master_sets")
-    op.drop_index("ix_sem_labels_tenant_id", "sem_labels")
-    op.drop_table("sem_labels")
-    op.drop_index(op.f("ix_sem_erasures_due_at"), "sem_erasures")
-    op.drop_table("sem_erasures")
-    op.drop_index("ix_sem_bundles_tenant_status", "sem_bundles")
-    op.drop_table("sem_bundles")
+    for table in (  # their indexes go with them
+        "sem_views",
+        "sem_reviews",
+        "sem_masters",
+        "sem_label_versions",
+        "sem_label_studio_tasks",
+        "sem_decisions",
+        "sem_policies",
+        "sem_particles",
+        "sem_master_sets",
+        "sem_labels",
+        "sem_erasures",
+        "sem_bundles",
+    ):
+        op.drop_table(table)

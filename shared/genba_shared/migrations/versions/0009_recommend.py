@@ -16,12 +16,28 @@ BIG_ID = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 
 
 def upgrade() -> None:
+    _create_counters()
+    _create_embedding_model_versions()
+    _create_embeddings()
+    _create_events()
+    _create_experiments()
+    _create_exposures()
+    _create_feature_importance()
+    _create_items()
+    _create_refresh_log()
+    _create_users()
+
+
+def _create_counters() -> None:
     op.create_table(
         "recommend_counters",
         sa.Column("tenant", sa.String(), nullable=False),
         sa.Column("revision", sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint("tenant", name=op.f("pk_recommend_counters")),
     )
+
+
+def _create_embedding_model_versions() -> None:
     op.create_table(
         "recommend_embedding_model_versions",
         sa.Column("model", sa.String(length=128), nullable=False),
@@ -34,6 +50,9 @@ def upgrade() -> None:
         sa.Column("created_at", db.UtcDateTime(timezone=True), nullable=False),
         sa.PrimaryKeyConstraint("model", "version", name=op.f("pk_recommend_embedding_model_versions")),
     )
+
+
+def _create_embeddings() -> None:
     op.create_table(
         "recommend_embeddings",
         sa.Column("tenant", sa.String(), nullable=False),
@@ -45,6 +64,9 @@ def upgrade() -> None:
         sa.Column("made_at", db.UtcDateTime(timezone=True), nullable=False),
         sa.PrimaryKeyConstraint("tenant", "version", "kind", "id", name=op.f("pk_recommend_embeddings")),
     )
+
+
+def _create_events() -> None:
     op.create_table(
         "recommend_events",
         sa.Column("seq", BIG_ID, autoincrement=True, nullable=False),
@@ -64,6 +86,9 @@ def upgrade() -> None:
     )
     op.create_index("ix_recommend_events_tenant_day", "recommend_events", ["tenant", "day"])
     op.create_index("ix_recommend_events_tenant_user_id_at", "recommend_events", ["tenant", "user_id", "at"])
+
+
+def _create_experiments() -> None:
     op.create_table(
         "recommend_experiments",
         sa.Column("id", sa.String(length=40), nullable=False),
@@ -79,6 +104,9 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("pk_recommend_experiments")),
     )
     op.create_index("ix_recommend_experiments_tenant_status", "recommend_experiments", ["tenant", "status"])
+
+
+def _create_exposures() -> None:
     op.create_table(
         "recommend_exposures",
         sa.Column("id", BIG_ID, autoincrement=True, nullable=False),
@@ -97,6 +125,9 @@ def upgrade() -> None:
     )
     op.create_index("ix_recommend_exposures_experiment_id_user_id", "recommend_exposures", ["experiment_id", "user_id"])
     op.create_index("ix_recommend_exposures_tenant_at", "recommend_exposures", ["tenant", "at"])
+
+
+def _create_feature_importance() -> None:
     op.create_table(
         "recommend_feature_importance",
         sa.Column("model", sa.String(length=128), nullable=False),
@@ -107,6 +138,9 @@ def upgrade() -> None:
         sa.Column("spread", sa.Float(), nullable=False),
         sa.PrimaryKeyConstraint("model", "version", "feature", name=op.f("pk_recommend_feature_importance")),
     )
+
+
+def _create_items() -> None:
     op.create_table(
         "recommend_items",
         sa.Column("tenant", sa.String(), nullable=False),
@@ -120,6 +154,9 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("tenant", "item_id", name=op.f("pk_recommend_items")),
     )
     op.create_index("ix_recommend_items_tenant_revision", "recommend_items", ["tenant", "revision"])
+
+
+def _create_refresh_log() -> None:
     op.create_table(
         "recommend_refresh_log",
         sa.Column("id", BIG_ID, autoincrement=True, nullable=False),
@@ -133,6 +170,9 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("pk_recommend_refresh_log")),
     )
     op.create_index("ix_recommend_refresh_log_tenant_at", "recommend_refresh_log", ["tenant", "at"])
+
+
+def _create_users() -> None:
     op.create_table(
         "recommend_users",
         sa.Column("tenant", sa.String(), nullable=False),

@@ -26,6 +26,15 @@ def _labelled() -> list[sa.Column[object]]:
 
 
 def upgrade() -> None:
+    _create_decisions()
+    _create_sealed_texts()
+    _create_escalations()
+    _create_policy_versions()
+    _create_documents()
+    _create_chunks()
+
+
+def _create_decisions() -> None:
     op.create_table(
         "llm_decisions",
         *_labelled(),
@@ -46,6 +55,9 @@ def upgrade() -> None:
     )
     op.create_index("ix_llm_decisions_tenant_id", "llm_decisions", ["tenant", "id"])
     op.create_index(op.f("ix_llm_decisions_audit_seq"), "llm_decisions", ["audit_seq"])
+
+
+def _create_sealed_texts() -> None:
     op.create_table(
         "llm_sealed_texts",
         sa.Column("decision_id", sa.String(40), nullable=False),
@@ -63,6 +75,9 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("decision_id", "kind", name=op.f("pk_llm_sealed_texts")),
     )
     op.create_index("ix_llm_sealed_texts_expires_at", "llm_sealed_texts", ["expires_at"])
+
+
+def _create_escalations() -> None:
     op.create_table(
         "llm_escalations",
         *_labelled(),
@@ -82,6 +97,9 @@ def upgrade() -> None:
     )
     op.create_index("ix_llm_escalations_tenant_status_due_at", "llm_escalations", ["tenant", "status", "due_at"])
     op.create_index("ix_llm_escalations_decision_id", "llm_escalations", ["decision_id"], unique=True)
+
+
+def _create_policy_versions() -> None:
     op.create_table(
         "llm_policy_versions",
         sa.Column("kind", sa.String(16), nullable=False),
@@ -93,6 +111,9 @@ def upgrade() -> None:
         sa.Column("note", sa.String(500), nullable=False),
         sa.PrimaryKeyConstraint("kind", "revision", name=op.f("pk_llm_policy_versions")),
     )
+
+
+def _create_documents() -> None:
     op.create_table(
         "llm_documents",
         *_labelled(),
@@ -105,6 +126,9 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("pk_llm_documents")),
     )
     op.create_index("ix_llm_documents_tenant_id", "llm_documents", ["tenant", "id"])
+
+
+def _create_chunks() -> None:
     op.create_table(
         "llm_chunks",
         sa.Column("document_id", sa.String(40), nullable=False),
