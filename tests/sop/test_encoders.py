@@ -35,7 +35,7 @@ def test_weights_that_are_not_there_are_a_clear_problem(tmp_path: Path) -> None:
 @pytest.fixture(scope="module")
 def encoder(tmp_path_factory: pytest.TempPathFactory) -> OpenClipEncoder:
     pytest.importorskip("torch", reason="the extra openclip is not installed")
-    from tests.shared.test_encoders import save_tiny
+    from tests.shared.tiny_openclip import save_tiny
 
     opened = open_encoder("openclip:tiny", weights=save_tiny(tmp_path_factory.mktemp("tiny")), device="cpu")
     assert isinstance(opened, OpenClipEncoder)
