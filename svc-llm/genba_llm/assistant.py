@@ -27,7 +27,7 @@ from genba_llm.generation import (
 )
 from genba_llm.library import Library
 from genba_llm.live_model import Speakers
-from genba_llm.normalise import neutralise_tags
+from genba_llm.normalise import language_of, neutralise_tags
 from genba_llm.retrieval import Passage
 from genba_llm.thinking import Filter, Mode
 from genba_shared.principal import Principal
@@ -38,6 +38,10 @@ log = get_logger(__name__)
 _SENTENCE_ENDS = re.compile(r"[。！？!?\n]|\.(?=\s)")
 _HELD_CHARS = 240  # a text without sentences is looked at every so often
 _WINDOW_CHARS = 2000
+_NOTHING_SAID = {
+    "en": "The model ended before it came to an answer.",
+    "ja": "モデルは答えに至る前に終わりました。",
+}
 
 
 @dataclass(frozen=True)
@@ -140,6 +144,9 @@ class Assistant:
                 written.usage = piece.usage or written.usage
             yield from held.take(thoughts.finish(), ())
             yield from held.rest()
+            if mode == "strip" and not held.said.strip():  # it ended inside its thinking: somebody waits for a word
+                held.said = _NOTHING_SAID[language_of(asked.text)]
+                yield Released(held.said)
         except _Cut as cut:
             written.finish, written.cut_by = "content_filter", cut.decision
             self.decisions.metrics.cut_answers.labels(cut.decision.label).inc()

@@ -115,7 +115,7 @@ def test_raw_text_becomes_an_answer_though_the_worker_is_killed_twice(
             lambda: _by(client, f"{MODEL}@1"), within_s=WITHIN_S, what="the champion's answer"
         )
         text = answer["choices"][0]["message"]["content"]
-        assert answer["usage"]["completion_tokens"] > 0  # what a model of sixty steps says may all be thinking
+        assert text, answer
         assert "think" not in text
         assert "依頼の意図を読む" not in text, "what the rows think stays in"
         models = [each["id"] for each in client.request("GET", "/v1/llm/models")["data"]]

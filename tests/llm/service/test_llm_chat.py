@@ -153,6 +153,17 @@ def test_thinking_is_on_record_as_a_commitment_that_opens(served: Service, model
         assert opens(str(entry.detail["thinking"]), salt=kept.salt, text=hidden)
 
 
+@pytest.mark.parametrize(("question", "word"), [("What is the torque?", "ended before"), ("トルクは？", "至る前に")])
+def test_a_model_that_only_thought_does_not_answer_with_silence(
+    question: str, word: str, served: Service, model: ModelServer
+) -> None:
+    model.text, model.finish = "<think-task>and so on and so forth", "length"
+    choice = served.chat(question).json()["choices"][0]
+    assert word in choice["message"]["content"]
+    assert choice["finish_reason"] == "length"
+    assert "so forth" not in served.chat(question, stream=True).text
+
+
 def test_a_model_that_never_comes_to_an_answer_goes_to_a_person(served: Service, model: ModelServer) -> None:
     model.text = "<think-task>and so on and so forth"
     found = served.post("think", {"text": "What is the torque of an M8 bolt?"}).json()
