@@ -58,6 +58,7 @@ log = get_logger(__name__)
 class _Shard:
     """An open shard and how many calls are using it. ``retired``: the last of them closes it."""
 
+    key: tuple[str, str]  # collection, version
     about: dict[str, Any]
     engine: Any
     users: int = 0
@@ -118,8 +119,7 @@ class EdgeVectors:
             size_bytes = _count(shard.engine) * shard.about["dim"] * 4
         if size_bytes >= _INDEX_FROM_BYTES:
             with self._lock:
-                retired = self._retire(collection, version)
-                self._lock.wait_for(lambda: retired is None or not retired.users)
+                self._close_and_wait(collection, version)
             # In a process of its own: building the graph holds the interpreter lock for seconds.
             subprocess.run([sys.executable, "-c", _OPTIMIZE, str(folder / "shard")], check=True)
         _write_durably(folder.parent / "current", version.encode())
@@ -160,8 +160,7 @@ class EdgeVectors:
         with self._lock:
             if self._pointer(collection) == version:
                 raise Conflict(f"{collection} {version} is being searched; publish another version first.")
-            retired = self._retire(collection, version)
-            self._lock.wait_for(lambda: retired is None or not retired.users)
+            self._close_and_wait(collection, version)
             if folder.exists():
                 aside = folder.with_name(f".dropped-{secrets.token_hex(8)}")
                 folder.rename(aside)
@@ -169,8 +168,8 @@ class EdgeVectors:
 
     def close(self) -> None:
         with self._lock:
-            for collection, version in list(self._shards):
-                self._retire(collection, version)
+            for shard in list(self._shards.values()):
+                self._retire(shard)
             self._served.clear()
 
     @contextmanager
@@ -199,8 +198,8 @@ class EdgeVectors:
                 raise
             log.warning("vectors_not_taken_up", collection=collection, version=published, error=str(error))
             return served
-        if served is not None:
-            self._retire(collection, served)
+        if served is not None and (before := self._shards.get((collection, served))) is not None:
+            self._retire(before)
         self._served[collection] = published
         return published
 
@@ -214,9 +213,10 @@ class EdgeVectors:
 
     def _acquire(self, collection: str, version: str) -> _Shard:
         with self._lock:
-            shard = self._shards.get((collection, version))
+            key = (collection, version)
+            shard = self._shards.get(key)
             if shard is None:
-                shard = self._shards[collection, version] = _load(self._folder(collection, version))
+                shard = self._shards[key] = _load(key, self._folder(collection, version))
             shard.users += 1
             return shard
 
@@ -224,17 +224,28 @@ class EdgeVectors:
         with self._lock:
             shard.users -= 1
             if shard.retired and not shard.users:
-                _close(shard)
-                self._lock.notify_all()
+                self._close(shard)
 
-    def _retire(self, collection: str, version: str) -> _Shard | None:
-        """Forget an open shard; it is closed here or by the last call that still uses it."""
-        shard = self._shards.pop((collection, version), None)
+    def _retire(self, shard: _Shard) -> None:
+        """Close an open shard, here or by the last call that still uses it."""
+        shard.retired = True
+        if not shard.users:
+            self._close(shard)
+
+    def _close_and_wait(self, collection: str, version: str) -> None:
+        """Its files belong to nobody in this process any more, whoever retired it."""
+        shard = self._shards.get((collection, version))
         if shard is not None:
-            shard.retired = True
-            if not shard.users:
-                _close(shard)
-        return shard
+            self._retire(shard)
+            self._lock.wait_for(lambda: shard.key not in self._shards)
+
+    def _close(self, shard: _Shard) -> None:
+        try:
+            shard.engine.flush()
+        finally:
+            shard.engine.close()
+            del self._shards[shard.key]
+            self._lock.notify_all()
 
     def _pointer(self, collection: str) -> str | None:
         try:
@@ -247,25 +258,20 @@ class EdgeVectors:
         return self._root / collection / version
 
 
-def _load(folder: Path) -> _Shard:
+def _load(key: tuple[str, str], folder: Path) -> _Shard:
     """Raises: NotFound; Unavailable while another process has it open."""
     try:
         about = orjson.loads((folder / "about.json").read_bytes())
     except FileNotFoundError as error:
         raise NotFound(f"There is no version {folder.name} of the vector collection {folder.parent.name}.") from error
     try:
-        return _Shard(about, qdrant_edge.EdgeShard.load(str(folder / "shard")))
+        return _Shard(key, about, qdrant_edge.EdgeShard.load(str(folder / "shard")))
     except Exception as error:
         if "WouldBlock" in str(error):
             raise Unavailable(
                 f"Another process has {folder.parent.name} {folder.name} open; it must close it first."
             ) from error
         raise
-
-
-def _close(shard: _Shard) -> None:
-    shard.engine.flush()
-    shard.engine.close()
 
 
 def _count(engine: Any) -> int:

@@ -239,6 +239,39 @@ def test_searches_go_on_while_versions_flip(vectors: Vectors, collection: str) -
     assert set(done) == {3}
 
 
+def test_a_version_is_dropped_only_after_the_last_search_in_it(
+    tmp_path: Path, collection: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The search that took the new version up had retired the old one: the drop must wait all the same."""
+    vectors = EdgeVectors(tmp_path / "vectors")
+    filled(vectors, collection, "v1")
+    began, go_on, found = threading.Event(), threading.Event(), []
+    read = vectors_edge.hit
+
+    def read_late(payload: Any, score: float) -> Any:
+        began.set()
+        assert go_on.wait(30)
+        return read(payload, score)
+
+    monkeypatch.setattr(vectors_edge, "hit", read_late)
+    searching = threading.Thread(target=lambda: found.append(len(ids(vectors, collection))))
+    searching.start()
+    assert began.wait(30)
+    monkeypatch.setattr(vectors_edge, "hit", read)
+    filled(vectors, collection, "v2")
+    assert len(ids(vectors, collection)) == 3
+    dropping = threading.Thread(target=vectors.drop, args=(collection, "v1"))
+    dropping.start()
+    dropping.join(0.2)
+    assert dropping.is_alive()
+    go_on.set()
+    searching.join()
+    dropping.join()
+    assert found == [3]
+    assert not (tmp_path / "vectors" / collection / "v1").exists()
+    vectors.close()
+
+
 def test_deleted_points_are_not_found_again(vectors: Vectors, collection: str) -> None:
     filled(vectors, collection)
     vectors.delete(collection, ["vid_a", "never there"])
