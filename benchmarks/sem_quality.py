@@ -157,6 +157,7 @@ def spoilt(_sets: list[Pictures]) -> None:
         "spoilt",
         np.stack(clean),
         np.zeros((len(clean), 1), np.float32),
+        np.zeros((len(clean), 2, 1, 1), np.uint8),
         np.array(quality, np.float32),
         labels,
         ids,
