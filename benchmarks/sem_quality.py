@@ -3,7 +3,8 @@
 Five masters a label, several seeds, 95 % intervals; beside every score HOG + LBP + GLCM with a linear head and raw pixels with kNN.
 Sets: ETH-80 (objects never shared by masters and tests), pollen and NEU (every picture its own particle; six pictures of a class
 stand in for six views in the second figure), and the project's generator. Usage: python -m benchmarks.sem_quality [part ...] with parts
-encoders, spoilt, unknown, confirm, few, bundles, sizes, cost; all without an argument. Data: GENBA_DATA or ../shared/data.
+encoders, spoilt, unknown, confirm, few, bundles, sizes, cost; all of these without an argument; and onsite, which takes minutes
+of a core for each split and needs torch and onnx. Data: GENBA_DATA or ../shared/data.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from benchmarks.sem_onsite import onsite, similarities
 from benchmarks.sem_sets import (
     SEEDS,
     Embedding,
@@ -110,26 +112,17 @@ def unknown(sets: list[Pictures]) -> None:
                 rows = embed(pictures, split)
                 left_out = np.random.default_rng(seed).permutation(classes)[:8]
                 for label in left_out:
-                    known, strange = _similarities(rows, pictures, split, label)
+                    known, strange = similarities(rows, pictures, split, label)
                     areas.append(auroc(known, strange))
                     rates.append(fpr_at_recall(known, strange))
                 for label in left_out:
                     apart = without_meeting(pictures, split, label, seed=seed)
                     rows = embed(pictures, apart)
-                    six.append(auroc(*_similarities(rows, pictures, apart, label)))
-                    one.append(auroc(*_similarities(rows, pictures, apart.one_by_one(), label)))
+                    six.append(auroc(*similarities(rows, pictures, apart, label)))
+                    one.append(auroc(*similarities(rows, pictures, apart.one_by_one(), label)))
             print(
                 f"| {pictures.name} | {name} | {interval(areas)} | {interval(rates)} | {interval(six)} | {interval(one)} |"
             )
-
-
-def _similarities(rows: Rows, pictures: Pictures, split: Split, label: int) -> tuple[Rows, Rows]:
-    keep = split.master_labels != label
-    teach = fused(rows, pictures.quality, [m for m, k in zip(split.masters, keep, strict=True) if k], QualityMean(), 6)
-    _, compact = np.unique(split.master_labels[keep], return_inverse=True)
-    prototypes = Prototypes(teach, compact, int(compact.max()) + 1).rows
-    similar = greatest_cosine(fused(rows, pictures.quality, split.tests, QualityMean(), 6), prototypes)
-    return similar[split.test_labels != label], similar[split.test_labels == label]
 
 
 def spoilt(_sets: list[Pictures]) -> None:
@@ -164,6 +157,7 @@ def spoilt(_sets: list[Pictures]) -> None:
         "spoilt",
         np.stack(clean),
         np.zeros((len(clean), 1), np.float32),
+        np.zeros((len(clean), 2, 1, 1), np.uint8),
         np.array(quality, np.float32),
         labels,
         ids,
@@ -572,12 +566,14 @@ PARTS: dict[str, Callable[[list[Pictures]], None]] = {
     "bundles": bundles,
     "sizes": sizes,
     "cost": cost,
+    "onsite": onsite,
 }
+ON_DEMAND = {"onsite"}  # minutes of a core for each split
 
 
 def main() -> None:
-    wanted = sys.argv[1:] or list(PARTS)
-    needs_sets = {"encoders", "unknown", "confirm", "few", "bundles"} & set(wanted)
+    wanted = sys.argv[1:] or [part for part in PARTS if part not in ON_DEMAND]
+    needs_sets = {"encoders", "unknown", "confirm", "few", "bundles", "onsite"} & set(wanted)
     sets = sets_here() if needs_sets else []
     for part in wanted:
         PARTS[part](sets)
