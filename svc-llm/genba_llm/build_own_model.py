@@ -1,7 +1,10 @@
-"""Train the model that ships: ``python -m genba_llm.build_own_model [FOLDER]``. From the project's own generator, by the line.
+"""Make the model that ships: ``python -m genba_llm.build_own_model [FOLDER]``. From a seed and the project's own generator alone.
+
+    rows ──► llm.so8t: tokenizer, random weights, training, safetensors ──► int8 ──► from where it is sure ──► lineage
 
 Nothing is downloaded and no data set is read, so that what ships carries nobody else's licence, and anybody can make it
-again. A part of the questions is never learnt: ``benchmarks/so8t_model.py`` asks those.
+again: on one machine the same commit gives the same bytes. A part of the questions, and whole wordings, are never learnt;
+``benchmarks/so8t_model.py`` asks those. What decides from where the model is sure, are held-out wordings.
 """
 
 from __future__ import annotations
@@ -12,32 +15,36 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Final
 
 import torch
 from safetensors.numpy import load_file
 
-from genba_llm import contrast
+from genba_llm import contrast, lineage
 from genba_llm.finetune_config import FinetuneConfig, config_of
-from genba_llm.live_model import OWN_MODEL
+from genba_llm.live_model import OWN_MODEL, OWN_NAME
 from genba_llm.sft_rows import Row
-from genba_llm.small_phi3 import WEIGHTS, load_tensors, save_int8
+from genba_llm.shards import ShardWriter
+from genba_llm.small_phi3 import WEIGHTS, save_int8
 from genba_llm.so8t_bundle import BUNDLE, MODEL, describe
-from genba_llm.so8t_line import FreshShape, make_fresh_base, train_line
+from genba_llm.so8t_line import FreshShape
+from genba_llm.sureness import fit_sure_from, told_apart
 from genba_llm.synthesise import Mix, core_of, is_small_talk, synthesise, work_names
+from genba_llm.training_so8t import MODEL_NAME, FreshParams, So8tParams, so8t
 from genba_llm.verdict import DOMAINS
 from genba_shared.artifacts import Artifacts
+from genba_shared.bundles import code_commit
 from genba_shared.db import Database
 from genba_shared.principal import Clearance, Principal
 from genba_shared.recipe import Checkpoint, LocalReporter, Run
 from genba_shared.settings import Platform
-from genba_shared.torchvision import make_torchvision_importable
 
 SEED: Final = 20260101
 ROWS: Final = 72_000
 HELD_SHARE: Final = 0.1
+HELD_WORDINGS: Final = 800
 SHARES: Final = (0.80, 0.10, 0.10)  # the gate decides first: most of what reaches this model may be answered
 # Sentences of documents answer where there are any; the model's own part is what it knows, and what it does not.
 MIX: Final = Mix(work=0.55, unknown=0.35, talk=0.04, documents=0.06, own_words=0.75)
@@ -47,7 +54,7 @@ CONFIG: Final = config_of(
         "preset": "tiny",
         "max_tokens": 256,
         "batch_size": 8,
-        "max_steps": 2400,
+        "max_steps": 1900,
         "token_splits": 0.1,
         "validation_share": 0.01,
         "checkpoint_every_s": 120.0,
@@ -77,7 +84,7 @@ def all_rows(n: int = ROWS) -> list[Row]:
     ]
 
 
-def held_wordings(n: int) -> list[Row]:
+def held_wordings(n: int = HELD_WORDINGS) -> list[Row]:
     """Questions about what is learnt, and others that sound alike, in wordings of which no row to learn is made."""
     mix = replace(MIX, talk=0.0, documents=0.0, own_words=1.0, part="held")
     return list(synthesise("general", n, seed=SEED + 1, shares=(1.0, 0.0, 0.0), mix=mix))
@@ -123,17 +130,25 @@ def local_run(folder: Path, *, seed: int = SEED) -> Run:
     )
 
 
-def train(rows: Sequence[Row], folder: Path, config: FinetuneConfig = CONFIG) -> Path:
-    """The bundle of a model trained on ``rows``; ``folder`` keeps checkpoints, so that a killed training goes on."""
+def train(rows: Sequence[Row], folder: Path, config: FinetuneConfig = CONFIG, shape: FreshShape = SHAPE) -> Path:
+    """The bundle that the recipe ``llm.so8t`` makes of ``rows``; ``folder`` keeps checkpoints: a killed training goes on."""
     torch.set_num_threads(1)  # sums in another order are other sums
-    base = folder / "base"
-    if not (base / "config.json").is_file():
-        make_fresh_base(rows, SHAPE, base, max_tokens=config.max_tokens, seed=SEED)
-    return train_line(rows, base, config, local_run(folder), device="cpu", gguf=["F16"]).folder
+    run = replace(local_run(folder), compared={MODEL_NAME: None})  # a shell has no registry
+    shards = ShardWriter(run.artifacts, folder)
+    for row in rows:
+        shards.add(row.model_dump())
+    shards.flush()
+    params = So8tParams(
+        shards=shards.keys, base="fresh", fresh=FreshParams(**asdict(shape)), config=config.model_dump(mode="json")
+    )
+    made = so8t(params, run).register
+    if made is None:
+        raise AssertionError("The recipe registers what it trained.")
+    return made.bundle
 
 
-def ship(bundle: Path, folder: Path) -> None:
-    """Write a bundle as it ships: matrices in int8, and only what serving reads."""
+def ship(bundle: Path, folder: Path, *, rows: int) -> None:
+    """Write a bundle as it ships: matrices in int8, only what serving reads, and how it was made of how many rows."""
     (folder / MODEL).mkdir(parents=True, exist_ok=True)
     for name in _SHIPPED:
         shutil.copy(bundle / MODEL / name, folder / MODEL / name)
@@ -142,21 +157,36 @@ def ship(bundle: Path, folder: Path) -> None:
         json.dumps(json.loads(tokenizer.read_text("utf-8")), ensure_ascii=False, separators=(",", ":")) + "\n", "utf-8"
     )
     save_int8(load_file(bundle / MODEL / WEIGHTS), folder / MODEL / WEIGHTS)
-    document = {**describe(bundle), "weights": "int8, a scale for each row"}
+    trained = describe(bundle)
+    document = {
+        **trained,
+        "shipped": True,
+        "name": OWN_NAME,
+        "weights": "int8, a scale for each row",
+        "code_commit": code_commit(),
+        "recipe": MODEL_NAME,
+        "seed": SEED,
+        "steps": trained["config"]["max_steps"],
+        "rows": rows,
+        "shape": asdict(SHAPE),
+        "source": "genba_llm.synthesise",
+    }
+    _write(folder, document)
+    answers = told_apart(folder, held_wordings())
+    document["sure_from"] = fit_sure_from(answers)
+    counted = answers.counted(document["sure_from"])
+    document["metrics"] = {**trained["metrics"], **{f"held_wordings_{name}": share for name, share in counted.items()}}
+    _write(folder, document)
+    lineage.begin(folder, data=trained["data_hash"], base=trained["base"])
+    names = (f"{MODEL}/{name}" for name in (*_SHIPPED, WEIGHTS))
+    lineage.extend(folder, "weights", names)
+
+
+def _write(folder: Path, document: dict[str, Any]) -> None:
     (folder / BUNDLE).write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n", "utf-8")
 
 
-def as_transformers(folder: Path) -> Any:
-    """A model folder as it ships, in transformers and in single precision: to be measured, exported, trained on."""
-    make_torchvision_importable()
-    from transformers import Phi3Config, Phi3ForCausalLM
-
-    model = Phi3ForCausalLM(Phi3Config.from_pretrained(folder, local_files_only=True))
-    tensors = {name: torch.from_numpy(values) for name, values in load_tensors(folder).items()}
-    model.load_state_dict(tensors, strict=False)  # the head is tied to the embedding
-    return model.eval()
-
-
 if __name__ == "__main__":
+    learnt = split(all_rows())[0]
     with tempfile.TemporaryDirectory() as name:
-        ship(train(split(all_rows())[0], Path(name)), Path(sys.argv[1]) if len(sys.argv) > 1 else OWN_MODEL)
+        ship(train(learnt, Path(name)), Path(sys.argv[1]) if len(sys.argv) > 1 else OWN_MODEL, rows=len(learnt))

@@ -60,7 +60,8 @@ class FinetuneConfig(_Part):
     gradient_checkpointing: bool = True
     validation_share: Annotated[float, Field(ge=0.0, lt=0.5)] = 0.02
     token_splits: Annotated[
-        Share, Field(description="How many of a prompt's tokens are learnt in two pieces, so that other spellings are read.")
+        Share,
+        Field(description="How many of a prompt's tokens are learnt in two pieces, so that other spellings are read."),
     ] = 0.0
     max_bad_rows: Annotated[int, Field(ge=0)] = 100
     checkpoint_every_s: Annotated[float, Field(gt=0)] = 180.0

@@ -1,4 +1,4 @@
-"""Questions as people type them, expanded from patterns: in their own words, with greetings, slips of the finger, half a sentence.
+r"""Questions as people type them, expanded from patterns: in their own words, with greetings, slips of the finger, half a sentence.
 
 A pattern is text in which ``(a|b|)`` is one of its parts, a character before ``?`` may be left out, and ``\\d`` is a digit. Some
 whole patterns are held out: what the others teach is judged by those. Knows no answers.
@@ -120,11 +120,11 @@ def _typed(text: str, language: Language, rng: random.Random) -> str:
 
 def _slip(text: str, rng: random.Random) -> str:
     """A character lost, doubled, or changed with the next."""
-    if len(text) < 8:  # noqa: PLR2004 - of a short word nothing would be left
+    if len(text) < 8:
         return text
     at = rng.randrange(1, len(text) - 2)
     here = rng.choice(("", text[at] * 2, text[at + 1] + text[at]))
-    return text[:at] + here + text[at + (2 if len(here) == 2 and here[0] != here[1] else 1) :]  # noqa: PLR2004
+    return text[:at] + here + text[at + (2 if len(here) == 2 and here[0] != here[1] else 1) :]
 
 
 def _wide_or_narrow(text: str, rng: random.Random) -> str:
