@@ -42,19 +42,19 @@ from genba_shared.recipe import Checkpoint, LocalReporter, Run
 from genba_shared.settings import Platform
 
 SEED: Final = 20260101
-ROWS: Final = 72_000
+ROWS: Final = 36_000
 HELD_SHARE: Final = 0.1
 HELD_WORDINGS: Final = 800
 SHARES: Final = (0.80, 0.10, 0.10)  # the gate decides first: most of what reaches this model may be answered
 # Sentences of documents answer where there are any; the model's own part is what it knows, and what it does not.
-MIX: Final = Mix(work=0.55, unknown=0.35, talk=0.04, documents=0.06, own_words=0.75)
-SHAPE: Final = FreshShape(vocab_size=4096, hidden_size=256, layers=4, heads=8, kv_heads=2)
+MIX: Final = Mix(work=0.56, unknown=0.36, talk=0.05, documents=0.03, own_words=0.75)
+SHAPE: Final = FreshShape(vocab_size=4096, hidden_size=256, layers=3, heads=8, kv_heads=2)
 CONFIG: Final = config_of(
     {
         "preset": "tiny",
         "max_tokens": 256,
-        "batch_size": 8,
-        "max_steps": 1900,
+        "batch_size": 4,
+        "max_steps": 2400,
         "token_splits": 0.1,
         "validation_share": 0.01,
         "checkpoint_every_s": 120.0,

@@ -30,7 +30,7 @@ def register_shipped(registry: Registry, folder: Path = OWN_MODEL) -> Version | 
     document = describe(folder)
     data_hash = str(document["data_hash"])
     versions = registry.versions(MODEL, limit=_MOST_VERSIONS)
-    if any(each.created_by == BY and each.data_hash == data_hash for each in versions):
+    if any(each.created_by == BY and each.lineage.data_hash == data_hash for each in versions):
         return None
     champion, moved = registry.current(MODEL), bool(versions) and registry.pointer(MODEL).generation > 0
     ours = champion.created_by == BY if champion else not moved
