@@ -42,7 +42,7 @@ from genba_shared.recipe import Checkpoint, LocalReporter, Run
 from genba_shared.settings import Platform
 
 SEED: Final = 20260101
-ROWS: Final = 36_000
+ROWS: Final = 24_000
 HELD_SHARE: Final = 0.1
 HELD_WORDINGS: Final = 800
 SHARES: Final = (0.80, 0.10, 0.10)  # the gate decides first: most of what reaches this model may be answered
@@ -54,7 +54,7 @@ CONFIG: Final = config_of(
         "preset": "tiny",
         "max_tokens": 256,
         "batch_size": 4,
-        "max_steps": 2400,
+        "max_steps": 1500,
         "token_splits": 0.1,
         "validation_share": 0.01,
         "checkpoint_every_s": 120.0,

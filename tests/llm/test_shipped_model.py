@@ -53,7 +53,9 @@ def test_it_is_registered_once_serves_and_is_gone_back_to(registry: Registry, tm
     live = LiveModel(registry, Policy(), cache=tmp_path / "cache", refresh_s=3600, documents_by="sentences")
     live.follow()
     assert live.choose(documents=False).model == f"{MODEL}@1"
-    registry.promote(MODEL, _trained(registry, _changed(tmp_path / "other", shipped=False)), by="engineer", reason="try")
+    registry.promote(
+        MODEL, _trained(registry, _changed(tmp_path / "other", shipped=False)), by="engineer", reason="try"
+    )
     live.follow()
     assert live.choose(documents=False).model == f"{MODEL}@2"
     registry.rollback(MODEL, by="engineer", reason="worse")
