@@ -25,16 +25,15 @@ from benchmarks.so8t_questions import HELD_KNOWN, HELD_NEW, HELD_UNKNOWN, KNOWN,
 from sklearn.feature_extraction.text import HashingVectorizer, TfidfVectorizer
 from sklearn.linear_model import SGDClassifier
 
-from genba_llm.build_own_model import all_rows, held_wordings, split
+from genba_llm.build_own_model import ROWS_READ, all_rows, held_wordings, split
 from genba_llm.generation import Message, Options, Task
 from genba_llm.live_model import OWN_MODEL, OWN_NAME, load_bundle
 from genba_llm.normalise import language_of
 from genba_llm.policy import Policy
 from genba_llm.sft_rows import Row
-from genba_llm.sureness import Answers, Told, fit_sure_from
-from genba_llm.synthesise import not_known, work_answer, work_names, work_of
+from genba_llm.sureness import Answers, Told, fit_bound
+from genba_llm.synthesise import not_known, topic_of, work_answer, work_of
 from genba_llm.thinking import final_of
-from genba_llm.verdict import DOMAINS
 
 Sayer = Callable[[Sequence[str]], list[str]]
 SETS: dict[str, tuple[tuple[str, str | None], ...]] = {
@@ -80,16 +79,16 @@ def of_ngrams(learnt: Sequence[Row], held: Sequence[Row]) -> Sayer:
     vectors = HashingVectorizer(analyzer="char", ngram_range=(1, 4), n_features=2**18, lowercase=True)
     plain = [row for row in learnt if not row.input and row.decision == "ALLOW"]
     model = SGDClassifier(loss="log_loss", alpha=1e-6, max_iter=8, tol=None, random_state=0)
-    model.fit(vectors.transform([row.instruction for row in plain]), [piece_of(row) for row in plain])
+    model.fit(vectors.transform([row.instruction for row in plain]), [topic_of(row.output) for row in plain])
 
     def guess(questions: Sequence[str]) -> list[tuple[str, float]]:
         probs = model.predict_proba(vectors.transform(questions))
         return [(str(model.classes_[at]), float(row[at])) for row, at in zip(probs, probs.argmax(1), strict=True)]
 
     guessed = guess([row.instruction for row in held])
-    wanted = [piece_of(row) for row in held]
+    wanted = [topic_of(row.output) for row in held]
     told = [Told(p, says=bool(name), right=name == want) for (name, p), want in zip(guessed, wanted, strict=True)]
-    bound = fit_sure_from(Answers(told, [bool(want) for want in wanted]))
+    bound = fit_bound(Answers(told, [bool(want) for want in wanted]))
 
     def say(questions: Sequence[str]) -> list[str]:
         said = []
@@ -100,21 +99,6 @@ def of_ngrams(learnt: Sequence[Row], held: Sequence[Row]) -> Sayer:
         return said
 
     return say
-
-
-def piece_of(row: Row) -> str:
-    """The piece of work that a row's answer is about; empty for none."""
-    final = final_of(row.output)[0] or ""
-    return next((name for name, known in _every_fact() if any(fact in final for fact in known)), "")
-
-
-def _every_fact() -> list[tuple[str, list[str]]]:
-    if not _FACTS:
-        _FACTS.extend((name, facts(name)) for domain in DOMAINS for name in work_names(domain, "ja"))
-    return _FACTS
-
-
-_FACTS: list[tuple[str, list[str]]] = []
 
 
 def counted(asked: Sequence[tuple[str, str | None]], say: Sayer) -> dict[str, Any]:
@@ -162,7 +146,7 @@ def main() -> None:
     parser.add_argument("--foreign", type=Path, help="a folder with refusal_direction/ and jglue/")
     parser.add_argument("--most", type=int, default=300)
     given = parser.parse_args()
-    found = table(given.model, split(all_rows())[0], others=given.foreign, most=given.most)
+    found = table(given.model, split(all_rows(ROWS_READ))[0], others=given.foreign, most=given.most)
     json.dump(found, sys.stdout, indent=1, ensure_ascii=False)
     sys.stdout.write("\n")
 

@@ -1,6 +1,7 @@
 """Make the model that ships: ``python -m genba_llm.build_own_model [FOLDER]``. From a seed and the project's own generator alone.
 
-    rows ──► llm.so8t: tokenizer, random weights, training, safetensors ──► int8 ──► from where it is sure ──► lineage
+    rows ──► llm.so8t: tokenizer, random weights, training, safetensors ──► int8 ──┐
+        └──► a reader of topics ───────────────────────────────────────────────────┴──► from where both are sure ──► lineage
 
 Nothing is downloaded and no data set is read, so that what ships carries nobody else's licence, and anybody can make it
 again: on one machine the same commit gives the same bytes. A part of the questions, and whole wordings, are never learnt;
@@ -30,8 +31,9 @@ from genba_llm.shards import ShardWriter
 from genba_llm.small_phi3 import WEIGHTS, save_int8
 from genba_llm.so8t_bundle import BUNDLE, MODEL, describe
 from genba_llm.so8t_line import FreshShape
-from genba_llm.sureness import fit_sure_from, told_apart
-from genba_llm.synthesise import Mix, core_of, is_small_talk, synthesise, work_names
+from genba_llm.sureness import fit_bound, read_alone, told_apart
+from genba_llm.synthesise import Mix, core_of, is_small_talk, synthesise, topic_of, work_names
+from genba_llm.topics import TOPICS, Topics, fit_topics
 from genba_llm.training_so8t import MODEL_NAME, FreshParams, So8tParams, so8t
 from genba_llm.verdict import DOMAINS
 from genba_shared.artifacts import Artifacts
@@ -43,6 +45,7 @@ from genba_shared.settings import Platform
 
 SEED: Final = 20260101
 ROWS: Final = 24_000
+ROWS_READ: Final = 60_000  # for the reader of topics, which learns in seconds; the model's rows are the first of them
 HELD_SHARE: Final = 0.1
 HELD_WORDINGS: Final = 800
 SHARES: Final = (0.80, 0.10, 0.10)  # the gate decides first: most of what reaches this model may be answered
@@ -147,7 +150,13 @@ def train(rows: Sequence[Row], folder: Path, config: FinetuneConfig = CONFIG, sh
     return made.bundle
 
 
-def ship(bundle: Path, folder: Path, *, rows: int) -> None:
+def read_topics(rows: Sequence[Row]) -> Topics:
+    """A reader of topics, learnt from rows without documents; what is not to be answered is about none."""
+    plain = [row for row in rows if not row.input]
+    return fit_topics([row.instruction for row in plain], [topic_of(row.output) for row in plain], seed=SEED)
+
+
+def ship(bundle: Path, folder: Path, topics: Topics, *, rows: int) -> None:
     """Write a bundle as it ships: matrices in int8, only what serving reads, and how it was made of how many rows."""
     (folder / MODEL).mkdir(parents=True, exist_ok=True)
     for name in _SHIPPED:
@@ -171,15 +180,18 @@ def ship(bundle: Path, folder: Path, *, rows: int) -> None:
         "shape": asdict(SHAPE),
         "source": "genba_llm.synthesise",
     }
+    topics.save(folder / TOPICS)
+    held = held_wordings()
+    document["topic_from"] = fit_bound(read_alone(topics, held))
     _write(folder, document)
-    answers = told_apart(folder, held_wordings())
-    document["sure_from"] = fit_sure_from(answers)
+    answers = told_apart(folder, held)
+    document["sure_from"] = fit_bound(answers)
     counted = answers.counted(document["sure_from"])
     document["metrics"] = {**trained["metrics"], **{f"held_wordings_{name}": share for name, share in counted.items()}}
     _write(folder, document)
     lineage.begin(folder, data=trained["data_hash"], base=trained["base"])
-    names = (f"{MODEL}/{name}" for name in (*_SHIPPED, WEIGHTS))
-    lineage.extend(folder, "weights", names)
+    lineage.extend(folder, "weights", (f"{MODEL}/{name}" for name in (*_SHIPPED, WEIGHTS)))
+    lineage.extend(folder, "topics", [TOPICS])
 
 
 def _write(folder: Path, document: dict[str, Any]) -> None:
@@ -189,4 +201,6 @@ def _write(folder: Path, document: dict[str, Any]) -> None:
 if __name__ == "__main__":
     learnt = split(all_rows())[0]
     with tempfile.TemporaryDirectory() as name:
-        ship(train(learnt, Path(name)), Path(sys.argv[1]) if len(sys.argv) > 1 else OWN_MODEL, rows=len(learnt))
+        bundle = train(learnt, Path(name))
+        topics = read_topics(split(all_rows(ROWS_READ))[0])
+        ship(bundle, Path(sys.argv[1]) if len(sys.argv) > 1 else OWN_MODEL, topics, rows=len(learnt))

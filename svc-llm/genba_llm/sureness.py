@@ -1,7 +1,7 @@
-"""From where a model of the line is sure enough to answer: how likely its own thought on the task has to be.
+"""From where a model of the line is sure enough to answer: how likely the topic that is read, or its own thought, has to be.
 
-Measured on questions whose right answers are known and whose wordings it never learnt. A wrong answer costs more than one
-that says it is not known, so the bound is the one with the best balance of right answers less three times the wrong ones.
+Measured on questions whose right answers are known and whose wordings nobody learnt. A wrong answer costs more than one that
+says it is not known, so a bound is the one with the best balance of right answers less twice the wrong ones.
 """
 
 from __future__ import annotations
@@ -17,10 +17,11 @@ from genba_llm.live_model import TASK_END, load_bundle
 from genba_llm.normalise import language_of
 from genba_llm.policy import Policy
 from genba_llm.sft_rows import Row
-from genba_llm.synthesise import not_known
+from genba_llm.synthesise import not_known, topic_of
 from genba_llm.thinking import final_of
+from genba_llm.topics import NONE, Topics
 
-WRONG_COSTS: Final = 3.0
+WRONG_COSTS: Final = 2.0
 _STEPS: Final = 100
 
 
@@ -49,26 +50,35 @@ class Answers:
         return {"right": right / n, "wrong": (sum(said) - right) / n, "silent": silent / n}
 
 
+def read_alone(topics: Topics, rows: Sequence[Row]) -> Answers:
+    """What topics are read from the questions of ``rows``, as answers."""
+    wanted = [topic_of(row.output) for row in rows]
+    read = [topics.best(row.instruction) for row in rows]
+    told = [Told(p, says=name != NONE, right=name == want) for (name, p), want in zip(read, wanted, strict=True)]
+    return Answers(told, [want != NONE for want in wanted])
+
+
 def told_apart(bundle: Path, rows: Sequence[Row]) -> Answers:
-    """What the bundle's model says to the questions of ``rows``, however unsure."""
+    """What the bundle's model says to the questions of ``rows``, however unsure of what it thinks itself."""
     model = load_bundle(bundle, "measured", Policy())
     model.sure_from = 0.0
     told, known = [], []
     for row in rows:
         task = Task([Message("user", row.instruction)], Options(temperature=0.0, logprobs=True))
-        text, logprob = "", 0.0
+        text, logprob, begun = "", 0.0, False
         for piece in model.generate(task):
-            if TASK_END not in text:
+            begun = begun or (not text and not piece.logprobs and bool(piece.text))  # it was told the topic
+            if TASK_END not in text and not begun:
                 logprob += sum(each.logprob for each in piece.logprobs)
             text += piece.text
         said, wanted = final_of(text)[0], final_of(row.output)[0]
         silence = not_known(language_of(row.instruction))
         told.append(Told(math.exp(logprob), said not in {None, silence}, said == wanted))
-        known.append(wanted != not_known("ja") and wanted != not_known("en"))
+        known.append(topic_of(row.output) != NONE)
     return Answers(told, known)
 
 
-def fit_sure_from(answers: Answers) -> float:
+def fit_bound(answers: Answers) -> float:
     """The bound in hundredths, the lowest of the best."""
 
     def balance(sure_from: float) -> float:

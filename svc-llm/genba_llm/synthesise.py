@@ -206,6 +206,24 @@ def answer(
     )
 
 
+def thought_begun(name: str, language: Language) -> str:
+    """How a thought on the piece of work of that (first Japanese) name begins, up to where the form of the answer follows."""
+    words = contrast.lexicon("synthesise")
+    before, after = str(words["thought"]["work"][language]).split("{x}")
+    return f"<think-task>{words['task'][language]} {before}{work_of(name)['names'][language][0]}{after[0]}"
+
+
+def topic_of(text: str) -> str:
+    """The (first Japanese) name of the piece of work that an answer's thought is about; empty for none."""
+    return next((topic for begun, topic in _begun().items() if text.startswith(begun)), "")
+
+
+@functools.cache
+def _begun() -> dict[str, str]:
+    languages: tuple[Language, ...] = ("ja", "en")
+    return {thought_begun(name, language): name for name in _works() for language in languages}
+
+
 def work_names(domain: Domain, language: Language) -> list[str]:
     """The first name of each piece of ordinary work."""
     return [str(each["names"][language][0]) for each in contrast.lexicon("knowledge")[domain]]

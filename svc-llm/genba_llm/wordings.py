@@ -11,6 +11,7 @@ import hashlib
 import random
 import re
 import unicodedata
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
@@ -95,14 +96,12 @@ def _is_held(line: str) -> bool:
     return int.from_bytes(hashlib.sha256(line.encode()).digest()[:4], "big") / 2**32 < HELD_SHARE
 
 
-def _wordings(language: Language) -> dict[str, dict[str, str]]:
-    found: dict[str, dict[str, str]] = contrast.lexicon(f"wordings_{language}")
-    return found
+def _wordings(language: Language) -> Mapping[str, dict[str, str]]:
+    return contrast.lexicon(f"wordings_{language}")
 
 
-def _frames() -> dict[str, Any]:
-    found: dict[str, Any] = contrast.lexicon("wordings_frames")
-    return found
+def _frames() -> Mapping[str, Any]:
+    return contrast.lexicon("wordings_frames")
 
 
 def _typed(text: str, language: Language, rng: random.Random) -> str:

@@ -16,7 +16,8 @@ from genba_llm.live_model import load_bundle
 from genba_llm.packing import Sample
 from genba_llm.policy import Policy
 from genba_llm.so8t_line import FreshShape
-from genba_llm.sureness import Answers, Told, fit_sure_from
+from genba_llm.sureness import Answers, Told, fit_bound
+from genba_llm.synthesise import synthesise
 
 SHAPE = FreshShape(vocab_size=800, hidden_size=64, layers=1, heads=2, kv_heads=1)
 CONFIG = config_of({**build.CONFIG.model_dump(mode="json"), "max_steps": 3, "batch_size": 4})
@@ -32,12 +33,13 @@ def cpu(monkeypatch: pytest.MonkeyPatch) -> object:
 
 def _built(folder: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     monkeypatch.setattr(build, "SHAPE", SHAPE)
-    monkeypatch.setattr(build, "HELD_WORDINGS", 6)
+    rows = list(synthesise("general", 6, seed=1))
+    monkeypatch.setattr(build, "held_wordings", lambda: rows)
     folder.mkdir()
     learnt, held = build.split(build.all_rows(400))
     assert held
     bundle = build.train(learnt, folder, CONFIG, SHAPE)
-    build.ship(bundle, folder / "shipped", rows=len(learnt))
+    build.ship(bundle, folder / "shipped", build.read_topics(learnt), rows=len(learnt))
     return {
         path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
         for path in sorted((folder / "shipped").rglob("*"))
@@ -58,9 +60,11 @@ def test_the_same_seed_makes_the_same_files_and_they_say_where_they_are_from(
     assert {"token_accuracy", "held_wordings_right", "held_wordings_wrong"} <= set(document["metrics"])
     chain = read(shipped)
     assert broken(shipped) is None
-    assert [link.step for link in chain] == ["data", "base", "weights"]
+    assert [link.step for link in chain] == ["data", "base", "weights", "topics"]
     assert chain[0].sha256 == document["data_hash"]
-    assert load_bundle(shipped, "made", Policy()).sure_from == document["sure_from"]
+    made = load_bundle(shipped, "made", Policy())
+    assert (made.sure_from, made.topic_from) == (document["sure_from"], document["topic_from"])
+    assert made.topics is not None
     (shipped / "model" / "model.safetensors").write_bytes(b"other")
     assert broken(shipped) == "weights"
 
@@ -77,7 +81,7 @@ def test_it_answers_only_from_where_wrong_answers_cost_less_than_right_ones_give
     sure = [Told(0.95, says=True, right=True)] * 8
     guesses = [Told(0.4, says=True, right=False)] * 3 + [Told(0.45, says=True, right=True)] * 2
     answers = Answers([*sure, *guesses, Told(0.9, says=False, right=True)], [True] * 13 + [False])
-    bound = fit_sure_from(answers)
+    bound = fit_bound(answers)
     assert bound == pytest.approx(0.41)
     assert answers.counted(bound) == pytest.approx({"right": 10 / 14, "wrong": 0.0, "silent": 3 / 14})
     assert answers.counted(0.0)["wrong"] == pytest.approx(3 / 14)
