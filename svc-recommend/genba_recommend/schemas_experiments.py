@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from genba_recommend.discovering import When
 from genba_recommend.schemas import Wire
 from genba_shared.wire import Real, Whole
 
@@ -24,6 +25,7 @@ class ArmIn(Wire):
     lists: Literal["personal", "trending", "popular"] = "personal"
     diversity: Annotated[Real, Field(ge=0, le=1)] | None = None
     explore: Annotated[Real, Field(ge=0, le=0.5)] | None = None
+    discover: When | None = None
 
 
 class ExperimentIn(Wire):
@@ -62,6 +64,7 @@ class ArmSpec(Out):
     lists: str
     diversity: float | None
     explore: float | None
+    discover: When | None
 
 
 class ExperimentOut(Out):

@@ -152,6 +152,10 @@ class ShopCollector(Collector):
                 "Items that the champion has no vector of yet.",
                 sum(shop.status().items_without_vector for shop in shops),
             ),
+            "items_shown": (
+                "Items on personal lists of the last week; what discovery widens.",
+                sum(shop.discovery.seldom.n_shown(now_s=time.time()) for shop in shops),
+            ),
             "users_cached": ("Users whose history is in memory.", sum(len(shop.people) for shop in shops)),
             "exposures_waiting": ("Shown lists that wait to be written.", sum(len(shop.exposures) for shop in shops)),
             "experiments_running": ("Running experiments.", sum(len(shop.view.experiments) for shop in shops)),

@@ -22,6 +22,7 @@ from genba_recommend import store
 from genba_recommend.catalogue import Entry, Shelf
 from genba_recommend.counting import Counting
 from genba_recommend.dataset import User
+from genba_recommend.discovering import Discovery
 from genba_recommend.evidence import DAY_S
 from genba_recommend.experiments import Experiment
 from genba_recommend.exposures import ExposureLog
@@ -67,6 +68,7 @@ class Shop:
         self.view: View = EMPTY
         self.people = People(self._read_person, most=settings.user_cache)
         self.exposures = ExposureLog(database, most=settings.exposure_buffer)
+        self.discovery = Discovery(settings.discover, most=settings.user_cache)
         self.live: Live[ServingModel] = Live(
             registry,
             self.model,
