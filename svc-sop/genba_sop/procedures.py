@@ -217,7 +217,9 @@ def correct(
     """Keep other spans for a gold of ``version``. Raises VersionConflict when that is not the current one any more."""
     row = records.get(session, ProcedureRow, procedure_id, principal, lock=True)
     if row.version != version:
-        raise VersionConflict(f"Procedure {procedure_id} has just become version {row.version}; look at its golds again.")
+        raise VersionConflict(
+            f"Procedure {procedure_id} has just become version {row.version}; look at its golds again."
+        )
     found = _gold_of(session, row, gold_id)
     found.spans, found.spans_by = _written(gold), gold.by
     store.drop_references(session, row.id)

@@ -17,7 +17,17 @@ from genba_sop import procedures, store
 from genba_sop.authoring import AuthoredProcedure
 from genba_sop.procedures import Registered, registered
 from genba_sop.routes_videos import Cursor, Limit, Reader, Writer
-from genba_sop.schemas import GoldIn, GoldOut, GoldSteps, ProcedureIn, ProcedureOut, ProcedureSummary, SpanOut, StepOut, TextOut
+from genba_sop.schemas import (
+    GoldIn,
+    GoldOut,
+    GoldSteps,
+    ProcedureIn,
+    ProcedureOut,
+    ProcedureSummary,
+    SpanOut,
+    StepOut,
+    TextOut,
+)
 from genba_sop.service import Here
 from genba_sop.tables import Gold, ProcedureRow
 

@@ -134,7 +134,7 @@ def test_where_a_golds_steps_lie_is_corrected_in_place(service: Service, films: 
     moved[0]["end_s"] -= 0.5
     answer = service.client.put(address, json={"steps": moved}, headers=service.headers())
     assert (answer.status_code, answer.json()["steps"], answer.json()["steps_by"]) == (200, moved, "author")
-    assert [each["steps"] for each in service.get(f"{PATH}/{procedure}/golds").json()][0] == moved
+    assert service.get(f"{PATH}/{procedure}/golds").json()[0]["steps"] == moved
     backwards = [{**moved[0], "start_s": moved[0]["end_s"] + 1}, *moved[1:]]
     refused = service.client.put(address, json={"steps": backwards}, headers=service.headers())
     assert refused.status_code == 422
