@@ -24,9 +24,9 @@ import numpy.typing as npt
 from benchmarks.gate_sources import data_folder, held_out, load
 from scipy.sparse import vstack
 
-from genba_llm.build_champion import split_by_subject, training_rows
+from genba_llm.build_champion import mean_fit, split_by_subject, training_rows
 from genba_llm.classifier import Classifier, champion, softmax
-from genba_llm.classifier_fit import L2, Row, balanced, fit, fit_logistic, quantise
+from genba_llm.classifier_fit import L2, Row, balanced, fit_logistic, quantise
 from genba_llm.features import FeatureConfig, matrix
 from genba_llm.fusion import Fusion, default_fusion, load_fusion, signals_of
 from genba_llm.gate_metrics import (
@@ -162,6 +162,7 @@ def unseen(folder: Path, pairs: dict[str, tuple[Classifier, Fusion]], *, most: i
 
 def held_out_families(rows: Sequence[Row]) -> None:
     """Whole template families, and whole subjects, that training never saw."""
+    config = FeatureConfig()
     families = sorted({row.family for row in rows})
     held = set(random.Random(0).sample(families, len(families) // 5))
     for title, train, test in (
@@ -172,7 +173,8 @@ def held_out_families(rows: Sequence[Row]) -> None:
         ),
         ("Generated minimal pairs, subjects held out", *split_by_subject(rows, share=0.2, seed=1)),
     ):
-        made = fit(balanced(train), version="held-out")
+        found = matrix([row.text for row in train], config)
+        made = mean_fit(train, found, config=config, version="held-out")
         sample = random.Random(1).sample(test, min(len(test), 3000))
         table(title, judge(sample, made, default_fusion()))
 
