@@ -23,7 +23,7 @@ _SLOT = re.compile(r"\{(\w+?)2?\}")
 class Amounts:
     """How many rows of each kind, in each language; ``recipe`` says how often each act of the fields is asked for."""
 
-    requests: int = 7000
+    requests: int = 8500
     demands: int = 3500
     recipe: Recipe = field(default_factory=lambda: Recipe(8, 8, 3, 3, 8))
 
