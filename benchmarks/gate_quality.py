@@ -24,7 +24,7 @@ import numpy.typing as npt
 from benchmarks.gate_sources import data_folder, held_out, load
 from scipy.sparse import vstack
 
-from genba_llm.build_champion import mean_fit, split_by_subject, training_rows
+from genba_llm.build_champion import held_by_subject, mean_fit, training_rows
 from genba_llm.classifier import Classifier, champion, softmax
 from genba_llm.classifier_fit import L2, Row, balanced, fit_logistic, quantise
 from genba_llm.features import FeatureConfig, matrix
@@ -161,22 +161,20 @@ def unseen(folder: Path, pairs: dict[str, tuple[Classifier, Fusion]], *, most: i
 
 
 def held_out_families(rows: Sequence[Row]) -> None:
-    """Whole template families, and whole subjects, that training never saw."""
+    """Whole template families, and whole subjects, that training never saw. Features are computed once."""
     config = FeatureConfig()
+    found = matrix([row.text for row in rows], config)
     families = sorted({row.family for row in rows})
     held = set(random.Random(0).sample(families, len(families) // 5))
-    for title, train, test in (
-        (
-            "Generated minimal pairs, template families held out",
-            [r for r in rows if r.family not in held],
-            [r for r in rows if r.family in held],
-        ),
-        ("Generated minimal pairs, subjects held out", *split_by_subject(rows, share=0.2, seed=1)),
+    for title, is_held in (
+        ("template families held out", np.array([row.family in held for row in rows])),
+        ("subjects held out", np.array([held_by_subject(row, share=0.2, seed=1) for row in rows])),
     ):
-        found = matrix([row.text for row in train], config)
-        made = mean_fit(train, found, config=config, version="held-out")
+        train = [row for row, out in zip(rows, is_held, strict=True) if not out]
+        test = [row for row, out in zip(rows, is_held, strict=True) if out]
+        made = mean_fit(train, found[~is_held], config=config, version="held-out")
         sample = random.Random(1).sample(test, min(len(test), 3000))
-        table(title, judge(sample, made, default_fusion()))
+        table(f"Generated minimal pairs, {title}", judge(sample, made, default_fusion()))
 
 
 def leave_one_out(sets: dict[str, list[Row]], rows: Sequence[Row], *, most_generated: int) -> None:
