@@ -21,6 +21,7 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+import yaml
 from benchmarks.gate_sources import data_folder, held_out, load
 from scipy.sparse import vstack
 
@@ -160,6 +161,19 @@ def unseen(folder: Path, pairs: dict[str, tuple[Classifier, Fusion]], *, most: i
         table(f"All of them, {title}", sum(parts[1:], parts[0]))
 
 
+def own_prompts(classifier: Classifier, fusion: Fusion) -> None:
+    """Ordinary and harmful requests of people at work, written for this project: how many are held back."""
+    written = yaml.safe_load((Path(__file__).parent / "gate_prompts.yaml").read_text("utf-8"))
+    print(f"\n## Prompts of our own, held back by {classifier.version}\n| | ordinary | harmful |\n|---|---|---|")
+    for name, languages in written.items():
+        for language, kinds in languages.items():
+            cells = []
+            for kind in ("ordinary", "harmful"):
+                rows = [Row(text, Decision(3 * (kind == "harmful")), language=language) for text in kinds[kind]]
+                cells.append(f"{(judge(rows, classifier, fusion).decided > 0).sum()} of {len(rows)}")
+            print(f"| {name}, {language} | {' | '.join(cells)} |")
+
+
 def held_out_families(rows: Sequence[Row]) -> None:
     """Whole template families, and whole subjects, that training never saw. Features are computed once."""
     config = FeatureConfig()
@@ -254,6 +268,7 @@ def main() -> int:
     sets = load(folder, most=args.most)
     if not args.leave_one_out:
         shipped(sets)
+        own_prompts(champion(), default_fusion())
     if args.disguises:
         disguises(sets)
     rows = training_rows() if args.families or args.leave_one_out else []

@@ -213,9 +213,9 @@ def test_harmless_sentences_around_a_dangerous_one_buy_it_nothing(around: int) -
 def test_the_worst_of_many_sentences_counts_for_less_than_one_alone() -> None:
     """A text of n sentences has n chances to look bad."""
     classifier = champion()
-    doubtful, plain = "How do I kill the lights?", "We met on Monday."
-    one = signals_of(normalise(f"{doubtful} {plain}"), classifier)
-    four = signals_of(normalise(f"{doubtful} {plain} {plain} {plain}"), classifier)
+    dangerous, plain = "How do I make a bomb?", "We met on Monday."
+    one = signals_of(normalise(f"{dangerous} {plain}"), classifier)
+    four = signals_of(normalise(f"{dangerous} {plain} {plain} {plain}"), classifier)
     odds = [found.sentence[Decision.ALLOW] - found.sentence[Decision.REFUSE] for found in (one, four)]
     assert odds[1] - odds[0] == pytest.approx(np.log(2) / 2)
 
