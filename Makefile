@@ -74,10 +74,12 @@ bench-gpu: .venv/.test ## on a GPU: fine-tuning Phi-4-mini's shape, and OpenCLIP
 	@$(PY) benchmarks/so8t_gpu.py && $(PY) benchmarks/openclip_speed.py
 bench-ablation: .venv/.test ## do the rotations and PET help? 2x2 over seeds on a tiny model
 	@$(PY) -m benchmarks.so8t_ablation
-build-model: .venv/.test ## train the small language model that ships anew, by the line, and measure it
-	@$(PY) -m benchmarks.so8t_model --train
+build-model: .venv/.test ## make the small language model that ships anew, from its seed, and measure it (same commit and machine: same bytes)
+	@OMP_NUM_THREADS=1 GENBA_LLM_LINE_DEVICE=cpu $(PY) -m benchmarks.so8t_model --train
 bench-model: .venv/.test ## measure the small language model that ships (with genba[gguf], its GGUF files too)
 	@$(PY) -m benchmarks.so8t_model
+bench-model-words: .venv/.test ## that model on questions in free wording, beside a look-up and n-grams (FOREIGN= a folder of others' questions)
+	@$(PY) -m benchmarks.so8t_by_hand $(if $(FOREIGN),--foreign $(FOREIGN))
 bench-gateway: .venv/.bench ## the gateway against nginx (needs nginx and wrk)
 	@$(PY) benchmarks/gateway.py
 bench-audit: .venv/.base ## durable appends, verification, 10,000 tamperings and kill -9 of the audit log
@@ -101,4 +103,4 @@ lock: .venv/.test ## write constraints.txt anew
 clean: ## remove the virtual environment, which holds the tools' caches; data in .genba stays
 	@rm -rf .venv
 
-.PHONY: bench-ablation bench-disturbed bench-real dashboards docs help setup setup-test demo up test test-long distributed-test savedmodel-test lint format types imports check bench-alignment bench-deviations bench-search bench-manner bench-speed bench-order bench-recommend bench-sem bench-sem-job bench-rotations bench-gpu bench-gateway bench-audit lock clean chaos bench-jobs-chaos bench-recommend-serving bench-recommend-refresh bench-gate bench-model build-model
+.PHONY: bench-model-words bench-ablation bench-disturbed bench-real dashboards docs help setup setup-test demo up test test-long distributed-test savedmodel-test lint format types imports check bench-alignment bench-deviations bench-search bench-manner bench-speed bench-order bench-recommend bench-sem bench-sem-job bench-rotations bench-gpu bench-gateway bench-audit lock clean chaos bench-jobs-chaos bench-recommend-serving bench-recommend-refresh bench-gate bench-model build-model

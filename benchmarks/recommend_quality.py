@@ -5,7 +5,8 @@ later for the first time, among all films with at least one event in training; e
 out of the list. Full ranking, no sampled negatives. Nothing is chosen on the test: half-lives, weights, penalties and the
 moment to stop are picked on the newest tenth of the training period, for the peers as for ours. ``+ prior`` rows add the same
 tuned decayed popularity to a peer, so that what the towers bring can be told from what the prior brings.
-Ours is what svc-recommend serves: towers, neighbours and prior, weighed on that newest tenth. Significance: paired bootstrap over
+Ours is what svc-recommend scores by: towers, neighbours and prior, weighed on that newest tenth; as lists are served, the last place
+of some goes to what is seldom shown, user after user in the order of their rows. Significance: paired bootstrap over
 users, 10,000 resamples, one-sided, of NDCG@10 averaged over seeds. CPU seconds: one thread, training and tuning, without scoring the test.
 
 Cold start. New users: those without any event in training, asked for what they choose in the test, with no history at all.
@@ -70,6 +71,7 @@ from genba_recommend.scoring import (
     with_discovery,
     with_prior,
 )
+from genba_recommend.settings import Settings
 from genba_recommend.training_config import TrainingConfig, hinge_config
 from genba_recommend.training_loop import Trained, train
 from genba_recommend.two_tower import user_vectors
@@ -77,6 +79,7 @@ from genba_recommend.two_tower import user_vectors
 Asks = Literal["test", "development"]
 
 OURS = "ours: towers + neighbours + prior"
+WIDE = "ours, as lists are served"  # with the discovery place
 DECAYED = "decayed popularity"
 GENERATED = Path("generated")  # no folder: what stands before a world's name
 WORLDS = {
@@ -86,7 +89,8 @@ WORLDS = {
     "weak-still": Habits(taste=0.5, drift="still"),
 }
 DIALS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0)  # prior weight
-DISCOVERIES = (0, 1, 2, 3, 4, 5)  # of ten places
+SHARES = (0.25, 0.5, 0.7, 0.85, 1.0)  # of the lists whose last place goes to what is seldom shown
+SERVED_SHARE = Settings.model_fields["discover"].default
 
 
 @dataclass(frozen=True)
@@ -107,6 +111,7 @@ class Measured:
     quality: Quality
     cpu_seconds: float
     extras: Extras | None
+    wide: Quality | None = None  # with the discovery place
 
 
 @dataclass(frozen=True)
@@ -168,6 +173,9 @@ def run(folder: Path, options: argparse.Namespace) -> None:
                 continue
             print_row(label, f"seed {seed}", [rows[label].by_seed[seed]])
     rows = {label: rows[label] for label in labels if label in rows}
+    if OURS in rows:
+        wide = {n: Measured(it.wide, it.cpu_seconds, None) for n, it in rows[OURS].by_seed.items() if it.wide}
+        rows = {OURS: rows[OURS], WIDE: Row(WIDE, wide)} | rows
     print()
     for row in rows.values():
         print_row(row.name, f"{len(row.by_seed)} seeds", list(row.by_seed.values()))
@@ -218,8 +226,10 @@ def measure(folder: Path, asks: Asks, label: str, seed: int) -> Measured:
         alone = scores_of(trained, split.train)
         whole = served(alone, trained, trained.neighbours, split.train)
         found = quality(rank(whole if entry.served else alone, asked), asked)
-        extras = look_closer(trained, split, asked) if entry.served else None
-        return Measured(found, cpu_seconds, extras)
+        if not entry.served:
+            return Measured(found, cpu_seconds, None)
+        extras, wide = look_closer(trained, split, asked)
+        return Measured(found, cpu_seconds, extras, wide)
 
 
 @dataclass(frozen=True)
@@ -275,21 +285,21 @@ def scores_of(trained: Trained, data: Dataset) -> ScoreUsers:
     return tower_scores(users, trained.vectors, temperature=trained.config.towers.temperature)
 
 
-def look_closer(trained: Trained, split: Split, asked: Questions) -> Extras:
+def look_closer(trained: Trained, split: Split, asked: Questions) -> tuple[Extras, Quality]:
     data, tuned = split.train, trained.prior
     alone = scores_of(trained, data)
     taste = blended(alone, trained.neighbours, data.histories, trained.blend)
     popular = popularity_now(tuned, data.interactions, n_items=len(data.catalogue))
-    own, curve = rank(taste, asked), []
+    curve = []
     for weight in DIALS:
         found = quality(rank(with_prior(taste, popular, weight), asked), asked).summary()
         curve.append({"weight": weight, "discovery": 0.0} | found)
     whole = with_prior(taste, popular, tuned.weight)
-    for n_places in DISCOVERIES:
-        found = quality(with_discovery(rank(whole, asked), own, n_places=n_places, k=10), asked).summary()
-        curve.append({"weight": tuned.weight, "discovery": float(n_places)} | found)
+    by_share = {share: quality(with_discovery(whole, taste, asked, share=share), asked) for share in SHARES}
+    for share, wide in by_share.items():
+        curve.append({"weight": tuned.weight, "discovery": share} | wide.summary())
     cold = cold_start(split, alone, whole)
-    return Extras(tuned, trained.blend, float(trained.metrics["best_epoch"]), curve, cold)
+    return Extras(tuned, trained.blend, float(trained.metrics["best_epoch"]), curve, cold), by_share[SERVED_SHARE]
 
 
 def cold_start(split: Split, alone: ScoreUsers, served: ScoreUsers) -> dict[str, float]:
@@ -325,7 +335,7 @@ def print_extras(extras: list[Extras]) -> None:
     print("\naccuracy against coverage (seed 0)")
     for point in first.curve:
         print(
-            f"  weight {point['weight']:4.2f}, {point['discovery']:.0f} of 10 places without the prior: "
+            f"  weight {point['weight']:4.2f}, last place of {point['discovery']:.2f} of the lists given: "
             f"NDCG@10 {point['ndcg_at_10']:.4f}  R@50 {point['recall_at_50']:.4f}  "
             f"coverage {point['coverage_at_10']:.3f}  entropy {point['entropy_at_10']:.2f}"
         )
@@ -349,16 +359,17 @@ def hit_rate(score: ScoreUsers, asked: Questions) -> float:
 
 
 def compare(rows: dict[str, Row]) -> dict[str, dict[str, float]]:
-    if OURS not in rows:
-        return {}
-    print(f"\n{OURS} against (NDCG@10, paired bootstrap over users)")
     found = {}
-    for label, row in rows.items():
-        if label == OURS:
+    for ours in (OURS, WIDE):
+        if ours not in rows:
             continue
-        it = paired_bootstrap(rows[OURS].ndcg, row.ndcg, seed=0)
-        found[label] = {"difference": it.difference, "low": it.low, "high": it.high, "p": it.p}
-        print(f"  {label:<34} {it.difference:+.4f}  [{it.low:+.4f}, {it.high:+.4f}]  p = {it.p:.4f}")
+        print(f"\n{ours} against (NDCG@10, paired bootstrap over users)")
+        for label, row in rows.items():
+            if label in {OURS, WIDE}:
+                continue
+            it = paired_bootstrap(rows[ours].ndcg, row.ndcg, seed=0)
+            found[f"{ours} / {label}"] = {"difference": it.difference, "low": it.low, "high": it.high, "p": it.p}
+            print(f"  {label:<34} {it.difference:+.4f}  [{it.low:+.4f}, {it.high:+.4f}]  p = {it.p:.4f}")
     return found
 
 
@@ -386,12 +397,15 @@ def plot(extras: list[Extras], rows: dict[str, Row], path: Path) -> None:
 
     figure, axes = plt.subplots(figsize=(7, 4.5), layout="constrained")
     curve = extras[0].curve
-    parts = {"ours, weight of the prior": curve[: len(DIALS)], "ours, places for the towers alone": curve[len(DIALS) :]}
+    parts = {
+        "ours, weight of the prior": curve[: len(DIALS)],
+        "ours, last place for the seldom shown": curve[len(DIALS) :],
+    }
     for label, points in parts.items():
         x, y = [point["coverage_at_10"] for point in points], [point["ndcg_at_10"] for point in points]
         axes.plot(x, y, marker="o", label=label)
     for label, row in rows.items():
-        if label != OURS:
+        if label not in {OURS, WIDE}:
             it = mean_summary(list(row.by_seed.values()))
             at = (it["coverage_at_10"], it["ndcg_at_10"])
             axes.plot(*at, "k.", markersize=5)

@@ -1,19 +1,23 @@
-"""A batch of particles as one job, its worker killed -9 twice: none lost, none doubled, memory flat, and what the rest costs.
+"""A batch of particles as one job, its worker killed -9 in the middle: none lost, none doubled, memory flat, and what the rest costs.
 
     python benchmarks/sem_job.py [--particles 300] [--views 6] [--side-px 128]
 
 Masters and the batch are drawn by the generator: 64 solids photographed from many sides, every file of the batch with bytes of its own
 (a text beside the pixels). The batch is read from a folder, stored and decided by the runner in a process of its own over embedded storage,
-as ``genba up`` runs it; -9 comes at a third and at two thirds. Then the tables are counted: every particle must be there once, with
-one decision. Speed is images a second while the last worker is in its stride, beside the encoder alone on the same files in the same
-process count just before and after: ``describe`` alone (pixels and outline are there), and all that is seen of a picture (decode, outline,
-quality, descriptors). CPU seconds an image are the figure to trust on a busy machine. Exit 1 if a particle is lost or doubled.
+as ``genba up`` runs it. A lab without a promoted lane has three phases (files brought in, all looked at, all decided) and -9 comes in the
+middle of the second and of the third. Then the tables are counted: every particle must be there once, with one decision.
+Speed is that of all attempts in their stride, phase by phase, beside the encoder alone on the same files by as many threads just before
+and after: ``describe`` alone (pixels and outline are there), and all that is seen of a picture (decode, outline, quality, descriptors).
+CPU seconds an image are the figure to trust on a busy machine. Exit 1 if a particle is lost or doubled.
+
+The full size is ``--particles 100000``: 600,000 images, some 25 GB below TMPDIR, and hours (CPU ms an image say how many).
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import itertools
 import os
 import statistics
 import struct
@@ -22,7 +26,7 @@ import sys
 import tempfile
 import time
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,7 +35,7 @@ from typing import Any
 import cv2
 import numpy as np
 import psutil
-from sqlalchemy import func, select
+from sqlalchemy import exists, func, select
 from starlette.testclient import TestClient
 
 from genba_sem import generator
@@ -56,8 +60,9 @@ BATCH = "bench"
 KINDS = ("sphere", "needle", "cube", "plate")
 SOLIDS, SIDES = 64, 12
 LEASE_S, LOOK_S = 5.0, 0.5
-KILL_AT = (1 / 3, 2 / 3)
-WARM_UP = 16  # particles
+PHASES = ("brought in", "looked at", "decided")
+KILL_AT = (1.5, 2.5)  # phases done, by all particles
+MEMORY_LINES = 12
 ENCODER_SAMPLE = 120
 ENGINEER = Principal("benchmark", ("engineer",), scopes_of(("engineer",)), Clearance.INTERNAL)
 
@@ -125,17 +130,49 @@ def work(home: str, job_id: str) -> None:
     Runner(jobs=jobs, recipes=recipes, artifacts=artifacts, settings=settings, owner="worker").run(job_id)
 
 
+@dataclass(frozen=True)
+class Look:
+    """What was seen of a worker at a moment. done: particles through each of ``PHASES``."""
+
+    at_s: float
+    done: tuple[int, int, int]
+    resident_bytes: int
+    cpu_s: float
+
+
 @dataclass
 class Attempt:
-    """What was seen of one worker: (moment s, decided, resident bytes, CPU s), the end by -9 or by itself."""
+    """What was seen of one worker until the end, by -9 or by itself."""
 
-    looks: list[tuple[float, int, int, float]] = field(default_factory=list)
+    looks: list[Look] = field(default_factory=list)
     killed: bool = False
 
-    def stride(self) -> list[tuple[float, int, int, float]]:
-        """Without start-up, and without the last looks, in which nothing is left to decide."""
-        first, last = self.looks[0][1], self.looks[-1][1]
-        return [look for look in self.looks if first + WARM_UP <= look[1] < last] or self.looks[-2:]
+
+@dataclass
+class Stride:
+    """What a phase took, without start-ups."""
+
+    particles: int = 0
+    seconds: float = 0.0
+    cpu_s: float = 0.0
+
+
+def strides(attempts: Sequence[Attempt]) -> list[Stride]:
+    """One for each phase. Time in which nothing advances counts to the phase that advances next, but for a worker's start."""
+    found = [Stride() for _ in PHASES]
+    for looks in (each.looks for each in attempts):
+        start = None
+        for before, after in itertools.pairwise(looks):
+            advanced = [now - then for then, now in zip(before.done, after.done, strict=True)]
+            if not any(advanced):
+                continue
+            if start is not None:
+                phase = advanced.index(max(advanced))
+                found[phase].particles += advanced[phase]
+                found[phase].seconds += after.at_s - start.at_s
+                found[phase].cpu_s += after.cpu_s - start.cpu_s
+            start = after
+    return found
 
 
 @dataclass(frozen=True)
@@ -166,14 +203,18 @@ def alone(shots: Sequence[bytes], threads: int, *, what: str) -> Alone:
         return Alone(len(shots) / (time.perf_counter() - started_s), (time.process_time() - cpu_s) / len(shots))
 
 
-def decided(database: Database) -> int:
+def done(database: Database) -> tuple[int, int, int]:
+    """Particles of the batch through each phase."""
+    batch = select(func.count()).select_from(ParticleRow).where(ParticleRow.batch == BATCH)
+    looked = exists().where(
+        ViewRow.particle_id == ParticleRow.id, ViewRow.position == 0, ViewRow.described_by.is_not(None)
+    )
     with database.read() as session:
-        done = (
-            select(func.count())
-            .select_from(ParticleRow)
-            .where(ParticleRow.batch == BATCH, ParticleRow.status != "waiting")
-        )
-        return session.scalar(done) or 0
+        counts = [
+            session.scalar(each) or 0
+            for each in (batch, batch.where(looked), batch.where(ParticleRow.status != "waiting"))
+        ]
+    return counts[0], counts[1], counts[2]
 
 
 def spent(watched: psutil.Process) -> tuple[int, float]:
@@ -190,17 +231,18 @@ def spent(watched: psutil.Process) -> tuple[int, float]:
     return memory, cpu_s
 
 
-def attempt(home: Path, job_id: str, database: Database, *, kill_at: int | None) -> Attempt:
-    """Start a worker, watch it, and kill it once so many are decided."""
+def attempt(home: Path, job_id: str, database: Database, *, kill_at: float | None) -> Attempt:
+    """Start a worker, watch it, and kill it once so many particles have gone through a phase, all phases together."""
     seen = Attempt()
     argv = [sys.executable, __file__, "--worker", str(home), job_id]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    with subprocess.Popen(argv, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+    with subprocess.Popen(argv, env=environment, stdout=subprocess.DEVNULL) as process:
         watched = psutil.Process(process.pid)
         while process.poll() is None:
-            count = decided(database)
-            seen.looks.append((time.perf_counter(), count, *spent(watched)))
-            if kill_at is not None and count >= kill_at:
+            look = Look(time.perf_counter(), done(database), *spent(watched))
+            if look.resident_bytes:
+                seen.looks.append(look)
+            if kill_at is not None and sum(look.done) >= kill_at:
                 process.kill()
                 seen.killed = True
                 break
@@ -227,17 +269,20 @@ def counted(database: Database) -> tuple[int, int, int, int]:
         )
 
 
-def memory_line(attempts: Sequence[Attempt]) -> str:
-    """Resident memory of the last worker, in thirds of its stride, and how it grew with particles."""
-    stride = attempts[-1].stride()
-    thirds = [stride[k * len(stride) // 3 : (k + 1) * len(stride) // 3] for k in range(3)]
-    middle = [statistics.median(look[2] for look in third) / 2**20 if third else float("nan") for third in thirds]
-    slope = (
-        np.polyfit([look[1] for look in stride], [look[2] / 2**20 for look in stride], 1)[0]
-        if len(stride) > 2
-        else np.nan
-    )
-    return f"{middle[0]:.0f} / {middle[1]:.0f} / {middle[2]:.0f} MiB by thirds; {1000 * slope:+.1f} MiB per 1,000 particles"
+def memory_lines(attempts: Sequence[Attempt]) -> Iterator[str]:
+    """Resident memory as the batch grows, and its slope in each phase of the attempts that had time for it."""
+    looks = [look for each in attempts for look in each.looks]
+    yield "| particles brought in, looked at, decided | MiB of worker and decoders |\n|---|---|"
+    for at in sorted({round(k) for k in np.linspace(0, len(looks) - 1, MEMORY_LINES)}):
+        yield f"| {' / '.join(f'{count:,}' for count in looks[at].done)} | {looks[at].resident_bytes / 2**20:.0f} |"
+    for number, each in enumerate(attempts, start=1):
+        for phase, words in enumerate(PHASES):
+            moved = [
+                after for before, after in itertools.pairwise(each.looks) if after.done[phase] > before.done[phase]
+            ]
+            if len(moved) > MEMORY_LINES:
+                at, mib = [look.done[phase] for look in moved], [look.resident_bytes / 2**20 for look in moved]
+                yield f"Attempt {number}, {words}: {1000 * np.polyfit(at, mib, 1)[0]:+.1f} MiB per 1,000 particles."
 
 
 def main() -> None:
@@ -271,10 +316,8 @@ def run(folder: Path, particles: int, views: int, side_px: int) -> int:
     jobs = Jobs(database)
     job = jobs.submit("sem.classify", params, principal=ENGINEER, idempotency_key=None)
     attempts = []
-    for share_done in (*KILL_AT, None):
-        attempts.append(
-            attempt(home, job.id, database, kill_at=None if share_done is None else round(share_done * particles))
-        )
+    for phases in (*KILL_AT, None):
+        attempts.append(attempt(home, job.id, database, kill_at=None if phases is None else phases * particles))
         while attempts[-1].killed and not _free(jobs, job.id):
             time.sleep(0.2)
     after = {what: alone(shots, threads, what=what) for what in ("describe", "see")}
@@ -285,7 +328,7 @@ def run(folder: Path, particles: int, views: int, side_px: int) -> int:
     _print(found, attempts, before, after, views)
     print("| on record | without a decision | with more than one | views on record |\n|---|---|---|---|")
     print(f"| {on_record:,} of {particles:,} | {lost} | {doubled} | {stored:,} of {particles * views:,} |\n")
-    print(f"Memory of worker and decoders: {memory_line(attempts)}")
+    print("\n".join(memory_lines(attempts)))
     good = found.status == "succeeded" and (on_record, lost, doubled) == (particles, 0, 0)
     return 0 if good else 1
 
@@ -298,15 +341,19 @@ def _free(jobs: Jobs, job_id: str) -> bool:
 def _print(
     job: Any, attempts: Sequence[Attempt], before: dict[str, Alone], after: dict[str, Alone], views: int
 ) -> None:
-    stride = attempts[-1].stride()
-    first, last = stride[0], stride[-1]
-    images = (last[1] - first[1]) * views
-    per_s, cpu_s = images / (last[0] - first[0]), (last[3] - first[3]) / images
-    killed = ", ".join(f"{each.looks[-1][1]:,}" for each in attempts if each.killed)
+    found = strides(attempts)
+    killed = "; ".join(" / ".join(f"{count:,}" for count in each.looks[-1].done) for each in attempts if each.killed)
     result = job.result["value"]["by_status"] if job.result else job.error
-    print(f"job {job.status} at attempt {job.attempt}; killed -9 with {killed} decided; {result}\n")
+    print(f"job {job.status} at attempt {job.attempt}; killed -9 with {killed} {', '.join(PHASES)}; {result}\n")
     print("| | images/s | CPU ms an image | end to end against it, by clock | by CPU |\n|---|---|---|---|---|")
-    print(f"| job, end to end ({images:,} images of the last attempt) | {per_s:.1f} | {1000 * cpu_s:.1f} | | |")
+    second, cpu_s = 0.0, 0.0
+    for phase, stride in zip(PHASES, found, strict=True):
+        images = max(1, stride.particles * views)
+        second, cpu_s = second + stride.seconds / images, cpu_s + stride.cpu_s / images
+        rate = images / stride.seconds if stride.seconds else float("nan")
+        print(f"| job, {phase} ({images:,} images) | {rate:.1f} | {1000 * stride.cpu_s / images:.1f} | | |")
+    per_s = 1 / second
+    print(f"| job, end to end | {per_s:.1f} | {1000 * cpu_s:.1f} | | |")
     for what, words in (("see", "decode, outline, quality, descriptors"), ("describe", "descriptors alone")):
         rate = statistics.mean(each[what].per_s for each in (before, after))
         cost = statistics.mean(each[what].cpu_s for each in (before, after))

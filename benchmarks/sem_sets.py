@@ -15,6 +15,7 @@ import numpy.typing as npt
 from genba_sem import descriptors, generator
 from genba_sem.encoders import HlgShape, unit
 from genba_sem.micrograph import View
+from genba_sem.onsite import Cuts, cut
 from genba_sem.quality import judge
 from genba_sem.segment import find_particle
 from genba_sem.views import Fusion
@@ -32,11 +33,12 @@ SETS = os.environ.get("SEM_SETS", "eth80,pollen,neu,generator").split(",")
 
 @dataclass(frozen=True, eq=False)
 class Pictures:
-    """raw: (N, raw_dim); small: (N, 1024) pixels at 32×32; quality: (N,); label, particle: (N,)."""
+    """raw: (N, raw_dim); small: (N, 1024) pixels at 32×32; cuts: (N, 2, 64, 64) cut out; quality, label, particle: (N,)."""
 
     name: str
     raw: Rows
     small: Rows
+    cuts: Cuts
     quality: Rows
     label: Labels
     particle: Labels
@@ -64,17 +66,18 @@ def looked_at(name: str, pixels: list[Any], label: Labels, particle: Labels, *, 
     cache = Path(CACHE) / f"{name}.npz" if CACHE else None
     if cache is not None and cache.is_file():
         held = np.load(cache)
-        return Pictures(name, held["raw"], held["small"], held["quality"], label, particle, grouped)
-    raw, small, quality = [], [], []
+        return Pictures(name, held["raw"], held["small"], held["cuts"], held["quality"], label, particle, grouped)
+    raw, small, cuts, quality = [], [], [], []
     for picture in pixels:
         outline = find_particle(picture)
         raw.append(descriptors.describe(picture, outline.mask))
         quality.append(judge(View(picture), outline).score)
+        cuts.append(cut(picture, outline.mask))
         small.append(cv2.resize(picture, (32, 32), interpolation=cv2.INTER_AREA).ravel())
     arrays = [np.asarray(part, np.float32) for part in (raw, small, quality)]
     if cache is not None:
-        np.savez(cache, raw=arrays[0], small=arrays[1], quality=arrays[2])
-    return Pictures(name, arrays[0], arrays[1], arrays[2], label, particle, grouped)
+        np.savez(cache, raw=arrays[0], small=arrays[1], cuts=np.array(cuts), quality=arrays[2])
+    return Pictures(name, arrays[0], arrays[1], np.array(cuts), arrays[2], label, particle, grouped)
 
 
 def grey(images: npt.NDArray[np.uint8]) -> list[Any]:

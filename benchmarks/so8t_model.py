@@ -1,7 +1,7 @@
 """The project's own model: train it by its own line, or measure the one that ships. Nothing is tuned on what is reported here.
 
     python -m benchmarks.so8t_model            measure what ships (about five minutes on one core)
-    python -m benchmarks.so8t_model --train    train it anew first, into the package (about half an hour)
+    python -m benchmarks.so8t_model --train    train it anew first, into the package (ten minutes of one core more)
 
 Held out are *questions*: a core that was asked in training under another number or in another room does not count as new, and
 a sixth of the things that it should not know are mentioned in no row to learn. Losses stand beside n-gram models of the same
@@ -18,19 +18,19 @@ import json
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from benchmarks.so8t_questions import KNOWN, UNKNOWN
+from benchmarks.so8t_by_hand import SETS, table
 from torch.nn import functional as F  # noqa: N812 - the usual name
 
-from genba_llm import contrast, evaluation
+from genba_llm import evaluation
 from genba_llm.backend_extractive import Extractive
-from genba_llm.base_model import load_tokenizer
-from genba_llm.build_own_model import CONFIG, all_rows, as_transformers, ship, split, train, unheard_things
+from genba_llm.base_model import load_base, load_tokenizer
+from genba_llm.build_own_model import CONFIG, ROWS_READ, all_rows, read_topics, ship, split, train, unheard_things
 from genba_llm.evaluation import Answered, decision_in
 from genba_llm.generation import Message, Options, Task
 from genba_llm.gguf_export import Quant, export_gguf
@@ -93,28 +93,6 @@ def right_value(answer: Answered) -> bool:
     return wanted in (final_of(answer.text)[0] or "")
 
 
-def by_hand(say: Callable[[Sequence[str]], list[str]]) -> dict[str, float]:
-    """Shares of the hand-written questions: answered with a fact of the right work, and not made up where nothing is known."""
-    knowledge = {work["names"]["ja"][0]: work for works in contrast.lexicon("knowledge").values() for work in works}
-
-    def facts(name: str) -> list[str]:
-        work = knowledge[name]
-        return [text for part in (*work["facts"], work["slip"]) for text in part.values()]
-
-    questions = [*(question for question, _ in KNOWN), *UNKNOWN]
-    finals = {asked: final_of(text)[0] or "" for asked, text in zip(questions, say(questions), strict=True)}
-    known = [any(fact in finals[question] for fact in facts(name)) for question, name in KNOWN]
-    silent = [finals[question] in _NOT_KNOWN for question, _ in KNOWN]
-    every = [fact for name in knowledge for fact in facts(name)]
-    made_up = [any(fact in finals[question] for fact in every) for question in UNKNOWN]
-    return {
-        "known_answered": float(np.mean(known)),
-        "known_not_known": float(np.mean(silent)),
-        "unknown_said_so": float(np.mean([finals[question] in _NOT_KNOWN for question in UNKNOWN])),
-        "unknown_answered_with_other_facts": float(np.mean(made_up)),
-    }
-
-
 def gguf_divergence(model: Any, tokenizer: Any, rows: Sequence[Row]) -> dict[str, dict[str, Any]]:
     """Mean KL (nats a token) of each kind of GGUF file from the model, over whole conversations; whether tokens are the same."""
     import llama_cpp
@@ -145,9 +123,11 @@ def gguf_divergence(model: Any, tokenizer: Any, rows: Sequence[Row]) -> dict[str
     return found
 
 
-def report(folder: Path, learnt: Sequence[Row], held: Sequence[Row], *, most: int) -> dict[str, Any]:
+def report(
+    folder: Path, learnt: Sequence[Row], held: Sequence[Row], seen: Sequence[Row], *, most: int
+) -> dict[str, Any]:
     """Everything that is said of the model."""
-    model, tokenizer = as_transformers(folder / MODEL), load_tokenizer(folder / MODEL)
+    model, tokenizer = load_base(folder / MODEL), load_tokenizer(folder / MODEL)
     data = as_validation(held, tokenizer, CONFIG)
     samples = [s for row in learnt if (s := encode(tokenizer, row, max_tokens=CONFIG.max_tokens))]
     counted = baselines(samples, [s for packed in data.validation for s in packed], vocab_size=len(tokenizer))
@@ -172,8 +152,8 @@ def report(folder: Path, learnt: Sequence[Row], held: Sequence[Row], *, most: in
             said.append("".join(piece.text for piece in pieces))
         return said
 
-    hand = by_hand(say)
-    asked_by_hand = [*(question for question, _ in KNOWN), *UNKNOWN]
+    asked_by_hand = [question for questions in SETS.values() for question, _ in questions]
+    said = say(asked_by_hand)
     documents = {
         name: [each for each in answers if each.row.input and right_value(each)] for name, answers in told.items()
     }
@@ -195,14 +175,14 @@ def report(folder: Path, learnt: Sequence[Row], held: Sequence[Row], *, most: in
         "documents_with_the_right_sentence": {
             name: len(right) / max(1, n_documents) for name, right in documents.items()
         },
-        "by_hand": {"model": hand, "nearest question": by_hand(_nearest_of(learnt[::4]))},
+        "by_hand": table(folder, seen),
         "serving": {
             "load_cpu_ms": load_ms,
-            "cpu_ms_per_answer": 1000 * spent["s"] / (len(KNOWN) + len(UNKNOWN)),
+            "cpu_ms_per_answer": 1000 * spent["s"] / len(said),
             "tokens_per_cpu_s": spent["tokens"] / spent["s"],
         },
         "gguf": _gguf(model, tokenizer, asked),
-        "said": {question: final_of(text)[0] for question, text in zip(asked_by_hand, say(asked_by_hand), strict=True)},
+        "said": {question: final_of(text)[0] for question, text in zip(asked_by_hand, said, strict=True)},
         "wrong": [
             {"q": each.row.instruction, "wanted": each.row.output, "said": each.text}
             for each in told["model"]
@@ -217,30 +197,20 @@ def _gguf(model: Any, tokenizer: Any, rows: Sequence[Row]) -> dict[str, dict[str
     return gguf_divergence(model, tokenizer, rows[:: max(1, len(rows) // 40)][:40])
 
 
-def _nearest_of(learnt: Sequence[Row]) -> Callable[[Sequence[str]], list[str]]:
-    plain = [row for row in learnt if not row.input]
-
-    def say(questions: Sequence[str]) -> list[str]:
-        rows = [plain[0].model_copy(update={"instruction": question}) for question in questions]
-        return [each.text for each in by_nearest(rows, plain)]
-
-    return say
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--train", action="store_true", help="train it anew and put it into the package")
     parser.add_argument("--work", type=Path, help="where checkpoints are kept, so that a killed training goes on")
     parser.add_argument("--answered", type=int, default=400)
     given = parser.parse_args()
-    learnt, held = split(all_rows())
+    (learnt, held), seen = split(all_rows()), split(all_rows(ROWS_READ))[0]
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as name:
         began = time.process_time()
         if given.train:
-            ship(train(learnt, given.work or Path(name)), OWN_MODEL)
+            ship(train(learnt, given.work or Path(name)), OWN_MODEL, read_topics(seen), rows=len(learnt))
         cpu_s = time.process_time() - began
-    found = report(OWN_MODEL, learnt, held, most=given.answered)
+    found = report(OWN_MODEL, learnt, held, seen, most=given.answered)
     json.dump({"train_cpu_s": round(cpu_s, 1), **found}, sys.stdout, indent=1, ensure_ascii=False)
     sys.stdout.write("\n")
 

@@ -6,8 +6,8 @@ two segments swapped, one slowed 2.5 times or hurried, one shown twice, the pict
 (``--foreign``); and twice nothing, once with more shaking. Everything is written as video, decoded and scored. It shows how the
 scoring bears real texture, light and noise, not how people differ: for that other operators must be filmed.
 
-Figures in README.md are of ``vtest.avi`` (people crossing a yard, 79 s, camera on a mast; Debian's package opencv-doc) with
-``box.mp4`` of the same package put in.
+Figures in docs/reference/measured.md are of ``vtest.avi`` (people crossing a yard, 79 s, camera on a mast; Debian's package
+opencv-doc) with ``box.mp4`` of the same package put in.
 
 Run: python benchmarks/sop_real.py --video FILE [--foreign FILE] [--steps 8] [--golds 1 3]
 """

@@ -90,9 +90,10 @@ def _lists_events_experiments(page: Dashboard) -> None:
     page.with_panel(
         lines(
             "Catalogue, users, experiments",
-            "Items, users in memory, running experiments.",
+            "Items, those on personal lists of the last week, users in memory, running experiments.",
             {
                 "items": "max(genba_recommend_items)",
+                "items on lists": "max(genba_recommend_items_shown)",
                 "users in memory": "max(genba_recommend_users_cached)",
                 "experiments": "max(genba_recommend_experiments_running)",
             },

@@ -1,7 +1,8 @@
 """How much work is let in at once. Work that would only wait is turned away early, while somebody can still act on it.
 
 A request beyond the concurrency cap waits its turn, first come first served, for a bounded time in a bounded queue. When the
-event loop itself lags, every request is waiting already: then new ones are turned away at once. Knows nothing of HTTP.
+event loop itself goes on lagging, every request is waiting already: then new ones are turned away at once. One long pause is
+no such queue: what came during it is worked off after it (CoDel's rule, Nichols & Jacobson 2012). Knows nothing of HTTP.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from collections import deque
 from genba_shared.problems import Overloaded
 
 _LAG_CHECK_S = 0.1
+_LAG_CHECKS = 4  # in a row
 
 
 class Admission:
@@ -25,7 +27,7 @@ class Admission:
         self._lag_handle: asyncio.TimerHandle | None = None
         self._expected_s = 0.0
         self.in_work = 0
-        self.lag_s = 0.0
+        self._lags_s: deque[float] = deque([0.0] * _LAG_CHECKS, maxlen=_LAG_CHECKS)
         self.shed: dict[str, int] = {"queue_full": 0, "queue_time": 0, "loop_lag": 0, "caller_concurrency": 0}
 
     @property
@@ -33,9 +35,14 @@ class Admission:
         """Requests that wait for a slot."""
         return len(self._waiting)
 
+    @property
+    def lag_s(self) -> float:
+        """How late the event loop last was."""
+        return self._lags_s[-1]
+
     async def enter(self) -> None:
         """Take a slot, waiting for one if need be. Raises: Overloaded."""
-        if self.lag_s > self._queue_s:
+        if min(self._lags_s) > self._queue_s:
             self._refuse("loop_lag", "The gateway is falling behind.")
         if self.in_work < self._max_concurrency and not self._waiting:
             self.in_work += 1
@@ -82,9 +89,13 @@ class Admission:
     def watch_lag(self, loop: asyncio.AbstractEventLoop) -> None:
         """Measure how late the loop runs what it was asked to run: the time that every request now waits unseen."""
         now_s = loop.time()
-        self.lag_s = max(0.0, now_s - self._expected_s) if self._lag_handle else 0.0
+        self.note_lag(now_s - self._expected_s if self._lag_handle else 0.0)
         self._expected_s = now_s + _LAG_CHECK_S
         self._lag_handle = loop.call_later(_LAG_CHECK_S, self.watch_lag, loop)
+
+    def note_lag(self, lag_s: float) -> None:
+        """Take a measurement of the loop's lag into account."""
+        self._lags_s.append(max(0.0, lag_s))
 
     def close(self) -> None:
         """Stop measuring."""

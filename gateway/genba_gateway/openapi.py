@@ -67,11 +67,13 @@ class OpenApi:
         async with self._making:
             if self._document is None or self._clock() - self._made_s > _CACHE_S:
                 documents = await self._fetch_all()
-                merged = merge(documents, self._table, version=self._version)
-                self._document = orjson.dumps(merged)
+                self._document = await asyncio.to_thread(self._merged, documents)
                 is_whole = len(documents) == len(self._services)
                 self._made_s = self._clock() - (0 if is_whole else _CACHE_S - 2)
             return self._document
+
+    def _merged(self, documents: Mapping[str, Document]) -> bytes:
+        return orjson.dumps(merge(documents, self._table, version=self._version))
 
     async def _fetch_all(self) -> dict[str, Document]:
         names = list(self._services)

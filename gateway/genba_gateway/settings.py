@@ -86,7 +86,7 @@ class Resilience(BaseModel):
     max_concurrency: int = Field(default=512, ge=1, description="Requests in work at once.")
     max_waiting: int = Field(default=512, ge=0, description="Requests that may wait for their turn; more get 503.")
     queue_s: Seconds = Field(
-        default=1, description="Longest wait for a turn, and loop lag above which new work gets 503."
+        default=1, description="Longest wait for a turn, and lasting loop lag above which new work gets 503."
     )
     drain_notice_s: float = Field(
         default=0,

@@ -174,6 +174,12 @@ class UnsupportedMedia(Problem):
     status = 415
 
 
+class RangeNotSatisfiable(Problem):
+    """The range lies outside of the content."""
+
+    status = 416
+
+
 class Invalid(Problem):
     """The payload does not validate."""
 

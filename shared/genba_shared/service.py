@@ -20,6 +20,7 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
+from starlette.responses import JSONResponse
 
 from genba_shared.edge import Edge, PrincipalCheck, RouteTable, answer_with_problem
 from genba_shared.problems import BY_STATUS, MEDIA_TYPE, Problem, Unavailable, field_name
@@ -151,7 +152,7 @@ def create_service(
         title=title,
         version=version,
         lifespan=lifespan,
-        openapi_url="/openapi.json",  # for the gateway, which serves one document for all services
+        openapi_url=None,  # ours is among the probes
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
@@ -201,6 +202,10 @@ def _add_probes(app: FastAPI, name: str, version: str) -> None:
             why = "; ".join(f"{check} {reason}" for check, reason in reasons.items())
             raise Unavailable(f"Not ready: {why}.", reasons=dict(reasons))
         return Ready(checks=readiness.names, degraded=degraded)
+
+    @app.get("/openapi.json", include_in_schema=False)
+    def openapi() -> JSONResponse:  # for the gateway; not async: describing hundreds of models takes seconds
+        return JSONResponse(app.openapi())
 
     @app.get("/metrics", include_in_schema=False)
     async def metrics(request: Request) -> Response:

@@ -7,6 +7,7 @@ the line makes (``tokenizer_training``). A prompt is built turn by turn from ids
 from __future__ import annotations
 
 import json
+import re
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -20,6 +21,7 @@ from genba_llm.small_phi3 import Array, Cache, NotSmall, load_small, shape_of
 from genba_llm.token_loop import write_tokens
 from genba_llm.turns import CHAT_TEMPLATE, END, turn_mark
 
+_TAG: Final = re.compile(r"(<[a-z-]+>)")
 _TEMPLATES: Final = ("chat_template.jinja", "tokenizer_config.json")
 
 
@@ -57,7 +59,10 @@ class SmallModel:
         for turn in with_instructions(task):
             role = "user" if turn.role == "tool" else turn.role
             ids += [control[turn_mark(role)], *self.tokenizer.encode(turn.content), control[END]]
-        return [*ids, control[turn_mark("assistant")]]
+        ids.append(control[turn_mark("assistant")])
+        for part in _TAG.split(task.begun):
+            ids += [control[part]] if part in control else self.tokenizer.encode(part)
+        return ids
 
     def _tokens(self, prompt: list[int], options: Options, *, most: int) -> Iterator[Piece]:
         rng, cache = np.random.default_rng(options.seed), Cache()

@@ -10,6 +10,7 @@ import torch
 
 from genba_llm.finetune_config import FinetuneConfig, Quantise
 from genba_llm.refused import Refused
+from genba_llm.small_phi3 import load_tensors, stored_in_int8
 from genba_shared.torchvision import make_torchvision_importable
 
 FAMILY = "phi3"
@@ -42,7 +43,8 @@ def check_base(folder: Path) -> dict[str, Any]:
 def load_base(
     folder: Path, *, quantise: Quantise = "none", dtype: torch.dtype = torch.float32, device: str = "cpu"
 ) -> Any:
-    """The model in evaluation mode. ``quantise`` holds its linear layers in int8 (LLM.int8, threshold 6.0) or nf4.
+    """The model in evaluation mode. ``quantise`` holds its linear layers in int8 (LLM.int8, threshold 6.0) or nf4; a small
+    model that is stored in int8, as the one that ships, is widened and held as it is.
 
     Raises: UnusableModel.
     """
@@ -50,6 +52,8 @@ def load_base(
     make_torchvision_importable()
     from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
+    if stored_in_int8(folder):
+        return _widened(folder, dtype).to(device)
     how: dict[str, Any] = {}
     if quantise == "int8":
         how["quantization_config"] = BitsAndBytesConfig(load_in_8bit=True, llm_int8_threshold=6.0)
@@ -70,6 +74,17 @@ def load_base(
     except (OSError, ValueError) as err:
         message = f"The model in {folder.name!r} cannot be loaded: {err}"
         raise UnusableModel(message) from err
+
+
+def _widened(folder: Path, dtype: torch.dtype) -> Any:
+    """A small model whose rows are stored in int8, in full."""
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    config = AutoConfig.from_pretrained(folder, local_files_only=True)
+    model = AutoModelForCausalLM.from_config(config, attn_implementation="sdpa", dtype=dtype)
+    tensors = {name: torch.from_numpy(values) for name, values in load_tensors(folder).items()}
+    model.load_state_dict(tensors, strict=False)  # the head is tied to the embedding
+    return model.eval()
 
 
 def load_tokenizer(folder: Path) -> Any:

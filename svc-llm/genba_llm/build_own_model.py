@@ -1,7 +1,11 @@
-"""Train the model that ships: ``python -m genba_llm.build_own_model [FOLDER]``. From the project's own generator, by the line.
+"""Make the model that ships: ``python -m genba_llm.build_own_model [FOLDER]``. From a seed and the project's own generator alone.
+
+    rows ──► llm.so8t: tokenizer, random weights, training, safetensors ──► int8 ──┐
+        └──► a reader of topics ───────────────────────────────────────────────────┴──► from where both are sure ──► lineage
 
 Nothing is downloaded and no data set is read, so that what ships carries nobody else's licence, and anybody can make it
-again. A part of the questions is never learnt: ``benchmarks/so8t_model.py`` asks those.
+again: on one machine the same commit gives the same bytes. A part of the questions, and whole wordings, are never learnt;
+``benchmarks/so8t_model.py`` asks those. What decides from where the model is sure, are held-out wordings.
 """
 
 from __future__ import annotations
@@ -12,39 +16,49 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Final
 
 import torch
 from safetensors.numpy import load_file
 
-from genba_llm import contrast
+from genba_llm import contrast, lineage
 from genba_llm.finetune_config import FinetuneConfig, config_of
-from genba_llm.live_model import OWN_MODEL
+from genba_llm.live_model import OWN_MODEL, OWN_NAME
 from genba_llm.sft_rows import Row
-from genba_llm.small_phi3 import WEIGHTS, load_tensors, save_int8
+from genba_llm.shards import ShardWriter
+from genba_llm.small_phi3 import WEIGHTS, save_int8
 from genba_llm.so8t_bundle import BUNDLE, MODEL, describe
-from genba_llm.so8t_line import FreshShape, make_fresh_base, train_line
-from genba_llm.synthesise import core_of, is_small_talk, synthesise
+from genba_llm.so8t_line import FreshShape
+from genba_llm.sureness import fit_bound, read_alone, told_apart
+from genba_llm.synthesise import Mix, core_of, is_small_talk, synthesise, topic_of, work_names
+from genba_llm.topics import TOPICS, Topics, fit_topics
+from genba_llm.training_so8t import MODEL_NAME, FreshParams, So8tParams, so8t
 from genba_llm.verdict import DOMAINS
 from genba_shared.artifacts import Artifacts
+from genba_shared.bundles import code_commit
 from genba_shared.db import Database
 from genba_shared.principal import Clearance, Principal
 from genba_shared.recipe import Checkpoint, LocalReporter, Run
 from genba_shared.settings import Platform
-from genba_shared.torchvision import make_torchvision_importable
 
 SEED: Final = 20260101
-PER_DOMAIN: Final = 6000
+ROWS: Final = 24_000
+ROWS_READ: Final = 60_000  # for the reader of topics, which learns in seconds; the model's rows are the first of them
 HELD_SHARE: Final = 0.1
-SHARES: Final = (0.70, 0.15, 0.15)  # the gate decides first: most of what reaches this model may be answered
-SHAPE: Final = FreshShape(vocab_size=4096, hidden_size=256, layers=4, heads=8, kv_heads=2)
+HELD_WORDINGS: Final = 800
+SHARES: Final = (0.80, 0.10, 0.10)  # the gate decides first: most of what reaches this model may be answered
+# Sentences of documents answer where there are any; the model's own part is what it knows, and what it does not.
+MIX: Final = Mix(work=0.56, unknown=0.36, talk=0.05, documents=0.03, own_words=0.75)
+SHAPE: Final = FreshShape(vocab_size=4096, hidden_size=256, layers=3, heads=8, kv_heads=2)
 CONFIG: Final = config_of(
     {
         "preset": "tiny",
         "max_tokens": 256,
-        "batch_size": 8,
-        "max_steps": 1000,
+        "batch_size": 4,
+        "max_steps": 1500,
+        "token_splits": 0.1,
         "validation_share": 0.01,
         "checkpoint_every_s": 120.0,
     }
@@ -63,9 +77,20 @@ class _Seldom(LocalReporter):
         """Nothing: the steps are told."""
 
 
-def all_rows(per_domain: int = PER_DOMAIN) -> list[Row]:
-    """Learnt and held out, domain by domain."""
-    return [row for domain in DOMAINS for row in synthesise(domain, per_domain, seed=SEED, shares=SHARES)]
+def all_rows(n: int = ROWS) -> list[Row]:
+    """Learnt and held out, domain by domain; of each domain as many as it has pieces of work."""
+    pieces = {domain: len(work_names(domain, "ja")) for domain in DOMAINS}
+    return [
+        row
+        for domain in DOMAINS
+        for row in synthesise(domain, n * pieces[domain] // sum(pieces.values()), seed=SEED, shares=SHARES, mix=MIX)
+    ]
+
+
+def held_wordings(n: int = HELD_WORDINGS) -> list[Row]:
+    """Questions about what is learnt, and others that sound alike, in wordings of which no row to learn is made."""
+    mix = replace(MIX, talk=0.0, documents=0.0, own_words=1.0, part="held")
+    return list(synthesise("general", n, seed=SEED + 1, shares=(1.0, 0.0, 0.0), mix=mix))
 
 
 def split(rows: Sequence[Row]) -> tuple[list[Row], list[Row]]:
@@ -108,17 +133,31 @@ def local_run(folder: Path, *, seed: int = SEED) -> Run:
     )
 
 
-def train(rows: Sequence[Row], folder: Path, config: FinetuneConfig = CONFIG) -> Path:
-    """The bundle of a model trained on ``rows``; ``folder`` keeps checkpoints, so that a killed training goes on."""
+def train(rows: Sequence[Row], folder: Path, config: FinetuneConfig = CONFIG, shape: FreshShape = SHAPE) -> Path:
+    """The bundle that the recipe ``llm.so8t`` makes of ``rows``; ``folder`` keeps checkpoints: a killed training goes on."""
     torch.set_num_threads(1)  # sums in another order are other sums
-    base = folder / "base"
-    if not (base / "config.json").is_file():
-        make_fresh_base(rows, SHAPE, base, max_tokens=config.max_tokens, seed=SEED)
-    return train_line(rows, base, config, local_run(folder), device="cpu", gguf=["F16"]).folder
+    run = replace(local_run(folder), compared={MODEL_NAME: None})  # a shell has no registry
+    shards = ShardWriter(run.artifacts, folder)
+    for row in rows:
+        shards.add(row.model_dump())
+    shards.flush()
+    params = So8tParams(
+        shards=shards.keys, base="fresh", fresh=FreshParams(**asdict(shape)), config=config.model_dump(mode="json")
+    )
+    made = so8t(params, run).register
+    if made is None:
+        raise AssertionError("The recipe registers what it trained.")
+    return made.bundle
 
 
-def ship(bundle: Path, folder: Path) -> None:
-    """Write a bundle as it ships: matrices in int8, and only what serving reads."""
+def read_topics(rows: Sequence[Row]) -> Topics:
+    """A reader of topics, learnt from rows without documents; what is not to be answered is about none."""
+    plain = [row for row in rows if not row.input]
+    return fit_topics([row.instruction for row in plain], [topic_of(row.output) for row in plain], seed=SEED)
+
+
+def ship(bundle: Path, folder: Path, topics: Topics, *, rows: int) -> None:
+    """Write a bundle as it ships: matrices in int8, only what serving reads, and how it was made of how many rows."""
     (folder / MODEL).mkdir(parents=True, exist_ok=True)
     for name in _SHIPPED:
         shutil.copy(bundle / MODEL / name, folder / MODEL / name)
@@ -127,21 +166,41 @@ def ship(bundle: Path, folder: Path) -> None:
         json.dumps(json.loads(tokenizer.read_text("utf-8")), ensure_ascii=False, separators=(",", ":")) + "\n", "utf-8"
     )
     save_int8(load_file(bundle / MODEL / WEIGHTS), folder / MODEL / WEIGHTS)
-    document = {**describe(bundle), "weights": "int8, a scale for each row"}
+    trained = describe(bundle)
+    document = {
+        **trained,
+        "shipped": True,
+        "name": OWN_NAME,
+        "weights": "int8, a scale for each row",
+        "code_commit": code_commit(),
+        "recipe": MODEL_NAME,
+        "seed": SEED,
+        "steps": trained["config"]["max_steps"],
+        "rows": rows,
+        "shape": asdict(SHAPE),
+        "source": "genba_llm.synthesise",
+    }
+    topics.save(folder / TOPICS)
+    held = held_wordings()
+    document["topic_from"] = fit_bound(read_alone(topics, held))
+    _write(folder, document)
+    answers = told_apart(folder, held)
+    document["sure_from"] = fit_bound(answers)
+    counted = answers.counted(document["sure_from"])
+    document["metrics"] = {**trained["metrics"], **{f"held_wordings_{name}": share for name, share in counted.items()}}
+    _write(folder, document)
+    lineage.begin(folder, data=trained["data_hash"], base=trained["base"])
+    lineage.extend(folder, "weights", (f"{MODEL}/{name}" for name in (*_SHIPPED, WEIGHTS)))
+    lineage.extend(folder, "topics", [TOPICS])
+
+
+def _write(folder: Path, document: dict[str, Any]) -> None:
     (folder / BUNDLE).write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n", "utf-8")
 
 
-def as_transformers(folder: Path) -> Any:
-    """A model folder as it ships, in transformers and in single precision: to be measured, exported, trained on."""
-    make_torchvision_importable()
-    from transformers import Phi3Config, Phi3ForCausalLM
-
-    model = Phi3ForCausalLM(Phi3Config.from_pretrained(folder, local_files_only=True))
-    tensors = {name: torch.from_numpy(values) for name, values in load_tensors(folder).items()}
-    model.load_state_dict(tensors, strict=False)  # the head is tied to the embedding
-    return model.eval()
-
-
 if __name__ == "__main__":
+    learnt = split(all_rows())[0]
     with tempfile.TemporaryDirectory() as name:
-        ship(train(split(all_rows())[0], Path(name)), Path(sys.argv[1]) if len(sys.argv) > 1 else OWN_MODEL)
+        bundle = train(learnt, Path(name))
+        topics = read_topics(split(all_rows(ROWS_READ))[0])
+        ship(bundle, Path(sys.argv[1]) if len(sys.argv) > 1 else OWN_MODEL, topics, rows=len(learnt))

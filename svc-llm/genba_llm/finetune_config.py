@@ -59,6 +59,10 @@ class FinetuneConfig(_Part):
     max_steps: Annotated[int, Field(ge=1)] | None = None
     gradient_checkpointing: bool = True
     validation_share: Annotated[float, Field(ge=0.0, lt=0.5)] = 0.02
+    token_splits: Annotated[
+        Share,
+        Field(description="How many of a prompt's tokens are learnt in two pieces, so that other spellings are read."),
+    ] = 0.0
     max_bad_rows: Annotated[int, Field(ge=0)] = 100
     checkpoint_every_s: Annotated[float, Field(gt=0)] = 180.0
     checkpoints_kept: Annotated[int, Field(ge=1)] = 5

@@ -81,6 +81,7 @@ class Task:
     messages: Sequence[Message]
     options: Options = field(default_factory=Options)
     passages: Sequence[Passage] = ()
+    begun: str = ""  # how the answer begins, for a backend that can go on from there
 
     @property
     def question(self) -> str:

@@ -27,7 +27,8 @@ from genba_llm.sft_rows import given_passages, system_text
 from genba_llm.small_phi3 import NotSmall
 from genba_llm.so8t_bundle import MODEL as WEIGHTS
 from genba_llm.so8t_bundle import describe, temperature_of
-from genba_llm.synthesise import not_known
+from genba_llm.synthesise import not_known, thought_begun, topic_of
+from genba_llm.topics import TOPICS, Topics
 from genba_shared.live import Live
 from genba_shared.registry import Registry, Version
 from genba_shared.service import Degraded
@@ -103,12 +104,17 @@ class ChampionModel:
         thinks: bool,
         reads: bool = False,
         sure_from: float = 0.0,
+        topics: Topics | None = None,
+        topic_from: float = 1.0,
     ) -> None:
         """``told``: what the system turn says, for a question.   ``thinks``: its rows carried their thinking.
         ``reads``: its rows carried numbered passages after the question.   ``sure_from``: how likely its thought on the task
         must be for its answer to leave; below, or where it would not answer, it says that it does not know.
+        ``topics``: who reads the question beside it. From ``topic_from`` on the model is told the topic, as the beginning of its
+        thought; below, it may speak of a piece of work only if both read the same one.
         """
         self.inner, self.told, self.thinks, self.reads, self.sure_from = inner, told, thinks, reads, sure_from
+        self.topics, self.topic_from = topics, topic_from
         self.model = inner.model
         self.features: frozenset[Feature] = inner.features
         self.starts_hidden = inner.starts_hidden
@@ -116,14 +122,23 @@ class ChampionModel:
     def generate(self, task: Task) -> Iterator[Piece]:
         """See the seam."""
         asked = self.as_trained(task)
-        if not self.sure_from:
-            return self.inner.generate(asked)
-        return self._if_sure(asked, task)
+        if self.topics is None or asked.passages or task.passages or not task.question:
+            return (
+                self._if_sure(asked, task, _Thought(self.sure_from)) if self.sure_from else self.inner.generate(asked)
+            )
+        topic, probability = self.topics.best(task.question)
+        if topic and probability >= self.topic_from:
+            begun = thought_begun(topic, language_of(task.question))
+            return self._if_sure(replace(asked, begun=begun), task, _Thought(0.0, topic))
+        return self._if_sure(asked, task, _Thought(self.sure_from, topic))
 
-    def _if_sure(self, asked: Task, task: Task) -> Iterator[Piece]:
+    def _if_sure(self, asked: Task, task: Task, thought: _Thought) -> Iterator[Piece]:
         """The generation, cut short by a plain word where the model guesses, or would refuse what the gate allowed."""
         told = replace(asked, options=replace(asked.options, logprobs=True))
-        thought, spent, doubts = _Thought(self.sure_from), 0, False
+        spent, doubts = 0, False
+        if asked.begun:
+            yield Piece(asked.begun)
+            thought.doubts_after(Piece(asked.begun))
         with contextlib.closing(_generator(self.inner.generate(told))) as pieces:
             for piece in pieces:
                 yield piece if task.options.logprobs else replace(piece, logprobs=())
@@ -160,8 +175,9 @@ class _Thought:
     It may not refuse on its own: it is no judge, and would name a person whom nobody asked.
     """
 
-    def __init__(self, sure_from: float) -> None:
-        self._sure_from = sure_from
+    def __init__(self, sure_from: float, topic: str | None = None) -> None:
+        """``topic``: the piece of work that alone may be thought of, empty for none; None where nobody else has read it."""
+        self._sure_from, self._topic = sure_from, topic
         self._text, self._logprob, self._over = "", 0.0, False
 
     def doubts_after(self, piece: Piece) -> bool:
@@ -171,7 +187,12 @@ class _Thought:
             self._logprob += sum(each.logprob for each in piece.logprobs)
         self._text += piece.text
         self._over = POLICY_END in self._text
-        guesses = TASK_END in self._text and math.exp(self._logprob) < self._sure_from
+        if TASK_END not in self._text:
+            return False
+        guesses = math.exp(self._logprob) < self._sure_from or self._topic not in {
+            None,
+            topic_of(self._text) or self._topic,
+        }
         return guesses or (self._over and "<think-policy>ALLOW" not in self._text)
 
 
@@ -212,13 +233,15 @@ def _own_inner() -> Backend:
 
 
 def _as_trained(folder: Path, inner: Backend, policy: Policy) -> ChampionModel:
-    document = describe(folder)
+    document, topics = describe(folder), folder / TOPICS
     return ChampionModel(
         inner,
         lambda question: standing(policy, question),
         thinks=bool(document.get("thinks")),
         reads=bool(document.get("reads")),
         sure_from=float(document.get("sure_from", 0.0)),
+        topics=Topics.load(topics) if topics.is_file() and isinstance(inner, SmallModel) else None,
+        topic_from=float(document.get("topic_from", 1.0)),
     )
 
 

@@ -31,6 +31,7 @@ from genba_llm.policies import Policies
 from genba_llm.policy import Policy
 from genba_llm.sealed import TextVault
 from genba_llm.settings import Settings
+from genba_llm.shipped_model import register_shipped
 from genba_shared.artifacts import Artifacts
 from genba_shared.audit import AuditLog
 from genba_shared.audit_writer import AuditWriter, audit_signer, open_writer
@@ -200,6 +201,8 @@ async def open_service(settings: Settings, metrics: Metrics, *, backend: Backend
         vault = TextVault(settings.load_text_secret())
         decisions = Decisions(gate, writer, vault, settings, ours)
         library = Library(database)
+        if named is None and settings.own_model == "answers":
+            await asyncio.to_thread(register_shipped, registry)
         speakers = Always(named) if named is not None else _live_model(settings, registry, gate.policy)
         await asyncio.to_thread(speakers.follow)
         stack.callback(speakers.close)

@@ -16,6 +16,7 @@ from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
+from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load_file, save_file
 
 Array = npt.NDArray[np.float32]
@@ -231,6 +232,18 @@ def save_int8(tensors: Mapping[str, Array], path: Path) -> None:
         stored[name] = np.rint(values / scale).astype(np.int8)
         stored[name + _SCALE] = scale[:, 0]
     save_file(stored, path)
+
+
+def stored_in_int8(folder: Path) -> bool:
+    """Whether a folder's weights are as ``save_int8`` writes them; reads their names alone."""
+    path = folder / WEIGHTS
+    if not path.is_file():
+        return False
+    try:
+        with safe_open(path, framework="numpy") as file:
+            return any(name.endswith(_SCALE) for name in file.keys())  # noqa: SIM118 - it is no mapping
+    except SafetensorError:
+        return False  # whoever reads it says what is wrong
 
 
 def _wide(stored: Mapping[str, npt.NDArray[Any]]) -> dict[str, Array]:

@@ -20,6 +20,11 @@ def describe(folder: Path) -> dict[str, Any]:
     return found
 
 
+def is_shipped(folder: Path) -> bool:
+    """Whether the bundle is the model that ships, calibrated or not. Raises: as ``describe``."""
+    return bool(describe(folder).get("shipped"))
+
+
 def temperature_of(folder: Path) -> float:
     """What a bundle's logits are divided by; 1 for one that was never calibrated. Raises: ValueError for one that makes no sense."""
     path = folder / CALIBRATION

@@ -33,6 +33,7 @@ from genba_llm.line_data import Prepared, prepare
 from genba_llm.memory_plan import MemoryPlan, memory_plan
 from genba_llm.refused import Refused
 from genba_llm.sft_rows import Row, messages
+from genba_llm.small_phi3 import stored_in_int8
 from genba_llm.so8t_bundle import ADAPTER, BUNDLE, MODEL
 from genba_llm.target_modules import resolve_targets
 from genba_llm.token_loss import learnt_logits
@@ -267,8 +268,12 @@ def _trace(folder: Path, base: Path, data_hash: str) -> None:
 
 
 def copy_base(folder: Path, to: Path) -> Path:
-    """The model part of a bundle as a base to train on. Raises: UnusableModel if the bundle has none."""
+    """The model part of a bundle as a base to train on, in full if it was stored in int8. Raises: UnusableModel if the bundle has none."""
     if not (folder / MODEL / "config.json").is_file():
         raise UnusableModel("The bundle holds no model of the family.")
-    shutil.copytree(folder / MODEL, to)
+    if not stored_in_int8(folder / MODEL):
+        shutil.copytree(folder / MODEL, to)
+        return to
+    load_base(folder / MODEL).save_pretrained(to)
+    load_tokenizer(folder / MODEL).save_pretrained(to)
     return to

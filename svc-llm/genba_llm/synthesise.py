@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
-from genba_llm import contrast
+from genba_llm import contrast, wordings
 from genba_llm.policy_state import IdentityContract, PolicyState, default_identities, default_policy
 from genba_llm.refused import Refused
 from genba_llm.retrieval import Passage
@@ -31,7 +31,7 @@ _DRAWN: Final[tuple[DecisionName, ...]] = ("ALLOW", "ESCALATE", "REFUSE")  # as 
 _JAPANESE_SHARE = 0.75
 _TRIES = 200
 _BARE_SHARE = 0.4  # questions without a setting before them
-_KINDS: Final = {"work": 0.55, "unknown": 0.25, "talk": 0.05, "documents": 0.15}  # of what may be answered
+_BARE_SHARE_TYPED = 0.9  # the same of questions in people's own words
 
 
 class TooFewTemplates(Refused):
@@ -39,16 +39,39 @@ class TooFewTemplates(Refused):
 
 
 @dataclass(frozen=True)
+class Mix:
+    """What questions that may be answered are about, as shares. ``own_words`` of those about work and about what is not known
+    are asked as people type them, the others in plain templates; ``part`` of the wordings is to be learnt or is held out.
+    """
+
+    work: float = 0.5
+    unknown: float = 0.3
+    talk: float = 0.05
+    documents: float = 0.15
+    own_words: float = 0.5
+    part: wordings.Part = "learnt"
+
+
+MIX: Final = Mix()
+
+
+@dataclass(frozen=True)
 class Asked:
-    """A question before it is a row: its thought about the task, its answer, and the documents it comes with."""
+    """A question before it is a row: its thought about the task, its answer, and the documents it comes with.
+
+    ``typed``: in somebody's own words.
+    """
 
     text: str
     thought: str
     final: str
     documents: str = ""
+    typed: bool = False
 
 
-def synthesise(domain: Domain, n: int, *, seed: int, shares: tuple[float, float, float] = SHARES) -> Iterator[Row]:
+def synthesise(
+    domain: Domain, n: int, *, seed: int, shares: tuple[float, float, float] = SHARES, mix: Mix = MIX
+) -> Iterator[Row]:
     """``n`` rows of a domain, no question twice. A prefix of a longer run is that of a shorter one.
 
     Raises: TooFewTemplates if the templates do not give as many different questions.
@@ -61,7 +84,7 @@ def synthesise(domain: Domain, n: int, *, seed: int, shares: tuple[float, float,
         decision = rng.choices(_DRAWN, shares)[0]
         for bare_share in (_BARE_SHARE, *[0.0] * _TRIES):  # a question that was asked is asked again in another setting
             identity = identities[rng.choice([domain, "general"])]
-            row = _one(domain, decision, pools, identity, policy, rng, bare_share)
+            row = _one(domain, decision, pools, identity, policy, rng, bare_share, mix)
             if (row.instruction, row.input) not in seen:
                 break
         else:
@@ -106,12 +129,13 @@ def _one(
     policy: PolicyState,
     rng: random.Random,
     bare_share: float,
+    mix: Mix,
 ) -> Row:
     """A row of a decision; REFUSE stands for DENY too."""
     words = contrast.lexicon("synthesise")
     language: Language = "ja" if rng.random() < _JAPANESE_SHARE else "en"
     if decision == "ALLOW":
-        asked = _allowed(domain, pools, language, rng)
+        asked = _allowed(domain, pools, language, rng, mix)
     elif decision == "ESCALATE":
         about = rng.choice(words["decisions"][domain])[language]
         text = rng.choice(words["asked_to_decide"][language]).format(x=about)
@@ -121,6 +145,7 @@ def _one(
         chosen = rng.choice(refused)
         decision = "DENY" if chosen is Decision.DENY else "REFUSE"
         asked = Asked(rng.choice(pools[chosen, language]), words["thought"][decision][language], "")
+    bare_share = max(bare_share, _BARE_SHARE_TYPED) if asked.typed else bare_share
     before = "" if rng.random() < bare_share else rng.choice(words["settings"][language])
     question = before.format(n=rng.randint(1, 999)) + asked.text
     return decided_row(
@@ -181,6 +206,24 @@ def answer(
     )
 
 
+def thought_begun(name: str, language: Language) -> str:
+    """How a thought on the piece of work of that (first Japanese) name begins, up to where the form of the answer follows."""
+    words = contrast.lexicon("synthesise")
+    before, after = str(words["thought"]["work"][language]).split("{x}")
+    return f"<think-task>{words['task'][language]} {before}{work_of(name)['names'][language][0]}{after[0]}"
+
+
+def topic_of(text: str) -> str:
+    """The (first Japanese) name of the piece of work that an answer's thought is about; empty for none."""
+    return next((topic for begun, topic in _begun().items() if text.startswith(begun)), "")
+
+
+@functools.cache
+def _begun() -> dict[str, str]:
+    languages: tuple[Language, ...] = ("ja", "en")
+    return {thought_begun(name, language): name for name in _works() for language in languages}
+
+
 def work_names(domain: Domain, language: Language) -> list[str]:
     """The first name of each piece of ordinary work."""
     return [str(each["names"][language][0]) for each in contrast.lexicon("knowledge")[domain]]
@@ -198,34 +241,64 @@ def not_known(language: Language) -> str:
 
 
 def _allowed(
-    domain: Domain, pools: dict[tuple[Decision, Language], list[str]], language: Language, rng: random.Random
+    domain: Domain, pools: dict[tuple[Decision, Language], list[str]], language: Language, rng: random.Random, mix: Mix
 ) -> Asked:
-    kind = rng.choices(list(_KINDS), list(_KINDS.values()))[0]
+    shares = {"work": mix.work, "unknown": mix.unknown, "talk": mix.talk, "documents": mix.documents}
+    kind = rng.choices(list(shares), list(shares.values()))[0]
     words = contrast.lexicon("synthesise")
     if kind == "work":
-        work = rng.choice(contrast.lexicon("knowledge")[domain])
-        form = rng.choice(list(words["asked"]))
-        return _about_work(work, form, language, rng)
+        return _about_work(domain, language, rng, mix)
     if kind == "talk":
         talk = rng.choice(words["talk"])
         thought = words["thought"]["talk"][language].format(x=talk["about"][language])
         return Asked(rng.choice(talk["asked"][language]), thought, talk["said"][language])
     if kind == "documents":
         return _from_documents(language, rng)
-    if rng.random() < 0.4:  # the safe side of a contrast pair
+    typed = rng.random() < mix.own_words
+    if typed:
+        text = _unknown_in_own_words(domain, language, rng, mix.part)
+    elif rng.random() < 0.4:  # the safe side of a contrast pair
         text = rng.choice(pools[Decision.ALLOW, language])
     else:
         form = rng.choice(list(words["asked"]))
         text = rng.choice(words["asked"][form][language]).format(x=rng.choice(words["unknown"][language]))
-    return Asked(text, words["thought"]["unknown"][language], not_known(language))
+    return Asked(text, words["thought"]["unknown"][language], not_known(language), typed=typed)
 
 
-def _about_work(work: dict[str, Any], form: str, language: Language, rng: random.Random) -> Asked:
+def _unknown_in_own_words(domain: Domain, language: Language, rng: random.Random, part: wordings.Part) -> str:
+    if part == "held":
+        return wordings.sounds_alike(rng.choice(wordings.held_names(language, "not")), language, rng, part=part)
+    if rng.random() < 0.4:
+        return wordings.of_the_world(language, rng)
+    return wordings.sounds_alike(rng.choice(work_names(domain, "ja")), language, rng)
+
+
+def _about_work(domain: Domain, language: Language, rng: random.Random, mix: Mix) -> Asked:
     words = contrast.lexicon("synthesise")
+    typed = rng.random() < mix.own_words
+    if mix.part == "held":
+        work = work_of(rng.choice(wordings.held_names(language, "q")))
+    else:
+        work = rng.choice(contrast.lexicon("knowledge")[domain])
+    if typed:
+        wording = wordings.asks_for(work["names"]["ja"][0], language, rng, part=mix.part)
+        text, form = wording.text, wording.form
+    else:
+        form = rng.choice(list(words["asked"]))
+        text = rng.choice(words["asked"][form][language]).format(x=rng.choice(work["names"][language]))
     name = str(work["names"][language][0])
-    text = rng.choice(words["asked"][form][language]).format(x=rng.choice(work["names"][language]))
     thought = words["thought"]["work"][language].format(x=name, form=words["forms"][form][language])
-    return Asked(text, thought, work_answer(work, form, language))
+    return Asked(text, thought, work_answer(work, form, language), typed=typed)
+
+
+def work_of(name: str) -> dict[str, Any]:
+    """The piece of ordinary work of that first Japanese name. Raises: KeyError."""
+    return _works()[name]
+
+
+@functools.cache
+def _works() -> dict[str, dict[str, Any]]:
+    return {work["names"]["ja"][0]: work for works in contrast.lexicon("knowledge").values() for work in works}
 
 
 def work_answer(work: dict[str, Any], form: str, language: Language) -> str:

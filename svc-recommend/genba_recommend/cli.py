@@ -108,6 +108,10 @@ def list_for_user(
     k: Places = 10,
     genre: Genres = None,
     diversity: Annotated[float | None, typer.Option(min=0, max=1, help="0: by score alone.")] = None,
+    discover: Annotated[
+        Literal["never", "sometimes", "always"],
+        typer.Option(help="Whether the last place goes to what is seldom shown."),
+    ] = "sometimes",
     aim: Annotated[str, typer.Option(help="fit, or what a head foresees: watched, liked, returns.")] = "fit",
     lang: Language = "en",
     as_json: AsJson = False,  # noqa: FBT002 - a flag
@@ -115,7 +119,7 @@ def list_for_user(
     key: Key = "",
 ) -> None:
     """The list of a user, with the reasons."""
-    asked: dict[str, Any] = {"k": k, "genre": genre or [], "aim": aim}
+    asked: dict[str, Any] = {"k": k, "genre": genre or [], "aim": aim, "discover": discover}
     if diversity is not None:
         asked["diversity"] = diversity
     _ask(f"/v1/recommend/users/{user}/items", asked, lang=lang, as_json=as_json, url=url, key=key)

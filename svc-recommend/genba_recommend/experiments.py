@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal, Self
 
+from genba_recommend.discovering import When
+
 Status = Literal["running", "stopped"]
 Lists = Literal["personal", "trending", "popular"]
 
@@ -22,6 +24,7 @@ class Arm:
     lists: Lists = "personal"
     diversity: float | None = None
     explore: float | None = None
+    discover: When | None = None
 
 
 @dataclass(frozen=True)

@@ -18,8 +18,9 @@ import numpy.typing as npt
 
 from genba_recommend import reasons
 from genba_recommend.catalogue import Shelf, Wanted, words_of
+from genba_recommend.discovering import Discovery, When
 from genba_recommend.heads import LEAST_PROBABILITY, Heads, Task
-from genba_recommend.index import Choice, Rows
+from genba_recommend.index import Choice, Rows, raise_some
 from genba_recommend.people import Person
 from genba_recommend.ranking import Picked, intra_list_distance, pick, pool_size
 from genba_recommend.reasons import Reason
@@ -32,6 +33,7 @@ Float32s = npt.NDArray[np.float32]
 
 ALIKE: Final = 0.3  # cosine from which one item is named as the reason for another
 TOP_WORDS: Final = 3
+LEAST_TO_DISCOVER: Final = 5  # places; a shorter list gives none away
 NEW_S: Final = 14 * 86_400.0
 FALLBACKS: Final[tuple[Source, ...]] = ("segment", "trending", "popular")
 
@@ -44,6 +46,7 @@ class Ask:
     k: int = 20
     diversity: float = 0.0
     explore: float = 0.0
+    discover: When = "sometimes"
     exclude: tuple[int, ...] = ()
     drop_seen: bool = True
     version: int | None = None
@@ -83,6 +86,7 @@ class Made:
     passed_over: list[PassedOver] = field(default_factory=list)
     aligned: Aligned | None = None  # of the version that gave the personal items
     aim: Aim = "fit"  # that the personal items are ordered by
+    among: list[int] = field(default_factory=list)  # rows that chance chose from, where it chose
 
     @property
     def source(self) -> Source:
@@ -97,15 +101,17 @@ class Made:
         return intra_list_distance(aligned.vectors[self.rows])
 
 
-def for_person(view: View, person: Person, ask: Ask, rng: np.random.Generator) -> Made:
-    """A list for somebody."""
+def for_person(
+    view: View, person: Person, ask: Ask, rng: np.random.Generator, discovery: Discovery | None = None
+) -> Made:
+    """A list for somebody; with a discovery, its last place may go to what is seldom shown."""
     made = Made(view)
     without = person.seen if ask.drop_seen else np.zeros(0, np.int32)
     without = without[without < len(view.shelf)]
     if ask.exclude:
         without = np.union1d(without, np.array(ask.exclude, np.int32))
     if ask.start == "personal":
-        _personal(made, person, ask, without, rng)
+        _personal(made, person, ask, without, rng, discovery)
     for source in FALLBACKS[FALLBACKS.index(ask.start) :] if ask.start in FALLBACKS else FALLBACKS:
         if len(made.items) >= ask.k:
             break
@@ -137,7 +143,14 @@ def similar(view: View, row: int, ask: Ask) -> Made:
     return made
 
 
-def _personal(made: Made, person: Person, ask: Ask, without: npt.NDArray[np.integer], rng: np.random.Generator) -> None:
+def _personal(
+    made: Made,
+    person: Person,
+    ask: Ask,
+    without: npt.NDArray[np.integer],
+    rng: np.random.Generator,
+    discovery: Discovery | None,
+) -> None:
     view = made.view
     number = ask.version if ask.version is not None else view.champion
     aligned = None if number is None else view.models.get(number)
@@ -162,10 +175,52 @@ def _personal(made: Made, person: Person, ask: Ask, without: npt.NDArray[np.inte
         rows, scores = _by_head(heads, made.aim, taste.vector, aligned.vectors[rows], rows, scores)
     vectors = aligned.vectors[rows] if ask.diversity > 0 else None
     picked = pick(rows, scores, vectors, ask.k, diversity=ask.diversity, explore=ask.explore, rng=rng)
+    if discovery is not None and made.aim == "fit" and discovery.is_wanted(ask.discover):
+        picked = _discover(discovery, view, aligned, person, ask, taste, picked, without)
+    made.among = picked.among.tolist()
     said = None
     if heads.tasks and (ask.predict or made.aim != "fit"):
         said = heads.predict(taste.vector, aligned.vectors[picked.rows])
     _put(made, picked, "personal", _personal_reasons(view, aligned, person, taste.rows, picked), _told(heads, said))
+
+
+def _discover(
+    discovery: Discovery,
+    view: View,
+    aligned: Aligned,
+    person: Person,
+    ask: Ask,
+    taste: Taste,
+    picked: Picked,
+    without: npt.NDArray[np.integer],
+) -> Picked:
+    """Give the last place that chance did not fill to what is seldom shown, if the list is one that does; for a day the same."""
+    place = len(picked.rows) - int(np.count_nonzero(picked.explored)) - 1
+    if place < LEAST_TO_DISCOVER - 1:
+        return picked
+    # What chance might have drawn stays with chance: its propensities are logged.
+    out = np.concatenate([without, picked.rows, picked.among])
+    key = (person.user.user_id, aligned.model.number, ask.wanted, ask.discover)
+    allowed = view.shelf.allowed(ask.wanted) & aligned.present
+    kept = discovery.kept(key)
+    if kept is not None and (kept.row is None or (allowed[kept.row] and kept.row not in out)):
+        return picked if kept.row is None else _giving(picked, place, kept.row, aligned, taste)
+    seldom = discovery.seldom.penalty(len(view.shelf), now_s=discovery.clock())
+    rows, fits = aligned.index.best(taste.query, Choice.of(seldom, allowed), np.unique(out), 1, lift=taste.lift)
+    given = None
+    if len(rows):
+        loss = float(picked.scores[place] - (fits[0] - seldom[rows[0]]))
+        if ask.discover == "always" or discovery.seldom.gives(loss):
+            given = int(rows[0])
+            picked = _giving(picked, place, given, aligned, taste)
+    discovery.give(key, given, picked.rows)
+    return picked
+
+
+def _giving(picked: Picked, place: int, row: int, aligned: Aligned, taste: Taste) -> Picked:
+    score = (aligned.vectors[[row]] @ taste.query + aligned.bias[[row]]).astype(np.float32)
+    raise_some(score, np.array([row]), taste.lift)
+    return picked.giving(place, row, float(score[0]))
 
 
 def _by_head(
@@ -269,6 +324,8 @@ def _personal_reasons(
     for place, row in enumerate(picked.rows.tolist()):
         item = view.shelf.entries[row].item
         why = [reasons.said("explored")] if picked.explored[place] else []
+        if place == picked.newcomer:
+            why.append(reasons.said("seldom"))
         liked = view.shelf.entries[int(history[nearest[place]])].item
         if closeness[place] >= ALIKE and liked.title:
             why.append(reasons.said("because_of", liked.title, item_id=liked.item_id))

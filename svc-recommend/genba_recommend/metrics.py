@@ -102,12 +102,17 @@ def rank(score: ScoreUsers, asked: Questions, *, k: int = 50, batch: int = 512) 
 
 
 def _best(score: ScoreUsers, asked: Questions, part: slice, k: int) -> Ints:
-    scores = np.array(score(asked.users[part]), np.float64)  # (b, N), ours to change
+    return top_k(open_scores(score, asked, part), k)
+
+
+def open_scores(score: ScoreUsers, asked: Questions, part: slice) -> Floats:
+    """Return the scores of a stretch of the users, (b, N), -inf for what may not be listed."""
+    scores = np.array(score(asked.users[part]), np.float64)  # ours to change
     scores[:, ~asked.candidates] = -np.inf
     offsets = asked.seen_offsets[part.start : part.stop + 1]
     rows = np.repeat(np.arange(len(scores)), np.diff(offsets))
     scores[rows, asked.seen[offsets[0] : offsets[-1]]] = -np.inf
-    return top_k(scores, k)
+    return scores
 
 
 def top_k(scores: Scores, k: int) -> Ints:

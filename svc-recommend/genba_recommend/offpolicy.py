@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ("Estimate", "Log", "doubly_robust", "ips", "snips", "softmax_propensities")
+__all__ = ("Estimate", "Log", "doubly_robust", "gain", "ips", "snips", "softmax_propensities")
 
 Floats = npt.NDArray[np.float64]
 Z_95 = 1.959963984540054
@@ -23,16 +23,20 @@ Z_95 = 1.959963984540054
 class Log:
     """n logged choices. action: (n,) int in [0, A).   reward, propensity: (n,) float, propensity in (0, 1].
 
+    unit: (n,) whose choice it was; choices of one unit are not taken to be independent. Each its own when absent.
+
     Raises: ValueError for columns of different lengths, or a propensity outside (0, 1].
     """
 
     action: npt.NDArray[np.int64]
     reward: Floats
     propensity: Floats
+    unit: npt.NDArray[np.int64] | None = None
 
     def __post_init__(self) -> None:
         """Raises: ValueError, see above."""
-        shapes = {np.shape(column) for column in (self.action, self.reward, self.propensity)}
+        columns = (self.action, self.reward, self.propensity, *(() if self.unit is None else (self.unit,)))
+        shapes = {np.shape(column) for column in columns}
         if len(shapes) != 1 or len(self.action) == 0:
             message = f"The log's columns have shapes {sorted(map(str, shapes))}; they must be one, and not empty"
             raise ValueError(message)
@@ -62,7 +66,7 @@ class Estimate:
 def ips(log: Log, policy: Floats, *, clip: float | None = None) -> Estimate:
     """Inverse propensity score. policy: (n, A), each row sums to 1. Unbiased without ``clip``; ``clip`` bounds the weights."""
     weight = _weights(log, policy, clip)
-    return _estimate(weight * log.reward, weight)
+    return _estimate(weight * log.reward, weight, log.unit)
 
 
 def snips(log: Log, policy: Floats, *, clip: float | None = None) -> Estimate:
@@ -77,7 +81,7 @@ def snips(log: Log, policy: Floats, *, clip: float | None = None) -> Estimate:
         raise ValueError(message)
     value = float((weight * log.reward).mean() / mean)
     influence = value + weight * (log.reward - value) / mean  # delta method
-    return _estimate(influence, weight)
+    return _estimate(influence, weight, log.unit)
 
 
 def doubly_robust(log: Log, policy: Floats, predicted: Floats, *, clip: float | None = None) -> Estimate:
@@ -86,11 +90,13 @@ def doubly_robust(log: Log, policy: Floats, predicted: Floats, *, clip: float | 
     Unbiased when either the propensities or the model are right; narrower than IPS when the model is any good.
     """
     weight = _weights(log, policy, clip)
-    if np.shape(predicted) != np.shape(policy):
-        message = f"predicted has shape {np.shape(predicted)}, policy {np.shape(policy)}"
-        raise ValueError(message)
-    chosen = np.take_along_axis(predicted, log.action[:, None], 1)[:, 0]
-    return _estimate((policy * predicted).sum(1) + weight * (log.reward - chosen), weight)
+    return _estimate(_robust(log, policy, predicted, weight), weight, log.unit)
+
+
+def gain(log: Log, policy: Floats, predicted: Floats, *, clip: float | None = None) -> Estimate:
+    """What the policy earns more than was earned, a choice: doubly robust less the reward itself. predicted: (n, A)."""
+    weight = _weights(log, policy, clip)
+    return _estimate(_robust(log, policy, predicted, weight) - log.reward, weight, log.unit)
 
 
 def softmax_propensities(scores: Floats, *, temperature: float, floor: float = 0.0) -> Floats:
@@ -119,9 +125,19 @@ def _weights(log: Log, policy: Floats, clip: float | None) -> Floats:
     return weight if clip is None else np.minimum(weight, clip)
 
 
-def _estimate(terms: Floats, weight: Floats) -> Estimate:
+def _robust(log: Log, policy: Floats, predicted: Floats, weight: Floats) -> Floats:
+    if np.shape(predicted) != np.shape(policy):
+        message = f"predicted has shape {np.shape(predicted)}, policy {np.shape(policy)}"
+        raise ValueError(message)
+    chosen = np.take_along_axis(predicted, log.action[:, None], 1)[:, 0]
+    return np.asarray((policy * predicted).sum(1) + weight * (log.reward - chosen))
+
+
+def _estimate(terms: Floats, weight: Floats, unit: npt.NDArray[np.int64] | None) -> Estimate:
     value = float(terms.mean())
-    error = float(terms.std(ddof=1) / np.sqrt(len(terms))) if len(terms) > 1 else float("inf")
+    off = terms - value if unit is None else np.bincount(unit, terms - value)[np.unique(unit)]  # (units,)
+    n = len(off)
+    error = float(np.sqrt(n / (n - 1) * (off**2).sum()) / len(terms)) if n > 1 else float("inf")
     squares = float((weight**2).sum())
     effective = float(weight.sum() ** 2 / squares) if squares else 0.0
     return Estimate(value, value - Z_95 * error, value + Z_95 * error, effective, float(weight.mean()))

@@ -5,7 +5,7 @@ Knows no model, no catalogue and no HTTP: a candidate is a row with a score and,
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 import numpy as np
@@ -24,12 +24,23 @@ EXPLORE_FLOOR: Final = 0.2  # share of chance that is the same for every candida
 
 @dataclass(frozen=True)
 class Picked:
-    """A list in order. rows, scores, propensities: (K,); ``explored`` says which places chance filled."""
+    """A list in order. rows, scores, propensities: (K,); ``explored`` says which places chance filled.
+
+    among: (L,) the rows that chance chose among, those that it chose included.   newcomer: a place given to what is seldom shown.
+    """
 
     rows: Rows
     scores: Float32s
     propensities: npt.NDArray[np.float64]
     explored: npt.NDArray[np.bool_]
+    among: Rows = field(default_factory=lambda: np.zeros(0, np.int64))
+    newcomer: int | None = None
+
+    def giving(self, place: int, row: int, score: float) -> Picked:
+        """The same list with another row in a place."""
+        rows, scores = self.rows.copy(), self.scores.copy()
+        rows[place], scores[place] = row, score
+        return replace(self, rows=rows, scores=scores, newcomer=place)
 
 
 def pool_size(k: int, *, diversity: float, explore: float) -> int:
@@ -55,11 +66,18 @@ def pick(
     k = min(k, len(rows))
     n_explored = min(round(k * explore), max(0, len(rows) - (k - round(k * explore)))) if explore > 0 else 0
     order = spread(scores, vectors, k - n_explored, diversity) if vectors is not None else np.arange(k - n_explored)
-    chances = np.ones(k)
+    chances, left = np.ones(k), np.zeros(0, np.int64)
     if n_explored:
-        order, chances[k - n_explored :] = _explore(scores, order, n_explored, rng)
+        left = np.setdiff1d(np.arange(len(scores)), order)
+        drawn, chances[k - n_explored :] = _explore(scores, left, n_explored, rng)
+        order = np.concatenate([order, drawn])
     explored = np.arange(k) >= k - n_explored
-    return Picked(rows[order], scores[order], chances, explored)
+    return Picked(rows[order], scores[order], chances, explored, rows[left])
+
+
+def chances_of(scores: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """(B, L) chances with which an exploring list takes each of L candidates next."""
+    return softmax_propensities(scores, temperature=EXPLORE_TEMPERATURE, floor=EXPLORE_FLOOR)
 
 
 def spread(scores: Float32s, vectors: Float32s, k: int, diversity: float) -> npt.NDArray[np.int64]:
@@ -83,20 +101,17 @@ def spread(scores: Float32s, vectors: Float32s, k: int, diversity: float) -> npt
 
 
 def _explore(
-    scores: Float32s, order: npt.NDArray[np.int64], n: int, rng: np.random.Generator
+    scores: Float32s, left: npt.NDArray[np.int64], n: int, rng: np.random.Generator
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
-    """Draw n more of the candidates, one after the other. Returns: the whole order, and the chance of each draw when it was made."""
-    left = np.setdiff1d(np.arange(len(scores)), order)
+    """Draw n of the candidates that are left, one after the other. Returns: them, and the chance of each draw when it was made."""
     drawn, chances = [], np.empty(n)
     for at in range(n):
-        odds = softmax_propensities(
-            scores[left].astype(np.float64)[None], temperature=EXPLORE_TEMPERATURE, floor=EXPLORE_FLOOR
-        )[0]
+        odds = chances_of(scores[left].astype(np.float64)[None])[0]
         place = int(rng.choice(len(left), p=odds / odds.sum()))
         chances[at] = odds[place]
         drawn.append(int(left[place]))
         left = np.delete(left, place)
-    return np.concatenate([order, np.array(drawn, np.int64)]), chances
+    return np.array(drawn, np.int64), chances
 
 
 def intra_list_distance(vectors: Float32s) -> float | None:

@@ -7,7 +7,7 @@ from functools import lru_cache
 from typing import Literal
 
 Kind = Literal[
-    "because_of", "genre", "maker", "for_you", "segment", "trending", "popular", "new", "explored", "similar"
+    "because_of", "genre", "maker", "for_you", "segment", "trending", "popular", "new", "explored", "seldom", "similar"
 ]
 
 _SAID: dict[Kind, tuple[str, str]] = {
@@ -20,6 +20,7 @@ _SAID: dict[Kind, tuple[str, str]] = {
     "popular": ("Popular with everybody", "みんなに人気"),
     "new": ("New", "新着"),
     "explored": ("Something different", "いつもと違う一本"),
+    "seldom": ("Something seldom shown", "あまり表示されない作品"),
     "similar": ("Similar to “{0}”", "「{0}」に似ています"),
 }
 

@@ -68,7 +68,7 @@ async def list_for_user(request: Request, user_id: UserId, here: Here, principal
     found = assign(view.experiments, user_id) if view.experiments else None
     if found is not None:
         ask = _as_the_arm_says(ask, found[1], query)
-    made = lists.for_person(view, person, ask, _rng(ask))
+    made = lists.for_person(view, person, ask, _rng(ask), shop.discovery)
     return _answer(here, shop, made, _Shown(user_id, found, ask.explore > 0))
 
 
@@ -181,7 +181,14 @@ def _ask(here: Recommender, view: View, principal: Principal, query: Any, *, div
 def _ask_personal(here: Recommender, view: View, principal: Principal, query: ListQuery) -> Ask:
     """What the caller wants of a list for one person."""
     ask = _ask(here, view, principal, query, diversity=query.diversity)
-    return replace(ask, explore=query.explore, drop_seen=query.seen == "removed", aim=query.aim, predict=query.predict)
+    return replace(
+        ask,
+        explore=query.explore,
+        discover=query.discover or "sometimes",
+        drop_seen=query.seen == "removed",
+        aim=query.aim,
+        predict=query.predict,
+    )
 
 
 def _as_the_arm_says(ask: Ask, arm: Arm, query: ListQuery) -> Ask:
@@ -192,6 +199,7 @@ def _as_the_arm_says(ask: Ask, arm: Arm, query: ListQuery) -> Ask:
         start=arm.lists,
         diversity=ask.diversity if arm.diversity is None or query.diversity is not None else arm.diversity,
         explore=ask.explore if arm.explore is None else arm.explore,
+        discover=ask.discover if arm.discover is None or query.discover is not None else arm.discover,
     )
 
 
@@ -246,7 +254,8 @@ def _exposure(shop: Shop, made: Made, shown: _Shown, list_id: str) -> dict[str, 
         "version": None if made.aligned is None else made.aligned.model.number,
         "source": made.source,
         "items": [item.item_id for item in made.items],
-        "propensities": list(chances) if any(chance < 1 for chance in chances) else None,
+        "propensities": list(chances) if made.among else None,
+        "candidates": [made.view.shelf.ids[row] for row in made.among] or None,
         "diversity": made.distance,
         "at": store.now(),
     }

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, WithJsonSchema
 
+from genba_recommend.discovering import When
 from genba_shared.wire import Flag, Moment, Real
 from genba_shared.wire_records import ClearanceLabel
 
@@ -169,6 +170,10 @@ class ListQuery(Filters):
             ge=0, le=0.5, allow_inf_nan=False, description="Share of places that chance fills; propensities are logged."
         ),
     ] = 0.0
+    discover: Annotated[
+        When | None,
+        Field(description="Whether the last place goes to what is seldom shown; `sometimes` when absent."),
+    ] = None
     seen: Annotated[Literal["removed", "kept"], Field(description="What the user has liked, viewed or disliked.")] = (
         "removed"
     )
@@ -191,8 +196,9 @@ class Reason(BaseModel):
     """Why an item is on the list, for a person."""
 
     kind: Literal[
-        "because_of", "genre", "maker", "for_you", "segment", "trending", "popular", "new", "explored", "similar"
-    ]
+        "because_of", "genre", "maker", "for_you", "segment", "trending", "popular", "new", "explored", "seldom",
+        "similar",
+    ]  # fmt: skip
     en: str
     ja: str
     item_id: str | None = None

@@ -15,12 +15,23 @@ import numpy.typing as npt
 
 from genba_recommend.blending import MOST_HISTORY, Blend
 from genba_recommend.dataset import Dataset, Histories, Interactions, Ints, User
+from genba_recommend.discovering import Seldom
 from genba_recommend.features import Encoders, ItemFeatures, UserFeatures, latest_windows
-from genba_recommend.metrics import Comparison, Quality, Questions, ScoreUsers, paired_bootstrap, quality, rank
+from genba_recommend.metrics import (
+    Comparison,
+    Quality,
+    Questions,
+    ScoreUsers,
+    open_scores,
+    paired_bootstrap,
+    quality,
+    rank,
+)
 from genba_recommend.neighbours import Neighbours
 from genba_recommend.prior import Prior
 
 Float32s = npt.NDArray[np.float32]
+USERS_AT_ONCE = 512
 EmbedUsers = Callable[[UserFeatures, Float32s], Float32s]  # features of B users, (N, D) item vectors -> (B, D)
 
 
@@ -112,18 +123,22 @@ def strangers(users: tuple[User, ...], n: int) -> tuple[User, ...]:
     return tuple(User(f"stranger {len(users) + row}") for row in range(n))
 
 
-def with_discovery(lists: Ints, others: Ints, *, n_places: int, k: int) -> Ints:
-    """Give the last places of the first k to the best of another ranking that is not there yet: the dial for coverage.
+def with_discovery(score: ScoreUsers, fit: ScoreUsers, asked: Questions, *, share: float, k: int = 10) -> Ints:
+    """Rank as a service does that gives the last of k places to what is seldom shown, user after user.
 
-    Args:    lists, others: (U, W), best first, -1 where there is nothing.   n_places: 0 <= n_places <= k <= W.
-    Returns: (U, W); what was pushed out follows after the k-th place.
+    Args:    fit: what a newcomer is chosen by, the score without its prior.   share: of the lists that give their place.
+    Returns: (U, 50); what was pushed out follows after the k-th place.
     """
-    if not 0 <= n_places <= k <= lists.shape[1]:
-        raise ValueError(f"{n_places} of {k} places cannot be given away in lists of {lists.shape[1]}.")
-    out = np.full_like(lists, -1)
-    for row, (first, second) in enumerate(zip(lists.tolist(), others.tolist(), strict=True)):
-        head = first[: k - n_places]
-        fresh = [item for item in second if item >= 0 and item not in head][:n_places]
-        kept = head + fresh + [item for item in first[k - n_places :] if item not in fresh]
-        out[row, : min(len(kept), out.shape[1])] = kept[: out.shape[1]]
+    seldom, out = Seldom(share, now_s=0.0), rank(score, asked)
+    for at in range(0, len(asked), USERS_AT_ONCE):
+        part = slice(at, min(at + USERS_AT_ONCE, len(asked)))
+        scores, fits = open_scores(score, asked, part), open_scores(fit, asked, part)
+        for listed, scored, fitting in zip(out[part], scores, fits, strict=True):
+            last, room = listed[k - 1], fitting + seldom.penalty(len(fitting), now_s=0.0)
+            room[listed[:k]] = -np.inf
+            newcomer = int(room.argmax())
+            if last >= 0 and room[newcomer] > -np.inf and seldom.gives(float(scored[last] - fitting[newcomer])):
+                rest = listed[k - 1 :][listed[k - 1 :] != newcomer]
+                listed[k - 1 :] = np.concatenate([[newcomer], rest])[: len(listed) - k + 1]
+            seldom.note(listed[:k][listed[:k] >= 0], now_s=0.0)
     return out

@@ -17,6 +17,7 @@ from prometheus_client.registry import Collector
 from sqlalchemy import text
 from threadpoolctl import threadpool_limits
 
+from genba_recommend.pauses import Pauses
 from genba_recommend.settings import Settings
 from genba_recommend.shop import Shop
 from genba_shared.artifacts import Artifacts
@@ -121,6 +122,11 @@ class Recommender:
             except Exception as error:
                 log.warning("follow_failed", tenant=shop.tenant, error=type(error).__name__, exc_info=True)
 
+    @property
+    def held(self) -> int:
+        """Users and items in memory."""
+        return sum(len(shop.people) + len(shop.view.shelf) for shop in list(self.shops.values()))
+
     def database_answers(self) -> str | None:
         """Readiness: None when well."""
         with self.database.read() as session:
@@ -151,6 +157,10 @@ class ShopCollector(Collector):
             "items_without_vector": (
                 "Items that the champion has no vector of yet.",
                 sum(shop.status().items_without_vector for shop in shops),
+            ),
+            "items_shown": (
+                "Items on personal lists of the last week; what discovery widens.",
+                sum(shop.discovery.seldom.n_shown(now_s=time.time()) for shop in shops),
             ),
             "users_cached": ("Users whose history is in memory.", sum(len(shop.people) for shop in shops)),
             "exposures_waiting": ("Shown lists that wait to be written.", sum(len(shop.exposures) for shop in shops)),
@@ -197,8 +207,10 @@ class _Follower:
         self._thread.start()
 
     def _loop(self) -> None:
+        pauses = Pauses()
         while not self._stop.wait(self._recommender.settings.poll_s):
             self._recommender.follow()
+            pauses.look(self._recommender.held)
 
     def stop(self) -> None:
         self._stop.set()

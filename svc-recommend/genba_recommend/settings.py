@@ -27,6 +27,12 @@ class Settings(BaseSettings):
         description="Events that users of one age range and region must have before they get a list of theirs.",
     )
     diversity: float = Field(0.1, ge=0, le=1, description="How far lists are spread when the caller does not say.")
+    discover: float = Field(
+        0.7,
+        ge=0,
+        le=1,
+        description="Share of personal lists whose last place goes to what is seldom shown, when neither caller nor arm says.",
+    )
     max_rows: int = Field(10_000, ge=1, le=100_000, description="Rows of one bulk request.")
     ingest_at_once: int = Field(
         8, ge=1, le=256, description="Bulk requests written at the same time; one more is answered 429."

@@ -177,5 +177,6 @@ class ExposureRow(Record):
     source: Mapped[str] = mapped_column(String(12))
     items: Mapped[list[Any]] = mapped_column(Json)
     propensities: Mapped[list[Any] | None] = mapped_column(Json)  # None: nothing was left to chance
+    candidates: Mapped[list[Any] | None] = mapped_column(Json)  # what chance chose among, the chosen included
     diversity: Mapped[float | None] = mapped_column(Float)  # mean distance between the items, 1 - cosine
     at: Mapped[datetime]

@@ -24,7 +24,7 @@ from sqlalchemy.orm import Session
 from genba_sem import particles, store
 from genba_sem.describing import Describer, Shelf
 from genba_sem.encoders import Encoder
-from genba_sem.lanes import Lanes
+from genba_sem.lanes import Lanes, Ready
 from genba_sem.looking import File, Hints, NoReadableView, is_sidecar, look, texts_of
 from genba_sem.micrograph import Limits
 from genba_sem.particles import Image, Owner, Stored
@@ -200,8 +200,9 @@ def classify(work: Work, *where: ColumnElement[bool], statuses: Sequence[str]) -
             _look_first(work, pool, open_ones, statuses=statuses)
         while page := _page(work, after, open_ones):
             after = page[-1].id
-            for ready in pool.map(lambda row: _prepare(work, row), page):
-                _write(work, *ready, statuses=statuses)
+            ready: dict[int, Ready] = {}  # by clearance; masters that change show from the next page on
+            for prepared in pool.map(lambda row: _prepare(work, row), page):
+                _write(work, *prepared, statuses=statuses, ready=ready)
             done = sum(_done(work).values())
             work.run.progress(min(1.0, done / max(1, total)), f"{done} of {total}")
     return _done(work)
@@ -258,14 +259,15 @@ def _page(work: Work, after: str, where: Sequence[ColumnElement[bool]]) -> Seque
 def _prepare(work: Work, row: ParticleRow) -> tuple[str, Stored | None, Problem | None]:
     """Look at a particle's pictures, if nobody has; several threads do this."""
     work.run.raise_if_cancelled()
+    encoder = work.lanes.describer(row.tenant)
     with work.database.read() as session:
+        described = session.scalars(select(ViewRow.described_by).where(ViewRow.particle_id == row.id)).all()
+        if described and all(described):
+            if any(each != encoder.kind for each in described):
+                work.describer(encoder).describe([row.id])
+            return row.id, None, None
         views = store.views_of(session, [row.id])[row.id]
     hints = Hints(**row.scaling.get("hints", {}))
-    encoder = work.lanes.describer(row.tenant)
-    if views and all(view.described_by for view in views):
-        if any(view.described_by != encoder.kind for view in views):
-            work.describer(encoder).describe([row.id])
-        return row.id, None, None
     try:
         images = [_stored_image(work, view) for view in views]
         looks = look(
@@ -287,7 +289,13 @@ def _stored_image(work: Work, view: ViewRow) -> Image:
 
 
 def _write(
-    work: Work, particle_id: str, stored: Stored | None, problem: Problem | None, *, statuses: Sequence[str]
+    work: Work,
+    particle_id: str,
+    stored: Stored | None,
+    problem: Problem | None,
+    *,
+    statuses: Sequence[str],
+    ready: dict[int, Ready],
 ) -> None:
     """Decide and record one particle, unless somebody else has in the meantime."""
     with work.database.transaction() as session:
@@ -299,8 +307,8 @@ def _write(
             return
         if stored is not None:
             particles.complete(session, work.artifacts, row, stored)
-        ready = work.lanes.ready(row.tenant, row.clearance)
-        if not particles.again(session, row, ready, actor=_actor(work), job_id=work.run.job_id):
+        lane = ready.get(row.clearance) or ready.setdefault(row.clearance, work.lanes.ready(row.tenant, row.clearance))
+        if not particles.again(session, row, lane, actor=_actor(work), job_id=work.run.job_id):
             gone: dict[str, Any] = {
                 "errors": [{"field": "views", "message": "the lane's encoder cannot describe them"}]
             }

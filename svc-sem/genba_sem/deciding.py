@@ -1,14 +1,18 @@
 """When to confirm, when to ask, when to say unknown. Scores and past reviews in, an outcome with its reasons out.
 
 Auto-confirm promises a precision. An empirical threshold breaks such a promise in half of all deployments, so the threshold here is
-one whose Clopper–Pearson lower bound holds, found by testing from the strictest threshold down (fixed sequence: one level for all
-tests). Label sets are split conformal (Sadinle et al. 2019); the unknown threshold is a conformal quantile of how near known
-particles come to their masters. A share of what is confirmed stays audited, for ever: without it nobody would notice a drift.
+one whose Clopper–Pearson lower bound holds, found by testing from a strict threshold down (fixed sequence: one level for all tests).
+One error among the surest ends such a sequence. With many reviews a second one therefore starts further down with half of the level,
+and inherits the other half where the first arrives there (fallback, Wiens 2003; Learn then Test, Angelopoulos et al. 2021).
+Label sets are split conformal (Sadinle et al. 2019); the unknown threshold is a conformal quantile of how near known particles come
+to their masters. A share of what is confirmed stays audited, for ever: without it nobody would notice a drift.
 """
 
 from __future__ import annotations
 
+import functools
 import hashlib
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,10 +20,10 @@ from typing import Final, Literal
 
 import numpy as np
 import numpy.typing as npt
-
-from genba_sem.metrics import clopper_pearson_lower
+from scipy.stats import binom
 
 Floats = npt.NDArray[np.float64]
+Counts = npt.NDArray[np.int64]
 Outcome = Literal["confirmed", "review", "unknown"]
 
 _LEAST_FOR_QUALITY: Final = 0.35
@@ -56,8 +60,8 @@ class Reviewed:
 
 @dataclass(frozen=True)
 class Calibration:
-    """confirm_at: confidence from which is confirmed, None while the promise cannot be kept; reviews_needed: error-free reviews
-    that are still lacking, surer than the surest error; 0 once it can. set_slack: labels within 1 − slack are in the set.
+    """confirm_at: confidence from which is confirmed, None while the promise cannot be kept; reviews_needed: reviews that are still
+    lacking if they are all right and surer than those so far; 0 once it can. set_slack: labels within 1 − slack are in the set.
     unknown_below: similarity under which a particle is unknown.
     """
 
@@ -93,19 +97,58 @@ def calibrate(
 
 
 def _confirm_at(reviews: Sequence[Reviewed], policy: Policy) -> tuple[float | None, int]:
-    least = reviews_for(policy.precision, policy.risk)
     order = sorted(reviews, key=lambda review: -review.confidence)
-    right = np.cumsum([review.correct for review in order])
-    best = None
-    tests = range(least, len(order) + 1, max(1, least // 10))  # a sequence fixed before looking at outcomes
-    for count in tests:
-        if clopper_pearson_lower(int(right[count - 1]), count, risk=policy.risk) < policy.precision:
-            break
-        best = order[count - 1].confidence
-    if best is not None:
-        return best, 0
-    ahead = next((rank for rank, review in enumerate(order) if not review.correct), len(order))
-    return None, least - ahead  # the strictest test lets no error in: as many must come to stand before the surest one
+    confidence = np.array([review.confidence for review in order])
+    wrong = np.cumsum([0, *(not review.correct for review in order)])
+    ends = np.searchsorted(-confidence, -confidence, side="right")  # a threshold takes in all that are as sure
+    if surest := _surest(wrong, ends, policy):
+        return float(confidence[surest - 1]), 0
+    for more in itertools.count(1):  # ends where the surest alone suffice, at the latest
+        later = np.concatenate([np.full(more, more), ends + more])
+        if _surest(np.concatenate([np.zeros(more, np.int64), wrong]), later, policy):
+            return None, more
+    raise AssertionError
+
+
+def _surest(wrong: Counts, ends: Counts, policy: Policy) -> int:
+    """How many of the surest reviews keep the promise, by tests whose order is fixed before any outcome is seen; 0 for none.
+
+    wrong: (N + 1,) errors among the n surest; ends: (N,) how many are at least as sure as the n-th.
+    """
+    found = 0
+    carried = 0.0
+    for risk, counts in _sequences(len(ends), policy):
+        carried += risk
+        allowed = _errors_allowed(len(ends), policy.precision, carried)
+        for count in counts:
+            at = int(ends[count - 1])
+            if wrong[at] > allowed[at]:
+                carried = 0.0
+                break
+            found = max(found, at)
+    return found
+
+
+def _sequences(reviews: int, policy: Policy) -> list[tuple[float, Counts]]:
+    """Each a risk and the counts of surest reviews at which it is tested, strictest first."""
+    least, half = reviews_for(policy.precision, policy.risk), policy.risk / 2
+    step = max(1, least // 10)
+    gains = (
+        np.flatnonzero(np.diff(_errors_allowed(reviews, policy.precision, half))) + 1
+    )  # where one more error is let in
+    early = int((gains <= reviews / 2).sum())
+    if early < 2:  # no half of the reviews could bear an error: a second start would only cost
+        return [(policy.risk, np.arange(least, reviews + 1, step))]
+    last = np.arange(gains[-1] + step, reviews + 1, step)
+    return [(half, gains[: early - 1]), (half, np.concatenate([gains[early - 1 :], last]))]
+
+
+@functools.lru_cache(maxsize=64)
+def _errors_allowed(reviews: int, precision: float, risk: float) -> Counts:
+    """(reviews + 1,) the most errors among the n surest with which Clopper and Pearson still promise the precision; −1 for none."""
+    counts = np.arange(reviews + 1)
+    allowed = binom.ppf(risk, counts, 1 - precision)
+    return np.asarray(allowed - (binom.cdf(allowed, counts, 1 - precision) > risk * (1 + 1e-9)), np.int64)
 
 
 def _upper_quantile(scores: Floats, coverage: float) -> float:

@@ -177,7 +177,7 @@ class Lane:
     @property
     def space(self) -> str:
         """What fused rows mean: rows are compared only under the same one."""
-        return self.encoder.id if isinstance(self.fusion, QualityMean) else f"{self.encoder.id} {self.fusion.id}"
+        return space_of(self.encoder, self.fusion)
 
     def _left_out(self) -> LeftOut:
         if self.head is None:
@@ -274,6 +274,11 @@ class Lane:
                 )
             )
         return tuple(verdicts)
+
+
+def space_of(encoder: Encoder, fusion: Fusion) -> str:
+    """What rows mean that this encoder embeds and this fusion makes one."""
+    return encoder.id if isinstance(fusion, QualityMean) else f"{encoder.id} {fusion.id}"
 
 
 def _best_shape(views: Sequence[SeenView]) -> Shape | None:

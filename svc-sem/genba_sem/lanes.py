@@ -22,7 +22,7 @@ from genba_sem import labels, master_sets
 from genba_sem.deciding import Policy, Reviewed, reviews_for
 from genba_sem.encoders import Encoder, HlgShape
 from genba_sem.labels import LabelBook
-from genba_sem.lane import Decision, Lane, SeenView
+from genba_sem.lane import Decision, Lane, SeenView, space_of
 from genba_sem.looking import remembered
 from genba_sem.master_sets import TooFewMasters
 from genba_sem.masters import MasterParticle, MasterSet
@@ -126,6 +126,13 @@ class Lanes:
         """The version that serves a tenant, as decisions name it; None while none has been promoted."""
         loaded = self._follow(tenant).current
         return f"{model_name(tenant)} {loaded.version.number}" if loaded else None
+
+    def spaces(self) -> dict[str, str]:
+        """What fused rows mean by tenant, where a version serves."""
+        with self._lock:
+            followed = list(self._live.items())
+        now = {tenant: live.current for tenant, live in followed}
+        return {tenant: space_of(loaded.value.encoder, loaded.value.fusion) for tenant, loaded in now.items() if loaded}
 
     def describer(self, tenant: str) -> Encoder:
         """What describes a tenant's pictures now: the serving lane's encoder."""

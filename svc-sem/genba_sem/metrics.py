@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import beta, binom, rankdata
+from scipy.stats import binom, rankdata
 
 Floats = npt.NDArray[np.float64]
 
@@ -69,11 +69,6 @@ def set_coverage(sets: Sequence[Sequence[str]], truth: Sequence[str]) -> tuple[f
         raise ValueError("Sets and truths must be equally many and at least one.")
     held = [label in members for members, label in zip(sets, truth, strict=True)]
     return float(np.mean(held)), float(np.mean([len(members) for members in sets]))
-
-
-def clopper_pearson_lower(right: int, trials: int, *, risk: float = 0.1) -> float:
-    """Lower bound that the true rate exceeds with probability ≥ 1 − risk; 0 without trials."""
-    return float(beta.ppf(risk, right, trials - right + 1)) if right else 0.0
 
 
 def mcnemar_p(right: npt.ArrayLike, right_before: npt.ArrayLike) -> float:

@@ -58,8 +58,12 @@ class OnsiteEncoder:
 
     def describe(self, pixels: Rows, mask: Mask) -> Rows:
         """(raw_dim,) of one picture (H, W) in [0, 1] and the particle's mask; the whole picture where the mask is empty."""
-        [turned] = self._session.run(None, {"cuts": _turned(cut(pixels, mask)).astype(np.float32) / 255})  # (8, 64)
-        return np.concatenate([self._fit.describe(pixels, mask), turned.mean(0)]).astype(np.float32)
+        return np.concatenate([self._fit.describe(pixels, mask), self.taught(cut(pixels, mask))]).astype(np.float32)
+
+    def taught(self, one: Cuts) -> Rows:
+        """(64,) what the network alone says of a ``cut``."""
+        [turned] = self._session.run(None, {"cuts": _turned(one).astype(np.float32) / 255})  # (8, 64)
+        return np.asarray(turned.mean(0), np.float32)
 
     def embed(self, raw: Rows) -> Rows:
         """(N, dim) unit rows."""

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-from sqlalchemy import insert, select, update
+from sqlalchemy import delete, insert, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
@@ -106,8 +106,7 @@ def put(
     kept = images if looks is None else [image for index, image in enumerate(images) if index in pictures]
     keys = sorted({image.key for image in kept} | {_address(jpeg) for jpeg in pictures.values()})
     with database.transaction() as session:
-        for key in keys:  # in one order everywhere, so that two uploads never lock each other out
-            store.promise_erasure(session, key, after_s=store.RESERVATION_S)
+        store.promise_erasures(session, keys, after_s=store.RESERVATION_S)
     stored = Stored(tuple(images), looks, pictures, hints or Hints())
     _put_missing(artifacts, stored, keys)
     return stored
@@ -180,10 +179,9 @@ def complete(session: Session, artifacts: Artifacts, row: ParticleRow, stored: S
     keys = sorted({view["image_key"] for view in views} | {view["picture_key"] for view in views} - {None})
     store.keep_artifacts(session, keys)
     _put_missing(artifacts, stored, keys)
-    for view in session.scalars(select(ViewRow).where(ViewRow.particle_id == row.id)).all():
-        store.promise_erasure(session, view.image_key) if view.image_key not in keys else None
-        session.delete(view)
-    session.flush()
+    before = session.scalars(select(ViewRow.image_key).where(ViewRow.particle_id == row.id)).all()
+    store.promise_erasures(session, set(before).difference(keys))
+    session.execute(delete(ViewRow).where(ViewRow.particle_id == row.id))
     session.execute(insert(ViewRow), views)
     looks = stored.looks
     if looks is not None:
@@ -285,8 +283,7 @@ def erase(session: Session, row: ParticleRow) -> int:
     keys = set()
     for view in session.scalars(select(ViewRow).where(ViewRow.particle_id == row.id)):
         keys |= {view.image_key, view.picture_key} - {None}
-    for key in sorted(str(key) for key in keys):
-        store.promise_erasure(session, key)
+    store.promise_erasures(session, (str(key) for key in keys))
     session.delete(row)
     session.flush()
     return len(keys)

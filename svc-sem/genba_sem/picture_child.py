@@ -10,7 +10,10 @@ of float32 pixels on the way out.
 
 from __future__ import annotations
 
+import codecs
 import contextlib
+import encodings.aliases
+import importlib
 import json
 import resource
 import struct
@@ -64,9 +67,15 @@ def limit(most_memory_bytes: int) -> None:
 
 
 def warm_up() -> None:
-    """Load what tifffile loads late: after ``forbid`` no file can be opened, not even a module."""
+    """Load what is loaded late: after ``forbid`` no file can be opened, not even a module."""
     import tifffile
 
+    for encoding in set(encodings.aliases.aliases.values()):  # Python imports each when a text is first in it
+        with contextlib.suppress(LookupError):  # of another platform
+            codecs.lookup(encoding)
+    for module in ("xml.etree.ElementTree", "defusedxml.ElementTree", "copy", "mmap"):
+        with contextlib.suppress(ImportError):
+            importlib.import_module(module)
     for codec in tifffile.COMPRESSION:
         with contextlib.suppress(Exception):  # some have no decoder in this build
             tifffile.TIFF.DECOMPRESSORS[codec]

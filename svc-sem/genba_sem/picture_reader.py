@@ -1,6 +1,6 @@
 """Reads untrusted image files in children that may be killed: what crashes, eats memory or never ends costs one child and one view.
 
-Children wait between files and serve some hundreds each; there are as many as files are read at the same time. Knows nothing of
+Children wait between files and serve some thousands each; there are as many as files are read at the same time. Knows nothing of
 particles, HTTP or jobs: bytes in, a View or Unreadable out, as ``micrograph.read_view`` itself.
 """
 
@@ -24,7 +24,7 @@ from genba_shared.telemetry import get_logger
 
 log = get_logger(__name__)
 
-_FILES_A_CHILD: Final = 500
+_FILES_A_CHILD: Final = 5000
 _START_S: Final = 60.0
 
 

@@ -267,6 +267,7 @@ def delete_particle(particle_id: RecordId, here: Here, principal: Writer) -> Era
             raise Conflict(f"Particle {particle_id} is or was a master; decisions name the sets that it is in.")
         artifacts = particles.erase(session, row)
         append_in(session, "sem.particle_erased", actor=principal.subject, subject=particle_id)
+    here.likeness.forget(principal.tenant, particle_id)
     here.background.submit(here.sweep)
     return Erased(id=particle_id, artifacts=artifacts)
 

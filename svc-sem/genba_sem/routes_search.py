@@ -113,7 +113,15 @@ def _search(here: Sem, principal: Principal, body: SearchIn) -> SearchOut:
         vector = np.frombuffer(like.vector, np.float32)
         among = [each.particle_id for each in by_text] if body.text is not None else None
         others = [*where, ParticleRow.id != like.id]
-        near = search.by_vector(session, principal, vector, encoder=like.encoder, where=others, candidates=among)
+        near = None
+        if among is None:
+            kept = _kept(book, body)
+            here.lanes.model_now(principal.tenant)  # from now on the sweeper follows this tenant
+            near = here.likeness.nearest(
+                session, principal, vector, space=like.encoder, k=body.k, where=others, kept=kept
+            )
+        if near is None:
+            near = search.by_vector(session, principal, vector, encoder=like.encoder, where=others, candidates=among)
         found = _mixed(by_text, near, body.alpha) if body.text is not None else near
         return _out(session, book, found[: body.k], query, encoder=like.encoder, notice=notice)
 
@@ -133,6 +141,16 @@ def _narrowed(book: LabelBook, body: SearchIn) -> list[ColumnElement[bool]]:
     if body.batch is not None:
         where.append(ParticleRow.batch == body.batch)
     return where
+
+
+def _kept(book: LabelBook, body: SearchIn) -> dict[str, str | list[str]]:
+    """The same, as the vector store is asked."""
+    said: dict[str, str | list[str] | None] = {
+        "label_id": None if body.label_id is None else list(book.meaning(body.label_id)),
+        "status": body.status,
+        "batch": body.batch,
+    }
+    return {name: value for name, value in said.items() if value is not None}
 
 
 def _mixed(by_text: list[Found], near: list[Found], alpha: float) -> list[Found]:
@@ -169,7 +187,9 @@ def _search_image(here: Sem, principal: Principal, form: Form, k: int) -> Search
     encoder = ready.lane.space
     with here.database.read() as session:
         book = labels.book(session, principal.tenant)
-        near = search.by_vector(session, principal, row, encoder=encoder, where=[])
+        near = here.likeness.nearest(session, principal, row, space=encoder, k=k)
+        if near is None:
+            near = search.by_vector(session, principal, row, encoder=encoder, where=[])
         return _out(session, book, near[:k], None, encoder=encoder)
 
 

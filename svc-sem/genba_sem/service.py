@@ -17,6 +17,7 @@ from threadpoolctl import threadpool_limits
 
 from genba_sem import erasure
 from genba_sem.lanes import Lanes
+from genba_sem.likeness import Likeness
 from genba_sem.micrograph import Limits
 from genba_sem.picture_reader import PictureReader
 from genba_sem.pictured import TextEncoder
@@ -30,6 +31,7 @@ from genba_shared.jobs import Jobs
 from genba_shared.pool import WorkPool
 from genba_shared.queue import Wakeups, make_celery
 from genba_shared.telemetry import Metrics, get_logger
+from genba_shared.vectors import open_vectors
 
 log = get_logger(__name__)
 
@@ -45,6 +47,7 @@ class Sem:
     idempotency: Idempotency
     jobs: Jobs
     lanes: Lanes
+    likeness: Likeness
     text_encoder: TextEncoder
     pictures: PictureReader
     classifying: WorkPool
@@ -66,6 +69,8 @@ class Sem:
         erasure.erase_due(self.database, self.artifacts)
         self.idempotency.purge()
         self.watch.look(self.database)
+        for tenant, space in self.lanes.spaces().items():
+            self.likeness.follow(tenant, space)
 
     def database_answers(self) -> str | None:
         """Readiness: None when well."""
@@ -85,6 +90,8 @@ async def open_service(settings: Settings, metrics: Metrics) -> AsyncIterator[Se
         artifacts = Artifacts(settings.platform.artifacts_url)
         lanes = Lanes(database, artifacts, settings)
         stack.callback(lanes.close)
+        likeness = Likeness(lambda: open_vectors(settings.platform), database)
+        stack.callback(likeness.close)
         wakeups = Wakeups(make_celery(settings.platform))
         stack.callback(wakeups.close)
         sem = Sem(
@@ -95,6 +102,7 @@ async def open_service(settings: Settings, metrics: Metrics) -> AsyncIterator[Se
             idempotency=Idempotency(database),
             jobs=Jobs(database, wake=_waker(wakeups)),
             lanes=lanes,
+            likeness=likeness,
             text_encoder=TextEncoder(settings.text_encoder, settings.text_encoder_weights),
             pictures=PictureReader(memory_bytes=settings.decoder_memory_bytes, timeout_s=settings.decode_timeout_s),
             classifying=WorkPool(

@@ -5,9 +5,9 @@ Records themselves are found through ``genba_shared.records``. Transactions are 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import timedelta
-from typing import Final
+from typing import Any, Final
 
 from sqlalchemy import case, delete, or_, select
 from sqlalchemy.dialects import postgresql, sqlite
@@ -32,12 +32,25 @@ def views_of(session: Session, particle_ids: Sequence[str]) -> dict[str, list[Vi
 # --- erasure --------------------------------------------------------------------------------------------------------
 
 
-def promise_erasure(session: Session, key: str, *, after_s: float = 0.0) -> None:
-    """Promise that an artifact goes, unless by then a view needs it. A promise made twice is one, at the earlier time."""
-    dialect = sqlite if session.get_bind().dialect.name == "sqlite" else postgresql
-    promise = dialect.insert(SemErasure).values(target=key, due_at=utc_now() + timedelta(seconds=after_s))
-    earlier = case((promise.excluded.due_at < SemErasure.due_at, promise.excluded.due_at), else_=SemErasure.due_at)
-    session.execute(promise.on_conflict_do_update(index_elements=[SemErasure.target], set_={"due_at": earlier}))
+def promise_erasures(session: Session, keys: Iterable[str], *, after_s: float = 0.0) -> None:
+    """Promise that artifacts go, unless by then a view needs them. A promise made twice is one, at the earlier time.
+
+    They are made in one order everywhere, so that two uploads never lock each other out.
+    """
+    due_at = utc_now() + timedelta(seconds=after_s)
+    promises = [{"target": key, "due_at": due_at} for key in sorted(set(keys))]
+    if promises:
+        session.connection().execute(_PROMISE[session.get_bind().dialect.name], promises)
+
+
+def _promise(insert: Any) -> Any:
+    table = SemErasure.__table__
+    promise = insert(table)
+    earlier = case((promise.excluded.due_at < table.c.due_at, promise.excluded.due_at), else_=table.c.due_at)
+    return promise.on_conflict_do_update(index_elements=[table.c.target], set_={"due_at": earlier})
+
+
+_PROMISE: Final = {"sqlite": _promise(sqlite.insert), "postgresql": _promise(postgresql.insert)}
 
 
 def keep_artifacts(session: Session, keys: Sequence[str]) -> None:

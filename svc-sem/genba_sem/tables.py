@@ -75,6 +75,7 @@ class ParticleRow(Labelled, Record):
         Index("ix_sem_particles_tenant_label_id", "tenant", "label_id", "status"),
         Index("ix_sem_particles_tenant_queue", "tenant", "in_queue", "priority"),
         Index("ix_sem_particles_tenant_batch_status", "tenant", "batch", "status"),
+        Index("ix_sem_particles_tenant_encoder_updated_at", "tenant", "encoder", "updated_at"),
     )
 
     version: Mapped[int] = mapped_column(Integer)

@@ -31,6 +31,13 @@ from genba_sop.tables import Video
 from genba_sop.video import Limits, NotAVideo, extract
 
 _SUFFIXES: Final = {"mov": ".mp4", "matroska": ".mkv", "avi": ".avi", "mpegts": ".ts"}
+MEDIA_TYPES: Final = {
+    ".mp4": "video/mp4",
+    ".mkv": "video/x-matroska",
+    ".avi": "video/x-msvideo",
+    ".ts": "video/mp2t",
+    ".bin": "application/octet-stream",
+}
 
 
 @dataclass(frozen=True)

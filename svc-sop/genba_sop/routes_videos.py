@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Final
 
-from fastapi import APIRouter, Query, Request, Response, status
+from fastapi import APIRouter, Header, Query, Request, Response, status
+from fastapi.responses import FileResponse
 from pydantic import FiniteFloat, TypeAdapter, ValidationError
 
 from genba_shared import records
@@ -12,13 +14,13 @@ from genba_shared.audit import append_in
 from genba_shared.ids import new_id
 from genba_shared.jobs import Job
 from genba_shared.principal import Clearance, Principal, require
-from genba_shared.problems import Invalid, NotFound, PayloadTooLarge, fault
+from genba_shared.problems import Invalid, NotFound, PayloadTooLarge, RangeNotSatisfiable, fault
 from genba_shared.service import problem_responses
 from genba_shared.wire_records import ClearanceLabel, JobOut, Page, RecordId, clearance_label, job_out
 from genba_sop import store
 from genba_sop.bundles import unpack_thumbnails
 from genba_sop.containers import SNIFFED_BYTES
-from genba_sop.ingest import Owner, artifact_key, suffix_of
+from genba_sop.ingest import MEDIA_TYPES, Owner, artifact_key, suffix_of
 from genba_sop.schemas import Erased, VideoInfoOut, VideoOut
 from genba_sop.service import Here, Sop
 from genba_sop.tables import Video
@@ -33,6 +35,7 @@ Limit = Annotated[int, Query(ge=1, le=200)]
 Cursor = Annotated[RecordId | None, Query(description="next_cursor of the page before")]
 
 _JOB_RESERVATION_S: Final = 7 * 24 * 3600.0
+_RANGE: Final = re.compile(r"bytes=(?:(\d{1,18})-(\d{0,18})|-(\d{1,18}))", re.ASCII)
 _LABEL: Final = TypeAdapter[ClearanceLabel](ClearanceLabel)
 _DAYS: Final = TypeAdapter[int](Annotated[int, Query(ge=1, le=36500)])
 _FORM: Final = {
@@ -189,6 +192,46 @@ def get_thumbnail(
     if jpeg is None:
         raise NotFound(f"Video {video_id} has no pictures.")
     return Response(jpeg, media_type="image/jpeg", headers={"cache-control": "private, max-age=86400"})
+
+
+@router.get(
+    "/{video_id}/content",
+    response_class=FileResponse,
+    responses={
+        200: {"content": {media_type: {} for media_type in MEDIA_TYPES.values()}},
+        206: {"description": "The part asked for.", "content": {media_type: {} for media_type in MEDIA_TYPES.values()}},
+        **problem_responses(404, 416),
+    },
+)
+def get_content(
+    request: Request,
+    video_id: RecordId,
+    here: Here,
+    principal: Reader,
+    range_: Annotated[str | None, Header(alias="range", description="one range of bytes; others are ignored")] = None,
+) -> FileResponse:
+    """The video's bytes as they were uploaded, whole or in part, so that a player can jump."""
+    with here.database.read() as session:
+        video = records.get(session, Video, video_id, principal)
+    if range_ is not None and not _names_a_part(range_, video.size_bytes):
+        request.scope["headers"] = [each for each in request.scope["headers"] if each[0] != b"range"]
+    return FileResponse(
+        here.artifacts.local_path(video.video_key),
+        media_type=MEDIA_TYPES[video.video_key[video.video_key.index(".") :]],
+        headers={"cache-control": "private, no-store"},
+    )
+
+
+def _names_a_part(asked: str, size_bytes: int) -> bool:
+    """Whether a Range field is one range; RFC 9110 lets a server ignore every other. Raises: RangeNotSatisfiable."""
+    if (found := _RANGE.fullmatch(asked.strip())) is None:
+        return False
+    first, last, suffix = found.groups()
+    if (first is not None and int(first) >= size_bytes) or suffix == "0":
+        raise RangeNotSatisfiable(
+            f"The video has {size_bytes} bytes.", headers={"Content-Range": f"bytes */{size_bytes}"}
+        )
+    return not last or int(first) <= int(last)
 
 
 @router.delete("/{video_id}", responses=problem_responses(404, 409))

@@ -57,6 +57,51 @@ def test_a_person_scores_a_video_and_reads_the_deviations_in_both_languages(
     page.wait_for_selector("#result .verdict")
     assert "不合格" in page.inner_text("#result .verdict")
     assert "抜け" in page.inner_text("#result")
+    _look_at_the_video(page)
+    _find_clips(page)
+    _review(page)
+
+
+def _look_at_the_video(page: Page) -> None:
+    """A deviation's moment is shown as a kept picture, and as the video itself once it is asked for."""
+    page.click("#result tr[data-seek]:has-text('抜け')")
+    page.wait_for_selector("#result .screen img")  # hidden until it has loaded
+    page.click("#result [data-act=play]")
+    page.wait_for_selector("#result .screen video", timeout=30_000)
+    page.click("#result tr[data-seek]:has-text('オイル量')")
+    began = page.locator("#result tr[data-seek]:has-text('オイル量')").last.get_attribute("data-seek")
+    player = page.locator("#result .screen video")
+    for _ in range(300):
+        if player.evaluate("(video) => video.readyState > 0 && video.currentTime") >= float(str(began)):
+            return
+        page.wait_for_timeout(100)
+    pytest.fail("The player did not come to the deviation.")
+
+
+def _find_clips(page: Page) -> None:
+    page.click("#result [data-alike]:first-child")
+    page.wait_for_selector("#alike tbody tr:has-text('手本')")
+    page.click("nav button[data-tab=clips]")
+    page.fill("#find-clips input", "手袋")
+    page.click("#find-clips button")
+    page.wait_for_selector("#found tbody tr:has-text('手袋を着ける'):has-text('評価済みの動画')")
+    page.click("#found tbody tr")
+    page.wait_for_selector("#found .screen img")
+
+
+def _review(page: Page) -> None:
+    """The machine's verdict stays on record; the list shows the person's."""
+    page.click("nav button[data-tab=evaluations]")
+    page.wait_for_selector("#found", state="detached")
+    page.click("tbody button")
+    page.select_option("#review select", "pass")
+    page.fill("#review input[name=reason]", "別の角度から確認した")
+    page.click("#review button")
+    page.wait_for_selector("#result td:has-text('別の角度から確認した')")
+    assert "不合格" in page.inner_text("#result .verdict")
+    page.click("nav button[data-tab=evaluations]")
+    page.wait_for_selector("#review", state="detached")
+    assert page.inner_text("tbody td:nth-child(4)") == "合格"
 
 
 @pytest.mark.filterwarnings("default")
@@ -105,6 +150,7 @@ def test_every_tab_opens_without_a_complaint_and_shows_a_job_that_ran(page: Page
         "score",
         "procedures",
         "evaluations",
+        "clips",
         "ask",
         "escalations",
         "particles",

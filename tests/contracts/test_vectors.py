@@ -23,7 +23,7 @@ from qdrant_client import QdrantClient
 from genba_shared import vectors_edge
 from genba_shared.problems import AlreadyExists, Conflict, EncoderMismatch, NotFound, Unavailable
 from genba_shared.settings import Platform
-from genba_shared.vectors import Point, Vectors, open_vectors
+from genba_shared.vectors import Point, Vectors, hit, open_vectors
 from genba_shared.vectors_edge import EdgeVectors
 from genba_shared.vectors_server import ServerVectors
 
@@ -246,18 +246,17 @@ def test_a_version_is_dropped_only_after_the_last_search_in_it(
     vectors = EdgeVectors(tmp_path / "vectors")
     filled(vectors, collection, "v1")
     began, go_on, found = threading.Event(), threading.Event(), []
-    read = vectors_edge.hit
 
     def read_late(payload: Any, score: float) -> Any:
         began.set()
         assert go_on.wait(30)
-        return read(payload, score)
+        return hit(payload, score)
 
-    monkeypatch.setattr(vectors_edge, "hit", read_late)
+    monkeypatch.setattr("genba_shared.vectors_edge.hit", read_late)
     searching = threading.Thread(target=lambda: found.append(len(ids(vectors, collection))))
     searching.start()
     assert began.wait(30)
-    monkeypatch.setattr(vectors_edge, "hit", read)
+    monkeypatch.setattr("genba_shared.vectors_edge.hit", hit)
     filled(vectors, collection, "v2")
     assert len(ids(vectors, collection)) == 3
     dropping = threading.Thread(target=vectors.drop, args=(collection, "v1"))

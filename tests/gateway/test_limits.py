@@ -217,14 +217,18 @@ def test_a_waiting_request_that_is_given_up_frees_its_place() -> None:
     asyncio.run(story())
 
 
-def test_new_work_is_turned_away_while_the_event_loop_lags() -> None:
+def test_new_work_is_turned_away_while_the_event_loop_goes_on_lagging() -> None:
     async def story() -> None:
         admission = Admission(max_concurrency=10, max_waiting=5, queue_s=0.5)
-        admission.lag_s = 0.6
+        for _ in range(3):  # one long pause, and what it held up
+            admission.note_lag(3.0)
+            await admission.enter()
+        admission.note_lag(0.6)
+        assert admission.lag_s == 0.6
         with pytest.raises(Overloaded) as refusal:
             await admission.enter()
         assert refusal.value.members["reason"] == "loop_lag"
-        admission.lag_s = 0.1
+        admission.note_lag(0.1)
         await admission.enter()
 
     asyncio.run(story())

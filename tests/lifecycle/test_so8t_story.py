@@ -20,7 +20,6 @@ from tests.llm.run_world import local_run
 from genba_gateway.client import Client, Job, Refused
 from genba_llm import training_so8t
 from genba_llm.lineage import broken, read, sha256_of_files
-from genba_llm.live_model import OWN_NAME
 from genba_shared.artifacts import Artifacts
 from genba_shared.recipe import Registration, Run, seed_of
 
@@ -88,7 +87,7 @@ def test_raw_text_becomes_an_answer_though_the_worker_is_killed_twice(
     genba: Genba, one_thread: None, tmp_path: Path
 ) -> None:
     with Client(genba.url, genba.admin_key) as client:
-        assert _ask(client)["model"] == OWN_NAME, "the model that ships"
+        assert _ask(client)["model"] == f"{MODEL}@1", "the model that ships"
 
         # ---- data: read, written, checked; the first kill falls among the rows
         collected = client.jobs.wait(client.jobs.submit("llm.collect", {"files": ["notes.jsonl"]}).id)
@@ -108,18 +107,18 @@ def test_raw_text_becomes_an_answer_though_the_worker_is_killed_twice(
         }
         trained = _killed(genba, client, client.jobs.submit("llm.so8t", params), after=0.3)
         assert trained.result is not None
-        assert trained.result["registered"] == {"model": MODEL, "number": 1, "outcome": "promoted", "missed": []}
+        assert trained.result["registered"] == {"model": MODEL, "number": 2, "outcome": "promoted", "missed": []}
 
         # ---- served without a restart, by its name, with the thinking kept in
         answer: dict[str, Any] = until(
-            lambda: _by(client, f"{MODEL}@1"), within_s=WITHIN_S, what="the champion's answer"
+            lambda: _by(client, f"{MODEL}@2"), within_s=WITHIN_S, what="the champion's answer"
         )
         text = answer["choices"][0]["message"]["content"]
         assert text, answer
         assert "think" not in text
         assert "依頼の意図を読む" not in text, "what the rows think stays in"
         models = [each["id"] for each in client.request("GET", "/v1/llm/models")["data"]]
-        assert models == [f"{MODEL}@1", "genba-extractive-1"]
+        assert models == [f"{MODEL}@2", "genba-extractive-1"]
 
         # ---- and nothing of it depends on the kills
         alone = local_run(tmp_path / "undisturbed", seed=seed_of(written.id))
@@ -134,6 +133,10 @@ def test_raw_text_becomes_an_answer_though_the_worker_is_killed_twice(
         assert [link.step for link in read(bundle)] == ["data", "base", "weights", "gguf"]
         weights = ["model/model.safetensors", "model.Q8_0.gguf"]
         assert sha256_of_files(bundle, weights) == sha256_of_files(undisturbed.bundle, weights)
+
+        # ---- and the model that ships is one move away
+        client.models.rollback(MODEL, reason="story")
+        until(lambda: _by(client, f"{MODEL}@1"), within_s=WITHIN_S, what="the answer of the model that ships")
 
 
 def test_one_command_runs_the_line_and_takes_up_where_it_was(genba: Genba, tmp_path: Path) -> None:
@@ -150,7 +153,7 @@ def test_one_command_runs_the_line_and_takes_up_where_it_was(genba: Genba, tmp_p
     for _ in range(2):
         said = llm("train", str(path))
         assert said.code == 0, said.err
-        for word in ("collect", "validate", f"{MODEL}@1 promoted", "token_accuracy", "decision_accuracy", "weights"):
+        for word in ("collect", "validate", f"{MODEL}@2 promoted", "token_accuracy", "decision_accuracy", "weights"):
             assert word in said.out, said.out
     with Client(genba.url, genba.admin_key) as client:
         ran = [job.recipe for job in client.jobs.list()]
@@ -171,8 +174,8 @@ def _train(params: dict[str, Any], run: Run) -> Registration:
 
 
 def _bundle_of(genba: Genba) -> Path:
-    """What svc-llm loaded."""
-    (manifest,) = (genba.home / "models").rglob("lineage.json")
+    """What svc-llm loaded when the version that was trained came."""
+    (manifest,) = (genba.home / "models").rglob("000002-*/lineage.json")
     return manifest.parent
 
 

@@ -11,8 +11,7 @@ import torch
 from tests.llm.llama_server import need_llama
 from torch.nn import functional as F  # noqa: N812 - the usual name
 
-from genba_llm.base_model import load_tokenizer
-from genba_llm.build_own_model import as_transformers
+from genba_llm.base_model import load_base, load_tokenizer
 from genba_llm.gguf_export import Quant, export_gguf
 from genba_llm.live_model import OWN_MODEL
 from genba_llm.sft_rows import messages
@@ -25,7 +24,7 @@ N_ROWS = 12
 @pytest.fixture(scope="module")
 def model() -> Any:
     need_llama()
-    return as_transformers(OWN_MODEL / MODEL)
+    return load_base(OWN_MODEL / MODEL)
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ from tests.recommend.taste_world import world
 from genba_recommend.cold_start import new_items, new_users, release_prior
 from genba_recommend.dataset import Catalogue, Dataset, Interactions, Item, Split, User, split_by_time
 from genba_recommend.metrics import questions
-from genba_recommend.scoring import judge, with_discovery, with_prior
+from genba_recommend.scoring import judge, with_prior
 
 
 def split() -> Split:
@@ -31,20 +31,6 @@ def test_an_item_never_seen_is_asked_of_users_with_history_and_only_against_its_
     assert asked.users.tolist() == [0, 1]
     assert asked.relevant.tolist() == [3, 3]
     assert asked.candidates.tolist() == [False, False, False, True]
-
-
-def test_discovery_gives_the_last_places_away_and_pushes_the_rest_down() -> None:
-    lists, others = np.array([[0, 1, 2, 3, 4]]), np.array([[1, 7, 3, 8, -1]])
-    assert with_discovery(lists, others, n_places=0, k=3).tolist() == [[0, 1, 2, 3, 4]]
-    assert with_discovery(lists, others, n_places=1, k=3).tolist() == [[0, 1, 7, 2, 3]]
-    assert with_discovery(lists, others, n_places=2, k=4).tolist() == [[0, 1, 7, 3, 2]]
-    with pytest.raises(ValueError, match="4 of 3 places"):
-        with_discovery(lists, others, n_places=4, k=3)
-
-
-def test_a_short_list_stays_short_when_places_are_given_away() -> None:
-    short, others = np.array([[0, -1, -1]]), np.array([[5, -1, -1]])
-    assert with_discovery(short, others, n_places=1, k=2).tolist() == [[0, 5, -1]]
 
 
 def test_the_first_model_is_compared_with_every_other_over_the_same_users() -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,13 +11,12 @@ from hypothesis import strategies as st
 from tests.sem.sem_world import KINDS, fitted_encoder, masters_of, picture, seen
 
 from genba_sem.classifier import CLASSIFIERS, fitted_temperature, tempered
-from genba_sem.deciding import Policy, Reviewed, calibrate, is_audited, label_set, reviews_for
+from genba_sem.deciding import Calibration, Policy, Reviewed, calibrate, is_audited, label_set, reviews_for
 from genba_sem.encoders import HlgShape, unit
 from genba_sem.lane import Lane, see
 from genba_sem.masters import MasterSet, TooFewMasters
 from genba_sem.metrics import (
     auroc,
-    clopper_pearson_lower,
     expected_calibration_error,
     fpr_at_recall,
     risk_coverage,
@@ -157,27 +157,62 @@ def test_error_free_reviews_needed_for_a_precision() -> None:
     assert [reviews_for(precision) for precision in (0.90, 0.95, 0.98, 0.99)] == [22, 45, 114, 230]
 
 
+RIGHT = Reviewed(0.9, correct=True, similarity=0.5, truth_probability=0.9)
+WRONG = replace(RIGHT, correct=False)
+
+
+def calibrated(reviews: Sequence[Reviewed], precision: float) -> Calibration:
+    return calibrate(reviews, Policy(precision=precision), left_out_truth=np.zeros(0), left_out_similarity=np.zeros(0))
+
+
 def test_one_error_among_the_surest_asks_for_more_reviews() -> None:
-    policy, none = Policy(precision=0.95), np.zeros(0)
-    right = [Reviewed(0.9, correct=True, similarity=0.5, truth_probability=0.9)] * 44
-    assert calibrate(right, policy, left_out_truth=none, left_out_similarity=none).reviews_needed == 1
-    wrong = [Reviewed(0.95, correct=False, similarity=0.5, truth_probability=0.1), *right, right[0]]
-    after = calibrate(wrong, policy, left_out_truth=none, left_out_similarity=none)
+    assert calibrated([RIGHT] * 44, 0.95).reviews_needed == 1
+    after = calibrated(
+        [replace(WRONG, confidence=0.95), *(replace(RIGHT, confidence=0.9 - at / 100) for at in range(45))], 0.95
+    )
     assert after.confirm_at is None
     assert after.reviews_needed == 45
 
 
-@pytest.mark.parametrize("more", [0, 400])
-def test_as_many_reviews_as_are_said_to_be_lacking_suffice_when_they_are_surer_than_the_error(more: int) -> None:
-    policy, none = Policy(precision=0.85), np.zeros(0)
-    right = Reviewed(0.9, correct=True, similarity=0.5, truth_probability=0.9)
-    surer, doubtful = (replace(right, confidence=confidence) for confidence in (0.95, 0.6))
-    past = [surer] * 12 + [replace(right, correct=False)] + [doubtful] * more
-    lacking = calibrate(past, policy, left_out_truth=none, left_out_similarity=none).reviews_needed
-    assert lacking == 3
+@pytest.mark.parametrize("more", [0, 100, 400])
+def test_as_many_reviews_as_are_said_to_be_lacking_suffice_when_they_are_the_surest(more: int) -> None:
+    doubtful = [replace(RIGHT, confidence=0.6), replace(WRONG, confidence=0.6)] * (more // 2)
+    past = [*[replace(RIGHT, confidence=0.95)] * 12, WRONG, *doubtful]
+    lacking = calibrated(past, 0.85).reviews_needed
+    assert lacking > 0
     for added, said in ((lacking - 1, 1), (lacking, 0)):
-        after = calibrate([*past, *[surer] * added], policy, left_out_truth=none, left_out_similarity=none)
+        after = calibrated([*past, *[replace(RIGHT, confidence=0.99)] * added], 0.85)
         assert (after.reviews_needed, after.confirm_at is None) == (said, said > 0)
+
+
+def test_an_error_among_the_surest_does_not_block_for_ever() -> None:
+    past = [replace(WRONG, confidence=0.99), *(replace(RIGHT, confidence=0.9 - at / 5000) for at in range(299))]
+    assert calibrated(past[:150], 0.95).confirm_at is None
+    assert (calibrated(past, 0.95).confirm_at or 1.0) < past[-5].confidence
+
+
+def test_a_threshold_answers_for_all_reviews_that_are_as_sure() -> None:
+    assert calibrated([RIGHT] * 60, 0.95).confirm_at == 0.9
+    assert calibrated([*[RIGHT] * 60, *[WRONG] * 10], 0.95).confirm_at is None
+
+
+@pytest.mark.parametrize("curve", ["steep", "an error among the surest", "just too bad"])
+@pytest.mark.parametrize("reviews", [150, 400])
+def test_the_promised_precision_is_broken_in_at_most_a_tenth_of_deployments(curve: str, reviews: int) -> None:
+    rank = np.arange(4000) / 4000
+    error = {
+        "steep": 0.5 * rank**3,
+        "an error among the surest": np.where(rank < 0.05, 0.06, np.where(rank < 0.7, 0.01, 0.4)),
+        "just too bad": np.where(rank < 0.5, 0.052, 0.3),
+    }[curve]
+    precision = 1 - np.cumsum(error) / np.arange(1, 4001)  # of what is at least as sure
+    rng, broken = np.random.default_rng(0), 0
+    for _ in range(200):
+        at = rng.integers(4000, size=reviews)
+        right = rng.random(reviews) >= error[at]
+        found = calibrated([Reviewed(1 - rank[k], bool(ok), 0.5, 0.5) for k, ok in zip(at, right, strict=True)], 0.95)
+        broken += found.confirm_at is not None and precision[round((1 - found.confirm_at) * 4000)] < 0.95
+    assert broken <= 0.1 * 200 + 2.33 * np.sqrt(200 * 0.1 * 0.9)  # what chance alone exceeds once in a hundred
 
 
 def test_conformal_sets_hold_the_truth_as_often_as_promised() -> None:
@@ -220,7 +255,6 @@ def test_metrics_agree_with_scikit_learn() -> None:
     assert curve.coverage_at(1.0) == 0.5
     assert curve.risk.tolist() == pytest.approx([0, 0, 1 / 3, 1 / 4])
     assert expected_calibration_error([0.9, 0.9, 0.1], [True, True, False]) == pytest.approx(0.1)
-    assert clopper_pearson_lower(230, 230) >= 0.99 > clopper_pearson_lower(228, 228)
 
 
 def test_the_temperature_undoes_overconfidence() -> None:

@@ -18,7 +18,7 @@ from tests.sem.sem_world import DATA
 from genba_sem.micrograph import Unreadable, read_view
 from genba_sem.picture_reader import PictureReader
 
-VENDOR = sorted((DATA / "vendor_tiff").glob("*.tif*"))
+VENDOR = sorted((DATA / "vendor_tiff").rglob("*.tif*"))
 GIB = 2**30
 
 
@@ -55,6 +55,13 @@ def test_every_codec_is_loaded_before_the_child_gives_up_files(reader: PictureRe
         tifffile.imwrite(file, np.zeros((64, 64, 3), np.uint8) + 9, compression="webp", photometric="rgb")
         data = file.getvalue()
     same(reader, data)
+
+
+def test_texts_of_any_encoding_are_read_as_in_this_process(reader: PictureReader) -> None:
+    said = "DP_STAGE_TYPE\r\nStage = 5.2 µm °C\r\n"
+    for encoding in ("utf-8", "cp1252"):
+        tags = [(34118, 2, 0, said.encode(encoding) + b"\0", True)]
+        same(reader, tiff(extratags=tags))
 
 
 @pytest.mark.skipif(not VENDOR, reason="no instrument files here")

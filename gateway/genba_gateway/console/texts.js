@@ -44,7 +44,11 @@ export const TEXTS = {
     source_personal: "Made for this user", source_similar: "Like what was seen last", source_segment: "Liked by users like this one", source_trending: "Trending now", source_popular: "Popular",
     experiments: "Experiments", experiment_running: "Running", experiment_stopped: "Stopped", arm: "Arm", arms: "Arms", users: "Users", lists: "Lists", stopExperiment: "Stop it", ratioWrong: "Users do not fall into the arms as they should: do not trust these figures.",
     metric_click_through_rate: "Clicks per item shown", metric_like_rate: "Likes per item shown", metric_session_seconds: "Seconds in a session", metric_diversity: "Distance within a list",
+    neverShown: "What a version would earn that was not shown", estimate: "Estimate", outcome: "Outcome", outcome_click: "Clicks", outcome_like: "Likes", fills: "It fills a place", policy_drawn: "by chance, as it weighs", policy_best: "with its best candidate", perPlace: "A place, with 95 %", estimate_shown: "As it was filled", estimate_doubly_robust: "Filled by this version", estimate_gain: "Difference", placesByChance: "Places left to chance:", worthOwn: "worth so many of its own:",
     verdict_better: "better than the control", verdict_worse: "worse than the control", verdict_undecided: "undecided", verdict_too_few_users: "too few users",
+    tab_clips: "Find clips", playVideo: "Play the video", tooLargeToPlay: "The video is too large to play here; these are its kept pictures.", cannotPlay: "This browser cannot play the video's codec; these are its kept pictures.",
+    alikeClips: "Alike", foundClips: "Clips found", findClips: "Find", wordsOfStep: "Words of a step", clipExample: "drain plug", clipsHelp: "Looks among the steps' names, tools and actions, and shows where gold runs and scored videos do them. For clips that look alike, open an evaluation.", anyProcedure: "All procedures", video: "Video", whence: "From a", clip_gold: "gold run", clip_evaluation: "scored video", clip_video: "video",
+    reviews: "Reviews", scoreOptional: "Your score (optional)", saveReview: "Save the review", reviewHelp: "Overrides the verdict. What the machine said stays on record, and the score's calibration learns from it.", reviewKept: "The review is kept.",
     ready: "Ready", notReady: "Not ready", check: "Check", refresh: "Refresh", unreachable: "The server does not answer.", requestId: "Request",
   },
   ja: {
@@ -91,7 +95,11 @@ export const TEXTS = {
     source_personal: "このユーザー向け", source_similar: "最近見たものに似た動画", source_segment: "似たユーザーが好む動画", source_trending: "いま話題", source_popular: "人気順",
     experiments: "A/Bテスト", experiment_running: "実施中", experiment_stopped: "終了", arm: "群", arms: "群", users: "ユーザー数", lists: "リスト数", stopExperiment: "終了する", ratioWrong: "ユーザーの割り当てが設定どおりになっていません。数値を信用しないでください。",
     metric_click_through_rate: "表示あたりクリック", metric_like_rate: "表示あたりいいね", metric_session_seconds: "1セッションの秒数", metric_diversity: "リスト内の多様性",
+    neverShown: "表示していない版の見込み", estimate: "見積もる", outcome: "成果", outcome_click: "クリック", outcome_like: "いいね", fills: "枠の埋め方", policy_drawn: "重みに応じた抽選", policy_best: "最良の候補", perPlace: "1枠あたり（95%区間）", estimate_shown: "実際の表示", estimate_doubly_robust: "この版で埋めた場合", estimate_gain: "差", placesByChance: "抽選の枠：", worthOwn: "この版の枠に換算：",
     verdict_better: "対照群より良い", verdict_worse: "対照群より悪い", verdict_undecided: "差は未確定", verdict_too_few_users: "ユーザーが足りません",
+    tab_clips: "映像検索", playVideo: "動画を再生", tooLargeToPlay: "動画が大きいため、ここでは再生できません。保存された静止画を表示します。", cannotPlay: "この動画の形式はこのブラウザーで再生できません。保存された静止画を表示します。",
+    alikeClips: "似た場面", foundClips: "見つかった場面", findClips: "探す", wordsOfStep: "工程の言葉", clipExample: "ドレンプラグ", clipsHelp: "工程名、工具、動作の言葉から、手本と評価済みの動画でそれが映っている場面を探します。見た目が似た場面は、評価を開いて探せます。", anyProcedure: "すべての手順", video: "動画", whence: "種類", clip_gold: "手本", clip_evaluation: "評価済みの動画", clip_video: "動画",
+    reviews: "レビュー", scoreOptional: "あなたの点数（任意）", saveReview: "レビューを保存", reviewHelp: "判定を上書きします。機械の判定は記録に残り、点数の校正に使われます。", reviewKept: "レビューを保存しました。",
     ready: "準備完了", notReady: "準備できていません", check: "項目", refresh: "更新", unreachable: "サーバーが応答しません。", requestId: "リクエスト",
   },
 };

@@ -162,6 +162,46 @@ def test_exploration_writes_down_the_chance_of_every_place(trained: Trained) -> 
         assert (row.list_id, row.version) == (made["list_id"], 1)
 
 
+def test_the_last_place_goes_to_what_is_seldom_shown_and_stays_when_looked_at_again(trained: Trained) -> None:
+    service, shown = trained.service, []
+    for user in users_with_history(trained, 30):
+        plain, wide = service.list(user, k=10, discover="never"), service.list(user, k=10, discover="always")
+        assert ids(wide)[:9] == ids(plain)[:9]
+        assert wide["items"][9]["reasons"][0] == {
+            "kind": "seldom", "en": "Something seldom shown", "ja": "あまり表示されない作品", "item_id": None,
+        }  # fmt: skip
+        assert ids(service.list(user, k=10, discover="always")) == ids(wide)
+        shown.append(ids(wide)[9])
+    assert len(set(shown)) > 20
+    newcomer = shown[0]
+    [user] = users_with_history(trained, 1)
+    service.events({"event_id": "taken", "user_id": user, "item_id": newcomer, "kind": "like"})
+    assert newcomer not in ids(service.list(user, k=10, discover="always"))
+    assert all(
+        reason["kind"] != "seldom"
+        for asked in ({"k": 4, "discover": "always"}, {"k": 10, "discover": "always", "aim": "liked"})
+        for each in service.list(user, **asked)["items"][: 4 if asked["k"] == 4 else 0]
+        for reason in each["reasons"]
+    )
+    [sometimes] = [service.list(u, k=10) for u in users_with_history(trained, 1)]
+    assert sometimes["items"][-1]["propensity"] == 1.0
+
+
+def test_chance_and_discovery_share_a_list_without_touching_each_others_items(trained: Trained) -> None:
+    service = trained.service
+    for user in users_with_history(trained, 10):
+        made = service.list(user, k=10, explore=0.3, discover="always")
+        kinds = [each["reasons"][0]["kind"] for each in made["items"]]
+        assert kinds[6:] == ["seldom", *["explored"] * 3]
+        assert len(set(ids(made))) == 10
+    service.follow()
+    with service.recommend.database.read() as session:
+        for row in session.scalars(select(ExposureRow)):
+            among = frozenset(row.candidates or ())
+            assert row.items[6] not in among
+            assert among >= set(row.items[7:])
+
+
 def test_diversity_is_a_dial(trained: Trained) -> None:
     [user] = users_with_history(trained, 1)
     shop = trained.service.shop

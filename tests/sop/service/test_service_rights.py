@@ -16,6 +16,7 @@ READS = [
     "/v1/sop/videos",
     f"/v1/sop/videos/{NOWHERE}",
     f"/v1/sop/videos/{NOWHERE}/thumbnail",
+    f"/v1/sop/videos/{NOWHERE}/content",
     "/v1/sop/procedures",
     "/v1/sop/procedures/proc_0",
     "/v1/sop/procedures/proc_0/golds",

@@ -40,6 +40,46 @@ def test_a_raw_body_and_a_form_are_the_same_upload(service: Service, films: Film
     assert form.json()["deduplicated"]
 
 
+@pytest.mark.parametrize(
+    ("asked", "part"),
+    [
+        (None, None),
+        ("bytes=0-9", slice(0, 10)),
+        ("bytes=100-", slice(100, None)),
+        ("bytes=-7", slice(-7, None)),
+        ("bytes=5-999999999999", slice(5, None)),
+        ("bytes=9-5", None),
+        ("bytes=0-1,5-6", None),
+        ("frames=0-1", None),
+        ("bytes=٣-", None),
+        ("nonsense", None),
+    ],
+)
+def test_a_video_is_given_back_whole_or_in_part(
+    sqlite_service: Service, films: Films, asked: str | None, part: slice | None
+) -> None:
+    video = sqlite_service.upload(films.good).json()
+    headers = sqlite_service.headers() | ({} if asked is None else {"range": asked.encode()})
+    answer = sqlite_service.client.get(f"/v1/sop/videos/{video['id']}/content", headers=headers)
+    whole = films.good.read_bytes()
+    assert answer.status_code == (200 if part is None else 206)
+    assert answer.content == (whole if part is None else whole[part])
+    assert answer.headers["content-type"] == "video/mp4"
+    assert answer.headers["accept-ranges"] == "bytes"
+    if part is not None:
+        begin, end, _ = part.indices(len(whole))
+        assert answer.headers["content-range"] == f"bytes {begin}-{end - 1}/{len(whole)}"
+
+
+@pytest.mark.parametrize("asked", ["bytes=999999999999-", "bytes=-0"])
+def test_a_part_outside_of_the_video_is_refused(sqlite_service: Service, films: Films, asked: str) -> None:
+    video = sqlite_service.upload(films.good).json()
+    headers = sqlite_service.headers() | {"range": asked}
+    answer = sqlite_service.client.get(f"/v1/sop/videos/{video['id']}/content", headers=headers)
+    assert (answer.status_code, answer.json()["type"]) == (416, "urn:genba:problem:range-not-satisfiable")
+    assert answer.headers["content-range"] == f"bytes */{films.good.stat().st_size}"
+
+
 def test_a_form_brings_its_own_title_and_label(sqlite_service: Service, films: Films) -> None:
     with films.good.open("rb") as file:
         answer = sqlite_service.client.post(
