@@ -39,7 +39,8 @@ def _built(folder: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     learnt, held = build.split(build.all_rows(400))
     assert held
     bundle = build.train(learnt, folder, CONFIG, SHAPE)
-    build.ship(bundle, folder / "shipped", build.read_topics(learnt), rows=len(learnt))
+    build.ship(bundle, folder / "shipped", rows=len(learnt))
+    build.add_reader(folder / "shipped", learnt)
     return {
         path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
         for path in sorted((folder / "shipped").rglob("*"))

@@ -78,6 +78,13 @@ def test_it_reads_what_it_learnt_and_comes_back_from_its_file(topics: Topics, tm
     assert np.array_equal(again.weights, topics.weights)
 
 
+def test_a_topic_that_the_model_cannot_speak_of_is_none(topics: Topics) -> None:
+    kept = topics.keeping({MINUTES})
+    assert kept.best("有給を取りたい") == (NONE, topics.best("有給を取りたい")[1])
+    assert kept.best("議事録の書き方")[0] == MINUTES
+    assert _said(Writer(LEAVE), kept, "有給を取りたい") == not_known("ja")
+
+
 def test_the_model_is_told_the_topic_that_is_read_and_goes_on_from_there(topics: Topics) -> None:
     assert "上司に日程を相談" in _said(Writer(MINUTES), topics, "有給を取りたい")
     assert "決まったことと担当者" in _said(Writer(LEAVE), topics, "議事録の書き方")
