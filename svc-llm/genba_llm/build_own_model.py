@@ -46,7 +46,7 @@ from genba_shared.settings import Platform
 
 SEED: Final = 20260101
 ROWS: Final = 24_000
-ROWS_READ: Final = 36_000  # for the reader of topics, which learns in seconds; the model's rows are the first of them
+ROWS_READ: Final = 60_000  # for the reader of topics, which learns in seconds; the model's rows are the first of them
 HELD_SHARE: Final = 0.1
 HELD_WORDINGS: Final = 800
 SHARES: Final = (0.80, 0.10, 0.10)  # the gate decides first: most of what reaches this model may be answered
