@@ -7,8 +7,8 @@ model beside it. It knows the pieces by name, and "none of them"; it writes noth
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
 
@@ -35,9 +35,7 @@ class NoTopics(ValueError):
 
 @dataclass(frozen=True)
 class Topics:
-    """``weights``: (D, C) int8, times ``scale``; ``scale``, ``bias``: (C,); ``names``: of the C topics, ``NONE`` for any that is not
-    to be spoken of.
-    """
+    """``weights``: (D, C) int8, times ``scale``; ``scale``, ``bias``: (C,); ``names``: of the C topics, one of them ``NONE``."""
 
     names: tuple[str, ...]
     weights: npt.NDArray[np.int8]
@@ -52,11 +50,6 @@ class Topics:
         raised = np.exp(logits - logits.max())
         at = int(raised.argmax())
         return self.names[at], float(raised[at] / raised.sum())
-
-    def keeping(self, names: Collection[str]) -> Topics:
-        """The same reader, to which all other topics than these are none of them."""
-        kept = tuple(name if name in names else NONE for name in self.names)
-        return replace(self, names=kept)
 
     def save(self, path: Path) -> None:
         """Write the one file."""

@@ -66,6 +66,7 @@ def test_the_same_seed_makes_the_same_files_and_they_say_where_they_are_from(
     made = load_bundle(shipped, "made", Policy())
     assert (made.sure_from, made.topic_from) == (document["sure_from"], document["topic_from"])
     assert made.topics is not None
+    assert made.speaks_of == document["speaks_of"]
     (shipped / "model" / "model.safetensors").write_bytes(b"other")
     assert broken(shipped) == "weights"
 
