@@ -150,14 +150,14 @@ def check_collection(collection: str) -> str:
     return collection
 
 
-def check_encoder(info: CollectionInfo, encoder: str) -> None:
-    if info.encoder != encoder:
+def check_encoder(collection: str, encoder: str, *, holds: str) -> None:
+    if holds != encoder:
         raise EncoderMismatch(
-            f"{info.collection} holds vectors of {info.encoder}, the query is one of {encoder}: "
-            f"encode the query with {info.encoder}, or build the collection anew.",
-            collection=info.collection,
+            f"{collection} holds vectors of {holds}, the query is one of {encoder}: "
+            f"encode the query with {holds}, or build the collection anew.",
+            collection=collection,
             encoder=encoder,
-            expected=info.encoder,
+            expected=holds,
         )
 
 

@@ -128,8 +128,9 @@ class EdgeVectors:
         check_collection(collection)
         if self._pointer(collection) is None:
             return None
-        with self._serving(collection) as (info, _):
-            return info
+        with self._serving(collection) as (version, shard):
+            about = shard.about
+            return CollectionInfo(collection, version, about["dim"], about["encoder"], _count(shard.engine))
 
     def search(
         self,
@@ -140,20 +141,20 @@ class EdgeVectors:
         encoder: str,
         where: Where | None = None,
     ) -> list[Hit]:
-        with self._serving(collection) as (info, engine):
-            check_encoder(info, encoder)
-            query = check_vector(vector, info.dim)
+        with self._serving(collection) as (_, shard):
+            check_encoder(collection, encoder, holds=shard.about["encoder"])
+            query = check_vector(vector, shard.about["dim"])
             if matches_nothing(where):
                 return []
             request = qdrant_edge.SearchRequest(
                 qdrant_edge.Query.Nearest(query), k, filter=_filter(where), with_payload=True
             )
-            return [hit(found.payload, found.score) for found in engine.search(request)]
+            return [hit(found.payload, found.score) for found in shard.engine.search(request)]
 
     def delete(self, collection: str, ids: Sequence[str]) -> None:
-        with self._serving(collection) as (_, engine):
+        with self._serving(collection) as (_, shard):
             for batch in batches([point_id(given) for given in ids]):
-                engine.update(qdrant_edge.UpdateOperation.delete_points(list(batch)))
+                shard.engine.update(qdrant_edge.UpdateOperation.delete_points(list(batch)))
 
     def drop(self, collection: str, version: str) -> None:
         folder = self._folder(collection, version)
@@ -173,7 +174,7 @@ class EdgeVectors:
             self._served.clear()
 
     @contextmanager
-    def _serving(self, collection: str) -> Iterator[tuple[CollectionInfo, Any]]:
+    def _serving(self, collection: str) -> Iterator[tuple[str, _Shard]]:
         """The version to search now: the published one or, while that cannot be opened, the one before."""
         check_collection(collection)
         with self._lock:
@@ -184,9 +185,7 @@ class EdgeVectors:
                 served = self._take_up(collection, published, served)
             shard = self._acquire(collection, served)
         try:
-            about = shard.about
-            points = _count(shard.engine)
-            yield CollectionInfo(collection, served, about["dim"], about["encoder"], points), shard.engine
+            yield served, shard
         finally:
             self._release(shard)
 

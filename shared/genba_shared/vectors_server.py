@@ -116,7 +116,7 @@ class ServerVectors:
     def _search(self, collection: str, vector: VectorLike, k: int, encoder: str, where: Where | None) -> list[Hit]:
         with _answering():
             info = self._serving(collection)
-            check_encoder(info, encoder)
+            check_encoder(collection, encoder, holds=info.encoder)
             query = check_vector(vector, info.dim)
             if matches_nothing(where):
                 return []

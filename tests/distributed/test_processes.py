@@ -230,6 +230,8 @@ def test_the_main_job_works_across_processes(admin: User, procedure_id: str, cli
     assert (again.status_code, again.json()["id"]) == (201, made.json()["id"])
     for form, begins in (("html", b"<!doctype html>"), ("json", b"{"), ("pdf", b"%PDF-")):
         assert admin.get(f"/v1/sop/evaluations/{made.json()['id']}/report.{form}").content.startswith(begins)
+    part = admin.get(f"/v1/sop/videos/{video}/content", headers={"range": "bytes=4-11"})
+    assert (part.status_code, part.content) == (206, clips[1].read_bytes()[4:12])
 
 
 def test_a_batch_is_done_by_the_worker(admin: User, procedure_id: str, clips: list[Path]) -> None:
