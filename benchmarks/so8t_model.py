@@ -1,7 +1,7 @@
 """The project's own model: train it by its own line, or measure the one that ships. Nothing is tuned on what is reported here.
 
     python -m benchmarks.so8t_model            measure what ships (about five minutes on one core)
-    python -m benchmarks.so8t_model --train    train it anew first, into the package (ten minutes of one core more)
+    python -m benchmarks.so8t_model --train    make it anew first, into the package
 
 Held out are *questions*: a core that was asked in training under another number or in another room does not count as new, and
 a sixth of the things that it should not know are mentioned in no row to learn. Losses stand beside n-gram models of the same
