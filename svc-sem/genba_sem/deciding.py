@@ -136,11 +136,10 @@ def _sequences(reviews: int, policy: Policy) -> list[tuple[float, Counts]]:
     gains = (
         np.flatnonzero(np.diff(_errors_allowed(reviews, policy.precision, half))) + 1
     )  # where one more error is let in
-    early = int((gains <= reviews / 2).sum())
-    if early < 2:  # no half of the reviews could bear an error: a second start would only cost
+    early = gains[gains <= reviews / 2]
+    if len(early) < 2:  # no half of the reviews could bear an error: a second start would only cost
         return [(policy.risk, np.arange(least, reviews + 1, step))]
-    last = np.arange(gains[-1] + step, reviews + 1, step)
-    return [(half, gains[: early - 1]), (half, np.concatenate([gains[early - 1 :], last]))]
+    return [(half, np.arange(early[0], early[-1], step)), (half, np.arange(early[-1], reviews + 1, step))]
 
 
 @functools.lru_cache(maxsize=64)
