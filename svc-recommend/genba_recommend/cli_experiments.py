@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 from rich.table import Table
@@ -101,3 +101,28 @@ def promote(
         body = {"arm": arm, "reason": reason}
         found = checked(client.post(f"{PATH}/{experiment}/promote", json=body)).json()
     typer.echo(f"version {found['model_version']} of {found['model']} serves")
+
+
+@experiments.command()
+def estimate(
+    version: Annotated[int, typer.Argument(min=1, help="Of the model; it need not have been shown.")],
+    outcome: Annotated[Literal["click", "like"], typer.Option(help="Within a day of being shown.")] = "click",
+    policy: Annotated[
+        Literal["drawn", "best"], typer.Option(help="As an exploring list draws, or the version's best candidate.")
+    ] = "drawn",
+    days: Annotated[int, typer.Option(min=1, max=365, help="How far back.")] = 14,
+    url: Url = LOCAL,
+    key: Key = "",
+) -> None:
+    """What places left to chance would have earned under a version, from lists made with explore."""
+    asked: dict[str, Any] = {"outcome": outcome, "policy": policy, "days": days}
+    with connect(url, key) as client:
+        found = checked(client.get(f"/v1/recommend/models/{version}/offpolicy", params=asked)).json()
+    table = Table("", f"{outcome}s a place", "95 %", title=f"version {version} of {found['model']}")
+    for name in ("shown", "ips", "snips", "doubly_robust", "gain"):
+        it = found[name]
+        table.add_row(name.replace("_", " "), f"{it['value']:.4f}", f"{it['low']:.4f} to {it['high']:.4f}")
+    out.print(table)
+    places, effective = found["places"], found["effective_places"]
+    typer.echo(f"{places} places in {found['lists']} lists of {found['users']} users; worth {effective:.0f} of its own")
+    typer.echo(f"left out: {found['older']} lists older than the version, {found['unknown']} that it knows nothing of")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -86,6 +86,9 @@ class Counting:
         if half_life_days not in self._popularity.priors:
             counts = Fading(half_life_days, int(time.time() // DAY_S))
             self._daily(session, shelf, counts.add, half_life_days)
+            if self._counted:  # beyond what the rows were read up to: the other counts have these already
+                later = store.events_after(session, self._tenant, self._low, limit=AT_ONCE)
+                counts.add(*_columns(shelf, [event for seq, event in later if seq in self._counted]))
             self._popularity.priors[half_life_days] = counts
             self.is_dirty = True
 
@@ -123,11 +126,7 @@ class Counting:
                 self._stray(event.item_id)
         if not known:
             return
-        self._popularity.add(
-            np.array([row for row, _ in known], np.int64),
-            np.array([event.day for _, event in known], np.int64),
-            np.array([event.weight for _, event in known], np.float64),
-        )
+        self._popularity.add(*_columns(shelf, spoken))
         profiles = self._profiles(session, {event.user_id for _, event in known})
         oldest_day = int(time.time() // DAY_S) - SEGMENT_DAYS
         for row, event in known:
@@ -186,3 +185,15 @@ class Counting:
             return out
 
         return scores
+
+
+def _columns(
+    shelf: Shelf, events: Sequence[Event]
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.float64]]:
+    """Rows, days and weights, (n,) each, of the events that speak for items of the shelf."""
+    known = [(row, each) for each in events if each.weight > 0 and (row := shelf.row(each.item_id)) is not None]
+    return (
+        np.array([row for row, _ in known], np.int64),
+        np.array([each.day for _, each in known], np.int64),
+        np.array([each.weight for _, each in known], np.float64),
+    )

@@ -12,10 +12,9 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import numpy as np
-from pydantic import Field
 from safetensors.numpy import load_file, save_file
 from safetensors.torch import load_file as load_tensors
 from safetensors.torch import save
@@ -37,31 +36,14 @@ from genba_recommend.federated import (
     federate,
     split_by_site,
 )
+from genba_recommend.federating_params import FederatedParams
 from genba_recommend.heads import FILE as HEADS
 from genba_recommend.shop import model_of
 from genba_recommend.training_config import TrainingConfig
 from genba_shared.problems import Conflict, NotFound
-from genba_shared.recipe import Gate, Params, Registration, Result, Run
+from genba_shared.recipe import Gate, Registration, Result, Run
 
 METRIC, GAIN = "ndcg_at_10", "ndcg_at_10_gain"
-
-
-class FederatedParams(Params):
-    """How sites learn together."""
-
-    sites: Annotated[int, Field(ge=1, le=1000, description="Users are dealt to them by a hash of their id.")] = 10
-    rounds: Annotated[int, Field(ge=1, le=1000)] = 10
-    share: Annotated[float, Field(gt=0, le=1, description="Of the sites, asked each round.")] = 0.5
-    steps: Annotated[int, Field(ge=1, le=1000, description="That a site takes before it answers.")] = 10
-    learning_rate: Annotated[float, Field(gt=0, le=1)] = 1e-3
-    clip_norm: Annotated[float, Field(gt=0, description="The most that one site's change may be long.")] = 1.0
-    noise: Annotated[
-        float, Field(ge=0, description="What blurs the average, in clip_norm over the sites asked; 0 for none.")
-    ] = 0.0
-    processes: Annotated[
-        bool, Field(description="Each site in a process of its own; costs memory and a start each.")
-    ] = False
-    promote: Literal["when_gates_pass", "never"] = "never"
 
 
 def federated(params: FederatedParams, run: Run) -> Result:

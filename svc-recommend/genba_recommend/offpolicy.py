@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ("Estimate", "Log", "doubly_robust", "ips", "snips", "softmax_propensities")
+__all__ = ("Estimate", "Log", "doubly_robust", "gain", "ips", "snips", "softmax_propensities")
 
 Floats = npt.NDArray[np.float64]
 Z_95 = 1.959963984540054
@@ -90,11 +90,13 @@ def doubly_robust(log: Log, policy: Floats, predicted: Floats, *, clip: float | 
     Unbiased when either the propensities or the model are right; narrower than IPS when the model is any good.
     """
     weight = _weights(log, policy, clip)
-    if np.shape(predicted) != np.shape(policy):
-        message = f"predicted has shape {np.shape(predicted)}, policy {np.shape(policy)}"
-        raise ValueError(message)
-    chosen = np.take_along_axis(predicted, log.action[:, None], 1)[:, 0]
-    return _estimate((policy * predicted).sum(1) + weight * (log.reward - chosen), weight, log.unit)
+    return _estimate(_robust(log, policy, predicted, weight), weight, log.unit)
+
+
+def gain(log: Log, policy: Floats, predicted: Floats, *, clip: float | None = None) -> Estimate:
+    """What the policy earns more than was earned, a choice: doubly robust less the reward itself. predicted: (n, A)."""
+    weight = _weights(log, policy, clip)
+    return _estimate(_robust(log, policy, predicted, weight) - log.reward, weight, log.unit)
 
 
 def softmax_propensities(scores: Floats, *, temperature: float, floor: float = 0.0) -> Floats:
@@ -121,6 +123,14 @@ def _weights(log: Log, policy: Floats, clip: float | None) -> Floats:
         raise ValueError(message)
     weight = np.take_along_axis(policy, log.action[:, None], 1)[:, 0] / log.propensity
     return weight if clip is None else np.minimum(weight, clip)
+
+
+def _robust(log: Log, policy: Floats, predicted: Floats, weight: Floats) -> Floats:
+    if np.shape(predicted) != np.shape(policy):
+        message = f"predicted has shape {np.shape(predicted)}, policy {np.shape(policy)}"
+        raise ValueError(message)
+    chosen = np.take_along_axis(predicted, log.action[:, None], 1)[:, 0]
+    return np.asarray((policy * predicted).sum(1) + weight * (log.reward - chosen))
 
 
 def _estimate(terms: Floats, weight: Floats, unit: npt.NDArray[np.int64] | None) -> Estimate:

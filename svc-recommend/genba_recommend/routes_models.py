@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import timedelta
 from typing import Annotated
 
 from fastapi import APIRouter, Path, Query, Response
 from sqlalchemy import select
 
+from genba_recommend import store
+from genba_recommend.counterfactuals import Outcome, Policy, drawn_lists, judge
 from genba_recommend.explaining import explain
 from genba_recommend.plots import importance_svg
 from genba_recommend.routes_catalogue import Reader, UserId
 from genba_recommend.routes_lists import ItemId
 from genba_recommend.schemas import ExplanationOut, ImportanceOut, ImportanceRow, RefreshLine, RefreshLogOut
+from genba_recommend.schemas_experiments import OffPolicyOut
 from genba_recommend.service import Here, Recommender
 from genba_recommend.shop import model_of
 from genba_recommend.tables import FeatureImportance, RefreshLog
@@ -45,6 +49,40 @@ def plot_importance(version: VersionNumber, here: Here, principal: Reader) -> Re
     """The same as a picture."""
     rows = _importances(here, principal, version)
     return Response(importance_svg({row.feature: (row.importance, row.spread) for row in rows}), media_type=SVG)
+
+
+@router.get("/models/{version}/offpolicy", responses=problem_responses(404, 409, 410))
+def estimate_version(
+    version: VersionNumber,
+    here: Here,
+    principal: Reader,
+    outcome: Annotated[Outcome, Query(description="Of an item within a day of being shown.")] = "click",
+    policy: Annotated[
+        Policy, Query(description="`drawn`: as an exploring list draws; `best`: the version's best candidate.")
+    ] = "drawn",
+    days: Annotated[int, Query(ge=1, le=365, description="How far back lists are read, as far as they are kept.")] = 14,
+) -> OffPolicyOut:
+    """What places left to chance would have earned under a version, from lists that were made with `explore`.
+
+    It needs no experiment: chance, whose odds are logged, has shown a little of what every version would show.
+    """
+    shop = here.shop_of(principal)
+    made_at = here.registry.get(shop.model, version).created_at
+    shop.exposures.flush()
+    view = shop.view
+    aligned = shop.laid(view, version)
+    with here.database.read() as session:
+        drawn = drawn_lists(session, shop.tenant, since=store.now() - timedelta(days=days))
+        found = judge(
+            session, shop.tenant, aligned, view.shelf, drawn, made_at=made_at, outcome=outcome, policy=policy
+        )  # fmt: skip
+    return OffPolicyOut.model_validate(
+        {
+            **vars(found),
+            "model": shop.model, "model_version": version, "outcome": outcome, "policy": policy, "days": days,
+            "effective_places": found.ips.effective_n, "mean_weight": found.ips.support,
+        }
+    )  # fmt: skip
 
 
 @router.get("/refresh-log", responses=problem_responses())

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from genba_recommend.counterfactuals import Outcome, Policy
 from genba_recommend.discovering import When
 from genba_recommend.schemas import Wire
 from genba_shared.wire import Real, Whole
@@ -131,3 +132,35 @@ class PromotedOut(Out):
     model: str
     model_version: int
     generation: int
+
+
+class EstimateOut(Out):
+    """A rate a place with its 95 % interval; places of one user are not taken to be independent."""
+
+    value: float
+    low: float
+    high: float
+
+
+class OffPolicyOut(Out):
+    """What a place left to chance would have earned under a version, beside what it earned."""
+
+    model: str
+    model_version: int
+    outcome: Outcome
+    policy: Policy
+    days: int
+    lists: int
+    users: int
+    places: int
+    older: int = Field(description="Lists left out because the version is newer: it may have learnt from them.")
+    unknown: int = Field(description="Lists left out of users or items that the version knew nothing of.")
+    shown: EstimateOut = Field(description="What the places earned as they were filled.")
+    ips: EstimateOut = Field(description="Inverse propensity score.")
+    snips: EstimateOut = Field(description="The same, self-normalised.")
+    doubly_robust: EstimateOut = Field(
+        description="The one to read: a model of the items' rates, corrected by the log."
+    )
+    gain: EstimateOut = Field(description="Doubly robust, less what the places earned.")
+    effective_places: float = Field(description="How many places filled by the version would say as much.")
+    mean_weight: float = Field(description="Near 1; far from it, the logged chances are not those of the log.")

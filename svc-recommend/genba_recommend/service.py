@@ -17,6 +17,7 @@ from prometheus_client.registry import Collector
 from sqlalchemy import text
 from threadpoolctl import threadpool_limits
 
+from genba_recommend.pauses import Pauses
 from genba_recommend.settings import Settings
 from genba_recommend.shop import Shop
 from genba_shared.artifacts import Artifacts
@@ -121,6 +122,11 @@ class Recommender:
             except Exception as error:
                 log.warning("follow_failed", tenant=shop.tenant, error=type(error).__name__, exc_info=True)
 
+    @property
+    def held(self) -> int:
+        """Users and items in memory."""
+        return sum(len(shop.people) + len(shop.view.shelf) for shop in list(self.shops.values()))
+
     def database_answers(self) -> str | None:
         """Readiness: None when well."""
         with self.database.read() as session:
@@ -201,8 +207,10 @@ class _Follower:
         self._thread.start()
 
     def _loop(self) -> None:
+        pauses = Pauses()
         while not self._stop.wait(self._recommender.settings.poll_s):
             self._recommender.follow()
+            pauses.look(self._recommender.held)
 
     def stop(self) -> None:
         self._stop.set()

@@ -28,7 +28,7 @@ from genba_recommend.experiments import Experiment
 from genba_recommend.exposures import ExposureLog
 from genba_recommend.people import Did, People, Person
 from genba_recommend.reading import read_person
-from genba_recommend.serving_model import ServingModel
+from genba_recommend.serving_model import Aligned, ServingModel
 from genba_recommend.settings import Settings
 from genba_recommend.store import Event
 from genba_recommend.tables import ExperimentRow
@@ -161,6 +161,7 @@ class Shop:
         with self.database.transaction() as session:
             gone = store.erase_user(session, self.tenant, user_id)
         self.people.forget(user_id)
+        self.discovery.forget(user_id)
         return gone
 
     def reload_experiments(self) -> None:
@@ -242,6 +243,11 @@ class Shop:
         """A version by its number. Raises: NotFound, Gone; whatever a bundle that does not load raises."""
         version = self.registry.get(self.model, number)
         return load_bundle(self.registry.fetch(version, _cache(self.settings)), version)
+
+    def laid(self, view: View, number: int) -> Aligned:
+        """A version over a view's shelf, whether lists are made by it or not. Raises: as ``load_version``."""
+        held = view.models.get(number)
+        return held if held is not None else self._versions.laid(self.load_version(number), view.shelf)
 
     def _look(self) -> None:
         """Make the next view. Called with the lock."""

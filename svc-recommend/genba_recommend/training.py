@@ -11,7 +11,7 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 from sqlalchemy import select
@@ -21,15 +21,17 @@ from genba_recommend import data, store
 from genba_recommend.bundle import LoadedModel, write_bundle
 from genba_recommend.dataset import Dataset, split_by_time
 from genba_recommend.evaluating import EvaluateParams, evaluate, ndcg_on_newest
-from genba_recommend.federating import FederatedParams, federated
+from genba_recommend.federating_params import FederatedParams
 from genba_recommend.refreshing import RefreshParams, refresh
 from genba_recommend.serving_model import HASHES
 from genba_recommend.shop import model_of
 from genba_recommend.training_config import TrainingConfig, hinge_config
-from genba_recommend.training_loop import Hooks, NoGpu, TooFewEvents, Trained, train
 from genba_shared.problems import Conflict
 from genba_shared.recipe import Gate, Params, Recipe, Registration, Result, Run, Saved
 from genba_shared.registry_rows import VersionRow
+
+if TYPE_CHECKING:
+    from genba_recommend.training_loop import Trained
 
 METRIC = "ndcg_at_10"
 OVER_POPULARITY = "ndcg_at_10_over_popularity"
@@ -117,6 +119,8 @@ def _left_out(found: data.Found) -> str:
 
 
 def _train(params: TwoTowerParams, run: Run, dataset: Dataset, kept: _Kept) -> Trained:
+    from genba_recommend.training_loop import Hooks, NoGpu, TooFewEvents, train
+
     base = TrainingConfig(
         max_epochs=params.max_epochs,
         places_per_epoch=params.places_per_epoch,
@@ -187,6 +191,13 @@ class _Kept:
 
     def save(self, state: Mapping[str, Any], fill: Callable[[Path], None] | None = None) -> None:
         self._checkpoint.save({**state, "up_to_seq": self.up_to_seq}, fill)
+
+
+def federated(params: FederatedParams, run: Run) -> Result:
+    """federating.py, which loads torch: whoever only lists recipes does without."""
+    from genba_recommend import federating
+
+    return federating.federated(params, run)
 
 
 RECIPES: dict[str, Recipe[Any]] = {

@@ -11,9 +11,21 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, Self
 
 from genba_recommend.features import EncoderConfig
-from genba_recommend.two_tower import TowerConfig
 
+Pooling = Literal["three_ways", "mean"]
 Loss = Literal["sampled_softmax", "hinge"]
+
+
+@dataclass(frozen=True)
+class TowerConfig:
+    """Sizes and habits of the towers. temperature divides the dot product in the loss and in ranking."""
+
+    dim: int = 64
+    hidden: int = 128
+    history_len: int = 100
+    temperature: float = 0.07
+    item_id_dropout: float = 0.15
+    pooling: Pooling = "three_ways"
 
 
 @dataclass(frozen=True)

@@ -18,21 +18,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - the usual name
 
 from genba_recommend.features import FIRST_KNOWN, NUMBERS, PROFILE_NUMBERS, Encoders, ItemFeatures, UserFeatures
+from genba_recommend.training_config import TowerConfig
 
-Pooling = Literal["three_ways", "mean"]
 CPU: Final = torch.device("cpu")
-
-
-@dataclass(frozen=True)
-class TowerConfig:
-    """Sizes and habits of the towers. temperature divides the dot product in the loss and in ranking."""
-
-    dim: int = 64
-    hidden: int = 128
-    history_len: int = 100
-    temperature: float = 0.07
-    item_id_dropout: float = 0.15
-    pooling: Pooling = "three_ways"
 
 
 @dataclass(frozen=True)

@@ -69,6 +69,10 @@ class Versions:
         self._stale_shelf = False
         return self._take_up_indexes(shelf) or changed
 
+    def laid(self, model: ServingModel, shelf: Shelf) -> Aligned:
+        """A version that is not held, over a shelf, with what refreshes wrote; it is not kept."""
+        return align(model, shelf, self._stored(model), generation=0)
+
     def _take_up_indexes(self, shelf: Shelf) -> bool:
         """Where there are too many items to score, build an index aside and search it once it is there."""
         changed = False

@@ -67,3 +67,13 @@ def test_an_experiment_says_what_came_of_it_and_is_stopped(page: Page, genba: tu
     page.click("#experiment button[data-act=stop]")
     page.wait_for_selector("#experiment small:has-text('Stopped')")
     page.wait_for_selector("#experiments td:has-text('Stopped')")
+
+
+def test_a_version_that_was_never_shown_is_estimated_or_it_is_said_why_not(page: Page, genba: tuple[str, str]) -> None:
+    sign_in(page, genba[1])
+    page.click("nav button[data-tab=recommend]")
+    page.fill("#estimated", "1")
+    page.select_option("#policy", "best")
+    page.click("#estimates button")
+    page.wait_for_selector("#message.bad")  # no version was trained here
+    assert "_" not in page.inner_text("#estimates")

@@ -15,7 +15,8 @@ from tests.recommend.tower_world import Towers, towers
 from genba_recommend.blending import Blend
 from genba_recommend.export_onnx import Tables, item_tower, neighbours, round_tables, save, user_tower
 from genba_recommend.neighbours import choices, ease
-from genba_recommend.two_tower import Pooling, item_vectors
+from genba_recommend.training_config import Pooling
+from genba_recommend.two_tower import item_vectors
 from genba_recommend.user_tower_onnx import OnnxTower, OnnxUserTower
 
 

@@ -24,7 +24,7 @@ from genba_recommend.export_tfjs import Listed, Quantised, user_tower_inputs, wr
 from genba_recommend.heads import Heads
 from genba_recommend.neighbours import choices, ease
 from genba_recommend.scoring import blended, tower_scores
-from genba_recommend.two_tower import Pooling
+from genba_recommend.training_config import Pooling
 
 HERE = Path(__file__).parent / "tfjs"
 TFJS = HERE / "node_modules/@tensorflow/tfjs/dist/tf.min.js"

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 import pytest
 
-from genba_recommend.offpolicy import Log, doubly_robust, ips, snips, softmax_propensities
+from genba_recommend.offpolicy import Estimate, Log, doubly_robust, gain, ips, snips, softmax_propensities
 
 Floats = npt.NDArray[np.float64]
 
@@ -119,3 +120,26 @@ def test_columns_and_policies_that_do_not_fit_are_refused() -> None:
         Log(np.array([0]), np.ones(2), np.ones(2))
     with pytest.raises(ValueError, match="temperature"):
         softmax_propensities(np.ones((1, 2)), temperature=0.0)
+
+
+@pytest.mark.parametrize(
+    "judge", [ips, snips, lambda log, policy: doubly_robust(log, policy, np.full(policy.shape, 0.4))]
+)
+def test_choices_of_one_user_do_not_count_as_if_they_were_of_many(judge: Callable[[Log, Floats], Estimate]) -> None:
+    made, copies = bandit(1500), np.repeat(np.arange(1500), 4)
+    fourfold = (made.log.action[copies], made.log.reward[copies], made.log.propensity[copies])
+    once = judge(made.log, made.policy)
+    naive, honest = (judge(log, made.policy[copies]) for log in (Log(*fourfold), Log(*fourfold, copies)))
+    assert honest.value == pytest.approx(once.value)
+    assert honest.high - honest.low == pytest.approx(once.high - once.low)
+    assert honest.high - honest.low == pytest.approx(2 * (naive.high - naive.low), rel=1e-2)
+
+
+def test_the_gain_is_the_doubly_robust_value_less_what_was_earned_and_narrower_where_they_agree() -> None:
+    made = bandit(4000)
+    value, more = doubly_robust(made.log, made.policy, made.chances), gain(made.log, made.policy, made.chances)
+    assert more.value == pytest.approx(value.value - made.log.reward.mean())
+    own = np.full((4000, 8), 1 / 8)
+    logged = Log(made.log.action, made.log.reward, np.full(4000, 1 / 8))
+    same = gain(logged, own, np.zeros((4000, 8)))
+    assert (same.value, same.low, same.high) == (0.0, 0.0, 0.0)

@@ -78,6 +78,9 @@ def test_a_catalogue_is_sent_a_bad_row_is_named_and_lists_come_back(shop: Path, 
     assert started.stdout.startswith("exp_")
     experiment = started.stdout.strip()
     assert run(app, ["list", "somebody", "--url", door]).exit_code == 0
+    unknown = run(app, ["experiments", "estimate", "1", "--url", door])
+    assert unknown.exit_code != 0
+    assert "recommend.two_tower" in unknown.output
     found = json.loads(run(app, ["experiments", "results", experiment, "--json", "--url", door]).stdout)
     assert sum(arm["users"] for arm in found["arms"]) == 1
     assert run(app, ["experiments", "stop", experiment, "--url", door]).stdout.strip() == "stopped"

@@ -17,9 +17,9 @@ from genba_recommend.features import EncoderConfig
 from genba_recommend.metrics import questions
 from genba_recommend.prior import everybody
 from genba_recommend.scoring import judge, latest_vectors, popularity_now, tower_scores, with_prior
-from genba_recommend.training_config import TrainingConfig, hinge_config
+from genba_recommend.training_config import TowerConfig, TrainingConfig, hinge_config
 from genba_recommend.training_loop import Hooks, NoGpu, TooFewEvents, Trained, find_device, train
-from genba_recommend.two_tower import TowerConfig, parameters, user_vectors
+from genba_recommend.two_tower import parameters, user_vectors
 from genba_shared.recipe import Checkpoint
 
 SMALL = TrainingConfig(

@@ -10,15 +10,8 @@ import torch
 
 from genba_recommend.dataset import Catalogue, Dataset, Interactions, Item, User
 from genba_recommend.features import EncoderConfig, Encoders, ItemFeatures, UserFeatures, Windows, latest_windows
-from genba_recommend.two_tower import (
-    Pooling,
-    TableSizes,
-    TowerConfig,
-    TwoTower,
-    item_vectors,
-    parameters,
-    user_vectors,
-)
+from genba_recommend.training_config import Pooling, TowerConfig
+from genba_recommend.two_tower import TableSizes, TwoTower, item_vectors, parameters, user_vectors
 
 GENRES, TAGS = ("料理", "travel", "music", "自然"), ("癒やし", "short", "live")
 

@@ -15,7 +15,7 @@ export function recommendPage(kit) {
     const experiments = el("section", { id: "experiments" });
     const result = el("section", { id: "experiment" });
     await drawExperiments(experiments, result);
-    return [state, form, list, el("h2", {}, t("experiments")), experiments, result];
+    return [state, form, list, el("h2", {}, t("experiments")), experiments, result, ...estimates(model_version)];
   }
 
   async function look(user, into) {
@@ -71,6 +71,21 @@ export function recommendPage(kit) {
     into.replaceChildren(el("h2", {}, experiment.name, " ", el("small", {}, t(`experiment_${experiment.status}`))),
       ratio < 0.01 ? el("p", { className: "bad" }, t("ratioWrong")) : "",
       table([t("arm"), t("users"), t("lists"), t("metrics"), ""], rows), el("p", {}, experiment.status === "running" ? stop() : ""));
+  }
+
+  /** What a version that need not have been shown would have earned, from places that chance filled. */
+  function estimates(serving) {
+    const version = el("input", { id: "estimated", type: "number", min: 1, required: true, value: serving ?? "" });
+    const outcome = el("select", { id: "outcome" }, ["click", "like"].map((each) => el("option", { value: each }, t(`outcome_${each}`))));
+    const policy = el("select", { id: "policy" }, ["drawn", "best"].map((each) => el("option", { value: each }, t(`policy_${each}`))));
+    const into = el("section", { id: "estimate" });
+    const look = async () => {
+      const found = await get(`${path}/models/${version.value}/offpolicy?outcome=${outcome.value}&policy=${policy.value}`);
+      const rate = ({ value, low, high }) => `${value.toFixed(4)} [${low.toFixed(4)}, ${high.toFixed(4)}]`;
+      into.replaceChildren(table(["", t("perPlace")], ["shown", "doubly_robust", "gain"].map((name) => row([t(`estimate_${name}`), rate(found[name])]))),
+        el("p", { className: "help" }, `${t("placesByChance")} ${found.places} · ${t("lists")} ${found.lists} · ${t("worthOwn")} ${found.effective_places.toFixed(0)}`));
+    };
+    return [el("h2", {}, t("neverShown")), el("form", { id: "estimates", onsubmit: onsubmit(look) }, field(t("version"), version), field(t("outcome"), outcome), field(t("fills"), policy), el("button", {}, t("estimate"))), into];
   }
 
   function verdict(difference) {
