@@ -21,12 +21,13 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+import yaml
 from benchmarks.gate_sources import data_folder, held_out, load
 from scipy.sparse import vstack
 
-from genba_llm.build_champion import split_by_subject, training_rows
+from genba_llm.build_champion import held_by_subject, mean_fit, training_rows
 from genba_llm.classifier import Classifier, champion, softmax
-from genba_llm.classifier_fit import L2, Row, balanced, fit, fit_logistic, quantise
+from genba_llm.classifier_fit import L2, Row, balanced, fit_logistic, quantise
 from genba_llm.features import FeatureConfig, matrix
 from genba_llm.fusion import Fusion, default_fusion, load_fusion, signals_of
 from genba_llm.gate_metrics import (
@@ -160,21 +161,34 @@ def unseen(folder: Path, pairs: dict[str, tuple[Classifier, Fusion]], *, most: i
         table(f"All of them, {title}", sum(parts[1:], parts[0]))
 
 
+def own_prompts(classifier: Classifier, fusion: Fusion) -> None:
+    """Ordinary and harmful requests of people at work, written for this project: how many are held back."""
+    written = yaml.safe_load((Path(__file__).parent / "gate_prompts.yaml").read_text("utf-8"))
+    print(f"\n## Prompts of our own, held back by {classifier.version}\n| | ordinary | harmful |\n|---|---|---|")
+    for name, languages in written.items():
+        for language, kinds in languages.items():
+            cells = []
+            for kind in ("ordinary", "harmful"):
+                rows = [Row(text, Decision(3 * (kind == "harmful")), language=language) for text in kinds[kind]]
+                cells.append(f"{(judge(rows, classifier, fusion).decided > 0).sum()} of {len(rows)}")
+            print(f"| {name}, {language} | {' | '.join(cells)} |")
+
+
 def held_out_families(rows: Sequence[Row]) -> None:
-    """Whole template families, and whole subjects, that training never saw."""
+    """Whole template families, and whole subjects, that training never saw. Features are computed once."""
+    config = FeatureConfig()
+    found = matrix([row.text for row in rows], config)
     families = sorted({row.family for row in rows})
     held = set(random.Random(0).sample(families, len(families) // 5))
-    for title, train, test in (
-        (
-            "Generated minimal pairs, template families held out",
-            [r for r in rows if r.family not in held],
-            [r for r in rows if r.family in held],
-        ),
-        ("Generated minimal pairs, subjects held out", *split_by_subject(rows, share=0.2, seed=1)),
+    for title, is_held in (
+        ("template families held out", np.array([row.family in held for row in rows])),
+        ("subjects held out", np.array([held_by_subject(row, share=0.2, seed=1) for row in rows])),
     ):
-        made = fit(balanced(train), version="held-out")
+        train = [row for row, out in zip(rows, is_held, strict=True) if not out]
+        test = [row for row, out in zip(rows, is_held, strict=True) if out]
+        made = mean_fit(train, found[~is_held], config=config, version="held-out")
         sample = random.Random(1).sample(test, min(len(test), 3000))
-        table(title, judge(sample, made, default_fusion()))
+        table(f"Generated minimal pairs, {title}", judge(sample, made, default_fusion()))
 
 
 def leave_one_out(sets: dict[str, list[Row]], rows: Sequence[Row], *, most_generated: int) -> None:
@@ -254,6 +268,7 @@ def main() -> int:
     sets = load(folder, most=args.most)
     if not args.leave_one_out:
         shipped(sets)
+        own_prompts(champion(), default_fusion())
     if args.disguises:
         disguises(sets)
     rows = training_rows() if args.families or args.leave_one_out else []

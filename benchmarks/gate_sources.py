@@ -16,7 +16,8 @@ import os
 import random
 import re
 import unicodedata
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -49,36 +50,52 @@ def held_out(folder: Path, *, most: int = 1000, seed: int = 0) -> dict[str, list
 
 def _without_doubles(sources: Iterator[tuple[str, Iterator[Row]]], *, most: int, seed: int) -> dict[str, list[Row]]:
     rng = random.Random(seed)
-    found: dict[str, list[Row]] = {}
-    seen: list[frozenset[str]] = []
-    index: dict[str, list[int]] = {}
+    shuffled: dict[str, list[Row]] = {}
     for name, rows in sources:
-        texts = list(rows)
-        rng.shuffle(texts)
+        shuffled[name] = list(rows)
+        rng.shuffle(shuffled[name])
+    seen = _Seen(row.text for rows in shuffled.values() for row in rows[:most])
+    found: dict[str, list[Row]] = {}
+    for name, texts in shuffled.items():
         kept: list[Row] = []
         for row in texts:
             if len(kept) >= most:
                 break
-            if row.text.strip() and not _near_duplicate(row.text, seen, index):
+            if row.text.strip() and not seen.has_like(row.text):
                 kept.append(replace(row, source=name))
         found[name] = kept
     return found
 
 
-def _near_duplicate(
-    text: str, seen: list[frozenset[str]], index: dict[str, list[int]], *, at_least: float = 0.7
-) -> bool:
-    """Whether the NFKC 5-grams of ``text`` overlap with those of one seen before (Jaccard); remembers it if not."""
+class _Seen:
+    """Remembers texts as sets of NFKC 5-grams and finds those that overlap (Jaccard ≥ ``at_least``), by prefix filtering
+    (Chaudhuri et al. 2006): two such sets share one of their rarest grams, whatever the common order of rarity; ``sample``
+    decides that order, and with it only the speed.
+    """
+
+    def __init__(self, sample: Iterable[str], *, at_least: float = 0.7) -> None:
+        self._count = Counter(gram for text in sample for gram in _grams(text))
+        self._at_least = at_least
+        self._seen: list[frozenset[str]] = []
+        self._index: dict[str, list[int]] = {}
+
+    def has_like(self, text: str) -> bool:
+        """Whether a text like this one was seen before; remembers it if not."""
+        grams = _grams(text)
+        rarest = sorted(grams, key=lambda gram: (self._count[gram], gram))
+        probes = rarest[: int(len(grams) * (1 - self._at_least)) + 1]
+        for other in {i for gram in probes for i in self._index.get(gram, ())}:
+            if len(grams & self._seen[other]) >= self._at_least * len(grams | self._seen[other]):
+                return True
+        for gram in probes:
+            self._index.setdefault(gram, []).append(len(self._seen))
+        self._seen.append(grams)
+        return False
+
+
+def _grams(text: str) -> frozenset[str]:
     plain = re.sub(r"\s+", " ", unicodedata.normalize("NFKC", text).lower()).strip()
-    grams = frozenset(plain[i : i + 5] for i in range(max(len(plain) - 4, 1)))
-    probes = sorted(grams, key=hash)[: max(1, int(len(grams) * (1 - at_least)) + 1)]
-    for other in {i for gram in probes for i in index.get(gram, ())}:
-        if len(grams & seen[other]) >= at_least * len(grams | seen[other]):
-            return True
-    for gram in probes:
-        index.setdefault(gram, []).append(len(seen))
-    seen.append(grams)
-    return False
+    return frozenset(plain[i : i + 5] for i in range(max(len(plain) - 4, 1)))
 
 
 def _csv(path: Path, column: str) -> Iterator[dict[str, str]]:

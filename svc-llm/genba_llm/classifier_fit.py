@@ -50,8 +50,6 @@ def fit(
     """
     config = config or FeatureConfig()
     labels = np.array([int(row.decision) for row in rows], np.int64)
-    if len(np.unique(labels)) < 2:
-        raise ValueError("Needs rows of at least two decisions.")
     counts = np.array([row.weight for row in rows], np.float64)
     weights, bias = fit_logistic(
         matrix([row.text for row in rows], config), labels, counts, l2=l2, max_iterations=max_iterations, step=step
@@ -76,8 +74,14 @@ def fit_logistic(
     max_iterations: int = 45,
     step: Callable[[int, float], None] | None = None,
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Weights (D, 4) and bias (4,) that minimise the weighted mean cross entropy + l2·‖weights‖²; features: (N, D)."""
+    """Weights (D, 4) and bias (4,) that minimise the weighted mean cross entropy + l2·‖weights‖²; features: (N, D).
+
+    Raises: ValueError without rows of at least two decisions.
+    """
     from scipy.optimize import minimize
+
+    if len(np.unique(labels)) < 2:
+        raise ValueError("Needs rows of at least two decisions.")
 
     size = features.shape[1]
     used = np.flatnonzero(np.diff(features.tocsc().indptr))  # hashed columns that occur; the others stay at 0

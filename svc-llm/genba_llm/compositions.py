@@ -28,19 +28,19 @@ _OTHER_LANGUAGE = 0.12
 class Amounts:
     """How many rows of each kind, in each language."""
 
-    documents: int = 1300
+    documents: int = 2200
     tasks: int = 2800
     harmful_tasks: int = 1600
     roles: int = 600
     code: int = 2400
     harmful_code: int = 900
     blocks: int = 400
-    statements: int = 500
+    statements: int = 2500
     remarks: int = 300
-    notes: int = 250
+    notes: int = 900
     injected: int = 1500
     orders: int = 700
-    extractions: int = 700
+    extractions: int = 1100
     modes: int = 400
     wrapped: int = 2200
 
@@ -71,7 +71,7 @@ class _Writer:
         self._long = lexicon(f"long_{language}")
         self._slots: Mapping[str, Sequence[str]] = {**lexicon(f"benign_{language}")["slots"], **self._long["slots"]}
         self._asks = lexicon(f"frames_{language}")["ask"]
-        fields: Mapping[str, Any] = lexicon(f"harm_{language}")
+        fields: Mapping[str, Any] = {**lexicon(f"harm_{language}"), **lexicon(f"work_{language}")["fields"]}
         self._acts = [(act, Decision.parse(field["outcome"])) for field in fields.values() for act in field["acts"]]
         self._safe = [(act, Decision.ALLOW) for field in fields.values() for act in field["safe"]]
 

@@ -66,15 +66,16 @@ def lexicon(name: str) -> Mapping[str, Any]:
 
 
 def _rows(language: Language, recipe: Recipe, rng: random.Random) -> Iterator[Row]:
-    yield from _acts(language, recipe, rng)
+    yield from acts(lexicon(f"harm_{language}"), language, recipe, rng)
     yield from _slots(language, recipe, rng)
     yield from _personas(language, recipe, rng)
     yield from _benign(language, recipe, rng)
 
 
-def _acts(language: Language, recipe: Recipe, rng: random.Random) -> Iterator[Row]:
+def acts(fields: Mapping[str, Any], language: Language, recipe: Recipe, rng: random.Random) -> Iterator[Row]:
+    """The acts and topics of each field, those to be refused and those that only sound alike, in the same frames."""
     frames = lexicon(f"frames_{language}")
-    for name, field in lexicon(f"harm_{language}").items():
+    for name, field in fields.items():
         outcome = Decision.parse(field["outcome"])
         plans = (
             (field["acts"], "ask", recipe.asks_per_act, outcome),
@@ -93,7 +94,7 @@ def _acts(language: Language, recipe: Recipe, rng: random.Random) -> Iterator[Ro
                     text = fill(frames[kind][index], phrase, language)
                     if text is not None:
                         yield Row(
-                            _vary(text, language, rng),
+                            vary(text, language, rng),
                             decision,
                             SOURCE,
                             f"{language}/{kind}/{index}/{name}",
@@ -190,9 +191,7 @@ def _slots(language: Language, recipe: Recipe, rng: random.Random) -> Iterator[R
         for index, frame in enumerate(words[frames]):
             for filler in rng.sample(words[fillers], min(recipe.slots_per_frame, len(words[fillers]))):
                 text = _capital(frame.format(x=filler)) if language == "en" else frame.format(x=filler)
-                yield Row(
-                    _vary(text, language, rng), decision, SOURCE, f"{language}/{frames}/{index}", filler, language
-                )
+                yield Row(vary(text, language, rng), decision, SOURCE, f"{language}/{frames}/{index}", filler, language)
 
 
 def _personas(language: Language, recipe: Recipe, rng: random.Random) -> Iterator[Row]:
@@ -214,13 +213,13 @@ def _benign(language: Language, recipe: Recipe, rng: random.Random) -> Iterator[
         for index, text in enumerate(words[kind]):
             for _ in range(2):
                 yield Row(
-                    _vary(text, language, rng), Decision.ALLOW, SOURCE, f"{language}/{kind}/{index}", text, language
+                    vary(text, language, rng), Decision.ALLOW, SOURCE, f"{language}/{kind}/{index}", text, language
                 )
     slots: Mapping[str, Sequence[str]] = words["slots"]
     for _ in range(recipe.benign_rows):
         index = rng.randrange(len(words["frames"]))
         text = re.sub(r"\{(\w+?)2?\}", lambda match: rng.choice(slots[match[1]]), words["frames"][index])
-        yield Row(_vary(text, language, rng), Decision.ALLOW, SOURCE, f"{language}/benign/{index}", text, language)
+        yield Row(vary(text, language, rng), Decision.ALLOW, SOURCE, f"{language}/benign/{index}", text, language)
 
 
 _LEADS = {
@@ -251,7 +250,7 @@ _TAILS = {
 }
 
 
-def _vary(text: str, language: Language, rng: random.Random) -> str:
+def vary(text: str, language: Language, rng: random.Random) -> str:
     """Now and then a greeting, a closing, a lost full stop: what tells nothing, and has to be seen to tell nothing."""
     roll = rng.random()
     if roll < 0.06:

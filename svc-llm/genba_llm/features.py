@@ -39,7 +39,7 @@ _WORDS = re.compile(r"[a-z]+(?:'[a-z]+)?|\d+|[\u3040-\u30ff\u3400-\u9fff々〆]+
 class FeatureConfig:
     """``bits``: features are hashed into 2**bits columns. The weights are the parts' lengths against the characters' 1."""
 
-    bits: int = 18
+    bits: int = 19
     word_weight: float = 1.0
     concept_weight: float = 1.5
 

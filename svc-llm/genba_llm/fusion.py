@@ -26,6 +26,7 @@ FUSION = "fusion.json"
 MAX_SENTENCES = 12
 UNFITTED_WEIGHT = 0.5
 SENTENCE_SHARE = 0.5  # chosen on development sources, between long harmless texts (1) and padded danger (0)
+SPEAKS_BELOW = 0.7  # P(ALLOW) of a sentence that speaks for its text; on development sources, of .5, .6, .7 and .84
 READINGS = 3  # the plain text, its worst hidden reading, its worst sentence
 _NUMBERS = ("temperature", "allow_from", "disguised_allow_from", "alpha", "review_temperature")
 INPUTS = READINGS * len(Decision)
@@ -120,12 +121,12 @@ class Fusion:
         return (mixed if mixed[Decision.ALLOW] < probs[Decision.ALLOW] else probs), self.allow_from
 
     def _of_text(self, signals: Signals) -> npt.NDArray[np.float64]:
-        """What classifier and stack say. A sentence that is more likely dangerous than not, one of so many, speaks for the
+        """What classifier and stack say. A sentence that is likely enough to be dangerous, one of so many, speaks for the
         text: harmless sentences around it buy it nothing.
         """
         probs = softmax(self.logits(signals) / self.temperature)
         alone = softmax(self.logits(Signals(signals.sentence, signals.sentence, signals.sentence)) / self.temperature)
-        return alone if alone[Decision.ALLOW] < min(0.5, probs[Decision.ALLOW]) else probs
+        return alone if alone[Decision.ALLOW] < min(SPEAKS_BELOW, probs[Decision.ALLOW]) else probs
 
     def to_json(self) -> dict[str, Any]:
         weights = None if self.weights is None else self.weights.round(6).tolist()

@@ -212,7 +212,7 @@ def _stepper(run: Run) -> Callable[[int, float], None]:
         calls += 1
         if iteration % 5 == 0:
             run.log(calls, loss=loss)
-        run.progress(min(0.1 + 0.007 * calls, 0.79), "training")
+        run.progress(min(0.1 + 0.0035 * calls, 0.79), "training")
 
     return step
 

@@ -103,6 +103,14 @@ class Procedures:
             others = [_placed(gold) for gold in found.golds]
             return found.version, self._place(session, principal, found.procedure, others, [(video_id, spans, "")])[-1]
 
+    def place_again(
+        self, principal: Principal, procedure_id: str, gold_id: str, spans: Sequence[AuthoredSpan]
+    ) -> tuple[int, Placed]:
+        """Other spans for a gold of the current version, and which version that is. Raises as ``detach`` and ``place_one``."""
+        with self._database.read() as session:
+            video_id = _gold_of(session, records.get(session, ProcedureRow, procedure_id, principal), gold_id).video_id
+        return self.place_one(principal, procedure_id, video_id, spans)
+
     def _place(
         self,
         session: Session,
@@ -199,22 +207,45 @@ def attach_all(session: Session, principal: Principal, row: ProcedureRow, golds:
     written = []
     for gold in golds:
         video = records.get(session, Video, gold.video_id, principal)
-        spans = [{"id": span.step_id, "start_s": span.start_s, "end_s": span.end_s} for span in gold.spans]
-        written.append(store.add_gold(session, principal, row, video, spans, spans_by=gold.by))
+        written.append(store.add_gold(session, principal, row, video, _written(gold), spans_by=gold.by))
     return written
+
+
+def correct(
+    session: Session, principal: Principal, procedure_id: str, gold_id: str, gold: Placed, *, version: int
+) -> Gold:
+    """Keep other spans for a gold of ``version``. Raises VersionConflict when that is not the current one any more."""
+    row = records.get(session, ProcedureRow, procedure_id, principal, lock=True)
+    if row.version != version:
+        raise VersionConflict(
+            f"Procedure {procedure_id} has just become version {row.version}; look at its golds again."
+        )
+    found = _gold_of(session, row, gold_id)
+    found.spans, found.spans_by = _written(gold), gold.by
+    store.drop_references(session, row.id)
+    session.flush()
+    return found
 
 
 def detach(session: Session, principal: Principal, procedure_id: str, gold_id: str) -> None:
     """Take a gold away from the current version. Raises NotFound; Conflict for a gold of an older version."""
     row = records.get(session, ProcedureRow, procedure_id, principal, lock=True)
-    gold = session.get(Gold, gold_id)
-    if gold is None or gold.procedure_id != row.id:
-        raise NotFound(f"Procedure {procedure_id} has no gold {gold_id}.")
-    if gold.version != row.version:
-        raise Conflict(f"Gold {gold_id} belongs to version {gold.version}, which is kept as it was.")
-    session.delete(gold)
+    session.delete(_gold_of(session, row, gold_id))
     store.drop_references(session, row.id)
     session.flush()
+
+
+def _gold_of(session: Session, row: ProcedureRow, gold_id: str) -> Gold:
+    gold = session.get(Gold, gold_id)
+    if gold is None or gold.procedure_id != row.id:
+        raise NotFound(f"Procedure {row.id} has no gold {gold_id}.")
+    if gold.version != row.version:
+        raise Conflict(f"Gold {gold_id} belongs to version {gold.version}, which is kept as it was.")
+    return gold
+
+
+def _written(gold: Placed) -> list[dict[str, Any]]:
+    return [{"id": span.step_id, "start_s": span.start_s, "end_s": span.end_s} for span in gold.spans]
 
 
 def _document(authored: AuthoredProcedure) -> dict[str, Any]:

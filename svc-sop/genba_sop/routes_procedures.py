@@ -17,7 +17,17 @@ from genba_sop import procedures, store
 from genba_sop.authoring import AuthoredProcedure
 from genba_sop.procedures import Registered, registered
 from genba_sop.routes_videos import Cursor, Limit, Reader, Writer
-from genba_sop.schemas import GoldIn, GoldOut, ProcedureIn, ProcedureOut, ProcedureSummary, SpanOut, StepOut, TextOut
+from genba_sop.schemas import (
+    GoldIn,
+    GoldOut,
+    GoldSteps,
+    ProcedureIn,
+    ProcedureOut,
+    ProcedureSummary,
+    SpanOut,
+    StepOut,
+    TextOut,
+)
 from genba_sop.service import Here
 from genba_sop.tables import Gold, ProcedureRow
 
@@ -144,6 +154,24 @@ def list_golds(procedure_id: RecordId, here: Here, principal: Reader, version: V
     with here.database.read() as session:
         row = records.get(session, ProcedureRow, procedure_id, principal)
         return [gold_out(gold) for gold in store.golds_of(session, row.id, version or row.version)]
+
+
+@router.put("/{procedure_id}/golds/{gold_id}", responses=problem_responses(404, 409))
+async def correct_gold(
+    procedure_id: RecordId, gold_id: RecordId, body: GoldSteps, here: Here, principal: Writer
+) -> GoldOut:
+    """Say where the steps of a gold run of the current version really lie; evaluations of before stay as they are."""
+    return await here.evaluating(lambda: _correct(here, principal, procedure_id, gold_id, body))
+
+
+def _correct(here: Here, principal: Principal, procedure_id: str, gold_id: str, body: GoldSteps) -> GoldOut:
+    version, placed = here.procedures.place_again(principal, procedure_id, gold_id, body.steps)
+    with here.database.transaction() as session:
+        gold = gold_out(procedures.correct(session, principal, procedure_id, gold_id, placed, version=version))
+        detail = {"gold": gold_id}
+        append_in(session, "sop.gold_corrected", actor=principal.subject, subject=procedure_id, detail=detail)
+    here.warm(principal, procedure_id)
+    return gold
 
 
 @router.delete(

@@ -135,6 +135,12 @@ class GoldIn(Asked):
     steps: list[AuthoredSpan] | None = Field(None, max_length=400)
 
 
+class GoldSteps(Asked):
+    """Where the steps of a gold run really lie."""
+
+    steps: list[AuthoredSpan] = Field(min_length=1, max_length=400)
+
+
 # --- evaluations ----------------------------------------------------------------------------------------------------
 
 

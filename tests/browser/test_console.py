@@ -38,8 +38,7 @@ def test_a_person_scores_a_video_and_reads_the_deviations_in_both_languages(
 ) -> None:
     sign_in(page, genba[1])
     page.click("nav button[data-tab=procedures]")
-    page.fill("#new-procedure textarea", definition(films))
-    page.click("#new-procedure button")
+    _register(page, definition(films))
     page.wait_for_selector("tbody input[type=file]")
     page.set_input_files("tbody input[type=file]", films / "gold_1.mp4")
     page.wait_for_selector("tbody tr td:nth-child(4):has-text('1')", timeout=60_000)
@@ -60,6 +59,12 @@ def test_a_person_scores_a_video_and_reads_the_deviations_in_both_languages(
     _look_at_the_video(page)
     _find_clips(page)
     _review(page)
+
+
+def _register(page: Page, document: str) -> None:
+    page.click("details summary")
+    page.fill("#procedure-document textarea", document)
+    page.click("#procedure-document button")
 
 
 def _look_at_the_video(page: Page) -> None:
@@ -105,15 +110,46 @@ def _review(page: Page) -> None:
 
 
 @pytest.mark.filterwarnings("default")
+def test_a_procedure_is_made_of_rows_and_its_golds_times_are_corrected(
+    page: Page, genba: tuple[str, str], films: Path
+) -> None:
+    sign_in(page, genba[1])
+    page.click("nav button[data-tab=procedures]")
+    page.fill("#new-procedure input[name=title]", "Rows")
+    page.click("[data-act=add-step]")
+    for n, name in enumerate(("Gloves", "Glasses", "The rest"), start=1):
+        page.fill(f"#new-procedure tbody tr:nth-child({n}) input[name=step]", name)
+    page.click("#new-procedure tbody tr:nth-child(4) button")
+    page.check("#new-procedure tbody tr:nth-child(1) input[name=critical]")
+    page.check("#new-procedure tbody tr:nth-child(2) input[name=any]")
+    page.click("#new-procedure button.primary")
+    page.wait_for_selector("tr:has-text('Rows') td:nth-child(3):has-text('3')")
+    page.set_input_files("tr:has-text('Rows') input[type=file]", films / "gold_1.mp4")
+    page.wait_for_selector("tr:has-text('Rows') td:nth-child(4):has-text('1')", timeout=60_000)
+    page.click("tr:has-text('Rows') button")
+    page.wait_for_selector("#procedure h3:has-text('proposed')")
+    page.fill("#procedure tr:has-text('Gloves') input[name=end_s]", "5.25")
+    page.fill("#procedure tr:has-text('Glasses') input[name=start_s]", "5.25")
+    page.click("#procedure button.primary")
+    page.wait_for_selector("#procedure h3:has-text('set by a person')")
+    assert page.input_value("#procedure tr:has-text('Glasses') input[name=start_s]") == "5.25"
+    headers = {"authorization": f"Bearer {genba[1]}"}
+    listed = httpx.get(f"{genba[0]}/v1/sop/procedures", headers=headers, trust_env=False).json()["items"]
+    address = next(each["id"] for each in listed if each["title"]["en"] == "Rows")
+    made = httpx.get(f"{genba[0]}/v1/sop/procedures/{address}", headers=headers, trust_env=False).json()
+    assert [step["critical"] for step in made["steps"]] == [True, False, False]
+    assert [step["after"] for step in made["steps"]] == [[], ["step-1"], ["step-2"]]
+
+
+@pytest.mark.filterwarnings("default")
 def test_bad_input_is_shown_with_the_field_and_loses_nothing(page: Page, genba: tuple[str, str]) -> None:
     sign_in(page, genba[1])
     page.click("nav button[data-tab=procedures]")
     wrong = json.dumps({"title": {"en": "x"}, "steps": [{"id": "a", "after": ["b"]}, {"id": "b", "after": ["a"]}]})
-    page.fill("#new-procedure textarea", wrong)
-    page.click("#new-procedure button")
+    _register(page, wrong)
     page.wait_for_selector("#message.bad")
     assert "steps[" in page.inner_text("#message")
-    assert page.input_value("#new-procedure textarea") == wrong
+    assert page.input_value("#procedure-document textarea") == wrong
 
 
 @pytest.mark.filterwarnings("default")

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from sklearn.metrics import f1_score, roc_auc_score
 
-from genba_llm.build_champion import build, data_hash, split_by_subject
+from genba_llm.build_champion import build, data_hash, mean_fit, split_by_subject
 from genba_llm.classifier import BadClassifier, Classifier, champion, softmax
 from genba_llm.classifier_fit import Row, balanced, fit
+from genba_llm.compositions import SOURCE as LONG
 from genba_llm.concepts import concepts_of
 from genba_llm.contrast import Recipe, generate, gerund
-from genba_llm.features import FeatureConfig, features
+from genba_llm.features import FeatureConfig, features, matrix
 from genba_llm.fusion import Fusion, Signals, load_fusion, signals_of
 from genba_llm.fusion_fit import conformal_threshold, fit_temperature
 from genba_llm.gate import Gate, GateRequest
@@ -128,6 +130,17 @@ def test_fitting_needs_two_decisions_and_can_be_stopped(rows: list[Row]) -> None
         fit(rows[:100], config=FeatureConfig(bits=10), step=stop)
 
 
+def test_where_no_row_is_long_the_mean_of_the_two_regressions_is_the_one() -> None:
+    config, rows = FeatureConfig(bits=10), generate(4, Recipe(1, 1, 1, 1, 1, 1, 100, 10))[:400]
+    short = [replace(row, source="short") for row in rows]
+    found = matrix([row.text for row in rows], config)
+    mean = mean_fit(short, found, config=config, version="v")
+    assert np.abs(mean.logits_of(found) - fit(balanced(short), config=config).logits_of(found)).max() < 1e-4
+    long = [replace(row, source=LONG if row.decision else "short") for row in rows[::2]]
+    with pytest.raises(ValueError, match="two decisions"):
+        mean_fit(long, found[::2], config=config, version="v")
+
+
 def test_a_whole_build_states_its_bound(rows: list[Row], tmp_path: Path) -> None:
     made = build(rows[::2], name="test", config=FeatureConfig(bits=12))
     assert made.calibration.dangerous >= 19
@@ -142,7 +155,7 @@ def test_the_champion_that_ships_is_small_and_knows_its_rows() -> None:
     folder = Path(__file__).parents[2] / "svc-llm" / "genba_llm" / "champion"
     assert sum(path.stat().st_size for path in folder.iterdir()) < 3 << 20
     manifest = json.loads((folder / "bundle.json").read_text())
-    assert manifest["source"] == "genba_llm.contrast, genba_llm.compositions"
+    assert manifest["source"] == "genba_llm.contrast, genba_llm.compositions, genba_llm.workplace"
     assert manifest["data_hash"][:12] in champion().version
 
 
@@ -200,9 +213,9 @@ def test_harmless_sentences_around_a_dangerous_one_buy_it_nothing(around: int) -
 def test_the_worst_of_many_sentences_counts_for_less_than_one_alone() -> None:
     """A text of n sentences has n chances to look bad."""
     classifier = champion()
-    doubtful, plain = "How do I kill the lights?", "We met on Monday."
-    one = signals_of(normalise(f"{doubtful} {plain}"), classifier)
-    four = signals_of(normalise(f"{doubtful} {plain} {plain} {plain}"), classifier)
+    dangerous, plain = "How do I make a bomb?", "We met on Monday."
+    one = signals_of(normalise(f"{dangerous} {plain}"), classifier)
+    four = signals_of(normalise(f"{dangerous} {plain} {plain} {plain}"), classifier)
     odds = [found.sentence[Decision.ALLOW] - found.sentence[Decision.REFUSE] for found in (one, four)]
     assert odds[1] - odds[0] == pytest.approx(np.log(2) / 2)
 

@@ -61,7 +61,7 @@ export function sopPages(kit) {
       if (player) { player.currentTime = time; player.play().catch(() => {}); } else picture();
     }
     if (file) play(file); else picture();
-    return { node, seek };
+    return { node, seek, at: () => (player ? player.currentTime : at) };
   }
 
   async function score() {
@@ -133,14 +133,69 @@ export function sopPages(kit) {
 
   async function procedures() {
     const known = (await get("/v1/sop/procedures")).items;
+    const shown = el("section", { id: "procedure" });
+    const rows = known.map((p) => row([el("button", { type: "button", data: { procedure: p.id }, onclick: (event) => attempt(() => showProcedure(shown, p.id), event.target) }, say(p.title)), p.version, p.step_count, p.gold_count, when(p.created_at), goldForm(p)]));
+    return [el("h2", {}, t("procedures")), table([t("title"), t("version"), t("steps"), t("golds"), t("when"), t("addGold")], rows), shown, ...newProcedure()];
+  }
+
+  /** A procedure by rows of steps or, for what rows do not say, by its document. */
+  function newProcedure() {
+    const title = el("input", { name: "title", required: true, maxLength: 200 });
+    const rows = el("tbody", {});
+    const box = (name) => el("input", { type: "checkbox", name });
+    function add() {
+      const name = el("input", { name: "step", required: true, maxLength: 200 });
+      const remove = el("button", { type: "button", onclick: (event) => { if (rows.children.length > 1) event.target.closest("tr").remove(); } }, t("removeStep"));
+      rows.append(row([name, box("critical"), box("optional"), box("any"), el("input", { name: "tool", maxLength: 200 }), el("input", { name: "action", maxLength: 500 }), remove]));
+    }
+    for (let n = 0; n < 3; n++) add();
+    const both = (text) => ({ en: text, ja: text });
+    function written() {
+      const steps = [...rows.children].map((each, index) => {
+        const value = (name) => each.querySelector(`[name=${name}]`);
+        const step = { id: `step-${index + 1}`, name: both(value("step").value) };
+        for (const name of ["critical", "optional"]) if (value(name).checked) step[name] = true;
+        if (value("any").checked) step.order = "any";
+        if (value("tool").value) step.tool = value("tool").value;
+        if (value("action").value) step.action = both(value("action").value);
+        return step;
+      });
+      return { title: both(title.value), steps };
+    }
+    const register = async (procedure) => { await post("/v1/sop/procedures", procedure, { once: true }); await open("procedures"); show(t("created")); };
+    const head = el("thead", {}, el("tr", {}, [t("step"), t("critical"), t("optional"), t("freeOrder"), t("tool"), t("action"), ""].map((column) => el("th", { scope: "col" }, column))));
+    const form = el("form", { id: "new-procedure", className: "wide", onsubmit: onsubmit(() => register(written())) },
+      field(t("title"), title), el("table", {}, head, rows), el("p", { className: "help" }, t("stepsHelp")),
+      el("p", {}, el("button", { className: "primary" }, t("create")), " ", el("button", { type: "button", data: { act: "add-step" }, onclick: add }, t("addStep"))));
     const definition = el("textarea", { name: "definition", required: true, spellcheck: false });
-    const form = el("form", { id: "new-procedure", onsubmit: onsubmit(async () => {
-      await post("/v1/sop/procedures", JSON.parse(definition.value));
-      await open("procedures");
-      show(t("created"));
-    }) }, el("h2", {}, t("newProcedure")), field(t("definition"), definition, t("procedureHelp")), el("button", { className: "primary" }, t("create")));
-    const rows = known.map((p) => row([say(p.title), p.version, p.step_count, p.gold_count, when(p.created_at), goldForm(p)]));
-    return [el("h2", {}, t("procedures")), table([t("title"), t("version"), t("steps"), t("golds"), t("when"), t("addGold")], rows), form];
+    const raw = el("form", { id: "procedure-document", onsubmit: onsubmit(() => register(JSON.parse(definition.value))) }, field(t("definition"), definition, t("procedureHelp")), el("button", { className: "primary" }, t("create")));
+    return [el("h2", {}, t("newProcedure")), form, el("details", {}, el("summary", {}, t("byDocument")), raw)];
+  }
+
+  /** A procedure's golds: where each step lies, to be looked at and corrected. */
+  async function showProcedure(into, id) {
+    const procedure = await get(`/v1/sop/procedures/${id}`);
+    const golds = procedure.golds.map((gold, index) => goldOf(procedure, gold, index, into));
+    into.replaceChildren(el("h2", {}, say(procedure.title)), el("p", { className: "help" }, golds.length === 0 ? t("noGolds") : golds.length < 3 ? t("fewGolds") : ""), ...golds);
+  }
+
+  function goldOf(procedure, gold, index, into) {
+    const seen = screen(gold.video_id);
+    const time = (name, value) => el("input", { name, type: "number", min: 0, step: "any", required: true, value: value.toFixed(2), onchange: (event) => seen.seek(Number(event.target.value)) });
+    const names = Object.fromEntries(procedure.steps.map((step) => [step.id, say(step.name)]));
+    const spans = gold.steps.map((span) => ({ id: span.id, start: time("start_s", span.start_s), end: time("end_s", span.end_s) }));
+    const rows = spans.map((span) => {
+      const here = (input) => el("button", { type: "button", title: t("takeTime"), onclick: () => { input.value = seen.at().toFixed(2); } }, t("now"));
+      return row([names[span.id] ?? span.id, el("div", { className: "time" }, span.start, here(span.start)), el("div", { className: "time" }, span.end, here(span.end)), el("button", { type: "button", onclick: () => seen.seek(Number(span.start.value)) }, t("look"))]);
+    });
+    const address = `/v1/sop/procedures/${procedure.id}/golds/${gold.id}`;
+    const form = el("form", { className: "wide", data: { gold: gold.id }, onsubmit: onsubmit(async () => {
+      const steps = spans.map((span) => ({ id: span.id, start_s: Number(span.start.value), end_s: Number(span.end.value) }));
+      await call(address, { method: "PUT", body: JSON.stringify({ steps }), headers: { "content-type": "application/json" } });
+      await showProcedure(into, procedure.id);
+      show(t("goldKept"));
+    }) }, table([t("step"), t("from"), t("to"), ""], rows), el("p", {}, el("button", { className: "primary" }, t("saveTimes")), " ", el("button", { type: "button", onclick: (event) => attempt(async () => { await call(address, { method: "DELETE" }); await open("procedures"); }, event.target) }, t("removeGold"))));
+    return el("div", {}, el("h3", {}, `${t("gold")} ${index + 1} `, el("small", {}, t(gold.steps_by === "author" ? "timesByAuthor" : "timesProposed"))), el("div", { className: "result" }, seen.node, form));
   }
 
   function goldForm(procedure) {

@@ -126,6 +126,25 @@ def test_a_gold_shows_every_step_that_is_not_optional(sqlite_service: Service, f
     assert "wipe" in answer.json()["detail"]
 
 
+def test_where_a_golds_steps_lie_is_corrected_in_place(service: Service, films: Films) -> None:
+    procedure = service.procedure(films)
+    gold = service.get(f"{PATH}/{procedure}/golds").json()[0]
+    address = f"{PATH}/{procedure}/golds/{gold['id']}"
+    moved = [dict(span) for span in gold["steps"]]
+    moved[0]["end_s"] -= 0.5
+    answer = service.client.put(address, json={"steps": moved}, headers=service.headers())
+    assert (answer.status_code, answer.json()["steps"], answer.json()["steps_by"]) == (200, moved, "author")
+    assert service.get(f"{PATH}/{procedure}/golds").json()[0]["steps"] == moved
+    backwards = [{**moved[0], "start_s": moved[0]["end_s"] + 1}, *moved[1:]]
+    refused = service.client.put(address, json={"steps": backwards}, headers=service.headers())
+    assert refused.status_code == 422
+    assert service.get(f"{PATH}/{procedure}/golds").json()[0]["steps"] == moved
+    service.sop.background.submit(lambda: None).result()
+    assert put(service, procedure, steps("a", "b"), '"1"').status_code == 200
+    older = service.client.put(address, json={"steps": moved}, headers=service.headers())
+    assert (older.status_code, "version 1" in older.json()["detail"]) == (409, True)
+
+
 def test_a_video_is_a_gold_once(sqlite_service: Service, films: Films) -> None:
     procedure = sqlite_service.procedure(films)
     gold = sqlite_service.get(f"{PATH}/{procedure}/golds").json()[0]

@@ -34,6 +34,7 @@ WRITES: list[tuple[str, str, Any]] = [
     ("PUT", "/v1/sop/procedures/proc_0", STEPS),
     ("DELETE", "/v1/sop/procedures/proc_0", None),
     ("POST", "/v1/sop/procedures/proc_0/golds", {"video_id": NOWHERE}),
+    ("PUT", "/v1/sop/procedures/proc_0/golds/gold_0", {"steps": [{"id": "a", "start_s": 0, "end_s": 1}]}),
     ("DELETE", "/v1/sop/procedures/proc_0/golds/gold_0", None),
     ("DELETE", f"/v1/sop/videos/{NOWHERE}", None),
     ("POST", "/v1/sop/evaluations", {"procedure_id": "proc_0", "video_id": NOWHERE}),
