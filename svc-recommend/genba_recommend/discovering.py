@@ -69,6 +69,9 @@ class Seldom:
         return self.share > 0 and loss <= float(np.quantile(self._losses, self.share))
 
 
+Key = tuple[str, Hashable]  # whose list, and under which version and filters
+
+
 @dataclass(frozen=True, slots=True)
 class Given:
     """What the last place of somebody's list went to, until when; ``row`` is None where the list kept it."""
@@ -85,18 +88,18 @@ class Discovery:
         self.clock = clock
         self.seldom = Seldom(share, now_s=clock())
         self._most = most
-        self._given: OrderedDict[Hashable, Given] = OrderedDict()
+        self._given: OrderedDict[Key, Given] = OrderedDict()
 
     def is_wanted(self, when: When) -> bool:
         """Whether any list has to be looked at."""
         return when == "always" or (when == "sometimes" and self.seldom.share > 0)
 
-    def kept(self, key: Hashable) -> Given | None:
-        """What a list was given, if that still holds. key: whose list, under which version and filters."""
+    def kept(self, key: Key) -> Given | None:
+        """What a list was given, if that still holds."""
         found = self._given.get(key)
         return found if found is not None and found.until_s > self.clock() else None
 
-    def give(self, key: Hashable, row: int | None, listed: npt.NDArray[np.integer]) -> None:
+    def give(self, key: Key, row: int | None, listed: npt.NDArray[np.integer]) -> None:
         """A list is shown: ``listed``, with ``row`` in the place that was given."""
         now_s = self.clock()
         self.seldom.note(listed, now_s=now_s)
@@ -104,3 +107,8 @@ class Discovery:
         self._given.move_to_end(key)
         if len(self._given) > self._most:
             self._given.popitem(last=False)
+
+    def forget(self, user_id: str) -> None:
+        """A user is gone. From any thread."""
+        for key in [key for key in list(self._given) if key[0] == user_id]:
+            self._given.pop(key, None)

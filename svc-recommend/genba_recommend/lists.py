@@ -200,7 +200,7 @@ def _discover(
         return picked
     # What chance might have drawn stays with chance: its propensities are logged.
     out = np.concatenate([without, picked.rows, picked.among])
-    key = (person.user.user_id, aligned.model.number, ask.wanted, ask.discover)
+    key = (person.user.user_id, (aligned.model.number, ask.wanted, ask.discover))
     allowed = view.shelf.allowed(ask.wanted) & aligned.present
     kept = discovery.kept(key)
     if kept is not None and (kept.row is None or (allowed[kept.row] and kept.row not in out)):

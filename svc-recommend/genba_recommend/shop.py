@@ -161,6 +161,7 @@ class Shop:
         with self.database.transaction() as session:
             gone = store.erase_user(session, self.tenant, user_id)
         self.people.forget(user_id)
+        self.discovery.forget(user_id)
         return gone
 
     def reload_experiments(self) -> None:

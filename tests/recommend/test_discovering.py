@@ -70,6 +70,14 @@ def test_who_looks_again_gets_the_same_until_the_next_day() -> None:
     assert discovery.kept(("cat", 1)) is None
 
 
+def test_of_a_user_who_is_erased_nothing_is_remembered() -> None:
+    discovery = Discovery(1.0, most=10)
+    for key in (("ann", 1), ("ann", 2), ("bob", 1)):
+        discovery.give(key, 7, np.array([3, 7]))
+    discovery.forget("ann")
+    assert [discovery.kept(key) is None for key in (("ann", 1), ("ann", 2), ("bob", 1))] == [True, True, False]
+
+
 def crowd(
     n_users: int = 300, n_items: int = 400
 ) -> tuple[Questions, np.ndarray[tuple[int, ...], np.dtype[np.float32]]]:
