@@ -17,7 +17,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from genba_shared.problems import Problem
-from genba_sop.cli_api import evaluate, procedures, report, videos
+from genba_sop.cli_api import evaluate, procedures, report, review, videos
 
 if TYPE_CHECKING:
     from genba_sop.schemas import EvaluationOut
@@ -31,6 +31,7 @@ app = typer.Typer(help="Score a procedure from video.", no_args_is_help=True, pr
 app.add_typer(procedures, name="procedures")
 app.add_typer(videos, name="videos")
 app.command()(evaluate)
+app.command()(review)
 app.command()(report)
 
 Kind = Literal["oil_change", "brake_pad", "ppe", "hand_wash", "kit_packing", "all"]

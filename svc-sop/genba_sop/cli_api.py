@@ -49,11 +49,7 @@ def create_procedure(
 ) -> None:
     """Register a procedure from its file, with its golds."""
     with connect(url, key) as client:
-        try:
-            document = yaml.safe_load(steps.read_text(encoding="utf-8"))
-        except (yaml.YAMLError, UnicodeDecodeError) as failure:
-            complain(f"{steps.name} is not readable as YAML: {failure}")
-            raise typer.Exit(BAD_INPUT) from failure
+        document = _read(steps)
         if not isinstance(document, dict):
             complain(f"{steps.name} must be a mapping with title and steps.")
             raise typer.Exit(BAD_INPUT)
@@ -65,6 +61,20 @@ def create_procedure(
             body = {"video_id": video["id"], "steps": gold.get("steps")}
             checked(client.post(f"/v1/sop/procedures/{made['id']}/golds", json=body))
         typer.echo(made["id"])
+
+
+@procedures.command("correct-gold")
+def correct_gold(
+    procedure_id: str,
+    gold_id: Annotated[str, typer.Argument(help="As `genba sop procedures show` lists it.")],
+    spans: Annotated[Path, typer.Argument(help="YAML or JSON: a list of {id, start_s, end_s}.")],
+    url: Url = LOCAL,
+    key: Key = "",
+) -> None:
+    """Say where the steps of a gold run really lie."""
+    with connect(url, key) as client:
+        body = {"steps": _read(spans)}
+        _print(checked(client.put(f"/v1/sop/procedures/{procedure_id}/golds/{gold_id}", json=body)).json())
 
 
 @videos.command("list")
@@ -84,11 +94,41 @@ def upload_video(path: Path, url: Url = LOCAL, key: Key = "") -> None:
         typer.echo(_upload(client, path)["id"])
 
 
+@videos.command("download")
+def download_video(
+    video_id: str,
+    path: Annotated[Path, typer.Option("--out", help="File to write.")],
+    url: Url = LOCAL,
+    key: Key = "",
+) -> None:
+    """Fetch a video's bytes as they were uploaded."""
+    aside = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    try:
+        with connect(url, key) as client, client.stream("GET", f"/v1/sop/videos/{video_id}/content") as answer:
+            if answer.is_error:
+                answer.read()
+            checked(answer)
+            with aside.open("wb") as file:
+                for piece in answer.iter_bytes():
+                    file.write(piece)
+            aside.replace(path)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
 @videos.command("delete")
 def delete_video(video_id: str, url: Url = LOCAL, key: Key = "") -> None:
     """Erase a video with all that was made of it."""
     with connect(url, key) as client:
         _print(checked(client.delete(f"/v1/sop/videos/{video_id}")).json())
+
+
+def _read(path: Path) -> Any:
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as failure:
+        complain(f"{path.name} is not readable as YAML: {failure}")
+        raise typer.Exit(BAD_INPUT) from failure
 
 
 def _upload(client: httpx.Client, path: Path) -> dict[str, Any]:
@@ -127,6 +167,20 @@ def evaluate(
         show(found)
         typer.echo(found.id)
     raise typer.Exit(0 if found.verdict == "pass" else NOT_PASSED)
+
+
+def review(
+    evaluation: Annotated[str, typer.Argument(help="Id of the evaluation.")],
+    verdict: Annotated[Literal["pass", "fail"], typer.Option(help="Yours; the machine's stays on record.")],
+    reason: Annotated[str, typer.Option(help="Why; stays on record.")],
+    score: Annotated[float | None, typer.Option(min=0, max=100, help="Your score; calibrates the machine's.")] = None,
+    url: Url = LOCAL,
+    key: Key = "",
+) -> None:
+    """Override the verdict of an evaluation, with a reason."""
+    body = {"verdict": verdict, "reason": reason, **({} if score is None else {"score": score})}
+    with connect(url, key) as client:
+        _print(checked(client.post(f"/v1/sop/evaluations/{evaluation}/review", json=body)).json())
 
 
 def report(

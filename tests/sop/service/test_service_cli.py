@@ -163,7 +163,20 @@ def test_register_upload_evaluate_and_report_over_http(
         assert genba("report", evaluation, "--out", tmp_path / f"r.{form}", *at).exit_code == 0
     assert (tmp_path / "r.pdf").read_bytes().startswith(b"%PDF")
     assert genba("report", evaluation, "--out", tmp_path / "r.doc", *at).exit_code == 2
+    said = genba("review", evaluation, "--verdict", "pass", "--reason", "seen from the other side", *at)
+    assert json.loads(said.stdout)["verdict"] == "pass"
+    gold = json.loads(genba("procedures", "show", procedure, *at).stdout)["golds"][0]
+    spans = tmp_path / "spans.json"
+    spans.write_text(json.dumps([{**gold["steps"][0], "end_s": gold["steps"][0]["end_s"] - 0.25}, *gold["steps"][1:]]))
+    corrected = json.loads(genba("procedures", "correct-gold", procedure, gold["id"], spans, *at).stdout)
+    assert (corrected["steps_by"], corrected["steps"]) == ("author", json.loads(spans.read_text()))
     video = genba("videos", "upload", films.good, *at).stdout.strip()
+    assert genba("videos", "download", video, "--out", tmp_path / "back.mp4", *at).exit_code == 0
+    assert (tmp_path / "back.mp4").read_bytes() == films.good.read_bytes()
+    assert (
+        genba("videos", "download", "vid_00000000000000000000000000", "--out", tmp_path / "no.mp4", *at).exit_code == 3
+    )
+    assert not list(tmp_path.glob("*no.mp4*"))
     assert video in genba("videos", "list", *at).output
     assert json.loads(genba("videos", "delete", video, *at).stdout)["artifacts"] == 3
     gone = genba("videos", "delete", video, *at)
