@@ -64,6 +64,8 @@ bench-gate: .venv/.base ## the language model's gate: quality on other sources, 
 	@$(PY) -m benchmarks.gate_quality --most 300 --disguises; OMP_NUM_THREADS=1 $(PY) benchmarks/gate_speed.py --no-model
 bench-recommend: .venv/.bench ## the recommender against its peers on film ratings (FOLDERS= of MovieLens, or --generated)
 	@$(PY) -m benchmarks.recommend_quality $(FOLDERS)
+bench-recommend-training: .venv/.bench ## CPU seconds to train on a million interactions, ALS beside it
+	@$(PY) -m benchmarks.recommend_training
 bench-sem: .venv/.base ## particles: encoders, fusion, unknowns, abstaining, few labels, sizes
 	@$(PY) -m benchmarks.sem_quality
 bench-sem-job: .venv/.base ## a batch of particles as a job, its worker killed -9 twice
@@ -103,4 +105,4 @@ lock: .venv/.test ## write constraints.txt anew
 clean: ## remove the virtual environment, which holds the tools' caches; data in .genba stays
 	@rm -rf .venv
 
-.PHONY: bench-model-words bench-ablation bench-disturbed bench-real dashboards docs help setup setup-test demo up test test-long distributed-test savedmodel-test lint format types imports check bench-alignment bench-deviations bench-search bench-manner bench-speed bench-order bench-recommend bench-sem bench-sem-job bench-rotations bench-gpu bench-gateway bench-audit lock clean chaos bench-jobs-chaos bench-recommend-serving bench-recommend-refresh bench-gate bench-model build-model
+.PHONY: bench-recommend-training bench-model-words bench-ablation bench-disturbed bench-real dashboards docs help setup setup-test demo up test test-long distributed-test savedmodel-test lint format types imports check bench-alignment bench-deviations bench-search bench-manner bench-speed bench-order bench-recommend bench-sem bench-sem-job bench-rotations bench-gpu bench-gateway bench-audit lock clean chaos bench-jobs-chaos bench-recommend-serving bench-recommend-refresh bench-gate bench-model build-model

@@ -32,7 +32,7 @@ from genba_llm.normalise import language_of
 from genba_llm.policy import Policy
 from genba_llm.sft_rows import Row
 from genba_llm.sureness import Answers, Told, fit_bound
-from genba_llm.synthesise import not_known, topic_of, work_answer, work_of
+from genba_llm.synthesise import facts, not_known, topic_of, work_answer, work_of
 from genba_llm.thinking import final_of
 
 Sayer = Callable[[Sequence[str]], list[str]]
@@ -42,12 +42,6 @@ SETS: dict[str, tuple[tuple[str, str | None], ...]] = {
     "held_out_new_pieces": HELD_NEW,
 }
 _NOT_KNOWN = frozenset({not_known("ja"), not_known("en")})
-
-
-def facts(name: str) -> list[str]:
-    """Everything that is known of a piece of work, in both languages."""
-    work = work_of(name)
-    return [text for part in (*work["facts"], work["slip"]) for text in part.values()]
 
 
 def of_model(folder: Path) -> Sayer:

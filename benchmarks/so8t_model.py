@@ -1,7 +1,7 @@
 """The project's own model: train it by its own line, or measure the one that ships. Nothing is tuned on what is reported here.
 
     python -m benchmarks.so8t_model            measure what ships (about five minutes on one core)
-    python -m benchmarks.so8t_model --train    train it anew first, into the package (ten minutes of one core more)
+    python -m benchmarks.so8t_model --train    make it anew first, into the package
 
 Held out are *questions*: a core that was asked in training under another number or in another room does not count as new, and
 a sixth of the things that it should not know are mentioned in no row to learn. Losses stand beside n-gram models of the same
@@ -30,7 +30,7 @@ from torch.nn import functional as F  # noqa: N812 - the usual name
 from genba_llm import evaluation
 from genba_llm.backend_extractive import Extractive
 from genba_llm.base_model import load_base, load_tokenizer
-from genba_llm.build_own_model import CONFIG, ROWS_READ, all_rows, read_topics, ship, split, train, unheard_things
+from genba_llm.build_own_model import CONFIG, ROWS_READ, add_reader, all_rows, ship, split, train, unheard_things
 from genba_llm.evaluation import Answered, decision_in
 from genba_llm.generation import Message, Options, Task
 from genba_llm.gguf_export import Quant, export_gguf
@@ -208,7 +208,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         began = time.process_time()
         if given.train:
-            ship(train(learnt, given.work or Path(name)), OWN_MODEL, read_topics(seen), rows=len(learnt))
+            ship(train(learnt, given.work or Path(name)), OWN_MODEL, rows=len(learnt))
+            add_reader(OWN_MODEL, seen)
         cpu_s = time.process_time() - began
     found = report(OWN_MODEL, learnt, held, seen, most=given.answered)
     json.dump({"train_cpu_s": round(cpu_s, 1), **found}, sys.stdout, indent=1, ensure_ascii=False)

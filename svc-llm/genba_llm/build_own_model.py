@@ -10,6 +10,7 @@ again: on one machine the same commit gives the same bytes. A part of the questi
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import json
 import shutil
@@ -25,15 +26,16 @@ from safetensors.numpy import load_file
 
 from genba_llm import contrast, lineage
 from genba_llm.finetune_config import FinetuneConfig, config_of
-from genba_llm.live_model import OWN_MODEL, OWN_NAME
+from genba_llm.live_model import OWN_MODEL, OWN_NAME, load_bundle
+from genba_llm.policy import Policy
 from genba_llm.sft_rows import Row
 from genba_llm.shards import ShardWriter
 from genba_llm.small_phi3 import WEIGHTS, save_int8
 from genba_llm.so8t_bundle import BUNDLE, MODEL, describe
 from genba_llm.so8t_line import FreshShape
-from genba_llm.sureness import fit_bound, read_alone, told_apart
+from genba_llm.sureness import fit_bound, read_alone, spoken_of, told_apart
 from genba_llm.synthesise import Mix, core_of, is_small_talk, synthesise, topic_of, work_names
-from genba_llm.topics import TOPICS, Topics, fit_topics
+from genba_llm.topics import TOPICS, fit_topics
 from genba_llm.training_so8t import MODEL_NAME, FreshParams, So8tParams, so8t
 from genba_llm.verdict import DOMAINS
 from genba_shared.artifacts import Artifacts
@@ -45,9 +47,9 @@ from genba_shared.settings import Platform
 
 SEED: Final = 20260101
 ROWS: Final = 24_000
-ROWS_READ: Final = 60_000  # for the reader of topics, which learns in seconds; the model's rows are the first of them
+ROWS_READ: Final = 36_000  # for the reader of topics, which learns in seconds; the model's rows are the first of them
 HELD_SHARE: Final = 0.1
-HELD_WORDINGS: Final = 800
+HELD_WORDINGS: Final = 400
 SHARES: Final = (0.80, 0.10, 0.10)  # the gate decides first: most of what reaches this model may be answered
 # Sentences of documents answer where there are any; the model's own part is what it knows, and what it does not.
 MIX: Final = Mix(work=0.56, unknown=0.36, talk=0.05, documents=0.03, own_words=0.75)
@@ -150,13 +152,7 @@ def train(rows: Sequence[Row], folder: Path, config: FinetuneConfig = CONFIG, sh
     return made.bundle
 
 
-def read_topics(rows: Sequence[Row]) -> Topics:
-    """A reader of topics, learnt from rows without documents; what is not to be answered is about none."""
-    plain = [row for row in rows if not row.input]
-    return fit_topics([row.instruction for row in plain], [topic_of(row.output) for row in plain], seed=SEED)
-
-
-def ship(bundle: Path, folder: Path, topics: Topics, *, rows: int) -> None:
+def ship(bundle: Path, folder: Path, *, rows: int) -> None:
     """Write a bundle as it ships: matrices in int8, only what serving reads, and how it was made of how many rows."""
     (folder / MODEL).mkdir(parents=True, exist_ok=True)
     for name in _SHIPPED:
@@ -167,8 +163,8 @@ def ship(bundle: Path, folder: Path, topics: Topics, *, rows: int) -> None:
     )
     save_int8(load_file(bundle / MODEL / WEIGHTS), folder / MODEL / WEIGHTS)
     trained = describe(bundle)
-    document = {
-        **trained,
+    (folder / TOPICS).unlink(missing_ok=True)
+    made = {
         "shipped": True,
         "name": OWN_NAME,
         "weights": "int8, a scale for each row",
@@ -177,19 +173,32 @@ def ship(bundle: Path, folder: Path, topics: Topics, *, rows: int) -> None:
         "seed": SEED,
         "steps": trained["config"]["max_steps"],
         "rows": rows,
-        "shape": asdict(SHAPE),
         "source": "genba_llm.synthesise",
     }
+    _write(folder, {**trained, **made})
+
+
+def add_reader(folder: Path, rows: Sequence[Row]) -> None:
+    """Teach a reader all topics, note of which the model in ``folder`` can speak, and find from where both are sure."""
+    plain = [row for row in rows if not row.input]  # what is not to be answered is about none, as what is not known
+    topics = fit_topics([row.instruction for row in plain], [topic_of(row.output) for row in plain], seed=SEED)
     topics.save(folder / TOPICS)
-    held = held_wordings()
-    document["topic_from"] = fit_bound(read_alone(topics, held))
-    _write(folder, document)
-    answers = told_apart(folder, held)
-    document["sure_from"] = fit_bound(answers)
-    counted = answers.counted(document["sure_from"])
-    document["metrics"] = {**trained["metrics"], **{f"held_wordings_{name}": share for name, share in counted.items()}}
-    _write(folder, document)
-    lineage.begin(folder, data=trained["data_hash"], base=trained["base"])
+    model, held = load_bundle(folder, OWN_NAME, Policy()), held_wordings()
+    model.speaks_of = spoken_of(model, [name for domain in DOMAINS for name in work_names(domain, "ja")])
+    model.topic_from = fit_bound(read_alone(model, held))
+    answers = told_apart(model, held)
+    sure_from = fit_bound(answers)
+    document = describe(folder)
+    counted = {f"held_wordings_{name}": share for name, share in answers.counted(sure_from).items()}
+    learnt = {
+        "speaks_of": model.speaks_of,
+        "topic_from": model.topic_from,
+        "sure_from": sure_from,
+        "reader": {"code_commit": code_commit(), "rows": len(plain), "seed": SEED},
+        "metrics": {**document["metrics"], **counted},
+    }
+    _write(folder, {**document, **learnt})
+    lineage.begin(folder, data=document["data_hash"], base=document["base"])
     lineage.extend(folder, "weights", (f"{MODEL}/{name}" for name in (*_SHIPPED, WEIGHTS)))
     lineage.extend(folder, "topics", [TOPICS])
 
@@ -198,9 +207,18 @@ def _write(folder: Path, document: dict[str, Any]) -> None:
     (folder / BUNDLE).write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n", "utf-8")
 
 
+def main() -> None:
+    """The whole line, or the reader alone for the model that is there."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path, nargs="?", default=OWN_MODEL, help="where it is written")
+    parser.add_argument("--reader", action="store_true", help="keep the model and teach its reader anew")
+    given = parser.parse_args()
+    if not given.reader:
+        learnt = split(all_rows())[0]
+        with tempfile.TemporaryDirectory() as name:
+            ship(train(learnt, Path(name)), given.folder, rows=len(learnt))
+    add_reader(given.folder, split(all_rows(ROWS_READ))[0])
+
+
 if __name__ == "__main__":
-    learnt = split(all_rows())[0]
-    with tempfile.TemporaryDirectory() as name:
-        bundle = train(learnt, Path(name))
-        topics = read_topics(split(all_rows(ROWS_READ))[0])
-        ship(bundle, Path(sys.argv[1]) if len(sys.argv) > 1 else OWN_MODEL, topics, rows=len(learnt))
+    main()

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import math
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, Literal, Protocol
@@ -28,7 +28,7 @@ from genba_llm.small_phi3 import NotSmall
 from genba_llm.so8t_bundle import MODEL as WEIGHTS
 from genba_llm.so8t_bundle import describe, temperature_of
 from genba_llm.synthesise import not_known, thought_begun, topic_of
-from genba_llm.topics import TOPICS, Topics
+from genba_llm.topics import NONE, TOPICS, Topics
 from genba_shared.live import Live
 from genba_shared.registry import Registry, Version
 from genba_shared.service import Degraded
@@ -106,15 +106,17 @@ class ChampionModel:
         sure_from: float = 0.0,
         topics: Topics | None = None,
         topic_from: float = 1.0,
+        speaks_of: Mapping[str, Collection[str]] | None = None,
     ) -> None:
         """``told``: what the system turn says, for a question.   ``thinks``: its rows carried their thinking.
         ``reads``: its rows carried numbered passages after the question.   ``sure_from``: how likely its thought on the task
         must be for its answer to leave; below, or where it would not answer, it says that it does not know.
         ``topics``: who reads the question beside it. From ``topic_from`` on the model is told the topic, as the beginning of its
-        thought; below, it may speak of a piece of work only if both read the same one.
+        thought; below, it may speak of a piece of work only if both read the same one.   ``speaks_of``: by language, the topics of
+        which it says what is known; None for all.
         """
         self.inner, self.told, self.thinks, self.reads, self.sure_from = inner, told, thinks, reads, sure_from
-        self.topics, self.topic_from = topics, topic_from
+        self.topics, self.topic_from, self.speaks_of = topics, topic_from, speaks_of
         self.model = inner.model
         self.features: frozenset[Feature] = inner.features
         self.starts_hidden = inner.starts_hidden
@@ -126,11 +128,19 @@ class ChampionModel:
             return (
                 self._if_sure(asked, task, _Thought(self.sure_from)) if self.sure_from else self.inner.generate(asked)
             )
-        topic, probability = self.topics.best(task.question)
+        topic, probability = self.read(task.question)
         if topic and probability >= self.topic_from:
             begun = thought_begun(topic, language_of(task.question))
             return self._if_sure(replace(asked, begun=begun), task, _Thought(0.0, topic))
         return self._if_sure(asked, task, _Thought(self.sure_from, topic))
+
+    def read(self, question: str) -> tuple[str, float]:
+        """The topic of a question of which the model can speak, ``NONE`` for any other, and how likely it is."""
+        if self.topics is None:
+            return NONE, 0.0
+        topic, probability = self.topics.best(question)
+        known = self.speaks_of is None or topic in self.speaks_of[language_of(question)]
+        return (topic if known else NONE), probability
 
     def _if_sure(self, asked: Task, task: Task, thought: _Thought) -> Iterator[Piece]:
         """The generation, cut short by a plain word where the model guesses, or would refuse what the gate allowed."""
@@ -242,6 +252,7 @@ def _as_trained(folder: Path, inner: Backend, policy: Policy) -> ChampionModel:
         sure_from=float(document.get("sure_from", 0.0)),
         topics=Topics.load(topics) if topics.is_file() and isinstance(inner, SmallModel) else None,
         topic_from=float(document.get("topic_from", 1.0)),
+        speaks_of=document.get("speaks_of"),
     )
 
 

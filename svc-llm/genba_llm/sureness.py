@@ -8,18 +8,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import Final
 
+from genba_llm import contrast
 from genba_llm.generation import Message, Options, Task
-from genba_llm.live_model import TASK_END, load_bundle
-from genba_llm.normalise import language_of
-from genba_llm.policy import Policy
+from genba_llm.live_model import TASK_END, ChampionModel
 from genba_llm.sft_rows import Row
-from genba_llm.synthesise import not_known, topic_of
+from genba_llm.synthesise import facts, not_known, thought_begun, topic_of, work_answer, work_of
 from genba_llm.thinking import final_of
-from genba_llm.topics import NONE, Topics
+from genba_llm.topics import NONE
+from genba_llm.verdict import Language
 
 WRONG_COSTS: Final = 2.0
 _STEPS: Final = 100
@@ -50,31 +49,54 @@ class Answers:
         return {"right": right / n, "wrong": (sum(said) - right) / n, "silent": silent / n}
 
 
-def read_alone(topics: Topics, rows: Sequence[Row]) -> Answers:
-    """What topics are read from the questions of ``rows``, as answers."""
+def read_alone(model: ChampionModel, rows: Sequence[Row]) -> Answers:
+    """The topics that are read from the questions of ``rows``, as answers."""
     wanted = [topic_of(row.output) for row in rows]
-    read = [topics.best(row.instruction) for row in rows]
+    read = [model.read(row.instruction) for row in rows]
     told = [Told(p, says=name != NONE, right=name == want) for (name, p), want in zip(read, wanted, strict=True)]
     return Answers(told, [want != NONE for want in wanted])
 
 
-def told_apart(bundle: Path, rows: Sequence[Row]) -> Answers:
-    """What the bundle's model says to the questions of ``rows``, however unsure of what it thinks itself."""
-    model = load_bundle(bundle, "measured", Policy())
+def spoken_of(model: ChampionModel, names: Sequence[str]) -> dict[str, list[str]]:
+    """By language, the pieces of work of which a model says what is known, word for word, once it is told the topic."""
+
+    def says(name: str, language: Language) -> bool:
+        asked = contrast.lexicon("synthesise")["asked"]["tell"][language][0].format(
+            x=work_of(name)["names"][language][0]
+        )
+        task = model.as_trained(Task([Message("user", asked)], Options(temperature=0.0)))
+        told = replace(task, begun=thought_begun(name, language))
+        text = "".join(piece.text for piece in model.inner.generate(told))
+        return final_of(told.begun + text)[0] == work_answer(work_of(name), "tell", language)
+
+    languages: tuple[Language, ...] = ("ja", "en")
+    return {language: [name for name in names if says(name, language)] for language in languages}
+
+
+def told_apart(model: ChampionModel, rows: Sequence[Row]) -> Answers:
+    """What a model says to the questions of ``rows``, however unsure of what it thinks itself.
+
+    Right is an answer with a fact of the piece of work that was asked for, in whatever form. Where the reader is sure, the
+    model is not asked: it is told a topic of which it was heard.
+    """
     model.sure_from = 0.0
     told, known = [], []
     for row in rows:
+        wanted = topic_of(row.output)
+        known.append(wanted != NONE)
+        topic, probability = model.read(row.instruction)
+        if topic != NONE and probability >= model.topic_from:
+            told.append(Told(1.0, says=True, right=topic == wanted))
+            continue
         task = Task([Message("user", row.instruction)], Options(temperature=0.0, logprobs=True))
-        text, logprob, begun = "", 0.0, False
+        text, logprob = "", 0.0
         for piece in model.generate(task):
-            begun = begun or (not text and not piece.logprobs and bool(piece.text))  # it was told the topic
-            if TASK_END not in text and not begun:
+            if TASK_END not in text:
                 logprob += sum(each.logprob for each in piece.logprobs)
             text += piece.text
-        said, wanted = final_of(text)[0], final_of(row.output)[0]
-        silence = not_known(language_of(row.instruction))
-        told.append(Told(math.exp(logprob), said not in {None, silence}, said == wanted))
-        known.append(topic_of(row.output) != NONE)
+        said = final_of(text)[0] or ""
+        silent = said in {"", not_known("ja"), not_known("en")}
+        told.append(Told(math.exp(logprob), not silent, wanted != NONE and any(fact in said for fact in facts(wanted))))
     return Answers(told, known)
 
 

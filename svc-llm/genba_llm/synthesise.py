@@ -296,6 +296,12 @@ def work_of(name: str) -> dict[str, Any]:
     return _works()[name]
 
 
+def facts(name: str) -> list[str]:
+    """Everything that is known of a piece of work, in both languages."""
+    work = work_of(name)
+    return [text for part in (*work["facts"], work["slip"]) for text in part.values()]
+
+
 @functools.cache
 def _works() -> dict[str, dict[str, Any]]:
     return {work["names"]["ja"][0]: work for works in contrast.lexicon("knowledge").values() for work in works}

@@ -23,7 +23,7 @@ TOPICS: Final = "topics.safetensors"
 NONE: Final = ""
 CONFIG: Final = FeatureConfig(bits=15)
 _KEY: Final = "topics"
-EPOCHS: Final = 6
+EPOCHS: Final = 4
 _BATCH: Final = 64
 _RATE: Final = 0.5
 _DROPPED: Final = 0.3  # of a question's features at a time: a person says only some of the words that would tell

@@ -6,8 +6,10 @@ is only written on a particle that still waits. Memory is that of one page. Know
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
+import itertools
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -38,6 +40,7 @@ from genba_shared.problems import AlreadyExists, Invalid, NotFound, Problem
 from genba_shared.recipe import Run
 
 PAGE: Final = 64
+_WRITERS: Final = 8  # files on their way to the disk at the same time: each waits for it several times
 MANIFEST: Final = "manifest.csv"
 _MOST_MANIFEST_BYTES: Final = 256 * 2**20
 _READ_BYTES: Final = 1 << 20
@@ -101,22 +104,22 @@ def bring_in(work: Work, folder: str, batch: str, clearance: int) -> int:
         mine = (ParticleRow.tenant == work.principal.tenant, ParticleRow.batch == batch)
         known = set(session.scalars(select(ParticleRow.name).where(*mine)))
     owner = Owner(work.principal.tenant, clearance, work.principal.subject)
+    listed = (each for each in _listed(root, batch) if each[0].name not in known)
     new = 0
-    for facts, said, paths in _listed(root, batch):
-        if facts.name in known:
-            continue
-        images = [_image(path) for path in paths if not is_sidecar(path.name)][: work.settings.max_views]
-        hints = replace(said, texts=texts_of([File(path, path.name) for path in paths]))
-        stored = particles.put(work.database, work.artifacts, images, None, hints=hints)
-        try:
-            with work.database.transaction() as session:
-                particles.record(session, work.artifacts, stored, facts, owner)
-            new += 1
-        except AlreadyExists:  # another attempt, or somebody who sends the same batch
-            continue
-        if new % PAGE == 0:
+    with ThreadPoolExecutor(_WRITERS, thread_name_prefix="sem-bring-in") as pool:
+        while page := list(itertools.islice(listed, PAGE)):
+            for facts, stored in pool.map(lambda each: _put(work, *each), page):
+                with contextlib.suppress(AlreadyExists), work.database.transaction() as session:
+                    particles.record(session, work.artifacts, stored, facts, owner)
+                    new += 1  # or another attempt has it, or somebody who sends the same batch
             work.run.progress(0.0, f"{new} particles brought in")
     return new
+
+
+def _put(work: Work, facts: particles.Facts, said: Hints, paths: Sequence[Path]) -> tuple[particles.Facts, Stored]:
+    images = [_image(path) for path in paths if not is_sidecar(path.name)][: work.settings.max_views]
+    hints = replace(said, texts=texts_of([File(path, path.name) for path in paths]))
+    return facts, particles.put(work.database, work.artifacts, images, None, hints=hints)
 
 
 def _allowed(settings: Settings, folder: str) -> Path:

@@ -2,8 +2,8 @@
 
 Auto-confirm promises a precision. An empirical threshold breaks such a promise in half of all deployments, so the threshold here is
 one whose Clopper–Pearson lower bound holds, found by testing from a strict threshold down (fixed sequence: one level for all tests).
-One error among the surest ends such a sequence. With many reviews a second one therefore starts further down with half of the level,
-and inherits the other half where the first arrives there (fallback, Wiens 2003; Learn then Test, Angelopoulos et al. 2021).
+One error among the surest ends such a sequence. With many reviews others therefore start further down, each with its share of the
+level, and inherit the one before where that arrives (fallback, Wiens 2003; Learn then Test, Angelopoulos et al. 2021).
 Label sets are split conformal (Sadinle et al. 2019); the unknown threshold is a conformal quantile of how near known particles come
 to their masters. A share of what is confirmed stays audited, for ever: without it nobody would notice a drift.
 """
@@ -29,6 +29,7 @@ Outcome = Literal["confirmed", "review", "unknown"]
 _LEAST_FOR_QUALITY: Final = 0.35
 _LEAST_AGREEMENT: Final = 0.5
 _BOUNDARY: Final = 0.15
+_STARTS: Final = (0.25, 0.5)  # of the reviews, surest first: where further sequences of tests start
 
 
 @dataclass(frozen=True)
@@ -131,16 +132,20 @@ def _surest(wrong: Counts, ends: Counts, policy: Policy) -> int:
 
 def _sequences(reviews: int, policy: Policy) -> list[tuple[float, Counts]]:
     """Each a risk and the counts of surest reviews at which it is tested, strictest first."""
-    least, half = reviews_for(policy.precision, policy.risk), policy.risk / 2
+    least = reviews_for(policy.precision, policy.risk)
     step = max(1, least // 10)
-    gains = (
-        np.flatnonzero(np.diff(_errors_allowed(reviews, policy.precision, half))) + 1
-    )  # where one more error is let in
-    early = int((gains <= reviews / 2).sum())
-    if early < 2:  # no half of the reviews could bear an error: a second start would only cost
-        return [(policy.risk, np.arange(least, reviews + 1, step))]
-    last = np.arange(gains[-1] + step, reviews + 1, step)
-    return [(half, gains[: early - 1]), (half, np.concatenate([gains[early - 1 :], last]))]
+    for shares in (_STARTS, _STARTS[1:]):
+        risk = policy.risk / (len(shares) + 1)
+        gains = (
+            np.flatnonzero(np.diff(_errors_allowed(reviews, policy.precision, risk))) + 1
+        )  # where one more error is let in
+        places = np.searchsorted(gains, [share * reviews for share in shares], side="right") - 1
+        if (
+            places[0] >= 1 and (np.diff(places) > 0).all()
+        ):  # every further start could bear an error; otherwise it would only cost
+            bounds = [gains[0], *gains[places], reviews + 1]
+            return [(risk, np.arange(start, end, step)) for start, end in itertools.pairwise(bounds)]
+    return [(policy.risk, np.arange(least, reviews + 1, step))]
 
 
 @functools.lru_cache(maxsize=64)

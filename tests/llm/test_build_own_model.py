@@ -39,7 +39,8 @@ def _built(folder: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     learnt, held = build.split(build.all_rows(400))
     assert held
     bundle = build.train(learnt, folder, CONFIG, SHAPE)
-    build.ship(bundle, folder / "shipped", build.read_topics(learnt), rows=len(learnt))
+    build.ship(bundle, folder / "shipped", rows=len(learnt))
+    build.add_reader(folder / "shipped", learnt)
     return {
         path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
         for path in sorted((folder / "shipped").rglob("*"))
@@ -65,6 +66,7 @@ def test_the_same_seed_makes_the_same_files_and_they_say_where_they_are_from(
     made = load_bundle(shipped, "made", Policy())
     assert (made.sure_from, made.topic_from) == (document["sure_from"], document["topic_from"])
     assert made.topics is not None
+    assert made.speaks_of == document["speaks_of"]
     (shipped / "model" / "model.safetensors").write_bytes(b"other")
     assert broken(shipped) == "weights"
 

@@ -78,6 +78,16 @@ def test_it_reads_what_it_learnt_and_comes_back_from_its_file(topics: Topics, tm
     assert np.array_equal(again.weights, topics.weights)
 
 
+def test_a_topic_that_the_model_cannot_speak_of_in_a_language_is_none(topics: Topics) -> None:
+    speaks_of = {"ja": [MINUTES], "en": [LEAVE]}
+    model = ChampionModel(Writer(LEAVE), str, thinks=True, topics=topics, topic_from=0.5, speaks_of=speaks_of)
+    assert model.read("有給を取りたい") == (NONE, topics.best("有給を取りたい")[1])
+    assert model.read("議事録の書き方")[0] == MINUTES
+    assert model.read("how to take leave")[0] == LEAVE
+    task = Task([Message("user", "有給を取りたい")], Options(temperature=0.0))
+    assert final_of("".join(piece.text for piece in model.generate(task)))[0] == not_known("ja")
+
+
 def test_the_model_is_told_the_topic_that_is_read_and_goes_on_from_there(topics: Topics) -> None:
     assert "上司に日程を相談" in _said(Writer(MINUTES), topics, "有給を取りたい")
     assert "決まったことと担当者" in _said(Writer(LEAVE), topics, "議事録の書き方")
