@@ -12,6 +12,7 @@
     ├── LengthRequired 411
     ├── PayloadTooLarge 413
     ├── UnsupportedMedia 415
+    ├── RangeNotSatisfiable 416
     ├── Invalid 422 ─ IdempotencyKeyReused
     ├── TooManyRequests 429
     ├── HeadersTooLarge 431

@@ -94,6 +94,7 @@ class Heartbeat:
         self._drain_wait_s, self._draining_since_s = drain_wait_s, math.inf
         self._draining, self._watchdog, self._too_late = draining, watchdog, too_late
         self._lock = threading.Lock()
+        self._beating = threading.Lock()  # what a beat has taken is written, or put back, before anybody takes more
         self._events: list[NewEvent] = []
         self._dropped = 0
         self._progress: tuple[float, str] | None = None
@@ -133,7 +134,14 @@ class Heartbeat:
     # ---- the runner ----
 
     def take_events(self) -> list[NewEvent]:
-        """What has been said and not yet written; the caller writes it with its own transition."""
+        """What has been said and not yet written; the caller writes it with its own transition.
+
+        Waits for a beat on its way: after that transition the beat's own events would be refused, and lost.
+        """
+        with self._beating:
+            return self._take()
+
+    def _take(self) -> list[NewEvent]:
         with self._lock:
             events, self._events = self._events, []
             if self._progress is not None:
@@ -180,13 +188,14 @@ class Heartbeat:
     def _beat(self) -> None:
         if isinstance(self._reason, LeaseLost):
             return
-        events = self.take_events()
-        started_s = time.monotonic()
-        try:
-            answer = self._jobs.heartbeat(self._claim, events, lease_s=self._lease_s)
-        except BaseException:
-            self.put_back(events)
-            raise
+        with self._beating:
+            events = self._take()
+            started_s = time.monotonic()
+            try:
+                answer = self._jobs.heartbeat(self._claim, events, lease_s=self._lease_s)
+            except BaseException:
+                self.put_back(events)
+                raise
         self._lease_until_s = started_s + self._lease_s
         if answer == "fenced":
             self._stop(LeaseLost("Another attempt owns the job."))

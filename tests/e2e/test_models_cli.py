@@ -61,7 +61,7 @@ def client(genba: Genba) -> Iterator[Client]:
 
 
 def test_models_and_versions_are_shown_with_gates_and_lineage(models: Models, client: Client) -> None:
-    (listed,) = models.json("list", "--json")
+    (listed,) = (each for each in models.json("list", "--json") if each["name"] == MODEL)
     assert (listed["name"], listed["champion"]["number"], listed["previous"], listed["newest"]) == (MODEL, 4, 3, 4)
     assert MODEL in models("list").out
     shown = models("show", MODEL)

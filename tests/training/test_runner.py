@@ -75,6 +75,29 @@ def test_a_job_leaves_its_result_its_artifacts_and_one_effect(
     assert lines(jobs, job) == ["starts at 0"]
 
 
+def test_a_line_that_is_on_its_way_when_the_job_ends_is_kept(
+    runner: Runner, submit: Submit, jobs: Jobs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A beat that has taken it writes it before the row is settled; afterwards it would be refused."""
+    taken, beat = threading.Event(), Jobs.heartbeat
+
+    def late(self: Jobs, claim: Job, events: Any, **options: Any) -> Any:
+        if events:
+            taken.set()
+            threading.Event().wait(0.3)  # time to be overtaken in
+        return beat(self, claim, events, **options)
+
+    def says(_params: Any, run: Run) -> Result:
+        run.note("said")
+        assert taken.wait(20)
+        return Result()
+
+    monkeypatch.setattr(Jobs, "heartbeat", late)
+    job = submit("test.local")
+    assert with_recipe(runner, says).run(job.id) == "succeeded"
+    assert lines(jobs, job) == ["said"]
+
+
 def test_a_doubled_message_does_nothing_twice(
     runner: Runner, submit: Submit, database: Database, another: Callable[..., Runner]
 ) -> None:
