@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from genba_sop.evaluation import Deviation, DeviationKind
-from genba_sop.evidence import Told
+from genba_sop.evidence import MANY_GOLDS, Told
 from genba_sop.features import Features
 from genba_sop.gold_scene import Laid
 from genba_sop.manner import Manner, manner
@@ -52,6 +52,7 @@ OTHER_HISTORY = (
 )
 ONE_GOLD = 3.0  # times the limits of several golds: one says nothing of how golds differ
 LEAST_ODDS = 0.7  # log-odds of another object or manner against neither: a good run is worth more than a doubtful find
+LEAST_ODDS_OF_FEW = 1.5  # with one gold or two
 COARSE_FREE, COARSE_ODDS = (
     0.35,
     6.0,
@@ -131,7 +132,8 @@ class _Case:
     """One trainee's case: the candidates of every kind."""
 
     def __init__(self, reference: Reference, rows: Rows, seen: Observation, laid: Laid | None) -> None:
-        seen = seen if laid is None else looked_again(reference, rows, seen, laid)
+        if laid is not None and laid.scene.golds >= MANY_GOLDS:
+            seen = looked_again(reference, rows, seen, laid)
         self.taken_for = seen.labels  # (M,) before idling is taken out
         self.idle_rows = idling(rows, seen, reference.holds, reference.stillness)
         seen = without(seen, rows, reference.golds, lasting(self.idle_rows, rows, IDLE_S))
@@ -357,15 +359,19 @@ class _Case:
             least = self._least_odds(main) if main is not None else 0.0
             if main is None or self.steps[at].id in explained or odds < least:
                 continue
-            p = tail_p(pool, max(item, action), least_scale=1.0)
+            p = self._p(pool, max(item, action), 1.0)
             yield self._of(main, "wrong_tool" if item >= action else "execution", p=p, measure=odds, expected=0.0)
 
     def _least_odds(self, performance: Performance) -> float:
         """How sure the pictures must be, by what was done before: gloves that are on, or not yet, change what a picture shows."""
-        before = {p.step for p in self.main if p is not None and p.start_s < performance.start_s}
+        earlier_ones = sorted((p for p in self.main if p and p.start_s < performance.start_s), key=lambda p: p.start_s)
+        before, last = {p.step for p in earlier_ones}, earlier_ones[-1].step if earlier_ones else None
+        few = len(self.reference.golds) < MANY_GOLDS
+        if few and last not in self.reference.followed[performance.step]:
+            return math.inf  # where one step ends and another begins that no gold shows after it, is not sure enough
         histories = self.reference.histories[performance.step]
         coarser = 0.0 if self.laid is None else self.laid.sight.view.coarser
-        least = LEAST_ODDS + COARSE_ODDS * max(0.0, coarser - COARSE_FREE)
+        least = (LEAST_ODDS_OF_FEW if few else LEAST_ODDS) + COARSE_ODDS * max(0.0, coarser - COARSE_FREE)
         # What was merely left out asks for no more: both margins are against the same error, so they do not add up.
         return least if any(before <= set(earlier) for earlier in histories) else max(least, OTHER_HISTORY)
 

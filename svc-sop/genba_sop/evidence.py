@@ -3,7 +3,7 @@
 A difference counts only as far as it is the step's own: what differs in the whole run, in the step before or in the step
 after is the operator, the light or the camera, and what stays different from a step on belongs to that step. The numbers
 are relative to what golds show against each other, so they mean the same in every procedure; how they weigh was learnt on
-generated runs of two procedures (``benchmarks/sop_manner.py``).
+generated runs (``benchmarks/sop_manner.py``).
 Knows nothing of alignment, p-values and scores: maps of steps in, numbers out.
 """
 
@@ -28,18 +28,19 @@ NAMES = (
     "moves", "unmoved", "moves_elsewhere", "moves_aside", "covers_elsewhere", "action", "item",
 )  # fmt: skip
 MEASURED = len(NAMES) - 2  # the rest comes from ``manner``
-LEAST_GOLDS = 3
-_LEAST = np.array(
+UNIT: Floats = np.array(
     [1, 1, 1, 1, 1, 0.05, 1, 0.05, 0.3, 0.3, 0.05, 0.02, 0.05, 0.5, 0.5]
 )  # a number's unit where golds show none of it
 _COLOUR_FLOOR = 3.0  # CIE 1976; golds differ by so much at least
 _USUAL_NOISE = 0.35  # median over pixels and steps of what golds show; a noisier run is measured by its own
+_NEAR_PX = 1.5  # so far off, by and large, is one gold's picture from another's
 _TOLERANCE_PX = 2  # so far off may an arm be
 _SHARE_FLOOR = 0.04  # of the step's time
 _MOST_LASTING, _LEAST_COST = 6.0, 4.0
 _EMPTY = 1e-6  # spread of a map in which nothing is
 _ASIDE_PX = 5  # of 30×40: how far aside the same movement is looked for
 
+MANY_GOLDS = 3  # fewer say little of how golds differ
 # Rows: NAMES and a constant; columns: log-odds of another object and of another manner, against neither.
 WEIGHTS: Floats = np.array([
     (-1.24, -0.06),  # median_40
@@ -58,6 +59,24 @@ WEIGHTS: Floats = np.array([
     (1.05, 1.85),  # action
     (1.77, -0.09),  # item
     (-9.74, -10.48),  # constant
+])  # fmt: skip
+WEIGHTS_OF_FEW: Floats = np.array([
+    (-2.05, 0.36),  # median_40
+    (1.60, 0.88),  # mean_5
+    (-1.46, -1.39),  # mean_40
+    (0.95, 0.43),  # lasting
+    (0.12, -0.83),  # covers
+    (2.27, 2.16),  # covers_most
+    (1.39, 1.61),  # uncovered
+    (0.62, 0.84),  # uncovered_most
+    (0.17, -0.22),  # moves
+    (-0.02, 0.92),  # unmoved
+    (1.88, 5.21),  # moves_elsewhere
+    (0.36, 1.29),  # moves_aside
+    (-3.17, -2.70),  # covers_elsewhere
+    (1.10, 1.58),  # action
+    (0.44, 0.13),  # item
+    (-4.66, -8.10),  # constant
 ])  # fmt: skip
 
 
@@ -97,17 +116,25 @@ def usual_of(golds: Sequence[StepMaps]) -> Usual:
         maps[name], maps[f"{name}_spread"] = np.zeros((*shape, 3), np.float32), np.ones((*shape, 3), np.float32)
     for name in ("covered", "lately", "moving"):
         maps[f"most_{name}"], maps[f"least_{name}"] = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
-    known = np.sum([gold.done for gold in golds], axis=0) >= 2
+    known = np.sum([gold.done for gold in golds], axis=0) >= min(2, len(golds))
     for step in np.flatnonzero(known):
         shown = [gold for gold in golds if gold.done[step]]
         for name in ("mean", "median"):
             colour = np.stack([_smooth(getattr(gold, name)[step]) for gold in shown])
             maps[name][step] = colour.mean(axis=0)
-            maps[f"{name}_spread"][step] = cv2.GaussianBlur(colour.std(axis=0, ddof=1), (0, 0), 1.0)
+            maps[f"{name}_spread"][step] = _spread(colour)
         for name in ("covered", "lately", "moving"):
             share = np.stack([getattr(gold, name)[step] for gold in shown])
             maps[f"most_{name}"][step], maps[f"least_{name}"][step] = _widened(share.max(axis=0)), share.min(axis=0)
     return Usual(**maps, known=known)
+
+
+def _spread(colour: Singles) -> Singles:
+    """(60, 80, 3) how much golds' (n, 60, 80, 3) pictures differ; of a single one, how much it differs from what is near."""
+    if len(colour) > 1:
+        return np.asarray(cv2.GaussianBlur(colour.std(axis=0, ddof=1), (0, 0), 1.0), np.float32)
+    mean, square = (cv2.GaussianBlur(picture, (0, 0), _NEAR_PX) for picture in (colour[0], np.square(colour[0])))
+    return np.asarray(np.sqrt(np.maximum(square - np.square(mean), 0)), np.float32)
 
 
 def measure(mine: StepMaps, usual: Usual, sequence: Sequence[int]) -> Floats:
@@ -163,21 +190,25 @@ def scale_of(tables: Sequence[Floats]) -> Floats:
     """(15,) what is usual among golds, from ``measure`` of each against the others; the last two are units as they are."""
     usual = np.zeros(len(NAMES))
     usual[:MEASURED] = np.quantile(np.concatenate(tables), 0.75, axis=0)
-    return np.asarray(usual + _LEAST)
+    return np.asarray(usual + UNIT)
 
 
-def numbers(table: Floats, action: Floats, item: Floats, scale: Floats) -> Floats:
-    """(S, 16) log ratios to what is usual, and a constant 1.
+def numbers(table: Floats, action: Floats, item: Floats, scale: Floats, *, done: Mask, golds: int) -> Floats:
+    """(S, 16) log ratios to what is usual, and a constant 1. Where golds are few, what half of a run's own steps show is usual.
 
     Args:    table: (S, 13) of ``measure``.   action, item: (S,) of ``manner``, nan where a step was not done.   scale: (15,).
+        done: (S,) which steps were seen.   golds: how many there are.
+
     """
-    whole = np.column_stack([table, np.nan_to_num(action), np.nan_to_num(item)])
-    return np.column_stack([np.log((np.maximum(whole, 0) + _LEAST) / scale), np.ones(len(whole))])
+    whole = np.maximum(np.column_stack([table, np.nan_to_num(action), np.nan_to_num(item)]), 0)
+    if golds < MANY_GOLDS and done.any():
+        scale = np.maximum(scale, np.median(whole[done], axis=0) + UNIT)
+    return np.column_stack([np.log((whole + UNIT) / scale), np.ones(len(whole))])
 
 
-def told(given: Floats, seen: Mask) -> Told:
-    """What the numbers say of each step."""
-    odds = np.where(seen[:, None], given @ WEIGHTS, -np.inf)
+def told(given: Floats, seen: Mask, *, golds: int) -> Told:
+    """What the numbers say of each step, measured against so many golds."""
+    odds = np.where(seen[:, None], given @ (WEIGHTS if golds >= MANY_GOLDS else WEIGHTS_OF_FEW), -np.inf)
     return Told(odds[:, 0], odds[:, 1])
 
 

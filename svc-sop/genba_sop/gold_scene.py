@@ -1,7 +1,7 @@
 """The golds' pictures, step by step, in one place's pixels, and what a run's pictures say beside them.
 
-Needs three golds that show the same place from about the same side; otherwise there is nothing to compare, and whoever
-asks is told so.
+Needs golds that show the same place from about the same side; otherwise there is nothing to compare, and whoever asks is told
+so. One or two golds say little of how golds differ: what is usual is then what half of a run's own steps show.
 Knows nothing of p-values' limits and of scores.
 """
 
@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from genba_sop.evidence import LEAST_GOLDS, Told, Usual, measure, numbers, scale_of, told, unlike, usual_of
+from genba_sop.evidence import UNIT, Told, Usual, measure, numbers, scale_of, told, unlike, usual_of
 from genba_sop.features import Features
 from genba_sop.rows import Rows
 from genba_sop.scene import Filmstrip, Place, lay_over, place_of, steadied
-from genba_sop.sight import Sight
+from genba_sop.sight import Sight, StepMaps
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -50,7 +50,8 @@ def in_order(rows: Sequence[Ints]) -> list[int]:
 @dataclass(frozen=True)
 class GoldScene:
     """place: the golds' common place.   usual: what they show of each step.   scale: what is usual among them, see ``scale_of``.
-    pool: (n,) sorted, the greater of the log-odds of each gold's steps against the other golds.
+    pool: (n,) sorted, the greater of the log-odds of each gold's steps against the other golds; none with one gold.
+    golds: how many show it.
     alike: what is nearer than this to a step may be that step, see ``unlike``.
     """
 
@@ -59,6 +60,7 @@ class GoldScene:
     scale: Floats
     pool: Floats
     alike: float
+    golds: int
 
     def lay(self, strip: Filmstrip) -> Laid | None:
         """Lay a run's pictures over the golds'; None when they do not show the same place."""
@@ -72,6 +74,7 @@ class GoldScene:
             "scale": self.scale,
             "pool": self.pool,
             "alike": np.array(self.alike),
+            "golds": np.array(self.golds),
         }
         for field in fields(Usual):
             array = getattr(self.usual, field.name)
@@ -91,6 +94,7 @@ class GoldScene:
             arrays["scene_scale"],
             arrays["scene_pool"],
             float(arrays["scene_alike"]),
+            int(arrays["scene_golds"]),
         )
 
 
@@ -103,30 +107,44 @@ def fit_scene(
         rows: for each gold the rows of each step.   manners: for each gold (S, 2) item and action against the others.
 
     """
-    if len(strips) < LEAST_GOLDS or not all(len(strip.pictures) for strip in strips):
+    if not all(len(strip.pictures) for strip in strips):
         return None
     place = place_of(strips[0].pictures)
     laid = [_laid(strip, place, steps=len(rows[0])) for strip in strips]
     known = [(sight.maps(rows[g]), g) for g, sight in enumerate(laid) if sight is not None]
-    if len(known) < LEAST_GOLDS:
+    if len(known) < min(3, len(strips)):
         return None
-    pool, tables, own, other = [], [], [], []
+    if len(known) == 1:
+        return _scene_of_one(place, known[0][0])
+    pool, tables, unlikeness = [], [], []
     for maps, g in known:
         others = usual_of([other for other, _ in known if other is not maps])
         tables.append(measure(maps, others, in_order(rows[g])))
-        off = unlike(maps, others)
-        own.append(np.diagonal(off))
-        other.append((off + np.diag(np.full(len(off), np.inf))).min(axis=1))
+        unlikeness.append(unlike(maps, others))
     scale = scale_of(tables)
     for (maps, g), table in zip(known, tables, strict=True):
-        heard = told(numbers(table, manners[g][:, 1], manners[g][:, 0], scale), maps.done)
+        given = numbers(table, manners[g][:, 1], manners[g][:, 0], scale, done=maps.done, golds=len(known))
+        heard = told(given, maps.done, golds=len(known))
         pool.append(np.maximum(heard.item, heard.action)[maps.done])
-    alike = max(_ALIKE * _finite_quantile(other, 0.5), 2 * _finite_quantile(own, 0.9))
-    return GoldScene(place, usual_of([maps for maps, _ in known]), scale, np.sort(np.concatenate(pool)), alike)
+    usual = usual_of([maps for maps, _ in known])
+    return GoldScene(place, usual, scale, np.sort(np.concatenate(pool)), _alike(np.stack(unlikeness)), len(known))
 
 
-def _finite_quantile(parts: Sequence[Floats], share: float) -> float:
-    values = np.concatenate(parts)
+def _scene_of_one(place: Place, maps: StepMaps) -> GoldScene:
+    """What a single gold tells: how its steps differ from each other, and nothing of how golds do."""
+    usual = usual_of([maps])
+    return GoldScene(place, usual, UNIT, np.zeros(0), _alike(unlike(maps, usual)[None]), 1)
+
+
+def _alike(off: Floats) -> float:
+    """From ``unlike`` of each gold's steps, (G, S, S): well nearer than the nearest other step is."""
+    steps = np.arange(off.shape[1])
+    other = off.copy()
+    other[:, steps, steps] = np.inf
+    return max(_ALIKE * _finite_quantile(other.min(axis=2), 0.5), 2 * _finite_quantile(off[:, steps, steps], 0.9))
+
+
+def _finite_quantile(values: Floats, share: float) -> float:
     values = values[np.isfinite(values)]
     return float(np.quantile(values, share)) if values.size else 0.0
 
@@ -150,11 +168,12 @@ class Laid:
 
         """
         maps = self.sight.maps(rows)
-        return numbers(measure(maps, self.scene.usual, in_order(rows)), action, item, self.scene.scale), maps.done
+        table = measure(maps, self.scene.usual, in_order(rows))
+        return numbers(table, action, item, self.scene.scale, done=maps.done, golds=self.scene.golds), maps.done
 
     def ask(self, rows: Sequence[Ints], *, action: Floats, item: Floats) -> Told:
         """What the pictures say of each step; as ``numbers``."""
-        return told(*self.numbers(rows, action=action, item=item))
+        return told(*self.numbers(rows, action=action, item=item), golds=self.scene.golds)
 
 
 def _laid(strip: Filmstrip, place: Place, *, steps: int) -> Sight | None:

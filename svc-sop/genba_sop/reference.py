@@ -32,7 +32,7 @@ from genba_sop.segmentation import EXTRA, labels_of, propose, runs_of, spans_of
 
 Floats = npt.NDArray[np.float64]
 
-FORMAT = 7
+FORMAT = 8
 PLAINLY_LAID = 0.75  # correlation of places, from which on nobody needs to look in the mirror
 LEAST_MIRRORED, MIRRORED_BETTER = 0.65, 0.1  # there, at least; and so much better than as it is
 OUTLIER = 1.5  # a gold this many times as far from the others as they are among themselves
@@ -125,6 +125,17 @@ class Reference:
         ]
         return tuple(
             tuple(frozenset(steps[: steps.index(step)]) for steps in begun if step in steps)
+            for step in range(len(self.step_ids))
+        )
+
+    @cached_property
+    def followed(self) -> tuple[frozenset[int | None], ...]:
+        """By step, the steps that golds begin right before it; None where it is a gold's first."""
+        begun = [
+            list(dict.fromkeys(run.label for run in runs_of(gold.labels) if run.label >= 0)) for gold in self.golds
+        ]
+        return tuple(
+            frozenset(([None, *steps])[steps.index(step)] for steps in begun if step in steps)
             for step in range(len(self.step_ids))
         )
 

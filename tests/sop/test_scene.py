@@ -154,7 +154,7 @@ def test_a_step_that_was_not_seen_says_nothing(golds: list[Filmstrip]) -> None:
         replace(found, done=done), evidence.usual_of([maps(gold, golds[0]) for gold in golds]), range(STEPS)
     )
     assert not table[2].any()
-    told = evidence.told(np.ones((STEPS, len(evidence.NAMES) + 1)), done)
+    told = evidence.told(np.ones((STEPS, len(evidence.NAMES) + 1)), done, golds=len(golds))
     assert told.item[2] == told.action[2] == -np.inf
 
 
@@ -235,3 +235,15 @@ def test_a_movement_that_lies_aside_is_told_from_one_that_is_elsewhere() -> None
     assert moved.here < 0.7
     assert moved.aside > 0.9
     assert strange.aside < 0.7
+
+
+def test_one_gold_is_enough_to_see_an_object_where_it_has_none(golds: list[Filmstrip]) -> None:
+    scene = fit_scene(golds[:1], [rows()], [np.zeros((STEPS, 2))])
+    assert scene is not None
+    assert (scene.golds, len(scene.pool)) == (1, 0)
+    nothing = np.zeros(STEPS)
+    laid = scene.lay(film(4, odd=3))
+    assert laid is not None
+    given, seen = laid.numbers(rows(), action=nothing, item=nothing)
+    assert seen.all()
+    assert given[:, evidence.NAMES.index("covers_most")].argmax() == 3
