@@ -163,6 +163,8 @@ def _make_records(client: Any, platform: Platform, folder: Path) -> Records:
         for video in videos[:2]
     ]
     doomed_golds = [attach(main_procedure, video) for video in videos[1:3]]
+    corrected = client.put(f"/v1/sop/procedures/{main_procedure}/golds/{doomed_golds[0]}", json={"steps": spans})
+    assert corrected.ok, corrected.text
     taken_away = client.delete(f"/v1/sop/procedures/{main_procedure}/golds/{attach(main_procedure, videos[3])}")
     assert taken_away.status_code == 204, taken_away.text
     jobs = [post("/v1/jobs", {"recipe": "platform.verify_audit"})["id"] for _ in range(6)]

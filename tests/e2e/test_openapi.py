@@ -42,6 +42,7 @@ def found(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 # it draw pictures of particles, or find a second label to merge into, a label that is retired, or a bundle that is still open.
 ANSWERED_WELL_BEFORE = {
     "POST /v1/sop/procedures/{procedure_id}/golds",
+    "PUT /v1/sop/procedures/{procedure_id}/golds/{gold_id}",
     "DELETE /v1/sop/procedures/{procedure_id}/golds/{gold_id}",
     "POST /v1/models/{model}/rollback",
     "POST /v1/llm/documents",  # text, or a file of a format that is known
@@ -57,6 +58,7 @@ ANSWERED_WELL_BEFORE = {
     "PUT /v1/recommend/users",
     "POST /v1/recommend/events",
     "POST /v1/recommend/users/{user_id}/embedding",  # nothing serves in it
+    "GET /v1/recommend/models/{version}/offpolicy",  # likewise
     "POST /v1/recommend/experiments",  # of versions that exist
     "POST /v1/recommend/experiments/{experiment_id}/promote",
     "GET /v1/recommend/users/{user_id}/items/{item_id}/explanation",

@@ -25,6 +25,7 @@ LEASE_S = 3.0
 WORKER = """
 import sys
 from pathlib import Path
+from genba_sem import classifying
 from genba_shared.artifacts import Artifacts
 from genba_shared.db import Database
 from genba_shared.jobs import Jobs
@@ -34,6 +35,7 @@ from genba_training.recipes import load
 from genba_training.runner import Runner
 from genba_training.settings import Settings
 
+classifying.PAGE = 2  # so that there are moments in the middle
 home, url, job_id, lease_s = sys.argv[1:]
 platform = Platform(home=Path(home), database_url=url)
 settings = Settings(platform=platform, recipes=("genba_sem.training:RECIPES",), lease_s=float(lease_s), heartbeat_s=0.3)

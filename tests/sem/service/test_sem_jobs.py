@@ -80,7 +80,7 @@ def test_a_worker_killed_twice_in_the_middle_of_a_batch_loses_no_particle_and_do
     service: Service, settings: Settings, work: Callable[[str], str]
 ) -> None:
     service.lab(masters=2, kinds=("disc", "needle"))
-    count = 14
+    count = 40  # deciding what has been looked at is quick: so many are not decided between two looks
     for k in range(count):
         service.particle(views("disc", seed=k), batch="b-1", name=f"p-{k}", decide="later")
     job = classify(service, "b-1")
