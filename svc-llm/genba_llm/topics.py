@@ -68,7 +68,8 @@ class Topics:
         except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
             raise NoTopics(f"{path.name} holds no topics: {error}") from error
         n = len(found.names)
-        if weights.shape != (found.config.size, n) or weights.dtype != np.int8 or scale.shape != (n,) != bias.shape:
+        shapes = (weights.shape, scale.shape, bias.shape)
+        if shapes != ((found.config.size, n), (n,), (n,)) or weights.dtype != np.int8:
             raise NoTopics(f"{path.name} does not fit together.")
         return found
 

@@ -370,7 +370,7 @@ def test_settings_are_few_and_described() -> None:
 
 
 def test_listing_recipes_loads_no_framework() -> None:
-    """The API lists them too, and torch alone would cost it 200 MB."""
+    """The API lists them too, and needs torch for nothing."""
     script = (
         "import sys; from genba_training.recipes import load; from genba_training.settings import Settings; "
         "names = {recipe.name for recipe in load(Settings().recipes)}; "
