@@ -130,8 +130,9 @@ class Upkeep:
             found = list(session.execute(query.where(JobRow.recipe.not_in(tuple(limits))).limit(limit)))
             limited = select(JobRow.recipe).where(due, missing, JobRow.recipe.in_(tuple(limits))).distinct()
             for recipe in sorted(session.scalars(limited)):
-                taken = or_(JobRow.status == "running", and_(due, not_(missing)))
-                room = limits[recipe] - session.scalars(select(func.count()).where(JobRow.recipe == recipe, taken)).one()
+                is_taken = or_(JobRow.status == "running", and_(due, not_(missing)))
+                taken = session.scalars(select(func.count()).where(JobRow.recipe == recipe, is_taken)).one()
+                room = limits[recipe] - taken
                 if room > 0:
                     found += session.execute(query.where(JobRow.recipe == recipe).limit(min(room, limit)))
             return [(row.id, row.queue) for row in found]
