@@ -25,7 +25,7 @@ from benchmarks.so8t_questions import HELD_KNOWN, HELD_NEW, HELD_UNKNOWN, KNOWN,
 from sklearn.feature_extraction.text import HashingVectorizer, TfidfVectorizer
 from sklearn.linear_model import SGDClassifier
 
-from genba_llm.build_own_model import ROWS_READ, all_rows, held_wordings, split
+from genba_llm.build_own_model import all_rows, held_wordings, split
 from genba_llm.generation import Message, Options, Task
 from genba_llm.live_model import OWN_MODEL, OWN_NAME, load_bundle
 from genba_llm.normalise import language_of
@@ -140,7 +140,7 @@ def main() -> None:
     parser.add_argument("--foreign", type=Path, help="a folder with refusal_direction/ and jglue/")
     parser.add_argument("--most", type=int, default=300)
     given = parser.parse_args()
-    found = table(given.model, split(all_rows(ROWS_READ))[0], others=given.foreign, most=given.most)
+    found = table(given.model, split(all_rows())[0], others=given.foreign, most=given.most)
     json.dump(found, sys.stdout, indent=1, ensure_ascii=False)
     sys.stdout.write("\n")
 
