@@ -51,16 +51,14 @@ HELD_SHARE: Final = 0.1
 HELD_WORDINGS: Final = 400
 SHARES: Final = (0.80, 0.10, 0.10)  # the gate decides first: most of what reaches this model may be answered
 # Sentences of documents answer where there are any; the model's own part is what it knows, and what it does not.
-MIX: Final = Mix(
-    work=0.56, unknown=0.32, talk=0.10, documents=0.02, own_words=0.75, other_forms=0.4, japanese=0.6
-)
+MIX: Final = Mix(work=0.56, unknown=0.32, talk=0.10, documents=0.02, own_words=0.75, other_forms=0.4, japanese=0.6)
 SHAPE: Final = FreshShape(vocab_size=4096, hidden_size=256, layers=3, heads=8, kv_heads=2)
 CONFIG: Final = config_of(
     {
         "preset": "tiny",
         "max_tokens": 256,
         "batch_size": 4,
-        "max_steps": 4000,
+        "max_steps": 1900,
         "token_splits": 0.1,
         "validation_share": 0.01,
         "checkpoint_every_s": 120.0,

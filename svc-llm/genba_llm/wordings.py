@@ -117,10 +117,7 @@ def _frames() -> Mapping[str, Any]:
 
 def _typed(text: str, language: Language, rng: random.Random) -> str:
     """A question as it leaves the keyboard."""
-    if rng.random() < _NOISE:
-        text = rng.choice(_frames()["before"][language]) + text
-    else:
-        text = _capital(text, language, rng)
+    text = rng.choice(_frames()["before"][language]) + text if rng.random() < _NOISE else _capital(text, language, rng)
     if rng.random() < 0.6:
         text += rng.choice(_frames()["after"][language])
     return _slipped(text, rng)
