@@ -35,6 +35,8 @@ chaos: .venv/.test ## kill -9 of workers and emptied brokers, in small; bench-jo
 	@$(PY) -m pytest -q tests/distributed/test_jobs_chaos.py
 savedmodel-test: .venv/.test ## the TensorFlow export against torch; installs TensorFlow (1.3 GB) first
 	@deploy/setup.sh tensorflow && $(PY) -m pytest -q tests/recommend/test_export_savedmodel.py
+gguf-test: .venv/.test ## GGUF files against llama.cpp and its server; builds llama.cpp from source first (minutes; a C++ compiler and cmake)
+	@deploy/setup.sh gguf && $(PY) -m pytest -q tests/llm/test_gguf_llama.py tests/llm/test_backends.py
 lint: .venv/.test ## ruff: rules and format
 	@.venv/bin/ruff check $(SOURCES) && .venv/bin/ruff format --check $(SOURCES)
 format: .venv/.test ## let ruff mend what it can
@@ -71,6 +73,8 @@ bench-sem: .venv/.base ## particles: encoders, fusion, unknowns, abstaining, few
 	@$(PY) -m benchmarks.sem_quality
 bench-sem-job: .venv/.base ## a batch of particles as a job, its worker killed -9 twice
 	@$(PY) benchmarks/sem_job.py
+bench-corpus: .venv/.test ## documents a second through the data line's quality filter, memory and hash of collecting
+	@$(PY) benchmarks/llm_corpus.py
 bench-rotations: .venv/.test ## what SO8T and PET cost beside plain LoRA
 	@$(PY) benchmarks/so8t_step.py --steps 3 --rounds 1 --layers 6
 bench-gpu: .venv/.test ## on a GPU: fine-tuning Phi-4-mini's shape, and OpenCLIP's frames a second
@@ -106,4 +110,4 @@ lock: .venv/.test ## write constraints.txt anew
 clean: ## remove the virtual environment, which holds the tools' caches; data in .genba stays
 	@rm -rf .venv
 
-.PHONY: bench-recommend-training bench-model-words bench-ablation bench-disturbed bench-real dashboards docs help setup setup-test demo up test test-long distributed-test savedmodel-test lint format types imports check bench-alignment bench-deviations bench-search bench-manner bench-speed bench-order bench-recommend bench-sem bench-sem-job bench-rotations bench-gpu bench-gateway bench-audit lock clean chaos bench-jobs-chaos bench-recommend-serving bench-recommend-refresh bench-gate bench-model build-model
+.PHONY: bench-recommend-training bench-model-words bench-ablation bench-disturbed bench-real dashboards docs help setup setup-test demo up test test-long distributed-test savedmodel-test gguf-test lint format types imports check bench-alignment bench-deviations bench-search bench-manner bench-speed bench-order bench-recommend bench-sem bench-sem-job bench-corpus bench-rotations bench-gpu bench-gateway bench-audit lock clean chaos bench-jobs-chaos bench-recommend-serving bench-recommend-refresh bench-gate bench-model build-model
