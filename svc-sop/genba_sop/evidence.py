@@ -69,23 +69,23 @@ WEIGHTS: Floats = np.array([
     (-9.74, -10.48),  # constant
 ])  # fmt: skip
 WEIGHTS_OF_FEW: Floats = np.array([
-    (-2.05, 0.36),  # median_40
-    (1.60, 0.88),  # mean_5
-    (-1.46, -1.39),  # mean_40
-    (0.95, 0.43),  # lasting
-    (0.12, -0.83),  # covers
-    (2.27, 2.16),  # covers_most
-    (1.39, 1.61),  # uncovered
-    (0.62, 0.84),  # uncovered_most
-    (0.17, -0.22),  # moves
-    (-0.02, 0.92),  # unmoved
-    (1.88, 5.21),  # moves_elsewhere
-    (0.36, 1.29),  # moves_aside
-    (-3.17, -2.70),  # covers_elsewhere
-    (1.10, 1.58),  # action
-    (0.44, 0.13),  # item
-    (0.00, 0.00),  # for_good
-    (-4.66, -8.10),  # constant
+    (-1.72, 1.25),  # median_40
+    (2.63, 1.13),  # mean_5
+    (1.59, 1.30),  # mean_40
+    (1.16, 0.39),  # lasting
+    (-0.14, -0.52),  # covers
+    (2.82, 2.00),  # covers_most
+    (1.11, 1.69),  # uncovered
+    (0.27, 0.43),  # uncovered_most
+    (-0.02, -0.47),  # moves
+    (-0.32, 0.58),  # unmoved
+    (2.56, 5.69),  # moves_elsewhere
+    (0.15, 1.25),  # moves_aside
+    (0.43, -0.86),  # covers_elsewhere
+    (0.88, 1.54),  # action
+    (-0.25, -0.30),  # item
+    (0.56, -0.00),  # for_good
+    (-5.37, -8.38),  # constant
 ])  # fmt: skip
 
 

@@ -195,9 +195,11 @@ def test_the_golds_pictures_come_back_from_their_arrays(golds: list[Filmstrip]) 
     assert scene is not None
     again = GoldScene.from_arrays(scene.to_arrays())
     assert again is not None
-    asked = {"settled": np.ones(STEPS, np.bool_), "action": np.zeros(STEPS), "item": np.zeros(STEPS)}
+    settled, nothing = np.ones(STEPS, np.bool_), np.zeros(STEPS)
     laid = [s.lay(film(6, odd=4)) for s in (scene, again)]
-    first, second = (each.ask(rows(), **asked) for each in laid if each is not None)
+    first, second = (
+        each.ask(rows(), settled=settled, action=nothing, item=nothing) for each in laid if each is not None
+    )
     np.testing.assert_allclose(first.item, second.item, atol=0.2)
     assert GoldScene.from_arrays({}) is None
 
