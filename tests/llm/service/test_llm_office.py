@@ -214,7 +214,8 @@ def test_a_mail_holds_every_point_and_is_sent_nowhere(service: Service) -> None:
     assert all(point in found["body"] for point in body["points"])
     assert found["body"].startswith("佐藤 様\n")
     for addressed in ("佐藤様", "営業部御中"):
-        assert service.post("office/draft-mail", body | {"recipient": addressed}).json()["body"].startswith(f"{addressed}\n")
+        titled = service.post("office/draft-mail", body | {"recipient": addressed}).json()
+        assert titled["body"].startswith(f"{addressed}\n")
 
 
 def test_a_language_model_writes_where_there_is_one(served: Service, model: Any) -> None:
