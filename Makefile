@@ -2,6 +2,7 @@
 SHELL := /bin/sh
 unexport PYTHONDONTWRITEBYTECODE # images like to set it; then every start compiles what it imports, 3 s instead of 1
 PY := .venv/bin/python
+PYTEST := $(PY) -m pytest -q -n 2 --dist loadgroup --no-loadscope-reorder
 SOURCES := deploy docs gateway shared svc-sop svc-llm svc-recommend svc-sem svc-training tests benchmarks examples
 PACKAGES := gateway/genba_gateway shared/genba_shared svc-sop/genba_sop svc-llm/genba_llm svc-recommend/genba_recommend svc-sem/genba_sem svc-training/genba_training
 PINS := pyproject.toml constraints.txt deploy/setup.sh tests/recommend/tfjs/package-lock.json
@@ -24,16 +25,18 @@ demo: .venv/.base ## start embedded mode, score a generated trainee video agains
 up: .venv/.base ## run Genba on this machine: API and worker, no server to install
 	@.venv/bin/genba up
 
-test: .venv/.test ## the tests; with Postgres and Redis at hand, those on them too
-	@$(PY) -m pytest -q -n 2 --dist loadgroup -m "not long" tests
+test: .venv/.test ## the tests that need no server and no minutes
+	@$(PYTEST) -m "not long and not distributed" tests
 test-long: .venv/.test ## the tests that take minutes: killed processes, the explored API, quality, whole lifecycles
-	@$(PY) -m pytest -q -n 2 --dist loadgroup -m long tests
+	@$(PYTEST) -m "long and not distributed" tests
 distributed-test: .venv/.test ## the tests that need real Postgres and Redis
-	@$(PY) -m pytest -q -m distributed tests
+	@$(PYTEST) -m distributed tests
 chaos: .venv/.test ## kill -9 of workers and emptied brokers, in small; bench-jobs-chaos is the full matrix
 	@$(PY) -m pytest -q tests/distributed/test_jobs_chaos.py
 savedmodel-test: .venv/.test ## the TensorFlow export against torch; installs TensorFlow (1.3 GB) first
 	@deploy/setup.sh tensorflow && $(PY) -m pytest -q tests/recommend/test_export_savedmodel.py
+gguf-test: .venv/.test ## GGUF files against llama.cpp and its server; builds llama.cpp from source first (minutes; a C++ compiler and cmake)
+	@deploy/setup.sh gguf && $(PY) -m pytest -q tests/llm/test_gguf_llama.py tests/llm/test_backends.py
 lint: .venv/.test ## ruff: rules and format
 	@.venv/bin/ruff check $(SOURCES) && .venv/bin/ruff format --check $(SOURCES)
 format: .venv/.test ## let ruff mend what it can
@@ -42,7 +45,7 @@ types: .venv/.test ## mypy --strict
 	@.venv/bin/mypy $(PACKAGES) deploy tests benchmarks examples
 imports: .venv/.test ## who may import whom
 	@.venv/bin/lint-imports --cache-dir .venv/.cache/imports
-check: lint types imports test test-long ## everything CI checks
+check: lint types imports test distributed-test test-long ## everything CI checks
 
 bench-alignment: .venv/.bench ## DTW, soft-DTW and skip alignment against their peers
 	@$(PY) benchmarks/sop_alignment.py
@@ -70,6 +73,8 @@ bench-sem: .venv/.base ## particles: encoders, fusion, unknowns, abstaining, few
 	@$(PY) -m benchmarks.sem_quality
 bench-sem-job: .venv/.base ## a batch of particles as a job, its worker killed -9 twice
 	@$(PY) benchmarks/sem_job.py
+bench-corpus: .venv/.test ## documents a second through the data line's quality filter, memory and hash of collecting
+	@$(PY) benchmarks/llm_corpus.py
 bench-rotations: .venv/.test ## what SO8T and PET cost beside plain LoRA
 	@$(PY) benchmarks/so8t_step.py --steps 3 --rounds 1 --layers 6
 bench-gpu: .venv/.test ## on a GPU: fine-tuning Phi-4-mini's shape, and OpenCLIP's frames a second
@@ -93,7 +98,7 @@ bench-recommend-refresh: .venv/.base ## everything embedded anew by a worker, on
 	@$(PY) -m benchmarks.recommend_refresh
 
 bench-recommend-serving: .venv/.base ## lists through the gateway at 50,000 items, search up to a million
-	@$(PY) benchmarks/recommend_serving.py
+	@$(PY) -m benchmarks.recommend_serving
 
 docs: .venv/.test ## write docs/reference from the code
 	@$(PY) docs/generate.py
@@ -105,4 +110,4 @@ lock: .venv/.test ## write constraints.txt anew
 clean: ## remove the virtual environment, which holds the tools' caches; data in .genba stays
 	@rm -rf .venv
 
-.PHONY: bench-recommend-training bench-model-words bench-ablation bench-disturbed bench-real dashboards docs help setup setup-test demo up test test-long distributed-test savedmodel-test lint format types imports check bench-alignment bench-deviations bench-search bench-manner bench-speed bench-order bench-recommend bench-sem bench-sem-job bench-rotations bench-gpu bench-gateway bench-audit lock clean chaos bench-jobs-chaos bench-recommend-serving bench-recommend-refresh bench-gate bench-model build-model
+.PHONY: bench-recommend-training bench-model-words bench-ablation bench-disturbed bench-real dashboards docs help setup setup-test demo up test test-long distributed-test savedmodel-test gguf-test lint format types imports check bench-alignment bench-deviations bench-search bench-manner bench-speed bench-order bench-recommend bench-sem bench-sem-job bench-corpus bench-rotations bench-gpu bench-gateway bench-audit lock clean chaos bench-jobs-chaos bench-recommend-serving bench-recommend-refresh bench-gate bench-model build-model

@@ -60,6 +60,7 @@ BATCH = "bench"
 KINDS = ("sphere", "needle", "cube", "plate")
 SOLIDS, SIDES = 64, 12
 LEASE_S, LOOK_S = 5.0, 0.5
+LOOK_S_EACH = 1e-4  # a look counts all particles: so much longer for each of them
 PHASES = ("brought in", "looked at", "decided")
 KILL_AT = (1.5, 2.5)  # phases done, by all particles
 MEMORY_LINES = 12
@@ -231,7 +232,7 @@ def spent(watched: psutil.Process) -> tuple[int, float]:
     return memory, cpu_s
 
 
-def attempt(home: Path, job_id: str, database: Database, *, kill_at: float | None) -> Attempt:
+def attempt(home: Path, job_id: str, database: Database, *, kill_at: float | None, look_s: float) -> Attempt:
     """Start a worker, watch it, and kill it once so many particles have gone through a phase, all phases together."""
     seen = Attempt()
     argv = [sys.executable, __file__, "--worker", str(home), job_id]
@@ -246,7 +247,7 @@ def attempt(home: Path, job_id: str, database: Database, *, kill_at: float | Non
                 process.kill()
                 seen.killed = True
                 break
-            time.sleep(LOOK_S)
+            time.sleep(look_s)
     return seen
 
 
@@ -317,7 +318,8 @@ def run(folder: Path, particles: int, views: int, side_px: int) -> int:
     job = jobs.submit("sem.classify", params, principal=ENGINEER, idempotency_key=None)
     attempts = []
     for phases in (*KILL_AT, None):
-        attempts.append(attempt(home, job.id, database, kill_at=None if phases is None else phases * particles))
+        kill_at = None if phases is None else phases * particles
+        attempts.append(attempt(home, job.id, database, kill_at=kill_at, look_s=max(LOOK_S, LOOK_S_EACH * particles)))
         while attempts[-1].killed and not _free(jobs, job.id):
             time.sleep(0.2)
     after = {what: alone(shots, threads, what=what) for what in ("describe", "see")}

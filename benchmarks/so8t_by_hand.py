@@ -5,9 +5,10 @@
                                                                    instructions and JCommonsenseQA, as in FOLDER's files
 
 Right is an answer with a fact of the piece of work that was asked for; wrong is any other that is given. What the model may not
-know is right when it says so. ``held_out`` was written before the generator learnt to paraphrase and decides what ships;
-``looked_at`` had been seen. The look-up gives the answer of the learnt question that is most similar, the n-grams are a linear
-classifier over the pieces of work (and none of them) on the same rows, which answers above the bound that held-out wordings set.
+know is right when it says so. ``held_out`` was written before the generator learnt to paraphrase, ``fresh`` before its rows
+were shared out anew; these decide what ships. ``looked_at`` had been seen. Forms and small talk are right word for word. The
+look-up gives the answer of the learnt question that is most similar, the n-grams are a linear classifier over the pieces of
+work (and none of them) on the same rows, which answers above the bound that held-out wordings set.
 """
 
 from __future__ import annotations
@@ -21,11 +22,22 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from benchmarks.so8t_questions import HELD_KNOWN, HELD_NEW, HELD_UNKNOWN, KNOWN, UNKNOWN
+from benchmarks.so8t_questions import (
+    FRESH_FORMS,
+    FRESH_KNOWN,
+    FRESH_TALK,
+    FRESH_UNKNOWN,
+    HELD_KNOWN,
+    HELD_NEW,
+    HELD_UNKNOWN,
+    KNOWN,
+    UNKNOWN,
+)
 from sklearn.feature_extraction.text import HashingVectorizer, TfidfVectorizer
 from sklearn.linear_model import SGDClassifier
 
-from genba_llm.build_own_model import ROWS_READ, all_rows, held_wordings, split
+from genba_llm import contrast
+from genba_llm.build_own_model import all_rows, held_wordings, split
 from genba_llm.generation import Message, Options, Task
 from genba_llm.live_model import OWN_MODEL, OWN_NAME, load_bundle
 from genba_llm.normalise import language_of
@@ -40,6 +52,7 @@ SETS: dict[str, tuple[tuple[str, str | None], ...]] = {
     "looked_at": (*KNOWN, *((question, None) for question in UNKNOWN)),
     "held_out": (*HELD_KNOWN, *((question, None) for question in HELD_UNKNOWN)),
     "held_out_new_pieces": HELD_NEW,
+    "fresh": (*FRESH_KNOWN, *((question, None) for question in FRESH_UNKNOWN)),
 }
 _NOT_KNOWN = frozenset({not_known("ja"), not_known("en")})
 
@@ -111,6 +124,25 @@ def counted(asked: Sequence[tuple[str, str | None]], say: Sayer) -> dict[str, An
     return found
 
 
+def exact() -> dict[str, list[tuple[str, str]]]:
+    """Questions that ask for a form of answer, and small talk, each with the one right answer."""
+    talk = contrast.lexicon("synthesise")["talk"]
+    return {
+        "fresh_forms": [(q, work_answer(work_of(name), form, language_of(q))) for q, name, form in FRESH_FORMS],
+        "fresh_talk": [(q, str(talk[place]["said"][language_of(q)])) for q, place in FRESH_TALK],
+    }
+
+
+def counted_exactly(asked: Sequence[tuple[str, str]], say: Sayer) -> dict[str, Any]:
+    """As ``counted``, where one answer alone is right."""
+    said = say([question for question, _ in asked])
+    right = [text == wanted for (_, wanted), text in zip(asked, said, strict=True)]
+    silent = [text in _NOT_KNOWN or not text for text in said]
+    wrong = [(q, text) for (q, _), text, r, s in zip(asked, said, right, silent, strict=True) if not r and not s]
+    counts = {"n": len(asked), "right": sum(right), "wrong": len(wrong), "not_known": sum(silent)}
+    return {"known": counts, "wrong": wrong}
+
+
 def foreign(folder: Path, most: int) -> dict[str, list[tuple[str, None]]]:
     """Questions that others wrote, of which none is about a piece of work but by chance."""
     english = json.loads((folder / "refusal_direction" / "harmless_test.json").read_text("utf-8"))
@@ -131,7 +163,10 @@ def table(folder: Path, learnt: Sequence[Row], *, others: Path | None = None, mo
         "look-up": of_look_up(learnt),
         "n-grams": of_ngrams(learnt, held_wordings()),
     }
-    return {name: {way: counted(questions, say) for way, say in ways.items()} for name, questions in asked.items()}
+    found = {name: {way: counted(questions, say) for way, say in ways.items()} for name, questions in asked.items()}
+    for name, questions in exact().items():
+        found[name] = {way: counted_exactly(questions, say) for way, say in ways.items()}
+    return found
 
 
 def main() -> None:
@@ -140,7 +175,7 @@ def main() -> None:
     parser.add_argument("--foreign", type=Path, help="a folder with refusal_direction/ and jglue/")
     parser.add_argument("--most", type=int, default=300)
     given = parser.parse_args()
-    found = table(given.model, split(all_rows(ROWS_READ))[0], others=given.foreign, most=given.most)
+    found = table(given.model, split(all_rows())[0], others=given.foreign, most=given.most)
     json.dump(found, sys.stdout, indent=1, ensure_ascii=False)
     sys.stdout.write("\n")
 

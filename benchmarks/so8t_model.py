@@ -30,7 +30,7 @@ from torch.nn import functional as F  # noqa: N812 - the usual name
 from genba_llm import evaluation
 from genba_llm.backend_extractive import Extractive
 from genba_llm.base_model import load_base, load_tokenizer
-from genba_llm.build_own_model import CONFIG, ROWS_READ, add_reader, all_rows, ship, split, train, unheard_things
+from genba_llm.build_own_model import CONFIG, add_reader, all_rows, ship, split, train, unheard_things
 from genba_llm.evaluation import Answered, decision_in
 from genba_llm.generation import Message, Options, Task
 from genba_llm.gguf_export import Quant, export_gguf
@@ -123,9 +123,7 @@ def gguf_divergence(model: Any, tokenizer: Any, rows: Sequence[Row]) -> dict[str
     return found
 
 
-def report(
-    folder: Path, learnt: Sequence[Row], held: Sequence[Row], seen: Sequence[Row], *, most: int
-) -> dict[str, Any]:
+def report(folder: Path, learnt: Sequence[Row], held: Sequence[Row], *, most: int) -> dict[str, Any]:
     """Everything that is said of the model."""
     model, tokenizer = load_base(folder / MODEL), load_tokenizer(folder / MODEL)
     data = as_validation(held, tokenizer, CONFIG)
@@ -175,7 +173,7 @@ def report(
         "documents_with_the_right_sentence": {
             name: len(right) / max(1, n_documents) for name, right in documents.items()
         },
-        "by_hand": table(folder, seen),
+        "by_hand": table(folder, learnt),
         "serving": {
             "load_cpu_ms": load_ms,
             "cpu_ms_per_answer": 1000 * spent["s"] / len(said),
@@ -203,15 +201,15 @@ def main() -> None:
     parser.add_argument("--work", type=Path, help="where checkpoints are kept, so that a killed training goes on")
     parser.add_argument("--answered", type=int, default=400)
     given = parser.parse_args()
-    (learnt, held), seen = split(all_rows()), split(all_rows(ROWS_READ))[0]
+    learnt, held = split(all_rows())
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as name:
         began = time.process_time()
         if given.train:
             ship(train(learnt, given.work or Path(name)), OWN_MODEL, rows=len(learnt))
-            add_reader(OWN_MODEL, seen)
+            add_reader(OWN_MODEL, learnt)
         cpu_s = time.process_time() - began
-    found = report(OWN_MODEL, learnt, held, seen, most=given.answered)
+    found = report(OWN_MODEL, learnt, held, most=given.answered)
     json.dump({"train_cpu_s": round(cpu_s, 1), **found}, sys.stdout, indent=1, ensure_ascii=False)
     sys.stdout.write("\n")
 

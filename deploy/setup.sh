@@ -1,5 +1,5 @@
 #!/bin/sh
-# Puts Genba and what it needs into .venv. Usage: deploy/setup.sh base|test|bench|openclip|tensorflow
+# Puts Genba and what it needs into .venv. Usage: deploy/setup.sh base|test|bench|openclip|tensorflow|gguf
 # Honours pip's own configuration (index-url, find-links), so a closed network needs nothing but its mirror.
 set -eu
 cd "$(dirname "$0")/.."
@@ -9,7 +9,13 @@ openclip) extras=sop,sem,pdf,llm,openclip ;;
 test) extras=sop,sem,s3,openclip,recommend,so8t,llm,test ;;
 bench) extras=sop,sem,pdf,llm,bench ;;
 tensorflow) extras=sop,sem,s3,openclip,recommend,so8t,llm,test,tensorflow ;;
-*) echo "usage: deploy/setup.sh base|test|bench|openclip|tensorflow" >&2; exit 2 ;;
+gguf)
+    extras=sop,sem,s3,openclip,recommend,so8t,llm,test,gguf
+    # llama.cpp is built from source: its library alone, and quickly rather than to be quick.
+    export SKBUILD_BUILD_TARGETS=llama
+    export CMAKE_ARGS="${CMAKE_ARGS:--DLLAVA_BUILD=OFF -DLLAMA_BUILD_TOOLS=OFF -DLLAMA_BUILD_EXAMPLES=OFF -DLLAMA_BUILD_TESTS=OFF -DLLAMA_BUILD_SERVER=OFF -DGGML_LLAMAFILE=OFF -DCMAKE_CXX_FLAGS_RELEASE='-O1 -DNDEBUG'}"
+    ;;
+*) echo "usage: deploy/setup.sh base|test|bench|openclip|tensorflow|gguf" >&2; exit 2 ;;
 esac
 python=${PYTHON:-$(command -v python3.11 || command -v python3 || true)}
 [ -n "$python" ] || { echo "genba: Python 3.11 or newer is needed (Debian: apt-get install python3 python3-venv)" >&2; exit 2; }

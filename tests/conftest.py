@@ -12,6 +12,7 @@ import secrets
 import shutil
 import socket
 from collections.abc import Callable, Iterator
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -40,6 +41,34 @@ END $$
 _DISCONNECT_OTHERS = """
 SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()
 """
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The tests of a module run in one worker, so that what they share is made once; groups that start servers begin first."""
+    for item in items:
+        if item.get_closest_marker("xdist_group") is None:
+            item.add_marker(pytest.mark.xdist_group(_file(item)))
+    items.sort(key=lambda item: _file(item) == _group(item))
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Say so if this pytest and this xdist do not group: every worker would start every server, in silence."""
+    if session.config.getoption("loadgroup", default=False):
+        ungrouped = [item.nodeid for item in session.items if not item.nodeid.endswith(f"@{_group(item)}")]
+        if ungrouped:
+            raise pytest.UsageError(
+                f"pytest-xdist {version('pytest-xdist')} ignores groups with pytest {pytest.__version__}"
+            )
+
+
+def _file(item: pytest.Item) -> str:
+    return item.nodeid.partition("::")[0]
+
+
+def _group(item: pytest.Item) -> str:
+    mark = item.get_closest_marker("xdist_group")
+    return "" if mark is None else str(mark.args[0])
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

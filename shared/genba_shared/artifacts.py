@@ -44,6 +44,7 @@ class Artifacts:
         name = hashlib.sha256(url.encode()).hexdigest()[:16]
         self._here = Path(self._root) if self._is_local else cache or _private_folder(f"genba-artifacts-{name}")
         self._incoming = self._here / ".incoming"
+        self._durable: set[Path] = set()  # folders that this process has seen on the disk
         self._forget_orphans()
 
     def below(self, name: str) -> Artifacts:
@@ -64,7 +65,7 @@ class Artifacts:
                     with self._reaching(key):
                         # An object store shows an object only when its upload is complete: nothing to rename.
                         self._fs.put_file(str(aside), self._path(key))
-                _rename_durably(aside, self._here / key)
+                self._rename_durably(aside, self._here / key)
         return key
 
     def open(self, key: str) -> BinaryIO:
@@ -85,12 +86,14 @@ class Artifacts:
         with self.open(key) as remote, self._written_aside(remote) as (aside, digest):
             if digest != path.name.split(".", 1)[0]:
                 raise OSError(f"Artifact {key} arrived damaged: its bytes hash to {digest}.")
-            _rename_durably(aside, path)
+            self._rename_durably(aside, path)
         return path
 
     def exists(self, key: str) -> bool:
         if _KEY.fullmatch(key) is None:
             return False
+        if self._is_local:
+            return (self._here / key).is_file()
         with self._reaching(key):  # not isfile(): that takes a store which does not answer for one without the file
             try:
                 return bool(self._fs.info(self._path(key))["type"] == "file")
@@ -152,6 +155,15 @@ class Artifacts:
         finally:
             aside.unlink(missing_ok=True)
 
+    def _rename_durably(self, aside: Path, path: Path) -> None:
+        folder = path.parent
+        folder.mkdir(parents=True, exist_ok=True)
+        aside.replace(path)
+        _sync_folder(folder)
+        if folder not in self._durable:
+            _sync_folder(folder.parent)
+            self._durable.add(folder)
+
 
 def _checked(key: str) -> str:
     """``key`` if it is one of ours: it then holds no ``..``, no second slash and no surprise."""
@@ -173,15 +185,12 @@ def _opened(source: Path | bytes | BinaryIO) -> Iterator[BinaryIO]:
         yield io.BytesIO(source) if isinstance(source, bytes) else source
 
 
-def _rename_durably(aside: Path, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside.replace(path)
-    for folder in (path.parent, path.parent.parent):
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _private_folder(name: str) -> Path:

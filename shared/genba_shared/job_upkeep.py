@@ -128,9 +128,11 @@ class Upkeep:
             missing = true() if every else JobRow.republish_at <= now
             query = select(JobRow.id, JobRow.queue).where(due, missing).order_by(JobRow.id)
             found = list(session.execute(query.where(JobRow.recipe.not_in(tuple(limits))).limit(limit)))
-            for recipe, most in limits.items():
-                taken = or_(JobRow.status == "running", and_(due, not_(missing)))
-                room = most - session.scalars(select(func.count()).where(JobRow.recipe == recipe, taken)).one()
+            limited = select(JobRow.recipe).where(due, missing, JobRow.recipe.in_(tuple(limits))).distinct()
+            for recipe in sorted(session.scalars(limited)):
+                is_taken = or_(JobRow.status == "running", and_(due, not_(missing)))
+                taken = session.scalars(select(func.count()).where(JobRow.recipe == recipe, is_taken)).one()
+                room = limits[recipe] - taken
                 if room > 0:
                     found += session.execute(query.where(JobRow.recipe == recipe).limit(min(room, limit)))
             return [(row.id, row.queue) for row in found]

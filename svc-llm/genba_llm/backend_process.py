@@ -28,11 +28,10 @@ class ProcessModel:
     """One model in one child. Generations take turns. The child ends with this object, or with ``close``."""
 
     features: frozenset[Feature] = frozenset({"logprobs"})
-    starts_hidden = False
 
-    def __init__(self, folder: Path, *, name: str, calibration: float = 1.0) -> None:
+    def __init__(self, folder: Path, *, name: str, calibration: float = 1.0, starts_hidden: bool = False) -> None:
         """Raises: ValueError for a folder whose model does not load, with the child's reason."""
-        self.model = name
+        self.model, self.starts_hidden = name, starts_hidden
         self._command = [sys.executable, "-m", _PROGRAM, str(folder), name, repr(calibration)]
         self._turn = threading.Lock()
         self._child = self._start()

@@ -68,12 +68,15 @@ class TransformersModel:
         self._cache_name = "cache" if "cache" in taken else "past_key_values"  # renamed in transformers 5
         self._ends = self._end_tokens()
         self._longest = int(getattr(model.config, "max_position_embeddings", 4096))
+        self._reasoner: OneForward | None = None
 
     def as_reasoner(self) -> OneForward:
         """The same weights as a judge for the gate. Raises: ValueError where its tokenizer has no token for each label."""
         from genba_llm.one_forward import OneForward
 
-        return OneForward(self._model, self, version=f"one-forward:{self.model}")
+        if self._reasoner is None:
+            self._reasoner = OneForward(self._model, self, version=f"one-forward:{self.model}")
+        return self._reasoner
 
     def encode(self, text: str) -> list[int]:
         """Token ids without special tokens."""

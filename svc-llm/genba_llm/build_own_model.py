@@ -46,20 +46,19 @@ from genba_shared.recipe import Checkpoint, LocalReporter, Run
 from genba_shared.settings import Platform
 
 SEED: Final = 20260101
-ROWS: Final = 24_000
-ROWS_READ: Final = 36_000  # for the reader of topics, which learns in seconds; the model's rows are the first of them
+ROWS: Final = 36_000
 HELD_SHARE: Final = 0.1
 HELD_WORDINGS: Final = 400
 SHARES: Final = (0.80, 0.10, 0.10)  # the gate decides first: most of what reaches this model may be answered
 # Sentences of documents answer where there are any; the model's own part is what it knows, and what it does not.
-MIX: Final = Mix(work=0.56, unknown=0.36, talk=0.05, documents=0.03, own_words=0.75)
+MIX: Final = Mix(work=0.56, unknown=0.32, talk=0.10, documents=0.02, own_words=0.75, other_forms=0.4, japanese=0.6)
 SHAPE: Final = FreshShape(vocab_size=4096, hidden_size=256, layers=3, heads=8, kv_heads=2)
 CONFIG: Final = config_of(
     {
         "preset": "tiny",
         "max_tokens": 256,
         "batch_size": 4,
-        "max_steps": 1500,
+        "max_steps": 1900,
         "token_splits": 0.1,
         "validation_share": 0.01,
         "checkpoint_every_s": 120.0,
@@ -213,11 +212,11 @@ def main() -> None:
     parser.add_argument("folder", type=Path, nargs="?", default=OWN_MODEL, help="where it is written")
     parser.add_argument("--reader", action="store_true", help="keep the model and teach its reader anew")
     given = parser.parse_args()
+    learnt = split(all_rows())[0]
     if not given.reader:
-        learnt = split(all_rows())[0]
         with tempfile.TemporaryDirectory() as name:
             ship(train(learnt, Path(name)), given.folder, rows=len(learnt))
-    add_reader(given.folder, split(all_rows(ROWS_READ))[0])
+    add_reader(given.folder, learnt)
 
 
 if __name__ == "__main__":

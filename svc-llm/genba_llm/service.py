@@ -9,7 +9,7 @@ import threading
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from fastapi import Depends, Request
 from pydantic import JsonValue
@@ -18,6 +18,8 @@ from threadpoolctl import threadpool_limits
 
 from genba_llm import escalations, host_watch, store
 from genba_llm.assistant import Assistant
+from genba_llm.backend_aside import Aside, AsideReasoner
+from genba_llm.backend_process import ProcessModel
 from genba_llm.decisions import Decisions
 from genba_llm.egress import EgressGuard
 from genba_llm.gate import Gate, Reasoner
@@ -39,6 +41,9 @@ from genba_shared.db import Database, utc_now
 from genba_shared.registry import Registry
 from genba_shared.service import Degraded
 from genba_shared.telemetry import Metrics, get_logger
+
+if TYPE_CHECKING:
+    from genba_llm.backend_transformers import TransformersModel
 
 log = get_logger(__name__)
 
@@ -136,24 +141,44 @@ def open_backend(settings: Settings, guard: EgressGuard) -> Backend | None:
             starts_hidden=settings.backend_starts_hidden,
         )
     if settings.backend == "transformers":
+        return _in_folder(settings)
+    return None
+
+
+def _in_folder(settings: Settings) -> Aside[TransformersModel] | Aside[ProcessModel]:
+    """The model of a folder, loaded aside: in a process of its own, unless the gate reads its logits.
+
+    Raises: ValueError without a folder, or for one that cannot hold a model.
+    """
+    folder = settings.backend_folder
+    if folder is None:
+        raise ValueError("The backend transformers needs GENBA_LLM_BACKEND_FOLDER.")
+    if not (folder / "config.json").is_file():
+        raise ValueError(f"{folder} holds no model: there is no config.json.")
+    hidden = settings.backend_starts_hidden
+
+    def with_reasoner() -> TransformersModel:
         from genba_llm.backend_transformers import TransformersModel
 
-        if settings.backend_folder is None:
-            raise ValueError("The backend transformers needs GENBA_LLM_BACKEND_FOLDER.")
-        return TransformersModel(settings.backend_folder, starts_hidden=settings.backend_starts_hidden)
-    return None
+        model = TransformersModel(folder, starts_hidden=hidden)
+        model.as_reasoner()
+        return model
+
+    if settings.reasoner == "one_forward":
+        return Aside(with_reasoner, model=folder.name, starts_hidden=hidden)
+    return Aside(
+        lambda: ProcessModel(folder, name=folder.name, starts_hidden=hidden), model=folder.name, starts_hidden=hidden
+    )
 
 
 def _reasoner(settings: Settings, backend: Backend | None) -> Reasoner | None:
     """Who else is asked by the gate. Raises: ValueError for a backend that cannot judge."""
     if settings.reasoner == "off":
         return None
-    from genba_llm.backend_transformers import TransformersModel
-
-    if not isinstance(backend, TransformersModel):
+    if not isinstance(backend, Aside):
         message = "The reasoner one_forward needs GENBA_LLM_BACKEND=transformers: it reads the model's logits."
         raise ValueError(message)  # noqa: TRY004 - it is a setting that is wrong
-    return backend.as_reasoner()
+    return AsideReasoner(backend)
 
 
 def _live_model(settings: Settings, registry: Registry, policy: Policy) -> LiveModel:

@@ -84,7 +84,10 @@ def make_fresh_base(
     seed: int,
     documents: Iterable[str] = (),
 ) -> Path:
-    """A base of the family with random weights and a tokenizer learnt from ``rows`` and ``documents``, written to ``folder``."""
+    """A base of the family with random weights and a tokenizer learnt from ``rows`` and ``documents``, written to ``folder``.
+
+    Raises: TooLittleMemory.
+    """
     make_torchvision_importable()
     from transformers import Phi3Config, Phi3ForCausalLM
 
@@ -106,10 +109,19 @@ def make_fresh_base(
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
     )
+    with torch.device("meta"):
+        _check_room(4.0 * sum(p.numel() for p in Phi3ForCausalLM(config).parameters()))
     torch.manual_seed(seed)
     Phi3ForCausalLM(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
+
+
+def _check_room(weights: float) -> None:
+    free = available_bytes("cpu")
+    if weights > free:
+        message = f"A model of this shape needs {weights / 2**30:.1f} GiB and {free / 2**30:.1f} GiB are free."
+        raise TooLittleMemory(message)
 
 
 def _texts(rows: Iterable[Row]) -> Iterator[str]:
@@ -123,7 +135,7 @@ def plan(base: Path, config: FinetuneConfig, *, device: str) -> MemoryPlan:
     model = empty_model(base)
     if config.train == "adapter":
         resolve_targets(model, config.lora.targets)
-    planned = memory_plan(model, config)
+    planned = memory_plan(model, config, device=device)
     free = available_bytes(device)
     if planned.total > free:
         message = f"The run needs {planned.total / 2**30:.1f} GiB and {free / 2**30:.1f} GiB are free on {device}.\n{planned.table()}"

@@ -28,7 +28,6 @@ LICENCE = "Apache-2.0"
 SHARES: Final = (0.33, 0.34, 0.33)
 
 _DRAWN: Final[tuple[DecisionName, ...]] = ("ALLOW", "ESCALATE", "REFUSE")  # as SHARES; REFUSE is for DENY too
-_JAPANESE_SHARE = 0.75
 _TRIES = 200
 _BARE_SHARE = 0.4  # questions without a setting before them
 _BARE_SHARE_TYPED = 0.9  # the same of questions in people's own words
@@ -42,6 +41,7 @@ class TooFewTemplates(Refused):
 class Mix:
     """What questions that may be answered are about, as shares. ``own_words`` of those about work and about what is not known
     are asked as people type them, the others in plain templates; ``part`` of the wordings is to be learnt or is held out.
+    ``other_forms`` of those in own words ask for a list, a summary or the like; ``japanese`` of all rows are.
     """
 
     work: float = 0.5
@@ -50,6 +50,8 @@ class Mix:
     documents: float = 0.15
     own_words: float = 0.5
     part: wordings.Part = "learnt"
+    other_forms: float = 0.2
+    japanese: float = 0.75
 
 
 MIX: Final = Mix()
@@ -133,7 +135,7 @@ def _one(
 ) -> Row:
     """A row of a decision; REFUSE stands for DENY too."""
     words = contrast.lexicon("synthesise")
-    language: Language = "ja" if rng.random() < _JAPANESE_SHARE else "en"
+    language: Language = "ja" if rng.random() < mix.japanese else "en"
     if decision == "ALLOW":
         asked = _allowed(domain, pools, language, rng, mix)
     elif decision == "ESCALATE":
@@ -251,7 +253,8 @@ def _allowed(
     if kind == "talk":
         talk = rng.choice(words["talk"])
         thought = words["thought"]["talk"][language].format(x=talk["about"][language])
-        return Asked(rng.choice(talk["asked"][language]), thought, talk["said"][language])
+        text = wordings.said(rng.choice(talk["asked"][language]), language, rng)
+        return Asked(text, thought, talk["said"][language], typed=True)
     if kind == "documents":
         return _from_documents(language, rng)
     typed = rng.random() < mix.own_words
@@ -281,7 +284,7 @@ def _about_work(domain: Domain, language: Language, rng: random.Random, mix: Mix
     else:
         work = rng.choice(contrast.lexicon("knowledge")[domain])
     if typed:
-        wording = wordings.asks_for(work["names"]["ja"][0], language, rng, part=mix.part)
+        wording = wordings.asks_for(work["names"]["ja"][0], language, rng, part=mix.part, other_forms=mix.other_forms)
         text, form = wording.text, wording.form
     else:
         form = rng.choice(list(words["asked"]))

@@ -178,6 +178,7 @@ def so8t(params: So8tParams, run: Run) -> Result:
     if importlib.util.find_spec("transformers") is None or importlib.util.find_spec("torch") is None:
         raise Conflict("This worker cannot fine-tune: install genba[so8t] there.")
     from genba_llm import so8t_line
+    from genba_llm.base_model import check_base
     from genba_llm.finetune_config import config_of
 
     try:
@@ -194,6 +195,8 @@ def so8t(params: So8tParams, run: Run) -> Result:
     device = _device()
     run, files = with_event_files(run, LineSettings().tensorboard_dir)
     try:
+        if params.base not in {"fresh", "champion"}:  # before a million rows are read
+            check_base(LineSettings().model_folder(params.base))
         rows, documents = _rows(params, run, config.max_bad_rows), _documents(params, run)
         base = _base(params, rows, documents, run, config.max_tokens)
         if params.dry_run:

@@ -25,6 +25,7 @@ _INNERMOST: Final = re.compile(r"\(([^()]*)\)(\?)?")
 _MAYBE: Final = re.compile(r"([^\s?])\?(?=.)")
 _KINDS: Final = {"q": 0.4, "v": 0.3, "n": 0.3}
 _NOISE: Final = 0.2
+_ENDS: Final[Mapping[Language, tuple[str, ...]]] = {"ja": ("", "。", "。", "！"), "en": ("", ".", "!", "?")}
 
 
 @dataclass(frozen=True)
@@ -49,8 +50,13 @@ def expand(pattern: str, rng: random.Random) -> str:
     return re.sub(r"\\d", lambda _: str(rng.randint(1, 9)), pattern).strip()
 
 
-def asks_for(name: str, language: Language, rng: random.Random, *, part: Part = "learnt") -> Wording:
-    """A question for the piece of work of that (first Japanese) name. Of what is held out there are whole questions only."""
+def asks_for(
+    name: str, language: Language, rng: random.Random, *, part: Part = "learnt", other_forms: float = 0.2
+) -> Wording:
+    """A question for the piece of work of that (first Japanese) name. Of what is held out there are whole questions only.
+
+    ``other_forms``: the share of nouns and verbs of which another form than an explanation is asked.
+    """
     if part == "held":
         return Wording(_typed(expand(rng.choice(_lines(name, language, "q", "held")), rng), language, rng), "tell")
     kind = rng.choices(list(_KINDS), list(_KINDS.values()))[0]
@@ -58,7 +64,7 @@ def asks_for(name: str, language: Language, rng: random.Random, *, part: Part = 
     if kind == "q":
         return Wording(_typed(text, language, rng), "tell")
     frames = _frames()["noun" if kind == "n" else "verb"]
-    form = rng.choices(list(frames), [0.8, *[0.2 / (len(frames) - 1)] * (len(frames) - 1)])[0]
+    form = rng.choices(list(frames), [1.0 - other_forms, *[other_forms / (len(frames) - 1)] * (len(frames) - 1)])[0]
     if kind == "n" and language == "ja" and rng.random() < 0.2:
         text = text.replace("の", " ")  # as one types into a search field
     said = expand(rng.choice(frames[form][language]), rng).format(x=text, v=text, s=stem(text) or text)
@@ -76,6 +82,11 @@ def sounds_alike(name: str, language: Language, rng: random.Random, *, part: Par
 def of_the_world(language: Language, rng: random.Random) -> str:
     """A question for something that is no work at all, or for a fact of one company."""
     return _typed(expand(rng.choice(_frames()["world"][language]), rng), language, rng)
+
+
+def said(pattern: str, language: Language, rng: random.Random) -> str:
+    """Small talk as it leaves the keyboard: nothing stands before or after it."""
+    return _slipped(_capital(expand(pattern, rng), language, rng) + rng.choice(_ENDS[language]), rng)
 
 
 def held_names(language: Language, kind: Literal["q", "not"]) -> list[str]:
@@ -106,15 +117,18 @@ def _frames() -> Mapping[str, Any]:
 
 def _typed(text: str, language: Language, rng: random.Random) -> str:
     """A question as it leaves the keyboard."""
-    if rng.random() < _NOISE:
-        text = rng.choice(_frames()["before"][language]) + text
-    elif language == "en" and rng.random() < 0.5:
-        text = text[:1].upper() + text[1:]
+    text = rng.choice(_frames()["before"][language]) + text if rng.random() < _NOISE else _capital(text, language, rng)
     if rng.random() < 0.6:
         text += rng.choice(_frames()["after"][language])
-    if rng.random() < _NOISE:
-        text = rng.choice((_slip, _wide_or_narrow, _lower, _bare))(text, rng)
-    return text
+    return _slipped(text, rng)
+
+
+def _capital(text: str, language: Language, rng: random.Random) -> str:
+    return text[:1].upper() + text[1:] if language == "en" and rng.random() < 0.5 else text
+
+
+def _slipped(text: str, rng: random.Random) -> str:
+    return rng.choice((_slip, _wide_or_narrow, _lower, _bare))(text, rng) if rng.random() < _NOISE else text
 
 
 def _slip(text: str, rng: random.Random) -> str:

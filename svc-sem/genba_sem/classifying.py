@@ -1,31 +1,31 @@
-"""Classify a batch as a job: particle by particle, each in a transaction of its own page, so that the table is the checkpoint.
+"""Classify a batch as a job: page by page, each in transactions of its own, so that the table is the checkpoint.
 
 What waits is what is left to do: a job that was killed goes on with it, none is lost, and none is decided twice because a decision
-is only written on a particle that still waits. Memory is that of one page. Knows no queue and no HTTP.
+is only written on a particle that still waits. Memory is that of two pages. Knows no queue and no HTTP.
 """
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import io
 import itertools
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from pydantic import ValidationError
-from sqlalchemy import ColumnElement, func, select
+from sqlalchemy import ColumnElement, exists, func, select
 from sqlalchemy.orm import Session
 
-from genba_sem import particles, store
+from genba_sem import lanes, particles, store
 from genba_sem.describing import Describer, Shelf
 from genba_sem.encoders import Encoder
+from genba_sem.lane import Decision
 from genba_sem.lanes import Lanes, Ready
 from genba_sem.looking import File, Hints, NoReadableView, is_sidecar, look, texts_of
 from genba_sem.micrograph import Limits
@@ -39,7 +39,8 @@ from genba_shared.principal import Principal
 from genba_shared.problems import AlreadyExists, Invalid, NotFound, Problem
 from genba_shared.recipe import Run
 
-PAGE: Final = 64
+PAGE: Final = 32  # particles in one transaction
+_PAGES_AHEAD: Final = 1  # that the pool works on while another is written down
 _WRITERS: Final = 8  # files on their way to the disk at the same time: each waits for it several times
 MANIFEST: Final = "manifest.csv"
 _MOST_MANIFEST_BYTES: Final = 256 * 2**20
@@ -107,19 +108,27 @@ def bring_in(work: Work, folder: str, batch: str, clearance: int) -> int:
     listed = (each for each in _listed(root, batch) if each[0].name not in known)
     new = 0
     with ThreadPoolExecutor(_WRITERS, thread_name_prefix="sem-bring-in") as pool:
-        while page := list(itertools.islice(listed, PAGE)):
-            for facts, stored in pool.map(lambda each: _put(work, *each), page):
-                with contextlib.suppress(AlreadyExists), work.database.transaction() as session:
-                    particles.record(session, work.artifacts, stored, facts, owner)
-                    new += 1  # or another attempt has it, or somebody who sends the same batch
+        while some := list(itertools.islice(listed, PAGE)):
+            page = list(pool.map(lambda each: _found(work, *each), some))
+            particles.put(work.database, work.artifacts, [stored for stored, _ in page], pool=pool)
+            new += _record(work, page, owner)
             work.run.progress(0.0, f"{new} particles brought in")
     return new
 
 
-def _put(work: Work, facts: particles.Facts, said: Hints, paths: Sequence[Path]) -> tuple[particles.Facts, Stored]:
+def _found(work: Work, facts: particles.Facts, said: Hints, paths: Sequence[Path]) -> tuple[Stored, particles.Facts]:
     images = [_image(path) for path in paths if not is_sidecar(path.name)][: work.settings.max_views]
     hints = replace(said, texts=texts_of([File(path, path.name) for path in paths]))
-    return facts, particles.put(work.database, work.artifacts, images, None, hints=hints)
+    return Stored(tuple(images), None, hints), facts
+
+
+def _record(work: Work, page: Sequence[tuple[Stored, particles.Facts]], owner: Owner) -> int:
+    """Write a page, or as much of it as is not there: another attempt has it, or somebody who sends the same batch; how many."""
+    try:
+        with work.database.transaction() as session:
+            return len(particles.record(session, work.artifacts, page, owner))
+    except AlreadyExists:
+        return sum(_record(work, [each], owner) for each in page) if len(page) > 1 else 0
 
 
 def _allowed(settings: Settings, folder: str) -> Path:
@@ -197,36 +206,35 @@ def classify(work: Work, *where: ColumnElement[bool], statuses: Sequence[str]) -
     open_ones = (*scope, ParticleRow.status.in_(statuses), _not_by(work.run.job_id))
     with work.database.read() as session:
         left = session.scalar(select(func.count()).select_from(ParticleRow).where(*open_ones)) or 0
-    total, after = left + sum(_done(work).values()), ""
-    with ThreadPoolExecutor(work.settings.classify_workers, thread_name_prefix="sem-classify") as pool:
+    done = sum(_done(work).values())
+    total = done + left
+    with (
+        ThreadPoolExecutor(work.settings.classify_workers, thread_name_prefix="sem-classify") as pool,
+        ThreadPoolExecutor(_WRITERS, thread_name_prefix="sem-pictures") as writers,
+    ):
         if work.lanes.model_now(work.principal.tenant) is None:
-            _look_first(work, pool, open_ones, statuses=statuses)
-        while page := _page(work, after, open_ones):
-            after = page[-1].id
-            ready: dict[int, Ready] = {}  # by clearance; masters that change show from the next page on
-            for prepared in pool.map(lambda row: _prepare(work, row), page):
-                _write(work, *prepared, statuses=statuses, ready=ready)
-            done = sum(_done(work).values())
+            _look_first(work, pool, writers, open_ones, statuses=statuses)
+        for page in _looked_at(work, pool, writers, open_ones, statuses=statuses):
+            done += _decide(work, page, statuses=statuses)
             work.run.progress(min(1.0, done / max(1, total)), f"{done} of {total}")
     return _done(work)
 
 
 def _look_first(
-    work: Work, pool: ThreadPoolExecutor, where: Sequence[ColumnElement[bool]], *, statuses: Sequence[str]
+    work: Work,
+    pool: ThreadPoolExecutor,
+    writers: ThreadPoolExecutor,
+    where: Sequence[ColumnElement[bool]],
+    *,
+    statuses: Sequence[str],
 ) -> None:
     """While nothing has been promoted, the encoder is fitted to what has been looked at: so all are looked at before any is decided,
     and kinds that no master stands for have been met by then.
     """
-    after, looked = "", 0
-    while page := _page(work, after, where):
-        after = page[-1].id
-        for particle_id, stored, problem in pool.map(lambda row: _prepare(work, row), page):
-            looked += 1
-            if stored is None or problem is not None:
-                continue
-            with work.database.transaction() as session:
-                if (row := _held(session, work, particle_id, statuses)) is not None:
-                    particles.complete(session, work.artifacts, row, stored)
+    looked = 0
+    blank = exists().where(ViewRow.particle_id == ParticleRow.id, ViewRow.described_by.is_(None))
+    for page in _looked_at(work, pool, writers, (*where, blank), statuses=statuses):
+        looked += len(page)
         work.run.progress(0.0, f"{looked} particles looked at")
 
 
@@ -253,23 +261,68 @@ def _actor(work: Work) -> str:
     return f"{work.principal.subject} ({work.run.job_id})"
 
 
+@dataclass(frozen=True)
+class _Seen:
+    """A particle, and what was seen of it just now: nothing where it had been looked at before, or why too little can be read."""
+
+    row: ParticleRow
+    stored: Stored | None = None
+    problem: Problem | None = None
+
+
+def _looked_at(
+    work: Work,
+    pool: ThreadPoolExecutor,
+    writers: ThreadPoolExecutor,
+    where: Sequence[ColumnElement[bool]],
+    *,
+    statuses: Sequence[str],
+) -> Iterator[Sequence[_Seen]]:
+    """The selection page by page, all looked at and on record as that. The pool looks at the next page meanwhile."""
+    under_way: deque[list[Future[_Seen]]] = deque()
+    after, more = "", True
+    try:
+        while more or under_way:
+            if more and (page := _page(work, after, where)):
+                after = page[-1].id
+                under_way.append(_begin(work, pool, page))
+            else:
+                more = False
+            if under_way and (len(under_way) > _PAGES_AHEAD or not more):
+                seen = [each.result() for each in under_way.popleft()]
+                _complete(work, writers, seen, statuses=statuses)
+                yield seen
+    finally:
+        for each in itertools.chain(*under_way):
+            each.cancel()
+
+
 def _page(work: Work, after: str, where: Sequence[ColumnElement[bool]]) -> Sequence[ParticleRow]:
     with work.database.read() as session:
         query = select(ParticleRow).where(*where, ParticleRow.id > after).order_by(ParticleRow.id).limit(PAGE)
         return session.scalars(query).all()
 
 
-def _prepare(work: Work, row: ParticleRow) -> tuple[str, Stored | None, Problem | None]:
-    """Look at a particle's pictures, if nobody has; several threads do this."""
-    work.run.raise_if_cancelled()
-    encoder = work.lanes.describer(row.tenant)
+def _begin(work: Work, pool: ThreadPoolExecutor, page: Sequence[ParticleRow]) -> list[Future[_Seen]]:
+    """Set the pool to those of a page that nobody has looked at."""
+    encoder = work.lanes.describer(work.principal.tenant)
+    kinds: dict[str, set[str | None]] = {row.id: set() for row in page}
     with work.database.read() as session:
-        described = session.scalars(select(ViewRow.described_by).where(ViewRow.particle_id == row.id)).all()
-        if described and all(described):
-            if any(each != encoder.kind for each in described):
-                work.describer(encoder).describe([row.id])
-            return row.id, None, None
-        views = store.views_of(session, [row.id])[row.id]
+        described = select(ViewRow.particle_id, ViewRow.described_by).where(ViewRow.particle_id.in_(kinds))
+        for particle_id, kind in session.execute(described):
+            kinds[particle_id].add(kind)
+        blank = [each for each, found in kinds.items() if None in found or not found]
+        views = store.views_of(session, blank) if blank else {}
+    return [
+        pool.submit(_look, work, encoder, row, views[row.id])
+        if row.id in views
+        else pool.submit(_look_again, work, encoder, row, kinds[row.id])
+        for row in page
+    ]
+
+
+def _look(work: Work, encoder: Encoder, row: ParticleRow, views: Sequence[ViewRow]) -> _Seen:
+    work.run.raise_if_cancelled()
     hints = Hints(**row.scaling.get("hints", {}))
     try:
         images = [_stored_image(work, view) for view in views]
@@ -282,8 +335,16 @@ def _prepare(work: Work, row: ParticleRow) -> tuple[str, Stored | None, Problem 
             read=work.pictures.read_view,
         )
     except (NoReadableView, NotFound) as problem:
-        return row.id, None, problem
-    return row.id, particles.put(work.database, work.artifacts, images, looks, hints=hints), None
+        return _Seen(row, problem=problem)
+    return _Seen(row, Stored(tuple(images), looks, hints, images_kept=True))
+
+
+def _look_again(work: Work, encoder: Encoder, row: ParticleRow, kinds: set[str | None]) -> _Seen:
+    """For an encoder that has not described it."""
+    if kinds != {encoder.kind}:
+        work.run.raise_if_cancelled()
+        work.describer(encoder).describe([row.id])
+    return _Seen(row)
 
 
 def _stored_image(work: Work, view: ViewRow) -> Image:
@@ -291,33 +352,43 @@ def _stored_image(work: Work, view: ViewRow) -> Image:
     return Image(path, view.file_name, view.sha256, view.size_bytes)
 
 
-def _write(
-    work: Work,
-    particle_id: str,
-    stored: Stored | None,
-    problem: Problem | None,
-    *,
-    statuses: Sequence[str],
-    ready: dict[int, Ready],
-) -> None:
-    """Decide and record one particle, unless somebody else has in the meantime."""
+def _complete(work: Work, writers: ThreadPoolExecutor, seen: Sequence[_Seen], *, statuses: Sequence[str]) -> None:
+    """Write down what was seen of a page, but for particles that somebody else has decided in the meantime."""
+    found = {each.row.id: each.stored for each in seen if each.stored is not None}
+    if not found:
+        return
+    particles.put(work.database, work.artifacts, list(found.values()), pool=writers)
     with work.database.transaction() as session:
-        row = _held(session, work, particle_id, statuses)
-        if row is None:
-            return
-        if problem is not None:
-            particles.unreadable(session, row, problem.members, job_id=work.run.job_id)
-            return
-        if stored is not None:
-            particles.complete(session, work.artifacts, row, stored)
-        lane = ready.get(row.clearance) or ready.setdefault(row.clearance, work.lanes.ready(row.tenant, row.clearance))
-        if not particles.again(session, row, lane, actor=_actor(work), job_id=work.run.job_id):
-            gone: dict[str, Any] = {
-                "errors": [{"field": "views", "message": "the lane's encoder cannot describe them"}]
-            }
-            particles.unreadable(session, row, gone, job_id=work.run.job_id)
+        held = _held(session, work, list(found), statuses)
+        particles.complete(session, work.artifacts, [(row, found[row.id]) for row in held])
 
 
-def _held(session: Session, work: Work, particle_id: str, statuses: Sequence[str]) -> ParticleRow | None:
-    mine = (ParticleRow.id == particle_id, ParticleRow.status.in_(statuses), _not_by(work.run.job_id))
-    return session.scalars(select(ParticleRow).where(*mine).with_for_update()).one_or_none()
+def _decide(work: Work, page: Sequence[_Seen], *, statuses: Sequence[str]) -> int:
+    """Decide and record a page, but for what somebody else has decided in the meantime; how many.
+
+    Masters that change show from the next page on.
+    """
+    problems = {each.row.id: each.problem for each in page if each.problem is not None}
+    decisions: dict[str, tuple[Ready, Decision]] = {}
+    for clearance in {each.row.clearance for each in page}:
+        ready = work.lanes.ready(work.principal.tenant, clearance)
+        ids = [each.row.id for each in page if each.row.clearance == clearance and each.row.id not in problems]
+        with work.database.read() as session:
+            seen = lanes.seen_of(session, ids, ready.lane.encoder.kind)
+        decisions |= {each: (ready, ready.decide(views, each)) for each, views in seen.items()}
+    with work.database.transaction() as session:
+        held = _held(session, work, [each.row.id for each in page], statuses)
+        for row in held:
+            if row.id in decisions:
+                particles.decide(session, row, *decisions[row.id], actor=_actor(work), job_id=work.run.job_id)
+                continue
+            gone = {"errors": [{"field": "views", "message": "the lane's encoder cannot describe them"}]}
+            why = problems[row.id].members if row.id in problems else gone
+            particles.unreadable(row, why, job_id=work.run.job_id)
+        return len(held)
+
+
+def _held(session: Session, work: Work, ids: Sequence[str], statuses: Sequence[str]) -> Sequence[ParticleRow]:
+    """Those of the particles that are still to be decided, locked in one order."""
+    mine = (ParticleRow.id.in_(ids), ParticleRow.status.in_(statuses), _not_by(work.run.job_id))
+    return session.scalars(select(ParticleRow).where(*mine).order_by(ParticleRow.id).with_for_update()).all()

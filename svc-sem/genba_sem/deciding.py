@@ -104,7 +104,8 @@ def _confirm_at(reviews: Sequence[Reviewed], policy: Policy) -> tuple[float | No
     ends = np.searchsorted(-confidence, -confidence, side="right")  # a threshold takes in all that are as sure
     if surest := _surest(wrong, ends, policy):
         return float(confidence[surest - 1]), 0
-    for more in itertools.count(1):  # ends where the surest alone suffice, at the latest
+    least = reviews_for(policy.precision, policy.risk) - len(order)
+    for more in itertools.count(max(1, least)):  # ends where the surest alone suffice, at the latest
         later = np.concatenate([np.full(more, more), ends + more])
         if _surest(np.concatenate([np.zeros(more, np.int64), wrong]), later, policy):
             return None, more

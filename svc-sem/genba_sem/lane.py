@@ -256,12 +256,15 @@ class Lane:
     def _verdicts(
         self, views: Sequence[SeenView], rows: Rows, quality: Rows, weights: Rows, alone: Floats, best: int
     ) -> tuple[ViewVerdict, ...]:
-        whole = self.probabilities(self.fusion.fuse(rows, quality).row[None])[0, best]
+        fused = [self.fusion.fuse(rows, quality).row]
+        for index in range(len(views)):
+            others = np.arange(len(views)) != index
+            fused.append(
+                self.fusion.fuse(rows[others], quality[others]).row if others.any() else np.zeros_like(rows[0])
+            )
+        whole, *without = self.probabilities(np.stack(fused))[:, best]
         verdicts = []
         for index, view in enumerate(views):
-            others = np.arange(len(views)) != index
-            rest = self.fusion.fuse(rows[others], quality[others]).row if others.any() else np.zeros_like(rows[0])
-            without = self.probabilities(rest[None])[0, best]
             own = int(alone[index].argmax())
             verdicts.append(
                 ViewVerdict(
@@ -270,7 +273,7 @@ class Lane:
                     float(weights[index]),
                     self.labels[own],
                     float(alone[index, own]),
-                    float(whole - without),
+                    float(whole - without[index]),
                 )
             )
         return tuple(verdicts)

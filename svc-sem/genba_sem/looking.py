@@ -19,7 +19,7 @@ from genba_sem.encoders import Encoder
 from genba_sem.lane import SeenView, see
 from genba_sem.micrograph import Limits, Unreadable, View, read_view, resampled
 from genba_sem.quality import Quality
-from genba_sem.segment import Outline, outline_of
+from genba_sem.segment import Outline
 from genba_sem.shape import Shape
 from genba_shared.problems import Invalid
 
@@ -30,6 +30,7 @@ _SAME_SCALE: Final = 1.02
 _MOST_SCALING: Final = 8.0  # beyond it nothing would be left of the finer view
 _PICTURE_PX: Final = 512
 _MOST_TEXT_BYTES: Final = 1 << 16
+_NO_MASK: Final = np.zeros((1, 1), np.bool_)
 _SIDECARS: Final = (".txt", ".hdr", ".ini", ".xml")
 
 
@@ -180,7 +181,10 @@ def _looked(index: int, original: View, view: View, encoder: Encoder) -> Looked:
         },
         "shape": None if seen.shape is None else dict(seen.shape.__dict__),
     }
-    return Looked(index, seen, encoder.kind, picture_of(original), document)
+    kept = replace(
+        seen, outline=replace(outline, mask=_NO_MASK)
+    )  # which is in the document: a page of particles is held at once
+    return Looked(index, kept, encoder.kind, picture_of(original), document)
 
 
 def polygon(outline: Outline, *, scale: float = 1.0) -> list[list[float]]:
@@ -213,7 +217,7 @@ def remembered(raw: bytes, described_by: str, document: dict[str, Any]) -> SeenV
     quality = dict(document["quality"])
     quality["reasons"] = tuple(quality["reasons"])
     shape = document["shape"]
-    outline = replace(outline_of(np.zeros((1, 1), np.bool_)), border_share=document["outline"]["border_share"])
+    outline = Outline(_NO_MASK, document["outline"]["border_share"], "given")
     return SeenView(
         np.frombuffer(raw, np.float16).astype(np.float32),
         described_by,

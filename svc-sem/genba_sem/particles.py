@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -75,17 +76,28 @@ class Image:
 
 @dataclass(frozen=True)
 class Stored:
-    """A particle whose artifacts are all in the store; only its rows are missing."""
+    """A particle whose artifacts are all in the store, or about to be; only its rows are missing."""
 
     images: tuple[Image, ...]
     looks: Looks | None  # None: not looked at yet
-    pictures: Mapping[int, bytes] = field(default_factory=dict)  # by the image's index
     hints: Hints = field(default_factory=Hints)  # for whoever looks at them later
+    images_kept: bool = False  # by views on record
+    picture_keys: Mapping[int, str] = field(init=False)  # of the small JPEGs, by the image's index
 
-    def picture_key(self, index: int) -> str | None:
-        """Where the small JPEG of an image lies."""
-        jpeg = self.pictures.get(index)
-        return None if jpeg is None else _address(jpeg)
+    def __post_init__(self) -> None:
+        looked = self.looks.views if self.looks else ()
+        object.__setattr__(self, "picture_keys", {each.index: _address(each.picture) for each in looked})
+
+    @property
+    def sources(self) -> dict[str, Path | bytes]:
+        """What has to be stored, by its address: of images that were looked at the readable ones, and the pictures of them."""
+        kept = [] if self.images_kept else self.images
+        if self.looks is None:
+            return {image.key: image.path for image in kept}
+        found: dict[str, Path | bytes] = {
+            image.key: image.path for index, image in enumerate(kept) if index in self.picture_keys
+        }
+        return found | {self.picture_keys[each.index]: each.picture for each in self.looks.views}
 
 
 def _address(content: bytes, suffix: str = ".jpg") -> str:
@@ -94,47 +106,56 @@ def _address(content: bytes, suffix: str = ".jpg") -> str:
 
 
 def put(
-    database: Database,
-    artifacts: Artifacts,
-    images: Sequence[Image],
-    looks: Looks | None,
-    *,
-    hints: Hints | None = None,
-) -> Stored:
-    """Store everything of a particle but its rows."""
-    pictures = {each.index: each.picture for each in looks.views} if looks else {}
-    kept = images if looks is None else [image for index, image in enumerate(images) if index in pictures]
-    keys = sorted({image.key for image in kept} | {_address(jpeg) for jpeg in pictures.values()})
+    database: Database, artifacts: Artifacts, found: Sequence[Stored], *, pool: ThreadPoolExecutor | None = None
+) -> None:
+    """Store everything of particles but their rows; pool: writes for several at the same time."""
+    sources = {key: source for stored in found for key, source in stored.sources.items()}
     with database.transaction() as session:
-        store.promise_erasures(session, keys, after_s=store.RESERVATION_S)
-    stored = Stored(tuple(images), looks, pictures, hints or Hints())
-    _put_missing(artifacts, stored, keys)
-    return stored
+        store.promise_erasures(session, sources, after_s=store.RESERVATION_S)
+    for _ in (pool.map if pool else map)(lambda each: _put_missing(artifacts, *each), sources.items()):
+        pass
 
 
-def _put_missing(artifacts: Artifacts, stored: Stored, keys: Sequence[str]) -> None:
-    sources: dict[str, Path | bytes] = {image.key: image.path for image in stored.images}
-    sources |= {_address(jpeg): jpeg for jpeg in stored.pictures.values()}
-    for key in keys:
-        if not artifacts.exists(key) and artifacts.put(sources[key], suffix=key[key.index(".") :]) != key:
-            raise RuntimeError(f"Artifact {key} changed while it was stored.")
+def _put_missing(artifacts: Artifacts, key: str, source: Path | bytes) -> None:
+    if not artifacts.exists(key) and artifacts.put(source, suffix=key[key.index(".") :]) != key:
+        raise RuntimeError(f"Artifact {key} changed while it was stored.")
+
+
+def _keep(session: Session, artifacts: Artifacts, found: Sequence[Stored]) -> None:
+    """Take the promises back. An eraser may have been quicker; from now on it leaves the artifact alone."""
+    sources = {key: source for stored in found for key, source in stored.sources.items()}
+    for key in store.keep_artifacts(session, sorted(sources)):
+        _put_missing(artifacts, key, sources[key])
 
 
 def record(
     session: Session,
     artifacts: Artifacts,
-    stored: Stored,
-    facts: Facts,
+    found: Sequence[tuple[Stored, Facts]],
     owner: Owner,
     *,
     role: str = "sample",
-    particle_id: str | None = None,
-) -> ParticleRow:
-    """Write a particle and its views, undecided. Raises: AlreadyExists for a name that its batch has already."""
+) -> list[ParticleRow]:
+    """Write particles and their views, undecided, all or none. Raises: AlreadyExists for a name that its batch has already."""
+    rows = [_row(stored, facts, owner, role) for stored, facts in found]
+    try:
+        with session.begin_nested():
+            session.add_all(rows)
+    except IntegrityError as err:
+        names = ", ".join(facts.name for _, facts in found)
+        raise AlreadyExists(f"Batch {found[0][1].batch} has a particle {names} already.") from err
+    _keep(session, artifacts, [stored for stored, _ in found])
+    views = [view for row, (each, _) in zip(rows, found, strict=True) for view in _view_rows(row.id, each)]
+    if views:  # a folder may hold texts alone
+        session.execute(insert(ViewRow), views)
+    return rows
+
+
+def _row(stored: Stored, facts: Facts, owner: Owner, role: str) -> ParticleRow:
     looks, moment = stored.looks, utc_now()
     scaling = looks.scaling if looks else {"hints": asdict(stored.hints)}
-    row = ParticleRow(
-        id=particle_id or new_id("par"), tenant=owner.tenant, clearance=owner.clearance, created_at=moment,
+    return ParticleRow(
+        id=new_id("par"), tenant=owner.tenant, clearance=owner.clearance, created_at=moment,
         created_by=owner.subject, version=1, role=role, name=facts.name, batch=facts.batch, process=facts.process,
         tool=facts.tool, recipe=facts.recipe, lot=facts.lot, taken_at=facts.taken_at, note=facts.note,
         tags=list(facts.tags), dropped=list(looks.dropped) if looks else [], scaling=scaling,
@@ -142,17 +163,6 @@ def record(
         status="waiting", label_id=None, decided_by="nobody", confidence=None, reasons=[], in_queue=False, priority=0.0,
         decision={}, decided_in=None, updated_at=moment,
     )  # fmt: skip
-    try:
-        with session.begin_nested():
-            session.add(row)
-    except IntegrityError as err:
-        raise AlreadyExists(f"Batch {facts.batch} has a particle {facts.name} already.") from err
-    views = _view_rows(row.id, stored)
-    keys = sorted({view["image_key"] for view in views} | {view["picture_key"] for view in views} - {None})
-    store.keep_artifacts(session, keys)
-    _put_missing(artifacts, stored, keys)  # an eraser may have been quicker; the promise on the key is ours now
-    session.execute(insert(ViewRow), views)
-    return row
 
 
 def _view_rows(particle_id: str, stored: Stored) -> list[dict[str, Any]]:
@@ -165,7 +175,7 @@ def _view_rows(particle_id: str, stored: Stored) -> list[dict[str, Any]]:
         rows.append(
             {
                 "particle_id": particle_id, "position": position, "file_name": image.file_name, "image_key": image.key,
-                "picture_key": stored.picture_key(index), "sha256": image.sha256, "size_bytes": image.size_bytes,
+                "picture_key": stored.picture_keys.get(index), "sha256": image.sha256, "size_bytes": image.size_bytes,
                 "document": seen.document if seen else {}, "described_by": seen.described_by if seen else None,
                 "raw": pack(seen.seen.raw) if seen else None,
             }
@@ -173,19 +183,20 @@ def _view_rows(particle_id: str, stored: Stored) -> list[dict[str, Any]]:
     return rows
 
 
-def complete(session: Session, artifacts: Artifacts, row: ParticleRow, stored: Stored) -> None:
-    """Write down what was seen of a particle that had only been stored; unreadable views go."""
-    views = _view_rows(row.id, stored)
-    keys = sorted({view["image_key"] for view in views} | {view["picture_key"] for view in views} - {None})
-    store.keep_artifacts(session, keys)
-    _put_missing(artifacts, stored, keys)
-    before = session.scalars(select(ViewRow.image_key).where(ViewRow.particle_id == row.id)).all()
-    store.promise_erasures(session, set(before).difference(keys))
-    session.execute(delete(ViewRow).where(ViewRow.particle_id == row.id))
+def complete(session: Session, artifacts: Artifacts, found: Sequence[tuple[ParticleRow, Stored]]) -> None:
+    """Write down what was seen of particles that had only been stored; unreadable views go."""
+    if not found:
+        return
+    _keep(session, artifacts, [stored for _, stored in found])
+    views = [view for row, stored in found for view in _view_rows(row.id, stored)]
+    of_these = ViewRow.particle_id.in_([row.id for row, _ in found])
+    before = session.scalars(select(ViewRow.image_key).where(of_these)).all()
+    store.promise_erasures(session, set(before).difference(view["image_key"] for view in views))
+    session.execute(delete(ViewRow).where(of_these))
     session.execute(insert(ViewRow), views)
-    looks = stored.looks
-    if looks is not None:
-        row.dropped, row.scaling, row.view_count = list(looks.dropped), looks.scaling, len(looks.views)
+    for row, stored in found:
+        if (looks := stored.looks) is not None:
+            row.dropped, row.scaling, row.view_count = list(looks.dropped), looks.scaling, len(looks.views)
 
 
 def decide(
@@ -270,12 +281,11 @@ def again(session: Session, row: ParticleRow, ready: Ready, *, actor: str, job_i
     return True
 
 
-def unreadable(session: Session, row: ParticleRow, problem: Mapping[str, Any], *, job_id: str) -> None:
+def unreadable(row: ParticleRow, problem: Mapping[str, Any], *, job_id: str) -> None:
     """Say of a stored particle that too few of its views can be read; a person has to look."""
     row.status, row.reasons, row.in_queue, row.priority = "unreadable", ["unreadable"], True, 1.0
     row.dropped = list(problem.get("errors", []))
     row.version, row.updated_at, row.decided_in = row.version + 1, utc_now(), job_id
-    session.flush()
 
 
 def erase(session: Session, row: ParticleRow) -> int:

@@ -118,7 +118,8 @@ def _store(here: Sem, principal: Principal, form: Form, asked: ParticleForm, fin
             least=here.settings.min_views,
             read=here.pictures.read_view,
         )
-    stored = particles.put(here.database, here.artifacts, images, looks, hints=hints)
+    stored = Stored(tuple(images), looks, hints)
+    particles.put(here.database, here.artifacts, [stored])
     with here.database.transaction() as session:
         row = _record(session, here, principal, stored, asked, owner, ready=ready)
         if finish is not None:
@@ -140,7 +141,7 @@ def _record(
 ) -> ParticleRow:
     role = "sample" if asked.master_of is None else "master"
     facts = asked.facts(fallback=stored.images[0].file_name)
-    row = particles.record(session, here.artifacts, stored, facts, owner, role=role)
+    [row] = particles.record(session, here.artifacts, [(stored, facts)], owner, role=role)
     if asked.master_of is not None:
         master = master_sets.add(session, principal, asked.master_of, row, reason=f"{row.name} registered")
         row.status, row.label_id, row.decided_by = "reviewed", master.label_id, "review"

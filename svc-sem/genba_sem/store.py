@@ -53,9 +53,15 @@ def _promise(insert: Any) -> Any:
 _PROMISE: Final = {"sqlite": _promise(sqlite.insert), "postgresql": _promise(postgresql.insert)}
 
 
-def keep_artifacts(session: Session, keys: Sequence[str]) -> None:
-    """Take back the promises on ``keys``: the record that is being written needs them."""
-    session.execute(delete(SemErasure).where(SemErasure.target.in_(keys)))
+def keep_artifacts(session: Session, keys: Sequence[str]) -> set[str]:
+    """Take back the promises on ``keys``: the record that is being written needs them. Returns those that nothing was promised of any
+    more: another record needs them too, or an eraser was quicker.
+    """
+    mine = SemErasure.target.in_(keys)
+    query = select(SemErasure.target).where(mine).order_by(SemErasure.target).with_for_update()
+    promised = set(session.scalars(query))  # locked in one order, as they are made
+    session.execute(delete(SemErasure).where(mine))
+    return set(keys) - promised
 
 
 def is_owned(session: Session, key: str) -> bool:

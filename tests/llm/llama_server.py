@@ -21,7 +21,7 @@ _STARTS_WITHIN_S = 120.0  # only ends a test that is broken
 def need_llama() -> None:
     """Skip the test that asks, with what to install."""
     if importlib.util.find_spec("llama_cpp") is None:
-        pytest.skip("the extra gguf is not installed: pip install genba[gguf]")
+        pytest.skip("the extra gguf is not installed: make gguf-test")
 
 
 @contextmanager

@@ -319,15 +319,20 @@ def test_a_process_ends_with_its_model(tiny_phi3: Path) -> None:
     assert child.wait(timeout=60) != 0
 
 
-def test_who_asks_a_model_apart_loads_no_framework(tiny_phi3: Path) -> None:
+def test_who_serves_the_model_of_a_folder_loads_no_framework(tiny_phi3: Path) -> None:
     script = (
-        "import sys\n"
-        "from pathlib import Path\n"
-        "from genba_llm.backend_process import ProcessModel\n"
+        "import sys, time\n"
+        "from genba_llm.egress import EgressGuard\n"
         "from genba_llm.generation import Message, Options, Task\n"
-        f"model = ProcessModel(Path({str(tiny_phi3)!r}), name='apart')\n"
-        "assert list(model.generate(Task([Message('user', 'torque')], Options(max_tokens=2))))[-1].finish\n"
+        "from genba_llm.service import open_backend\n"
+        "from genba_llm.settings import Settings\n"
+        f"settings = Settings(backend='transformers', backend_folder={str(tiny_phi3)!r}, backend_starts_hidden=True)\n"
+        "aside = open_backend(settings, EgressGuard([]))\n"
+        "assert 'is being loaded' in aside.check()\n"
+        "while aside.check(): time.sleep(0.05)\n"
+        "assert list(aside.generate(Task([Message('user', 'torque')], Options(max_tokens=2))))[-1].finish\n"
+        "assert aside.model == 'tiny-phi3' and aside.starts_hidden and aside.loaded.starts_hidden\n"
         "print(sorted({'torch', 'transformers', 'tokenizers'} & set(sys.modules)))\n"
     )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=300)
+    assert done.stdout.splitlines()[-1] == "[]"

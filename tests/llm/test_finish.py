@@ -133,6 +133,9 @@ def test_the_memory_plan_counts_what_is_trained_and_fits_a_twelve_gib_card(base:
     assert plan.n_trainable == 92_274_688 + 32 * 384 * 28
     assert 4.0 < plan.weights / 2**30 < 5.5
     assert plan.total / 2**30 < 12.0
+    on_cpu = memory_plan(phi4_mini_shape(), config_of({"preset": "phi-4-mini", "quantise": "none"}), device="cpu")
+    assert on_cpu.weights / 2**30 == pytest.approx(4 * 3.836e9 / 2**30, rel=0.01), "single precision"
+    assert on_cpu.optimiser == 8.0 * on_cpu.n_trainable, "the 8-bit optimiser is for GPUs"
     assert "92,618,752 parameters" in plan.table()
     assert memory_plan(empty_model(base), config_of(SMALL)).n_trainable < 20_000
 

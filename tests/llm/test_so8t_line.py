@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from tests.llm.run_world import StopsAt, local_run
 
-from genba_llm import data_line, training_so8t
+from genba_llm import data_line, so8t_line, training_so8t
 from genba_llm.shards import ShardWriter, read_shards
 from genba_shared.problems import Conflict, Invalid
 from genba_shared.recipe import Cancelled
@@ -243,6 +243,33 @@ def test_bad_input_is_refused_with_what_to_change(tmp_path: Path, data_dir: Path
     assert "config.learning_rate" in str(refused.value.members["errors"])
     with pytest.raises(Conflict, match="no champion"):
         _train(training_so8t.So8tParams(files=["few.jsonl"], base="champion", config=TINY), tmp_path / "d")
+
+
+def test_a_base_that_cannot_be_tuned_is_refused_before_its_rows_are_read(
+    tmp_path: Path, data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GENBA_LLM_LINE_MODELS_DIR", str(tmp_path))
+    monkeypatch.setattr(training_so8t, "_rows", lambda *_: pytest.fail("rows were read"))
+    for name, config in (("empty", None), ("bert", '{"model_type": "bert"}'), ("torn", "{")):
+        (folder := tmp_path / name).mkdir()
+        if config is not None:
+            (folder / "config.json").write_text(config)
+    for name, why in (("empty", r"config\.json is missing"), ("bert", "family 'bert'"), ("torn", "cannot be read")):
+        with pytest.raises(Conflict, match=why):
+            _train(training_so8t.So8tParams(files=["rows.jsonl"], base=name, config=TINY), tmp_path / f"run-{name}")
+
+
+def test_a_run_that_the_memory_does_not_hold_is_refused_before_training(
+    tmp_path: Path, data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _write(data_dir / "rows.jsonl", [_row(index) for index in range(40)])
+    monkeypatch.setattr(so8t_line, "available_bytes", lambda _device: 2e6)
+    monkeypatch.setattr(so8t_line, "load_base", lambda *_, **__: pytest.fail("weights were loaded"))
+    with pytest.raises(Conflict, match=r"run needs .* GiB and 0\.0 GiB are free on cpu"):
+        _train(training_so8t.So8tParams(files=["rows.jsonl"], fresh=_FRESH, config=TINY), tmp_path / "run")
+    larger = training_so8t.FreshParams(**{**FRESH, "hidden_size": 4096, "layers": 64})
+    with pytest.raises(Conflict, match=r"model of this shape needs \d\d\.\d GiB"):
+        _train(training_so8t.So8tParams(files=["rows.jsonl"], fresh=larger, config=TINY), tmp_path / "larger")
 
 
 def test_rows_with_thinking_stand_for_their_question(tmp_path: Path, data_dir: Path) -> None:

@@ -146,6 +146,7 @@ def test_without_a_principal_nothing_under_v1_answers(client: TestClient) -> Non
         "",
         "….…",
     ],
+    ids=["other secret", "no body", "empty", "no words"],
 )
 def test_a_forged_principal_is_refused(client: TestClient, header: str) -> None:
     assert client.get("/v1/sop/things/a", headers=[(PRINCIPAL_HEADER.encode(), header.encode())]).status_code == 401

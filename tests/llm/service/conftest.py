@@ -14,6 +14,7 @@ from starlette.testclient import TestClient
 from tests.llm.service.model_server import MODEL, ModelServer, serving
 
 from genba_llm.app import create_app
+from genba_llm.generation import Backend
 from genba_llm.service import Llm
 from genba_llm.settings import Settings
 from genba_shared.settings import Platform
@@ -52,8 +53,8 @@ class Service:
 
 
 @contextlib.contextmanager
-def running(settings: Settings, signed: Headers) -> Iterator[Service]:
-    app = create_app(settings)
+def running(settings: Settings, signed: Headers, *, backend: Backend | None = None) -> Iterator[Service]:
+    app = create_app(settings, backend=backend)
     with TestClient(app, raise_server_exceptions=False) as client:
         yield Service(client, app.state.llm, signed)
 

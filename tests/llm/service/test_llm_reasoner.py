@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from tests.e2e.world import until
 from tests.llm.service.conftest import HARMLESS, Headers, running
 from tests.llm.test_backends import make_tiny_phi3
 
@@ -16,6 +17,7 @@ def test_the_model_in_the_folder_judges_requests_too(upgraded: Platform, signed:
     folder = make_tiny_phi3(tmp_path / "tiny-phi3")
     settings = Settings(platform=upgraded, backend="transformers", backend_folder=folder, reasoner="one_forward")
     with running(settings, signed) as service:
+        until(lambda: service.llm.backend_answers() is None)
         found = service.post("triage", {"text": HARMLESS}).json()
         again = service.post("triage", {"text": HARMLESS}).json()
     judged = next(each for each in found["evidence"] if each["stage"] == "reasoning")

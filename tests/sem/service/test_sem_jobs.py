@@ -187,7 +187,13 @@ def test_a_folder_becomes_a_batch_once_by_subfolders_or_by_a_manifest(
             (plain / kind / f"{k}.png").write_bytes(content)
     listed.mkdir()
     (listed / "x.png").write_bytes(picture("disc", seed=5))
-    (listed / "manifest.csv").write_text("name,views,lot,tags\nX-1,x.png,L9,割れ\n", encoding="utf-8")
+    lines = (
+        "name,views,lot,tags",
+        "X-1,x.png,L9,割れ",
+        "X-2,x.png,L9,",
+        "X-1,x.png,L8,",
+    )  # a name that is there by then
+    (listed / "manifest.csv").write_text("\n".join(lines), encoding="utf-8")
     work = worker(service, service.sem.settings)
 
     def run(folder: str, batch: str) -> Any:
@@ -200,8 +206,13 @@ def test_a_folder_becomes_a_batch_once_by_subfolders_or_by_a_manifest(
 
     assert run("run-1", "r1").result["value"]["brought_in"] == 3
     assert run("run-1", "r1").result["value"]["brought_in"] == 0
-    assert run("run-2", "r2").result["value"]["brought_in"] == 1
-    [item] = service.get("/v1/sem/particles", params={"batch": "r2"}).json()["items"]
-    assert (item["name"], item["lot"], item["tags"]) == ("X-1", "L9", ["割れ"])
+    assert run("run-2", "r2").result["value"]["brought_in"] == 2
+    items = service.get("/v1/sem/particles", params={"batch": "r2"}).json()["items"]
+    found = {item["name"]: (item["lot"], item["tags"], item["status"]) for item in items}
+    assert found == {"X-1": ("L9", ["割れ"], "needs_review"), "X-2": ("L9", [], "needs_review")}
+    texts = tmp_path / "share" / "run-4" / "texts alone"
+    texts.mkdir(parents=True)
+    (texts / "a.txt").write_text("PixelSize=1.5")
+    assert run("run-4", "r4").result["value"]["by_status"] == {"unreadable": 1}
     outside = run("../..", "r3")
     assert (outside.status, outside.error["errors"][0]["field"]) == ("failed", "folder")

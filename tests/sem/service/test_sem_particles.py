@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import tifffile
+from sqlalchemy import update
 from tests.sem.service.pictures import picture, views
 
-from genba_sem import erasure
+from genba_sem import erasure, particles
+from genba_sem.particles import Facts, Image, Owner, Stored
+from genba_sem.tables import SemErasure
+from genba_shared.db import utc_now
+from genba_shared.principal import Clearance
 
 Service = Any  # of conftest, which tests cannot import
 
@@ -191,6 +198,26 @@ def test_an_erased_particle_leaves_no_picture_behind(service: Service) -> None:
     assert service.get(f"/v1/sem/particles/{found['id']}").status_code == 404
     master = service.get("/v1/sem/masters").json()["items"][0]["particle_id"]
     assert service.delete(f"/v1/sem/particles/{master}").status_code == 409
+
+
+def test_an_image_that_an_eraser_took_before_its_record_was_written_is_stored_again(
+    sqlite_service: Service, tmp_path: Path
+) -> None:
+    sem, content = sqlite_service.sem, picture("disc", seed=93)
+    file = tmp_path / "a.png"
+    file.write_bytes(content)
+    image = Image(file, file.name, hashlib.sha256(content).hexdigest(), len(content))
+    stored = Stored((image,), None)
+    particles.put(sem.database, sem.artifacts, [stored])
+    with sem.database.transaction() as session:
+        session.execute(update(SemErasure).values(due_at=utc_now()))
+    assert erasure.erase_due(sem.database, sem.artifacts) == 1
+    with sem.database.transaction() as session:
+        found = [(stored, Facts("a", "b-1"))]
+        particles.record(session, sem.artifacts, found, Owner("default", int(Clearance.INTERNAL), "key_test"))
+    assert sem.artifacts.exists(image.key)
+    erasure.erase_due(sem.database, sem.artifacts)
+    assert sem.artifacts.exists(image.key)
 
 
 def test_notes_and_tags_change_for_who_read_the_newest_version(service: Service) -> None:
