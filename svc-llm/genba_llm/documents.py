@@ -74,6 +74,8 @@ def extract(data: bytes, *, content_type: str | None = None, name: str | None = 
 
 def _kind(data: bytes, content_type: str, name: str) -> Kind:
     """By the bytes; what they leave open, by the declared type and then by the name."""
+    if content_type.lower().startswith("multipart/"):  # its fields, such as a clearance, would be lost in the text
+        raise UnsupportedMedia("Send the file itself as the body; title, name and clearance are query parameters.")
     if data[:1024].lstrip().startswith(b"%PDF-"):
         return "pdf"
     if data[:4] == b"PK\x03\x04":

@@ -14,6 +14,7 @@ from genba_llm.generation import Message
 from genba_llm.retrieval import Passage, best_sentences, central_sentences, sentences
 
 Language = Literal["ja", "en"]
+_HONORIFICS = ("様", "御中", "殿", "先生", "各位", "さん")
 
 
 @dataclass(frozen=True)
@@ -72,8 +73,9 @@ def compose_mail(
     """Subject and body, put together from what was given."""
     if language == "ja":
         listed = "\n".join(f"・{point}" for point in points)
+        addressed = recipient if recipient.endswith(_HONORIFICS) else f"{recipient} 様"
         body = (
-            f"{recipient} 様\n\nいつもお世話になっております。{sender}です。\n\n{purpose}の件でご連絡いたします。\n\n{listed}\n\n"
+            f"{addressed}\n\nいつもお世話になっております。{sender}です。\n\n{purpose}の件でご連絡いたします。\n\n{listed}\n\n"
             f"ご確認のほど、よろしくお願いいたします。\n\n{sender}"
         )
         return purpose, body

@@ -8,9 +8,10 @@ Arrays in, rows out; knows no model, no table and no HTTP.
 
 from __future__ import annotations
 
+import threading
 import time
 from collections import OrderedDict, deque
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -24,6 +25,7 @@ Float32s = npt.NDArray[np.float32]
 When = Literal["never", "sometimes", "always"]  # sometimes: in the share of lists that lose least
 
 HALF_LIFE_DAYS: Final = 7.0  # of having been shown
+ORIGIN_DAY: Final = 20_000  # what processes tell each other is counted as if it had happened then (October 2024)
 WEIGHT: Final = 4.0  # in logits, of log(1 + times shown): being shown once costs 2.8
 JUST_SHOWN: Final = 0.4  # times: once, a half-life ago, and the hours of that day
 LOSSES_KEPT: Final = 1000
@@ -33,32 +35,65 @@ KEPT_FOR_S: Final = DAY_S  # a reload shows the same
 
 
 class Seldom:
-    """How often each of n items was shown lately. One thread at a time."""
+    """How often each of n items was shown lately, here and, as far as somebody tells, elsewhere. From any thread."""
 
     def __init__(self, share: float, *, now_s: float) -> None:
         """share: of the lists whose last place is given, 0 to 1."""
         self.share = share
         self._shown = Fading(HALF_LIFE_DAYS, int(now_s // DAY_S))
+        self._untold: dict[int, float] = {}  # by row, as of ORIGIN_DAY
         self._lately = np.zeros(0, np.float32)  # times shown by item, as of _afresh_s
         self._afresh_s = now_s
         self._losses: deque[float] = deque(maxlen=LOSSES_KEPT)
+        self._changing = threading.Lock()
 
     def n_shown(self, *, now_s: float) -> int:
-        """How many items were shown lately, half-forgotten ones included. From any thread."""
-        fade = np.exp2((self._shown.origin_day - now_s / DAY_S) / HALF_LIFE_DAYS)
-        return int(np.count_nonzero(self._shown.scaled * fade >= JUST_SHOWN))
+        """How many items were shown lately, half-forgotten ones included."""
+        with self._changing:
+            fade = np.exp2((self._shown.origin_day - now_s / DAY_S) / HALF_LIFE_DAYS)
+            return int(np.count_nonzero(self._shown.scaled * fade >= JUST_SHOWN))
 
     def penalty(self, n: int, *, now_s: float) -> Float32s:
         """(n,) what is added to an item's fit: the less the seldomer it was shown, -inf above the average item."""
-        if n != len(self._lately) or now_s - self._afresh_s > AFRESH_AFTER_S:
-            self._lately, self._afresh_s = self._shown.at(now_s / DAY_S, n), now_s
-        usual = self._lately.mean() if n else 0.0
-        return np.where(self._lately <= usual, np.float32(-WEIGHT) * np.log1p(self._lately), np.float32(-np.inf))
+        with self._changing:
+            if n != len(self._lately) or now_s - self._afresh_s > AFRESH_AFTER_S:
+                self._lately, self._afresh_s = self._shown.at(now_s / DAY_S, n), now_s
+            usual = self._lately.mean() if n else 0.0
+            return np.where(self._lately <= usual, np.float32(-WEIGHT) * np.log1p(self._lately), np.float32(-np.inf))
 
     def note(self, rows: npt.NDArray[np.integer], *, now_s: float) -> None:
         """A list was shown, each item once."""
-        self._shown.add(rows, np.full(len(rows), int(now_s // DAY_S)), np.ones(len(rows)))
-        self._lately[rows[rows < len(self._lately)]] += 1.0
+        day = int(now_s // DAY_S)
+        with self._changing:
+            self._shown.add(rows, np.full(len(rows), day), np.ones(len(rows)))
+            self._lately[rows[rows < len(self._lately)]] += 1.0
+            self._owe(dict.fromkeys(rows.tolist(), 2.0 ** ((day - ORIGIN_DAY) / HALF_LIFE_DAYS)))
+
+    def tell(self) -> dict[int, float]:
+        """What was shown here since this was asked last, by row, as of ``ORIGIN_DAY``."""
+        with self._changing:
+            told, self._untold = self._untold, {}
+        return told
+
+    def untell(self, told: Mapping[int, float]) -> None:
+        """What was told did not arrive."""
+        with self._changing:
+            self._owe(told)
+
+    def learn(self, times: Mapping[int, float]) -> None:
+        """How often items were shown, here (as far as it was told) and elsewhere, by row, as of ``ORIGIN_DAY``."""
+        if not times:
+            return
+        with self._changing:
+            self._shown.grow(max(times) + 1)
+            rows = np.fromiter(times, np.int64, len(times))
+            whole = np.array([by + self._untold.get(row, 0.0) for row, by in times.items()])
+            self._shown.scaled[rows] = whole * np.exp2((ORIGIN_DAY - self._shown.origin_day) / HALF_LIFE_DAYS)
+            self._afresh_s = -np.inf
+
+    def _owe(self, times: Mapping[int, float]) -> None:
+        for row, by in times.items():
+            self._untold[row] = self._untold.get(row, 0.0) + by
 
     def gives(self, loss: float) -> bool:
         """Whether a list gives its last place away, by what that costs beside the latest lists."""

@@ -30,6 +30,7 @@ from genba_recommend.people import Did, People, Person
 from genba_recommend.reading import read_person
 from genba_recommend.serving_model import Aligned, ServingModel
 from genba_recommend.settings import Settings
+from genba_recommend.showing import KEPT, Showing
 from genba_recommend.store import Event
 from genba_recommend.tables import ExperimentRow
 from genba_recommend.versions import Versions
@@ -69,6 +70,7 @@ class Shop:
         self.people = People(self._read_person, most=settings.user_cache)
         self.exposures = ExposureLog(database, most=settings.exposure_buffer)
         self.discovery = Discovery(settings.discover, most=settings.user_cache)
+        self._showing = Showing(tenant, database, self.discovery.seldom)
         self.live: Live[ServingModel] = Live(
             registry,
             self.model,
@@ -94,13 +96,15 @@ class Shop:
             with self.database.read() as session:
                 self._counting.count_all(session, self._shelf)
             self._follow_versions()
+            self._showing.exchange(self._shelf)
             self._look()
 
     def close(self) -> None:
-        """Stop following, and write the lists that wait."""
+        """Stop following, and write the lists that wait and what was shown."""
         self.live.stop()
         try:
             self.exposures.flush()
+            self._showing.exchange(self._shelf)
         except Exception as error:  # noqa: BLE001 - nothing more can be done for them
             log.warning("exposures_lost", lists=len(self.exposures), error=type(error).__name__)
         self._versions.close()
@@ -186,10 +190,13 @@ class Shop:
             if changed or self._counting.is_dirty:
                 self._look()
         self._versions.mark(self._champion)
+        if self._showing.is_due:
+            self._showing.exchange(self._shelf)
         if time.monotonic() - self._pruned_s > PRUNE_EVERY_S:
             self._pruned_s = time.monotonic()
             with self.database.transaction() as session:
                 store.prune_exposures(session, before=store.now() - timedelta(days=self.settings.exposure_days))
+                store.prune_shown(session, before=store.now() - KEPT)
 
     def _follow_catalogue(self) -> bool:
         with self.database.read() as session:

@@ -26,6 +26,7 @@ from genba_recommend.tables import (
     ExposureRow,
     ItemRow,
     RefreshLog,
+    ShownRow,
     UserRow,
     VectorKind,
 )
@@ -399,3 +400,34 @@ def add_exposures(session: Session, rows: Sequence[Mapping[str, Any]]) -> None:
 def prune_exposures(session: Session, *, before: datetime) -> None:
     """Forget lists that were shown before a moment."""
     session.execute(delete(ExposureRow).where(ExposureRow.at < before))
+
+
+# --- how often items were shown -------------------------------------------------------------------------------------
+
+
+def add_shown(session: Session, tenant: str, times: Mapping[str, float]) -> None:
+    """Add to how often items were shown, by id."""
+    dialect = postgresql if session.get_bind().dialect.name == "postgresql" else sqlite
+    moment = now()
+    # In one order everywhere: two processes that add to the same items must not wait for each other.
+    rows = [{"tenant": tenant, "item_id": id_, "times": by, "changed_at": moment} for id_, by in sorted(times.items())]
+    adding = dialect.insert(ShownRow)
+    adding = adding.on_conflict_do_update(
+        index_elements=["tenant", "item_id"],
+        set_={"times": ShownRow.times + adding.excluded.times, "changed_at": adding.excluded.changed_at},
+    )
+    for at in range(0, len(rows), BATCH):
+        session.execute(adding, rows[at : at + BATCH])
+
+
+def shown(session: Session, tenant: str, *, since: datetime | None) -> dict[str, float]:
+    """How often items were shown, by id: all of them, or those of which that has changed since."""
+    query = select(ShownRow.item_id, ShownRow.times).where(ShownRow.tenant == tenant)
+    if since is not None:
+        query = query.where(ShownRow.changed_at >= since)
+    return {id_: times for id_, times in session.execute(query)}  # noqa: C416 (dict() of rows does not type)
+
+
+def prune_shown(session: Session, *, before: datetime) -> None:
+    """Forget items that were shown last before a moment."""
+    session.execute(delete(ShownRow).where(ShownRow.changed_at < before))

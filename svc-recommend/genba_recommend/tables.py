@@ -180,3 +180,15 @@ class ExposureRow(Record):
     candidates: Mapped[list[Any] | None] = mapped_column(Json)  # what chance chose among, the chosen included
     diversity: Mapped[float | None] = mapped_column(Float)  # mean distance between the items, 1 - cosine
     at: Mapped[datetime]
+
+
+class ShownRow(Record):
+    """How often an item was on personal lists lately, over all processes. See ``discovering.Seldom``."""
+
+    __tablename__ = "recommend_shown"
+    __table_args__ = (Index("ix_recommend_shown_tenant_changed_at", "tenant", "changed_at"),)
+
+    tenant: Mapped[str] = mapped_column(String, primary_key=True)
+    item_id: Mapped[str] = mapped_column(String(128), primary_key=True)
+    times: Mapped[float] = mapped_column(Float)  # as if all had happened on discovering.ORIGIN_DAY
+    changed_at: Mapped[datetime]

@@ -110,3 +110,28 @@ def test_with_a_place_for_newcomers_lists_show_most_of_a_catalogue_and_keep_thei
     changed = wide[:, 9] != plain[:, 9]
     assert 0.55 < changed.mean() < 0.75
     assert np.bincount(wide[changed, 9]).max() == 1  # shown counts are balanced over users
+
+
+def test_what_two_processes_showed_counts_in_both_once() -> None:
+    now_s = 20_100 * DAY_S
+    here, there, table = Seldom(0.5, now_s=now_s), Seldom(0.5, now_s=now_s + 9 * DAY_S), dict[int, float]()
+
+    def exchange(each: Seldom) -> None:
+        for row, by in each.tell().items():
+            table[row] = table.get(row, 0.0) + by
+        each.learn(table)
+
+    for seldom, rows in ((here, [0, 1]), (there, [1, 2]), (here, [1])):
+        seldom.note(np.array(rows), now_s=now_s)
+    for seldom in (here, there, here, here):
+        exchange(seldom)
+    alone = Seldom(0.5, now_s=now_s)
+    for rows in ([0, 1], [1, 2], [1]):
+        alone.note(np.array(rows), now_s=now_s)
+    for seldom in (here, there):
+        np.testing.assert_allclose(seldom.penalty(4, now_s=now_s), alone.penalty(4, now_s=now_s), rtol=1e-5)
+    here.note(np.array([3]), now_s=now_s)
+    lost = here.tell()
+    here.untell(lost)  # the table did not answer
+    here.learn(table)
+    assert (here.n_shown(now_s=now_s), here.tell()) == (4, lost)

@@ -170,6 +170,17 @@ def test_bad_files_get_a_clear_problem(sqlite_service: Service) -> None:
     assert put(b"a" * (sqlite_service.llm.settings.max_document_bytes + 1)) == 413
 
 
+def test_a_form_is_refused_rather_than_stored_under_the_default_label(sqlite_service: Service) -> None:
+    found = sqlite_service.client.post(
+        "/v1/llm/documents",
+        files={"file": ("secret.txt", b"The Kingfisher flies at 900 km/h.")},
+        data={"clearance": "confidential"},
+        headers=sqlite_service.headers(),
+    )
+    assert found.status_code == 415
+    assert "query" in found.json()["detail"]
+
+
 def test_a_summary_is_made_of_the_texts_own_sentences(service: Service) -> None:
     text = (
         Path(__file__).read_text(encoding="utf-8").splitlines()[0]
@@ -201,7 +212,10 @@ def test_a_mail_holds_every_point_and_is_sent_nowhere(service: Service) -> None:
     assert found["decision"]["decision"] == "ALLOW", found
     assert found["subject"] == "定例会議の日程"
     assert all(point in found["body"] for point in body["points"])
-    assert found["body"].startswith("佐藤 様")
+    assert found["body"].startswith("佐藤 様\n")
+    for addressed in ("佐藤様", "営業部御中"):
+        titled = service.post("office/draft-mail", body | {"recipient": addressed}).json()
+        assert titled["body"].startswith(f"{addressed}\n")
 
 
 def test_a_language_model_writes_where_there_is_one(served: Service, model: Any) -> None:

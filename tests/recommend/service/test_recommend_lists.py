@@ -15,6 +15,7 @@ from genba_recommend.dataset import Item, Kind
 from genba_recommend.evidence import DAY_S
 from genba_recommend.prior import Prior
 from genba_recommend.schemas import ListQuery
+from genba_recommend.shop import Shop
 
 
 def test_the_list_says_which_source_made_it_and_why_the_better_ones_did_not(service: Service) -> None:
@@ -192,3 +193,22 @@ def test_a_half_life_that_comes_later_counts_what_arrived_a_moment_ago(service: 
     for half_life_days in (3.0, 9.0):
         bias = counting.bias(Prior(half_life_days, weight=1.0, smoothing=1.0), time.time() / DAY_S, 2)
         assert bias[0] - bias[1] == pytest.approx(np.log(7), abs=0.25)  # six likes and one of smoothing, a little faded
+
+
+def test_what_one_process_showed_another_and_one_that_comes_later_know(service: Service) -> None:
+    service.items(*(item(n) for n in range(4)))
+    mine, here = service.shop, service.recommend
+    other = Shop("default", here.database, here.registry, here.settings, here.vectors)
+    other.open()
+    for shop, rows in ((mine, [0, 1]), (mine, [1]), (other, [1]), (other, [1])):
+        shop.discovery.give(("ann", 0), None, np.array(rows))
+    mine.close()  # writes what it has shown
+    other.close()
+    later = Shop("default", here.database, here.registry, here.settings, here.vectors)
+    later.open()
+    now_s = later.discovery.clock()
+    for shop in (other, later):
+        penalty = shop.discovery.seldom.penalty(4, now_s=now_s)
+        assert penalty[1] == -np.inf  # above the average
+        assert penalty[0] < penalty[2] == penalty[3] == 0.0
+    later.close()
