@@ -146,7 +146,8 @@ def record(
         raise AlreadyExists(f"Batch {found[0][1].batch} has a particle {names} already.") from err
     _keep(session, artifacts, [stored for stored, _ in found])
     views = [view for row, (each, _) in zip(rows, found, strict=True) for view in _view_rows(row.id, each)]
-    session.execute(insert(ViewRow), views)
+    if views:  # a folder may hold texts alone
+        session.execute(insert(ViewRow), views)
     return rows
 
 

@@ -19,9 +19,11 @@ from genba_recommend.metrics import (
     quality,
     questions,
     rank,
+    rank_alike,
     recall_at_k,
     top_k,
 )
+from genba_recommend.prior import everybody
 
 
 def reference(listed: list[int], relevant: set[int], k: int) -> tuple[float, float, float]:
@@ -78,6 +80,16 @@ def test_ties_go_to_the_smaller_row_and_there_is_never_more_than_there_is() -> N
     assert top_k(scores, 6).tolist() == [[1, 2, 0, -1, -1, -1]]
 
 
+@pytest.mark.parametrize("n", [7, 650, 1003])
+def test_the_best_of_many_are_those_of_a_sort(n: int) -> None:
+    scores = np.random.default_rng(n).permuted(np.tile(np.arange(n, dtype=np.float32), (9, 1)), axis=1)
+    scores[0, scores[0] > 3] = -np.inf
+    listed, order = top_k(scores, 10), np.argsort(-scores, axis=1, kind="stable")[:, :10]
+    there = np.take_along_axis(scores, order, 1) > -np.inf
+    np.testing.assert_array_equal(listed[:, : order.shape[1]], np.where(there, order, -1))
+    assert (listed[:, order.shape[1] :] == -1).all()
+
+
 def test_coverage_and_entropy_tell_one_list_for_all_from_many() -> None:
     same, different = np.array([[0, 1], [0, 1]]), np.array([[0, 1], [2, 3]])
     assert catalog_coverage(same, 4) == 0.5
@@ -102,3 +114,13 @@ def test_a_bootstrap_finds_a_difference_and_none_where_there_is_none() -> None:
     assert paired_bootstrap(theirs + 0.2 * rng.standard_normal(500), theirs, seed=0).p > 0.01
     with pytest.raises(ValueError, match="paired"):
         paired_bootstrap(theirs, theirs[:3], seed=0)
+
+
+def test_one_order_for_all_gives_the_lists_of_full_ranking() -> None:
+    data = world(n_events=2_000, n_items=60, n_users=40)
+    asked = questions(split_by_time(data))
+    drawn = np.random.default_rng(0)
+    apart, tied = drawn.permutation(60).astype(np.float32), drawn.integers(0, 9, 60).astype(np.float32)
+    tied[:3] = -np.inf
+    for scores, k in ((apart, 10), (apart, 100), (tied, 100)):
+        np.testing.assert_array_equal(rank_alike(scores, asked, k=k), rank(everybody(scores), asked, k=k))

@@ -210,5 +210,9 @@ def test_a_folder_becomes_a_batch_once_by_subfolders_or_by_a_manifest(
     items = service.get("/v1/sem/particles", params={"batch": "r2"}).json()["items"]
     found = {item["name"]: (item["lot"], item["tags"], item["status"]) for item in items}
     assert found == {"X-1": ("L9", ["割れ"], "needs_review"), "X-2": ("L9", [], "needs_review")}
+    texts = tmp_path / "share" / "run-4" / "texts alone"
+    texts.mkdir(parents=True)
+    (texts / "a.txt").write_text("PixelSize=1.5")
+    assert run("run-4", "r4").result["value"]["by_status"] == {"unreadable": 1}
     outside = run("../..", "r3")
     assert (outside.status, outside.error["errors"][0]["field"]) == ("failed", "folder")
