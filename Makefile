@@ -98,7 +98,7 @@ bench-recommend-refresh: .venv/.base ## everything embedded anew by a worker, on
 	@$(PY) -m benchmarks.recommend_refresh
 
 bench-recommend-serving: .venv/.base ## lists through the gateway at 50,000 items, search up to a million
-	@$(PY) benchmarks/recommend_serving.py
+	@$(PY) -m benchmarks.recommend_serving
 
 docs: .venv/.test ## write docs/reference from the code
 	@$(PY) docs/generate.py

@@ -14,7 +14,7 @@ import argparse
 import json
 import math
 import random
-import resource
+import re
 import subprocess
 import sys
 import tempfile
@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 
 from genba_llm import contrast
 from genba_llm.corpus_quality import KEPT_FROM, MAX_CHARS, MIN_CHARS, domain_of, quality
@@ -103,15 +104,16 @@ def collected(path: Path, folder: Path) -> dict[str, Any]:
     from genba_llm.data_line import collect
 
     run = local_run(folder)
-    before, began = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
+    before, began = psutil.Process().memory_info().rss, time.process_time()
     made = collect([path], run, keep_from=KEPT_FROM)
     spent = time.process_time() - began
-    rose = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    status = Path("/proc/self/status").read_text("ascii")  # getrusage would give the peak of whoever started this
+    peak = 1024 * int(re.search(r"VmHWM:\s+(\d+) kB", status)[1])  # type: ignore[index]
     return {
         "documents": made.tally.n_read,
         "kept": made.tally.n_kept,
         "documents_per_cpu_s": made.tally.n_read / spent,
-        "memory_rose_mib": rose / 1024,
+        "memory_rose_mib": (peak - before) / 2**20,
         "hash": made.data_hash,
     }
 

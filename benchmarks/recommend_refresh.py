@@ -1,6 +1,6 @@
 """How long it takes to embed a whole catalogue and everybody anew, and what a ``kill -9`` half-way costs.
 
-    python benchmarks/recommend_refresh.py [--items 50000] [--users 10000]
+    python -m benchmarks.recommend_refresh [--items 50000] [--users 10000]
 
 A model is trained on a generated world (shortly: speed does not depend on it); then every price changes, so that every item's
 vector is stale, and no user has one. Twice ``recommend.refresh`` goes through the queue to a worker in a process of its own: once
@@ -25,6 +25,7 @@ from typing import Any
 import psutil
 from benchmarks.chaos_world import Program, running
 from benchmarks.recommend_serving import fill, train
+from benchmarks.waiting import waited_s
 from sqlalchemy import delete, func, select
 
 from genba_gateway.home import migrate
@@ -91,11 +92,12 @@ def until(found: Callable[[], Any], what: str) -> Any:
 class Refreshed:
     """One refresh to its end. Seconds from its first attempt's start; ``resumed_s`` from the second's, 0 without.
 
-    cpu_s: of the process that ended it, since it took the job.
+    cpu_s, waited_s: of the process that ended it since it took the job, at work and ready without a core.
     """
 
     job: Job
     cpu_s: float
+    waited_s: float
     wall_s: float
     resumed_s: float
     at_kill: int
@@ -143,30 +145,31 @@ class Queue:
         job_id = self._jobs.submit("recommend.refresh", {}, principal=principal, idempotency_key=None).id
         until(lambda: self._now(job_id).status == "running", "the start of the job")
         started_s, at_kill, resumed_s = time.monotonic(), 0, 0.0
-        process, before_s = self._process(job_id)
+        process, before_s, waited_before_s = self._process(job_id)
         if kill_at is not None:
             until(lambda: written(self.database, "item") >= kill_at, "the moment for the kill")
             os.kill(process.pid, signal.SIGKILL)
             at_kill = written(self.database, "item")
             until(lambda: self._now(job_id).attempt == 2, "the second attempt")
             resumed_s = time.monotonic()
-            process, before_s = self._process(job_id)
+            process, before_s, waited_before_s = self._process(job_id)
         until(lambda: self._now(job_id).status not in {"queued", "running"}, "the end of the job")
         ended_s = time.monotonic()
         return Refreshed(
             job=self._now(job_id),
             cpu_s=_cpu_s(process) - before_s,
+            waited_s=waited_s(process.pid) - waited_before_s,
             wall_s=ended_s - started_s,
             resumed_s=ended_s - resumed_s if resumed_s else 0.0,
             at_kill=at_kill,
         )
 
-    def _process(self, job_id: str) -> tuple[psutil.Process, float]:
-        """Who has the job, and the CPU seconds that it has used by now. An owner is ``host:pid:…``."""
+    def _process(self, job_id: str) -> tuple[psutil.Process, float, float]:
+        """Who has the job, the CPU seconds that it has used by now, and those without a core. An owner is ``host:pid:…``."""
         owner = self._now(job_id).owner
         assert owner is not None
         process = psutil.Process(int(owner.split(":")[1]))
-        return process, _cpu_s(process)
+        return process, _cpu_s(process), waited_s(process.pid)
 
     def _now(self, job_id: str) -> Job:
         job = self._jobs.peek(job_id)
@@ -189,8 +192,10 @@ def run(platform: Platform, folder: Path, size: Size) -> None:
     queue.start()
     try:
         with running(queue.worker):
-            print("\n| refresh | items | users | CPU s, last attempt | wall s | second attempt s | rows logged |")
-            print("|---|---|---|---|---|---|---|")
+            print(
+                "\n| refresh | items | users | CPU s, last attempt | without a core s | wall s | second attempt s | rows logged |"
+            )
+            print("|---|---|---|---|---|---|---|---|")
             whole = queue.refresh()
             n_users = told(queue.database, "undisturbed", whole)
             assert whole.value("items") == n_items
@@ -213,7 +218,7 @@ def told(database: Database, name: str, found: Refreshed) -> int:
     assert lines == items + users, "a row was embedded twice, or written without its line"
     print(
         f"| {name} | {found.value('items')} of {items} | {found.value('users')} of {users} "
-        f"| {found.cpu_s:.1f} | {found.wall_s:.1f} | {found.resumed_s:.1f} | {lines} |",
+        f"| {found.cpu_s:.1f} | {found.waited_s:.1f} | {found.wall_s:.1f} | {found.resumed_s:.1f} | {lines} |",
         flush=True,
     )
     return users

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 from collections.abc import AsyncIterator, Mapping
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -29,7 +30,7 @@ from genba_gateway.routes import CONTROL, RouteTable
 from genba_gateway.settings import Settings
 from genba_shared.audit import AuditLog
 from genba_shared.db import Database
-from genba_shared.service import Readiness, __version__
+from genba_shared.service import Degraded, Readiness, __version__
 from genba_shared.telemetry import configure_logging, get_logger
 from genba_shared.tracing import spans_for
 
@@ -194,14 +195,26 @@ def _limiter(redis_url: str | None) -> Limiter:
 
 
 async def _reason(service: Mounted) -> str | None:
-    """Why a service is not ready; None if it is, or if it does not say."""
+    """Why a service is not ready; None if it is, or if it does not say; ``Degraded`` where it works on with less."""
     try:
         status, body = await get(service, "/ready")
     except Exception as error:  # noqa: BLE001 - whatever is wrong with one service, the others go on
         return f"does not answer: {type(error).__name__}"
-    if status in {200, 404}:
+    if status == 200:
+        return _degraded(body)
+    if status == 404:
         return None
     return f"says it is not ready: {body[:500].decode(errors='replace')}"
+
+
+def _degraded(body: bytes) -> Degraded | None:
+    """What a service that is ready says of itself all the same."""
+    try:
+        less = json.loads(body)["degraded"]
+        said = "; ".join(f"{check} {reason}" for check, reason in less.items())
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return None
+    return Degraded(said[:500]) if said else None
 
 
 def _gather_metrics(registry: CollectorRegistry, metrics: RequestMetrics, mounts: Mapping[str, ASGIApp]) -> None:

@@ -15,6 +15,7 @@ from prometheus_client.registry import Collector
 
 from genba_gateway.admission import Admission
 from genba_gateway.proxy import ReverseProxy
+from genba_shared.service import Degraded
 from genba_shared.telemetry import LATENCY_BUCKETS_S
 
 _BOUNDS = tuple(LATENCY_BUCKETS_S)
@@ -100,7 +101,7 @@ class RequestMetrics(Collector):
             "genba_gateway_service_ready", "1 while a service says that it is ready.", labels=["service"]
         )
         for service, reason in self._unready.items():
-            ready.add_metric([service], float(reason is None))
+            ready.add_metric([service], float(reason is None or isinstance(reason, Degraded)))
         attempts = CounterMetricFamily(
             "genba_gateway_upstream_attempts", "Attempts at services, by outcome.", labels=["service", "outcome"]
         )

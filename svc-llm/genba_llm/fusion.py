@@ -27,6 +27,9 @@ MAX_SENTENCES = 12
 UNFITTED_WEIGHT = 0.5
 SENTENCE_SHARE = 0.5  # chosen on development sources, between long harmless texts (1) and padded danger (0)
 SPEAKS_BELOW = 0.7  # P(ALLOW) of a sentence that speaks for its text; on development sources, of .5, .6, .7 and .84
+STANDS_OUT = (
+    4.0  # by how much the danger of the worst sentence exceeds the next one's; on development sources, of 2 to 5
+)
 READINGS = 3  # the plain text, its worst hidden reading, its worst sentence
 _NUMBERS = ("temperature", "allow_from", "disguised_allow_from", "alpha", "review_temperature")
 INPUTS = READINGS * len(Decision)
@@ -45,6 +48,7 @@ class Signals:
     reasoned: npt.NDArray[np.float64] | None = None
     reasoner: str = ""
     disguised: bool = False  # whether something had to be undone to read it
+    stands_out: bool = False  # whether the worst sentence is far more dangerous than every other
 
     @property
     def classifier_probs(self) -> npt.NDArray[np.float64]:
@@ -99,7 +103,7 @@ class Fusion:
         return inputs_of(signals) @ self.weights + self.bias
 
     def decide(self, signals: Signals) -> Fused:
-        probs, allow_from = self._of_text(signals), self.allow_from
+        probs, allow_from = self.of_text(signals), self.allow_from
         if signals.reasoned is not None:
             probs, allow_from = self._with_reasoner(probs, signals.reasoned, signals.reasoner)
         if signals.disguised:
@@ -120,13 +124,14 @@ class Fusion:
         mixed = pool(probs, reasoned, weight=UNFITTED_WEIGHT)
         return (mixed if mixed[Decision.ALLOW] < probs[Decision.ALLOW] else probs), self.allow_from
 
-    def _of_text(self, signals: Signals) -> npt.NDArray[np.float64]:
+    def of_text(self, signals: Signals) -> npt.NDArray[np.float64]:
         """What classifier and stack say. A sentence that is likely enough to be dangerous, one of so many, speaks for the
-        text: harmless sentences around it buy it nothing.
+        text, and one that stands out among harmless ones always does: they buy it nothing.
         """
         probs = softmax(self.logits(signals) / self.temperature)
         alone = softmax(self.logits(Signals(signals.sentence, signals.sentence, signals.sentence)) / self.temperature)
-        return alone if alone[Decision.ALLOW] < min(SPEAKS_BELOW, probs[Decision.ALLOW]) else probs
+        below = 1.0 if signals.stands_out else SPEAKS_BELOW
+        return alone if alone[Decision.ALLOW] < min(below, probs[Decision.ALLOW]) else probs
 
     def to_json(self) -> dict[str, Any]:
         weights = None if self.weights is None else self.weights.round(6).tolist()
@@ -177,7 +182,8 @@ def signals_of(plain: Normalised, classifier: Classifier) -> Signals:
         return Signals(whole, view, view, disguised=bool(plain.views))
     sentences = [classifier.logits(each) for each in plain.sentences[:MAX_SENTENCES]]
     worst = _worst([view, _of_many(_worst(sentences), len(sentences))])
-    return Signals(whole, view, worst, disguised=bool(plain.views))
+    first, second = sorted((1.0 - float(softmax(each)[Decision.ALLOW]) for each in sentences), reverse=True)[:2]
+    return Signals(whole, view, worst, disguised=bool(plain.views), stands_out=first >= STANDS_OUT * second)
 
 
 def _of_many(worst: npt.NDArray[np.float64], count: int) -> npt.NDArray[np.float64]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -49,7 +49,8 @@ def fit_fusion(
     """A Fusion for ``classifier``: the first two thirds of the (shuffled) rows fit the weights, the last the rest.
 
     A share of the rows is hidden or padded first, so that the weights of views and sentences have something to learn.
-    Raises: ValueError with fewer than ``1/alpha`` dangerous rows in the last third: no threshold could keep the bound.
+    Raises: ValueError with fewer than ``1/alpha`` undisguised dangerous rows in the last third: no threshold could keep the
+    bound.
     """
     order = random.Random(seed).sample(list(rows), len(rows))  # noqa: S311  # a shuffle, no secret
     signals = [signals_of(normalise(text), classifier) for text in _disguised(order, seed)]
@@ -61,10 +62,13 @@ def fit_fusion(
     held = labels[cut:]
     grid, exact = fit_temperature(logits, held)
     fused = softmax(logits / exact)
-    threshold = conformal_threshold(fused[held > 0, Decision.ALLOW], alpha)
+    fusion = Fusion(weights, bias, exact, least_allow, alpha, version=version)
+    # As it will decide, sentences that speak for their text included; each group has a threshold of its own.
+    allow = np.array([fusion.of_text(each)[Decision.ALLOW] for each in signals[cut:]])
     undone = np.array([each.disguised for each in signals[cut:]])
-    stricter = _threshold_of(fused[(held > 0) & undone, Decision.ALLOW], alpha)
-    fusion = Fusion(weights, bias, exact, max(threshold, least_allow), alpha, stricter, version=version)
+    threshold = conformal_threshold(allow[(held > 0) & ~undone], alpha)
+    stricter = _threshold_of(allow[(held > 0) & undone], alpha)
+    fusion = replace(fusion, allow_from=max(threshold, least_allow), disguised_allow_from=stricter)
     before = softmax(np.stack([np.log(each.classifier_probs) for each in signals[cut:]]))
     return fusion, Calibration(int((held > 0).sum()), _nll(before, held), _nll(fused, held), grid, exact)
 

@@ -38,8 +38,14 @@ _OPENERS = (
     "The|This|That|These|Those|There|My|Our|Your|His|Her|Their|It|We|You|He|She|They|Yesterday|Today|Tomorrow|Please|Also|And"
     "|But|Can|Could|Would|Will|What|How|Who|Why|Where|When|If|Now|Then|Next|Thanks|Thank"
 )
+# Polite endings, which no kanji or katakana follows within a sentence: there too a full stop may be missing.
+_POLITE = (
+    "です|ます|ました|でした|ません|ですか|ますか|ましたか|でしょう|でしょうか|ましょう|ください|下さい|教えて|おしえて"
+)
+_ENDED = "|".join(f"(?<={ending})" for ending in _POLITE.split("|"))
 _SENTENCE = re.compile(
     rf"(?<=[。！？!?\n])\s*|(?<=[.;])\s+(?=[A-Z\"'(「])|(?<=[a-z0-9])\s+(?=(?:{_OPENERS})\s+(?:I\b|[a-z]))"
+    rf"|(?:{_ENDED})(?<!ますます)\s*(?=[\u30a1-\u30fa\u4e00-\u9fff])(?![頂貰欲下差際場方以時由旨限上])"
 )
 # What a tokenizer may read as control: the thinking tags, chat templates' turns, roles.
 _TAG = re.compile(

@@ -67,7 +67,7 @@ class Index(Protocol):
     ) -> tuple[Rows, Float32s]:
         """Up to n allowed rows with the highest scores, the highest first, and the scores.
 
-        Args: query: (D,).   without: rows to leave out.
+        Args: query: (D,), not to be written to afterwards.   without: rows to leave out.
         """
 
 
@@ -78,14 +78,21 @@ class ExactIndex:
 
     def __init__(self, vectors: Float32s) -> None:
         self._vectors = np.ascontiguousarray(vectors, np.float32)
+        self._latest: tuple[Float32s, Float32s] | None = None
+
+    def _products(self, query: Float32s) -> Float32s:
+        """(N,) not to be written to. The latest are kept: a list asks twice with one query, for its places and for its discovery."""
+        latest = self._latest
+        if latest is None or latest[0] is not query:
+            self._latest = latest = (query, self._vectors @ query)
+        return latest[1]
 
     def best(
         self, query: Float32s, choice: Choice, without: npt.NDArray[np.integer], n: int, *, lift: Lift = NO_LIFT
     ) -> tuple[Rows, Float32s]:
         rows = choice.rows
         if rows is None:
-            scores: Float32s = self._vectors @ query
-            scores += choice.bias
+            scores: Float32s = self._products(query) + choice.bias
             scores[lift.rows] += lift.by
             scores[without] = -np.inf
         else:

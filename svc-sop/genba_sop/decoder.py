@@ -30,6 +30,7 @@ import av
 import av.audio
 import av.codec.context
 import av.logging
+import av.subtitles
 import av.video
 from av.video.reformatter import VideoReformatter
 
@@ -416,8 +417,8 @@ def limit(job: Job) -> None:
 
 def warm_up() -> None:
     """Load what PyAV and we load late: after ``forbid`` no file can be opened, not even a module."""
-    late = ["av.subtitles.stream", "av.sidedata.sidedata", "av.container.input", "numpy"]
-    for package in (av.audio, av.video):
+    late = ["av.sidedata.sidedata", "av.container.input", "numpy"]
+    for package in (av.audio, av.subtitles, av.video):
         late += [module.name for module in pkgutil.iter_modules(package.__path__, package.__name__ + ".")]
     for name in late:
         importlib.import_module(name)

@@ -11,6 +11,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from typing import TypedDict
 
 import numpy as np
@@ -32,6 +33,7 @@ from genba_sop.segmentation import EXTRA, Run, runs_of
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
+Mask = npt.NDArray[np.bool_]
 
 FALSE_DISCOVERY_RATE = 0.1
 TEMPO_RATIO = 2.0  # with one gold: twice or half as long, in the run's own tempo
@@ -94,7 +96,7 @@ def find(reference: Reference, rows: Rows, seen: Observation, laid: Laid | None)
 
 
 def numbers_of(reference: Reference, trainee: Features) -> dict[str, Floats]:
-    """What ``evidence`` weighs, (16,) by step that was done in its order and tempo; for learning the weights.
+    """What ``evidence`` weighs, (17,) by step that was done in its order and tempo; for learning the weights.
 
     Raises: ValueError for golds or a trainee that do not show one place.
     """
@@ -124,6 +126,7 @@ def _touches(one: Deviation, other: Deviation) -> bool:
 
 class _Shown(TypedDict):
     rows: list[Ints]
+    settled: Mask
     action: Floats
     item: Floats
 
@@ -173,7 +176,7 @@ class _Case:
 
     def _usual_s(self, step_id: str) -> float:
         """A step's length at the run's own tempo."""
-        whole_s = np.array([np.nan if main is None else main.length_s for main in self.main])
+        whole_s = np.array([np.nan if main is None else self._whole_s(main) for main in self.main])
         with np.errstate(invalid="ignore"):
             ratio = np.nanmedian(whole_s / self.expected_s) if np.isfinite(whole_s).any() else 1.0
         return float(self.expected_s[self.reference.step_ids.index(step_id)] * ratio)
@@ -264,7 +267,7 @@ class _Case:
     def tempo(self) -> Iterator[Deviation]:
         """Steps that take much less or more time than the golds', in the run's own tempo, or outside the procedure's limits."""
         active_s = np.array([np.nan if main is None else self._active_s(main) for main in self.main])
-        whole_s = np.array([np.nan if main is None else main.length_s for main in self.main])
+        whole_s = np.array([np.nan if main is None else self._whole_s(main) for main in self.main])
         lagging = relative_tempo(active_s, self.expected_s) > math.log(LAGGING)
         hasty = relative_tempo(active_s, self.expected_s) < -math.log(TEMPO_LEAST)
         held = hasty & (
@@ -277,7 +280,7 @@ class _Case:
             if main is None or not np.isfinite(tempo[at]):
                 continue
             ratio = float(np.exp(tempo[at]))
-            if limit := self._beyond_limit(at, float(active_s[at]) if not self._halts(main) else main.length_s):
+            if limit := self._beyond_limit(at, float(whole_s[at] if self._halts(main) else active_s[at])):
                 yield self._of(main, limit, p=None, measure=ratio, expected=1.0)
                 continue
             p = None
@@ -308,9 +311,15 @@ class _Case:
 
     def _active_s(self, performance: Performance) -> float:
         """Seconds of a performance without idling and without what came between its parts."""
-        inside = (self.seen.labels == performance.step) & ~self.idle_rows
+        return self._seconds_of(performance, (self.seen.labels == performance.step) & ~self.idle_rows)
+
+    def _whole_s(self, performance: Performance) -> float:
+        """Seconds of a performance with its idling and without what came between its parts."""
+        return self._seconds_of(performance, (self.seen.labels == performance.step) | self.idle_rows)
+
+    def _seconds_of(self, performance: Performance, counted: Mask) -> float:
         rows = slice(performance.first, performance.last + 1)
-        return max(float(np.diff(self.rows.edges)[rows][inside[rows]].sum()), self.rows.frame_s)
+        return max(float(np.diff(self.rows.edges)[rows][counted[rows]].sum()), self.rows.frame_s)
 
     def manner(self) -> Iterator[Deviation]:
         """Steps done in their place but not as the golds do them: with another object, or otherwise."""
@@ -349,7 +358,15 @@ class _Case:
         for at, main in enumerate(self.main):
             own = np.arange(main.first, main.last + 1) if main is not None else np.zeros(0, np.int64)
             rows.append(own[self.seen.labels[own] == at])
-        return {"rows": rows, "action": self._measured.action, "item": self._measured.item}
+        return {"rows": rows, "settled": self._settled(), "action": self._measured.action, "item": self._measured.item}
+
+    def _settled(self) -> Mask:
+        """(S,) the steps between two others, or an end, that golds show before and after them."""
+        done = [step for _, step in sorted((p.first, p.step) for p in self.main if p is not None)]
+        usual = [pair in self.reference.transitions for pair in pairwise((None, *done, None))]
+        settled = np.zeros(len(self.main), np.bool_)
+        settled[done] = [before and after for before, after in pairwise(usual)]
+        return settled
 
     def _told(self, heard: Told, pool: Floats, explained: set[str | None]) -> Iterator[Deviation]:
         """Steps whose pictures say that another object or another manner is likelier than neither."""
@@ -367,7 +384,7 @@ class _Case:
         earlier_ones = sorted((p for p in self.main if p and p.start_s < performance.start_s), key=lambda p: p.start_s)
         before, last = {p.step for p in earlier_ones}, earlier_ones[-1].step if earlier_ones else None
         few = len(self.reference.golds) < MANY_GOLDS
-        if few and last not in self.reference.followed[performance.step]:
+        if few and (last, performance.step) not in self.reference.transitions:
             return math.inf  # where one step ends and another begins that no gold shows after it, is not sure enough
         histories = self.reference.histories[performance.step]
         coarser = 0.0 if self.laid is None else self.laid.sight.view.coarser

@@ -21,13 +21,14 @@ from genba_sop.sight import Activity, StepMaps, middle
 
 Floats = npt.NDArray[np.float64]
 Singles = npt.NDArray[np.float32]
+Ints = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
 
 NAMES = (
     "median_40", "mean_5", "mean_40", "lasting", "covers", "covers_most", "uncovered", "uncovered_most",
-    "moves", "unmoved", "moves_elsewhere", "moves_aside", "covers_elsewhere", "action", "item",
+    "moves", "unmoved", "moves_elsewhere", "moves_aside", "covers_elsewhere", "action", "item", "for_good",
 )  # fmt: skip
-MEASURED = len(NAMES) - 2  # the rest comes from ``manner``
+MEASURED = len(NAMES) - 3  # two more come from ``manner``, and the last from ``lasting``
 UNIT: Floats = np.array(
     [1, 1, 1, 1, 1, 0.05, 1, 0.05, 0.3, 0.3, 0.05, 0.02, 0.05, 0.5, 0.5]
 )  # a number's unit where golds show none of it
@@ -36,9 +37,15 @@ _USUAL_NOISE = 0.35  # median over pixels and steps of what golds show; a noisie
 _NEAR_PX = 1.5  # so far off, by and large, is one gold's picture from another's
 _TOLERANCE_PX = 2  # so far off may an arm be
 _SHARE_FLOOR = 0.04  # of the step's time
-_MOST_LASTING, _LEAST_COST = 6.0, 4.0
+_MOST_LASTING, _LEAST_COST, _FARTHER = 6.0, 4.0, 2.0
+_TOGETHER_PX = 2.0  # what lies so near and changes for good, changes in the same step
+_ACTING, _LATER = (
+    3.0,
+    0.5,
+)  # spreads by which a step may be the less clear one, where all the movement is in it; and for being later
 _EMPTY = 1e-6  # spread of a map in which nothing is
 _ASIDE_PX = 5  # of 30×40: how far aside the same movement is looked for
+LASTING, FOR_GOOD = NAMES.index("lasting"), 0.8  # what was put on, down or away wrongly shows in nothing else
 
 MANY_GOLDS = 3  # fewer say little of how golds differ
 # Rows: NAMES and a constant; columns: log-odds of another object and of another manner, against neither.
@@ -58,25 +65,27 @@ WEIGHTS: Floats = np.array([
     (-1.58, -1.01),  # covers_elsewhere
     (1.05, 1.85),  # action
     (1.77, -0.09),  # item
+    (8.00, 0.00),  # for_good
     (-9.74, -10.48),  # constant
 ])  # fmt: skip
 WEIGHTS_OF_FEW: Floats = np.array([
-    (-2.05, 0.36),  # median_40
-    (1.60, 0.88),  # mean_5
-    (-1.46, -1.39),  # mean_40
-    (0.95, 0.43),  # lasting
-    (0.12, -0.83),  # covers
-    (2.27, 2.16),  # covers_most
-    (1.39, 1.61),  # uncovered
-    (0.62, 0.84),  # uncovered_most
-    (0.17, -0.22),  # moves
-    (-0.02, 0.92),  # unmoved
-    (1.88, 5.21),  # moves_elsewhere
-    (0.36, 1.29),  # moves_aside
-    (-3.17, -2.70),  # covers_elsewhere
-    (1.10, 1.58),  # action
-    (0.44, 0.13),  # item
-    (-4.66, -8.10),  # constant
+    (-1.72, 1.25),  # median_40
+    (2.63, 1.13),  # mean_5
+    (1.59, 1.30),  # mean_40
+    (1.16, 0.39),  # lasting
+    (-0.14, -0.52),  # covers
+    (2.82, 2.00),  # covers_most
+    (1.11, 1.69),  # uncovered
+    (0.27, 0.43),  # uncovered_most
+    (-0.02, -0.47),  # moves
+    (-0.32, 0.58),  # unmoved
+    (2.56, 5.69),  # moves_elsewhere
+    (0.15, 1.25),  # moves_aside
+    (0.43, -0.86),  # covers_elsewhere
+    (0.88, 1.54),  # action
+    (-0.25, -0.30),  # item
+    (0.56, -0.00),  # for_good
+    (-5.37, -8.38),  # constant
 ])  # fmt: skip
 
 
@@ -149,22 +158,28 @@ def measure(mine: StepMaps, usual: Usual, sequence: Sequence[int]) -> Floats:
     if not at:
         return table
     seen = mine.seen[..., None]
-    median = _standardised(mine.median[at], usual.median[at], usual.median_spread[at], seen)
-    mean = _own(_standardised(mine.mean[at], usual.mean[at], usual.mean_spread[at], seen))
-    table[at, 0] = [_top(picture, 40) for picture in _own(median)]
-    table[at, 1], table[at, 2] = [_top(picture, 5) for picture in mean], [_top(picture, 40) for picture in mean]
-    table[at, 3] = [_top(_smooth(picture), 5) for picture in _lasting(median)]
-    more, less = _shares(mine.covered[at], usual.most_covered[at], usual.least_covered[at], mine.seen)
+    median = _difference(mine.median[at], usual.median[at], usual.median_spread[at], seen)
+    mean = _difference(mine.mean[at], usual.mean[at], usual.mean_spread[at], seen)
+    levels = _levels(median, mean, mine.moving[at])
+    own = _own((mean.colour - levels.mean) / mean.spread)
+    table[at, 0] = [_top(picture, 40) for picture in _own((median.colour - levels.median) / median.spread)]
+    table[at, 1], table[at, 2] = [_top(picture, 5) for picture in own], [_top(picture, 40) for picture in own]
+    table[at, 3] = [_top(_smooth(picture), 5) for picture in levels.away]
+    same = (levels.since < 0) | (levels.since == np.arange(len(at))[:, None, None])  # elsewhere it is another place
+    more, less = (
+        share * same for share in _shares(mine.covered[at], usual.most_covered[at], usual.least_covered[at], mine.seen)
+    )
     table[at, 4], table[at, 5] = more.sum(axis=(1, 2)), _most(more)
     table[at, 6], table[at, 7] = less.sum(axis=(1, 2)), _most(less)
     more, less = _shares(mine.moving[at], usual.most_moving[at], usual.least_moving[at], mine.seen)
     table[at, 8], table[at, 9] = more.sum(axis=(1, 2)), less.sum(axis=(1, 2))
-    for step in at:
+    for n, step in enumerate(at):
+        place = mine.seen * same[n]
         moving = (usual.most_moving[step] + usual.least_moving[step]) / 2 * mine.seen
-        covered = (usual.most_covered[step] + usual.least_covered[step]) / 2 * mine.seen
+        covered = (usual.most_covered[step] + usual.least_covered[step]) / 2 * place
         here, aside = likeness(mine.moving[step] * mine.seen, moving, aside_px=_ASIDE_PX)
         table[step, 10], table[step, 11] = 1 - here, aside - here
-        table[step, 12] = 1 - likeness(mine.covered[step] * mine.seen, covered, aside_px=0).here
+        table[step, 12] = 1 - likeness(mine.covered[step] * place, covered, aside_px=0).here
     return table
 
 
@@ -188,22 +203,28 @@ def unlike(mine: Activity, usual: Usual) -> Floats:
 
 def scale_of(tables: Sequence[Floats]) -> Floats:
     """(15,) what is usual among golds, from ``measure`` of each against the others; the last two are units as they are."""
-    usual = np.zeros(len(NAMES))
+    usual = np.zeros(len(UNIT))
     usual[:MEASURED] = np.quantile(np.concatenate(tables), 0.75, axis=0)
     return np.asarray(usual + UNIT)
 
 
-def numbers(table: Floats, action: Floats, item: Floats, scale: Floats, *, done: Mask, golds: int) -> Floats:
-    """(S, 16) log ratios to what is usual, and a constant 1. Where golds are few, what half of a run's own steps show is usual.
+def numbers(
+    table: Floats, action: Floats, item: Floats, scale: Floats, *, done: Mask, settled: Mask, golds: int
+) -> Floats:
+    """(S, 17) log ratios to what is usual, by how much what lasts is beyond that, and a constant 1. Where golds are few, what half
+    of a run's own steps show is usual.
 
     Args:    table: (S, 13) of ``measure``.   action, item: (S,) of ``manner``, nan where a step was not done.   scale: (15,).
-        done: (S,) which steps were seen.   golds: how many there are.
+        done: (S,) which steps were seen.   settled: (S,) which of them lie between the steps that golds show before and after, so
+        that what lasts is their own.   golds: how many there are.
 
     """
     whole = np.maximum(np.column_stack([table, np.nan_to_num(action), np.nan_to_num(item)]), 0)
     if golds < MANY_GOLDS and done.any():
         scale = np.maximum(scale, np.median(whole[done], axis=0) + UNIT)
-    return np.column_stack([np.log((whole + UNIT) / scale), np.ones(len(whole))])
+    ratio = np.log((whole + UNIT) / scale)
+    for_good = np.maximum(ratio[:, LASTING] - FOR_GOOD, 0) * settled
+    return np.column_stack([ratio, for_good, np.ones(len(whole))])
 
 
 def told(given: Floats, seen: Mask, *, golds: int) -> Told:
@@ -212,10 +233,12 @@ def told(given: Floats, seen: Mask, *, golds: int) -> Told:
     return Told(odds[:, 0], odds[:, 1])
 
 
-def _standardised(mine: Singles, usual: Singles, spread: Singles, seen: Mask) -> Singles:
-    """(n, 60, 80, 3) colour of each step less the golds' mean, by their spread."""
+def _difference(mine: Singles, usual: Singles, spread: Singles, seen: Mask) -> _Difference:
     colour = np.stack([_smooth(picture) for picture in mine])
-    return np.asarray((colour - usual) / (spread + _COLOUR_FLOOR) * seen, np.float32)
+    return _Difference(
+        np.asarray((colour - usual) * seen, np.float32),
+        np.asarray(np.sqrt(np.square(spread).mean(axis=-1, keepdims=True)) + _COLOUR_FLOOR, np.float32),
+    )
 
 
 def _smooth(picture: Singles) -> Singles:
@@ -223,8 +246,8 @@ def _smooth(picture: Singles) -> Singles:
 
 
 def _own(rows: Singles) -> Singles:
-    """(n, 60, 80) length of what is the step's own: the least of the differences to the run, the step before and the one after."""
-    length = _length(rows - middle(rows))
+    """(n, 60, 80) length of what is the step's own: the least of what is left, and of how that differs from the step before and after."""
+    length = _length(rows)
     if len(rows) > 1:
         steps = _length(rows[1:] - rows[:-1])
         length[1:] = np.minimum(length[1:], steps)
@@ -232,27 +255,76 @@ def _own(rows: Singles) -> Singles:
     return np.asarray(length / max(1.0, float(np.median(length)) / _USUAL_NOISE), np.float32)
 
 
-def _lasting(rows: Singles) -> Singles:
-    """(n, 60, 80) by how much the picture differs from this step on, from how it differed before; at the step that explains most."""
-    found = np.zeros(rows.shape[:3], np.float32)
-    whole = _cost(rows, middle(rows))
+class _Difference(NamedTuple):
+    """(n, 60, 80, 3) colour of each step less the golds' mean, and (n, 60, 80, 1) what divides it: how much golds differ there."""
+
+    colour: Singles
+    spread: Singles
+
+
+@dataclass(frozen=True)
+class _Levels:
+    """How each pixel's differences run through the steps: one level, or one before a step and another one after it.
+
+    median, mean: (n, 60, 80, 3) levels.   since: (60, 80) the row from which on they are others, −1 where they stay.
+    away: (n, 60, 80) by how many spreads the median differs more from there on; nothing where it comes nearer to the golds.
+    """
+
+    median: Singles
+    mean: Singles
+    since: Ints
+    away: Singles
+
+
+def _levels(median: _Difference, mean: _Difference, moving: Singles) -> _Levels:
+    """Explain differences by one level in each pixel, or by two where these say much more.
+
+    The change lies in the step that is neither like what is before nor like what is after it; where several may be that one, in
+    that in which more moves near there, (n, 60, 80), or else the later one, which shows it first.
+    """
+    n, *shape = moving.shape
+    levels = [np.repeat(middle(each.colour)[None], n, axis=0) for each in (median, mean)]
+    since, away = np.full(shape, -1, np.int64), np.zeros((n, *shape), np.float32)
+    whole = _cost(median.colour, median.spread, levels[0][0])
     y, x = np.nonzero(whole > _LEAST_COST)  # a few pixels; elsewhere nothing changes
-    if len(rows) < 5 or not len(y):
-        return found
-    few, steps = rows[:, y, x], range(2, len(rows) - 2)
-    before = {s: middle(few[:s]) for s in steps}
-    after = {s: middle(few[s + 1 :]) for s in steps}
-    cost = np.stack([_cost(few[:s], before[s]) + _cost(few[s + 1 :], after[s]) for s in steps])
-    best = cost.argmin(axis=0)
-    for n, s in enumerate(steps):
-        step = np.minimum(_length(after[s] - before[s]), np.maximum(whole[y, x] - cost[n], 0))
-        found[s, y, x] = np.where(best == n, step, 0)
-    return found
+    if n < 5 or not len(y):
+        return _Levels(levels[0], levels[1], since, away)
+    steps, at = range(1, n - 2), np.arange(len(y))
+    before, after, costs = [], [], []
+    for colour, spread in ((each.colour[:, y, x], each.spread[:, y, x]) for each in (median, mean)):
+        before.append(np.stack([middle(colour[:s]) for s in steps]))
+        after.append(np.stack([middle(colour[s + 1 :]) for s in steps]))
+        pairs = zip(steps, before[-1], after[-1], strict=True)
+        costs.append(
+            np.stack(
+                [_cost(colour[:s], spread[:s], b) + _cost(colour[s + 1 :], spread[s + 1 :], a) for s, b, a in pairs]
+            )
+        )
+    acting = np.stack([cv2.GaussianBlur(each, (0, 0), _TOGETHER_PX) for each in moving])[1:-2, y, x]
+    likely = _ACTING * acting / np.maximum(acting.max(axis=0), _SHARE_FLOOR) + _LATER * np.arange(len(steps))[:, None]
+    best = (costs[0] + costs[1] - likely).argmin(axis=0)
+    votes = np.zeros((len(steps), *shape), np.float32)
+    votes[best, y, x] = (whole[y, x] - costs[0][best, at]).clip(0)
+    best = np.stack([cv2.GaussianBlur(each, (0, 0), _TOGETHER_PX) for each in votes])[:, y, x].argmax(axis=0)
+    gain = (whole[y, x] - costs[0][best, at]).clip(0)
+    unit = middle(median.spread[:, y, x, 0])
+    earlier, later = before[0][best, at], after[0][best, at]
+    farther = _length(later) - _length(earlier)
+    step = 1 + best
+    away[step, y, x] = np.minimum(np.minimum(_length(later - earlier), _FARTHER * farther) / unit, gain).clip(0)
+    kept = gain >= _LEAST_COST
+    since[y[kept], x[kept]] = step[kept]
+    for level, b, a in zip(levels, before, after, strict=True):
+        earlier, later = b[best, at], a[best, at]
+        for s in range(n):
+            now = np.where(((s < step) | ((s == step) & (farther > 0)))[:, None], earlier, later)
+            level[s, y[kept], x[kept]] = now[kept]
+    return _Levels(levels[0], levels[1], since, away)
 
 
-def _cost(rows: Singles, level: Singles) -> Singles:
-    """How far the rows are from a level in each pixel, each by at most ``_MOST_LASTING``."""
-    return np.asarray(np.minimum(_length(rows - level), _MOST_LASTING).sum(axis=0), np.float32)
+def _cost(colour: Singles, spread: Singles, level: Singles) -> Singles:
+    """By how many spreads the rows are from a level in each pixel, each by at most ``_MOST_LASTING``."""
+    return np.asarray(np.minimum(_length((colour - level) / spread), _MOST_LASTING).sum(axis=0), np.float32)
 
 
 def _length(rows: Singles) -> Singles:

@@ -123,7 +123,9 @@ def fit_scene(
         unlikeness.append(unlike(maps, others))
     scale = scale_of(tables)
     for (maps, g), table in zip(known, tables, strict=True):
-        given = numbers(table, manners[g][:, 1], manners[g][:, 0], scale, done=maps.done, golds=len(known))
+        given = numbers(
+            table, manners[g][:, 1], manners[g][:, 0], scale, done=maps.done, settled=maps.done, golds=len(known)
+        )
         heard = told(given, maps.done, golds=len(known))
         pool.append(np.maximum(heard.item, heard.action)[maps.done])
     usual = usual_of([maps for maps, _ in known])
@@ -160,20 +162,21 @@ class Laid:
         """(n, S) of ``evidence.unlike`` for stretches of rows."""
         return unlike(self.sight.activity(stretches), self.scene.usual)
 
-    def numbers(self, rows: Sequence[Ints], *, action: Floats, item: Floats) -> tuple[Floats, Mask]:
-        """(S, 16) of ``evidence.numbers`` and (S,) which steps were seen.
+    def numbers(self, rows: Sequence[Ints], *, settled: Mask, action: Floats, item: Floats) -> tuple[Floats, Mask]:
+        """(S, 17) of ``evidence.numbers`` and (S,) which steps were seen.
 
         Args:
-            rows: for each step the rows of the performance that counts.   action, item: (S,) of ``manner``.
+            rows: for each step the rows of the performance that counts.   settled: (S,) as there.   action, item: (S,) of ``manner``.
 
         """
         maps = self.sight.maps(rows)
         table = measure(maps, self.scene.usual, in_order(rows))
-        return numbers(table, action, item, self.scene.scale, done=maps.done, golds=self.scene.golds), maps.done
+        scale, golds = self.scene.scale, self.scene.golds
+        return numbers(table, action, item, scale, done=maps.done, settled=settled, golds=golds), maps.done
 
-    def ask(self, rows: Sequence[Ints], *, action: Floats, item: Floats) -> Told:
+    def ask(self, rows: Sequence[Ints], *, settled: Mask, action: Floats, item: Floats) -> Told:
         """What the pictures say of each step; as ``numbers``."""
-        return told(*self.numbers(rows, action=action, item=item), golds=self.scene.golds)
+        return told(*self.numbers(rows, settled=settled, action=action, item=item), golds=self.scene.golds)
 
 
 def _laid(strip: Filmstrip, place: Place, *, steps: int) -> Sight | None:

@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -32,7 +33,7 @@ from genba_sop.segmentation import EXTRA, labels_of, propose, runs_of, spans_of
 
 Floats = npt.NDArray[np.float64]
 
-FORMAT = 8
+FORMAT = 9
 PLAINLY_LAID = 0.75  # correlation of places, from which on nobody needs to look in the mirror
 LEAST_MIRRORED, MIRRORED_BETTER = 0.65, 0.1  # there, at least; and so much better than as it is
 OUTLIER = 1.5  # a gold this many times as far from the others as they are among themselves
@@ -118,26 +119,24 @@ class Reference:
         return tuple(max(count[step] for count in seen) for step in range(len(self.step_ids)))
 
     @cached_property
+    def sequences(self) -> tuple[tuple[int, ...], ...]:
+        """For each gold its steps in the order in which they are begun."""
+        return tuple(
+            tuple(dict.fromkeys(run.label for run in runs_of(gold.labels) if run.label >= 0)) for gold in self.golds
+        )
+
+    @cached_property
     def histories(self) -> tuple[tuple[frozenset[int], ...], ...]:
         """By step, for every gold that shows it, the steps that were begun before."""
-        begun = [
-            list(dict.fromkeys(run.label for run in runs_of(gold.labels) if run.label >= 0)) for gold in self.golds
-        ]
         return tuple(
-            tuple(frozenset(steps[: steps.index(step)]) for steps in begun if step in steps)
+            tuple(frozenset(steps[: steps.index(step)]) for steps in self.sequences if step in steps)
             for step in range(len(self.step_ids))
         )
 
     @cached_property
-    def followed(self) -> tuple[frozenset[int | None], ...]:
-        """By step, the steps that golds begin right before it; None where it is a gold's first."""
-        begun = [
-            list(dict.fromkeys(run.label for run in runs_of(gold.labels) if run.label >= 0)) for gold in self.golds
-        ]
-        return tuple(
-            frozenset(([None, *steps])[steps.index(step)] for steps in begun if step in steps)
-            for step in range(len(self.step_ids))
-        )
+    def transitions(self) -> frozenset[tuple[int | None, int | None]]:
+        """The steps that golds begin one right after the other; None before the first and after the last."""
+        return frozenset(pair for steps in self.sequences for pair in pairwise((None, *steps, None)))
 
     @cached_property
     def _charts(self) -> dict[float, Chart]:

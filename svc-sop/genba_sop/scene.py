@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import cache
 from typing import Any
 
 import cv2
@@ -181,17 +182,41 @@ def place_of(pictures: Bytes) -> Place:
 
 def upper_median(pictures: Bytes) -> Bytes:
     """(60, 80, 4) the upper median of n pictures."""
-    return np.asarray(ordered(pictures)[len(pictures) // 2], np.uint8)
+    return np.asarray(ranked(pictures, len(pictures) // 2)[0], np.uint8)
 
 
-def ordered(rows: npt.NDArray[Any]) -> list[npt.NDArray[Any]]:
-    """The rows sorted in each place by odd–even transposition: whole rows at once, 20 times as fast as sorting pixels."""
-    sorting = list(rows)
-    for turn in range(len(sorting)):
-        for low in range(turn % 2, len(sorting) - 1, 2):
-            one, other = sorting[low], sorting[low + 1]
-            sorting[low], sorting[low + 1] = np.minimum(one, other), np.maximum(one, other)
-    return sorting
+def ranked(rows: npt.NDArray[Any], *ranks: int) -> list[npt.NDArray[Any]]:
+    """What is at these ranks of n rows, sorted in each place: whole rows at once, 20 times as fast as sorting pixels."""
+    sorting = list(rows.copy())
+    spare = np.empty_like(sorting[0])
+    for low, high in _exchanges(len(sorting), ranks):
+        one, other = sorting[low], sorting[high]
+        np.minimum(one, other, out=spare)
+        np.maximum(one, other, out=other)
+        sorting[low], spare = spare, one
+    return [sorting[rank] for rank in ranks]
+
+
+@cache
+def _exchanges(count: int, ranks: tuple[int, ...]) -> tuple[tuple[int, int], ...]:
+    """Batcher's merge exchange (Knuth 5.2.2 M) of so many rows, without what does not bear on these ranks."""
+    network: list[tuple[int, int]] = []
+    largest = 1 << max(0, (count - 1).bit_length() - 1)
+    part = largest
+    while part:
+        start, apart, left = 0, part, largest
+        while True:
+            network += [(low, low + apart) for low in range(count - apart) if low & part == start]
+            if left == part:
+                break
+            start, apart, left = part, left - part, left // 2
+        part //= 2
+    wanted, kept = set(ranks), list[tuple[int, int]]()
+    for pair in reversed(network):
+        if not wanted.isdisjoint(pair):
+            wanted.update(pair)
+            kept.append(pair)
+    return tuple(reversed(kept))
 
 
 def lay_over(mine: Place, theirs: Place) -> View:
@@ -250,7 +275,10 @@ def _light(mine: Singles, theirs: Singles, where: Mask) -> tuple[Singles, Single
             if np.ptp(x[kept]) < 1e-3:
                 gain, offset = 1.0, float(np.median(y - x))
                 break
-            gain, offset = np.polyfit(x[kept], y[kept], 1)
+            mean_x, mean_y = float(x[kept].mean()), float(y[kept].mean())
+            centred = x[kept] - mean_x
+            gain = float(centred @ (y[kept] - mean_y) / (centred @ centred))
+            offset = mean_y - gain * mean_x
             error = np.abs(y - gain * x - offset)
             kept = error < 2 * np.median(error) + 1e-3
         lines.append((gain, offset))

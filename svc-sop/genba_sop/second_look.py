@@ -64,8 +64,11 @@ def _doubtful(reference: Reference, rows: Rows, seen: Observation, laid: Laid) -
     runs = [Run(p.step, p.first, p.last) for p in done if not whole or often[p.step] > 1]
     runs += [run for run in runs_of(seen.labels) if run.label == EXTRA]
     runs = [run for run in runs if _seconds(rows, run) >= LEAST_S]
-    changes: list[Change] = []
-    for run, off in zip(runs, _unlike(laid, runs), strict=True):
+    table, changes = _unlike(laid, runs), list[Change]()
+    nearest = {
+        run.label: min(table[n, run.label] for n in range(len(runs)) if runs[n].label == run.label) for run in runs
+    }
+    for run, off in zip(runs, table, strict=True):
         alike = laid.scene.alike
         best = _likeliest(off, alike, often, done, run)
         loses = often[run.label] == 1 and often[best] > 0  # a step, to show another one twice: no simpler story
@@ -73,7 +76,7 @@ def _doubtful(reference: Reference, rows: Rows, seen: Observation, laid: Laid) -
             changes.append((run, best))
             often.subtract([run.label])
             often.update([best])
-        elif run.label >= 0 and often[run.label] > 1 and STRANGE * alike < off[best] < np.inf:
+        elif run.label >= 0 and often[run.label] > 1 and max(STRANGE * alike, nearest[run.label]) < off[best] < np.inf:
             changes.append((run, EXTRA))
             often[run.label] -= 1
     return changes
@@ -128,7 +131,9 @@ def _two_in_one(reference: Reference, rows: Rows, seen: Observation, laid: Laid)
             for run in runs_of(seen.labels)
             if run.label >= 0 and run.first not in taken and _seconds(rows, run) >= LONG * usual_s[run.label]
         ]
-        best = min((cut for run in long for cut in _cuts(rows, run, step, laid)), key=lambda cut: cut[0], default=None)
+        best = min(
+            (cut for run in long for cut in _cuts(rows, seen, run, step, laid)), key=lambda cut: cut[0], default=None
+        )
         if best is not None and best[0] <= laid.scene.alike:
             changes += [(best[1], step), (best[2], best[2].label)]
     return changes
@@ -158,11 +163,10 @@ def _odd_ends(rows: Rows, seen: Observation, run: Run, usual_s: float, laid: Lai
     part, every = (max(1, round(s / rows.frame_s)) for s in (PART_S, CUT_EVERY_S))
     cuts = range(run.first + part, run.last + 2 - part, every)
     parts = [Run(run.label, a, b - 1) for cut in cuts for a, b in pairwise((run.first, cut, run.last + 1))]
-    table, alike, cost = _unlike(laid, parts), laid.scene.alike, seen.votes @ seen.costs  # (M,)
+    table, alike, cost = _unlike(laid, parts), laid.scene.alike, _mean_costs(seen, parts)
     for n in range(0, len(parts), 2):
         for odd, own in ((n, n + 1), (n + 1, n)):
-            badly, well = (float(cost[parts[k].first : parts[k].last + 1].mean()) for k in (odd, own))
-            if badly - well < BADLY:
+            if cost[odd] - cost[own] < BADLY:
                 continue
             length = _seconds(rows, parts[own]) / usual_s
             strange = table[odd].min() > STRANGE * alike and np.isfinite(table[odd]).all()
@@ -170,13 +174,22 @@ def _odd_ends(rows: Rows, seen: Observation, run: Run, usual_s: float, laid: Lai
                 yield float(table[odd, run.label] - table[own, run.label]), parts[odd], parts[own]
 
 
-def _cuts(rows: Rows, run: Run, step: int, laid: Laid) -> Iterator[tuple[float, Run, Run]]:
-    """(how far the worse part is from its step, the part that is ``step``, the other) of every cut in two that looks like both."""
+def _cuts(rows: Rows, seen: Observation, run: Run, step: int, laid: Laid) -> Iterator[tuple[float, Run, Run]]:
+    """(how far the one part is from ``step``, that part, the other) of every cut in two that looks like both, or like ``step`` where
+    it matches badly and the other part well.
+    """
     part, every = (max(1, round(s / rows.frame_s)) for s in (PART_S, CUT_EVERY_S))
     cuts = range(run.first + part, run.last + 2 - part, every)
     parts = [Run(run.label, a, b - 1) for cut in cuts for a, b in pairwise((run.first, cut, run.last + 1))]
-    table = _unlike(laid, parts)
+    table, cost = _unlike(laid, parts), _mean_costs(seen, parts)
     for n in range(0, len(parts), 2):
         for new, old in ((n, n + 1), (n + 1, n)):
-            if table[new].argmin() == step and table[old].argmin() == run.label:
-                yield max(float(table[new, step]), float(table[old, run.label])), parts[new], parts[old]
+            kept = table[old].argmin() == run.label or cost[new] - cost[old] >= BADLY
+            if table[new].argmin() == step and kept:
+                yield float(table[new, step]), parts[new], parts[old]
+
+
+def _mean_costs(seen: Observation, parts: Sequence[Run]) -> list[float]:
+    """What each part costs in its step, by row."""
+    cost = seen.votes @ seen.costs  # (M,)
+    return [float(cost[part.first : part.last + 1].mean()) for part in parts]

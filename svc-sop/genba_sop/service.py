@@ -28,7 +28,7 @@ from genba_shared.problems import Problem
 from genba_shared.queue import Wakeups, make_celery
 from genba_shared.telemetry import Metrics, get_logger
 from genba_shared.vectors import Vectors, open_vectors
-from genba_sop import decoding, erasure, explaining
+from genba_sop import decoding, erasure, explaining, sight
 from genba_sop.alignment import warm_up
 from genba_sop.clip_index import ClipIndex
 from genba_sop.encoders import FrameEncoder, open_encoder
@@ -173,6 +173,7 @@ async def open_service(settings: Settings, metrics: Metrics) -> AsyncIterator[So
         for kernels in (
             warm_up,
             decoding.warm_up,
+            sight.warm_up,
             explaining.warm_up,
         ):  # the first evaluation does not pay for loading them
             sop.background.submit(kernels)

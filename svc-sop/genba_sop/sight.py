@@ -6,14 +6,18 @@ something moves. Knows nothing of what is right or wrong.
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
+from types import ModuleType
 
 import numpy as np
 import numpy.typing as npt
 
-from genba_sop.scene import CHANNELS, HEIGHT, UNPACK, WIDTH, Filmstrip, Place, View, ordered, unpacked, upper_median
+from genba_sop.scene import CHANNELS, HEIGHT, UNPACK, WIDTH, Filmstrip, Place, View, ranked, unpacked, upper_median
 
+Bytes = npt.NDArray[np.uint8]
 Singles = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
@@ -22,6 +26,21 @@ _STEP_PICTURES = 24  # of a step that lasts long
 _BORDER_PICTURES = 1  # near its borders a step's pictures are mixed with its neighbours'
 _RECENT_PICTURES = 9  # that a median over a while is made of
 _COVERED = (5.0, 8.0)  # CIE 1976 difference from the place, from which on something covers it, and over how much more
+
+
+@cache
+def kernels() -> ModuleType:
+    """The compiled inner loop, or the plain one where numba is missing or does not fit this NumPy."""
+    try:
+        return importlib.import_module("genba_sop._sight_numba")
+    except ImportError:
+        return importlib.import_module("genba_sop._sight_numpy")
+
+
+def warm_up() -> None:
+    """Load or compile the inner loop now rather than in the first request."""
+    one = np.zeros((1, 1, 1, CHANNELS), np.uint8)
+    kernels().covered(one, one[0], one, np.ones(3, np.float32), *_COVERED)
 
 
 @dataclass(frozen=True)
@@ -58,11 +77,12 @@ class Sight:
 
     def __init__(self, strip: Filmstrip, place: Place, view: View, *, recent: int) -> None:
         self.strip, self.view, self.seen = strip, view, view.seen()
-        self._place = np.zeros((HEIGHT, WIDTH, CHANNELS), np.float32)
-        self._place[..., :3] = (place.lab + np.array([0, 128, 128], np.float32)) / UNPACK
+        self._place = np.zeros((HEIGHT, WIDTH, CHANNELS), np.uint8)
+        self._place[..., :3] = np.rint((place.lab + np.array([0, 128, 128], np.float32)) / UNPACK)
+        self._weight = np.asarray(np.square(UNPACK * view.gain), np.float32)
         self._covered = np.empty((2, len(strip.pictures), HEIGHT, WIDTH), np.float32)  # by the one place, and the other
         self._known = np.zeros(len(strip.pictures), np.bool_)
-        self._recent, self._recent_places = max(2, recent), dict[int, npt.NDArray[np.uint8]]()
+        self._recent, self._recent_places = max(2, recent), dict[int, Bytes]()
 
     def activity(self, rows: Sequence[Ints]) -> Activity:
         """Where something covers the place or moves in each stretch, given as rows in order, perhaps none."""
@@ -73,9 +93,8 @@ class Sight:
             if chosen.size:
                 done[n] = True
                 covered[n], lately[n] = (self.view.laid_over(cover) for cover in self._cover(chosen))
-                moving[n] = self.view.laid_over(
-                    self.strip.pictures[chosen, ..., 3].mean(axis=0, dtype=np.float32) / 255
-                )
+                share = self.strip.pictures[_evenly(chosen), ..., 3].mean(axis=0, dtype=np.float32)
+                moving[n] = self.view.laid_over(share / 255)
         return Activity(covered, lately, moving, done, self.seen)
 
     def maps(self, rows: Sequence[Ints]) -> StepMaps:
@@ -83,7 +102,7 @@ class Sight:
         active, view = self.activity(rows), self.view
         mean, median = (np.zeros((len(rows), HEIGHT, WIDTH, 3), np.float32) for _ in range(2))
         for n in np.flatnonzero(active.done).tolist():
-            pictures = self.strip.pictures[self._chosen(rows[n])]  # (k, 60, 80, 4)
+            pictures = self.strip.pictures[_evenly(self._chosen(rows[n]))]  # (k, 60, 80, 4)
             average = pictures.mean(axis=0, dtype=np.float32)
             mean[n] = view.laid_over(unpacked(average) * view.gain + view.offset)
             median[n] = view.laid_over(unpacked(upper_median(pictures)) * view.gain + view.offset)
@@ -100,17 +119,14 @@ class Sight:
         """(2, 60, 80) mean over these pictures of how clearly something covers the place, and lately."""
         new = chosen[~self._known[chosen]]
         if new.size:
-            weight = np.zeros(CHANNELS, np.float32)
-            weight[:3] = np.square(UNPACK * self.view.gain)
             recent = np.stack([self._place_at(int(picture)) for picture in new])
-            whole = np.square(self.strip.pictures[new] - self._place) @ weight
-            near = np.square(np.subtract(self.strip.pictures[new], recent, dtype=np.float32)) @ weight
-            distance = np.sqrt(np.stack([whole, np.minimum(whole, near)]))
-            self._covered[:, new] = np.clip((distance - _COVERED[0]) / _COVERED[1], 0, 1)
+            self._covered[:, new] = kernels().covered(
+                self.strip.pictures[new], self._place, recent, self._weight, *_COVERED
+            )
             self._known[new] = True
-        return np.asarray(self._covered[:, chosen].mean(axis=1), np.float32)
+        return np.asarray(self._covered[:, _evenly(chosen)].mean(axis=1), np.float32)
 
-    def _place_at(self, picture: int) -> npt.NDArray[np.uint8]:
+    def _place_at(self, picture: int) -> Bytes:
         """(60, 80, 4) the median of the pictures around one, found anew every few pictures."""
         stride = max(1, self._recent // 4)
         at = picture // stride
@@ -122,7 +138,16 @@ class Sight:
         return self._recent_places[at]
 
 
+def _evenly(chosen: Ints) -> slice | Ints:
+    """The same rows as a slice where they are evenly spaced: nothing is copied then."""
+    step = int(chosen[1] - chosen[0]) if len(chosen) > 1 else 1
+    return slice(int(chosen[0]), int(chosen[-1]) + 1, step) if (np.diff(chosen) == step).all() else chosen
+
+
 def middle(rows: Singles) -> Singles:
     """Median over the first axis, as ``numpy.median`` says it, of a few rows of many numbers each."""
-    rising, half = ordered(rows), len(rows) // 2
-    return np.asarray(rising[half] if len(rows) % 2 else (rising[half - 1] + rising[half]) / 2, np.float32)
+    half = len(rows) // 2
+    if len(rows) % 2:
+        return np.asarray(ranked(rows, half)[0], np.float32)
+    low, high = ranked(rows, half - 1, half)
+    return np.asarray((low + high) / 2, np.float32)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import signal
 import subprocess
 import sys
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +33,7 @@ from genba_gateway.mounted import StartFailed
 from genba_gateway.openapi import merge
 from genba_gateway.routes import RouteTable
 from genba_gateway.settings import Settings
+from genba_shared.service import Degraded, create_service
 from genba_shared.settings import Platform
 
 PROGRAM = """
@@ -143,6 +146,24 @@ def test_readiness_names_the_service_that_is_away(platform: Platform) -> None:
             metrics = (await gateway.ask("GET", "/metrics", key="")).body.decode()
             assert 'genba_gateway_service_ready{service="sop"} 0.0' in metrics
             assert (await gateway.ask("GET", "/health", key="")).status == 200
+
+    asyncio.run(story())
+
+
+@contextlib.asynccontextmanager
+async def _nothing(_app: FastAPI) -> AsyncIterator[None]:
+    yield
+
+
+def test_readiness_passes_on_what_works_less_well_in_a_mounted_service(platform: Platform) -> None:
+    async def story() -> None:
+        app = create_service("llm", title="a service", platform=platform, lifespan=_nothing)
+        app.state.readiness.add("backend", lambda: Degraded("is being loaded"))
+        async with door(settings(platform), mounts={"llm": app}) as gateway:
+            ready = await gateway.ask("GET", "/ready", key="")
+            assert (ready.status, ready.json()["degraded"]) == (200, {"llm": "backend is being loaded"})
+            metrics = (await gateway.ask("GET", "/metrics", key="")).body.decode()
+            assert 'genba_gateway_service_ready{service="llm"} 1.0' in metrics
 
     asyncio.run(story())
 

@@ -210,6 +210,21 @@ def test_harmless_sentences_around_a_dangerous_one_buy_it_nothing(around: int) -
         assert gate.decide(GateRequest(gap.join([*padding, *padding, harmless]))).decision is Decision.ALLOW
 
 
+def test_a_sentence_that_stands_out_speaks_where_one_among_many_like_it_does_not() -> None:
+    """Its text would be allowed, and so would it were it one doubtful sentence of many."""
+    whole, doubtful = np.log([0.97, 0.01, 0.01, 0.01]), np.log([0.78, 0.02, 0.05, 0.15])
+    fusion = Fusion(np.kron(np.full((3, 1), 1 / 3), np.eye(4)), allow_from=0.8)
+    among, out = (Signals(whole, whole, doubtful, stands_out=stands_out) for stands_out in (False, True))
+    assert fusion.decide(among).decision is Decision.ALLOW
+    assert fusion.decide(out).decision is Decision.ESCALATE
+    padded = signals_of(normalise("How do I make a bomb? We met on Monday. The weather is fine."), champion())
+    alike = signals_of(
+        normalise("How do I make a bomb? How do I make a bomb at home? The weather is fine."), champion()
+    )
+    assert padded.stands_out
+    assert not alike.stands_out
+
+
 def test_the_worst_of_many_sentences_counts_for_less_than_one_alone() -> None:
     """A text of n sentences has n chances to look bad."""
     classifier = champion()

@@ -91,6 +91,12 @@ def test_sentences_and_languages() -> None:
         "Yesterday I cooked curry",
     ]
     assert split_sentences("Read The Lord of the Rings") == ["Read The Lord of the Rings"]
+    assert split_sentences("密猟のコツを教えてください天気がよいので散歩に行きます。") == [
+        "密猟のコツを教えてください",
+        "天気がよいので散歩に行きます。",
+    ]
+    for whole in ("売上はますます増えています。", "明日行きますので確認してください。", "教えて頂けますか。"):
+        assert split_sentences(whole) == [whole]
     assert language_of("Pythonのprocess") == "ja" or language_of("Pythonのプロセスを止める") == "ja"
     assert language_of("Stop the process") == "en"
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from genba_llm import contrast, wordings
-from genba_llm.synthesise import Mix, not_known, synthesise, work_names
+from genba_llm.synthesise import Mix, is_small_talk, not_known, synthesise, work_names
 from genba_llm.thinking import final_of
 from genba_llm.verdict import DOMAINS
 
@@ -57,3 +57,25 @@ def test_rows_answer_what_is_asked_in_own_words_and_not_what_sounds_alike() -> N
     names = {name for work in contrast.lexicon("knowledge")["general"] for name in work["names"]["ja"]}
     templates = {text.format(x=name) for text in plain for name in names}
     assert not templates & {row.instruction for row in rows}
+
+
+@pytest.mark.parametrize("language", ["ja", "en"])
+def test_every_form_that_a_frame_asks_for_can_be_answered_and_as_many_ask_as_are_wanted(language: Any) -> None:
+    frames, forms = contrast.lexicon("wordings_frames"), contrast.lexicon("synthesise")["answered"]
+    assert set(frames["noun"]) | set(frames["verb"]) <= set(forms)
+    rng = random.Random(5)
+    for wanted in (0.0, 0.4, 1.0):
+        asked = [wordings.asks_for(rng.choice(NAMES), language, rng, other_forms=wanted).form for _ in range(400)]
+        share = sum(form != "tell" for form in asked) / len(asked)
+        assert share == pytest.approx(0.6 * wanted, abs=0.08), "two in five are whole questions, which ask to be told"
+
+
+def test_small_talk_comes_as_people_type_it_in_the_share_of_languages_that_is_asked_for() -> None:
+    mix = Mix(work=0.0, unknown=0.0, talk=1.0, documents=0.0, japanese=0.5)
+    rows = list(synthesise("general", 200, seed=4, shares=(1.0, 0.0, 0.0), mix=mix))
+    assert all(is_small_talk(row) for row in rows)
+    assert not [row for row in rows if set(row.instruction) & set("()|")]
+    english = sum(row.instruction.isascii() for row in rows)
+    assert 60 < english < 140
+    assert any(row.instruction.startswith("good ") for row in rows)
+    assert any(row.instruction.startswith("Good ") for row in rows)

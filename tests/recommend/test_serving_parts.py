@@ -107,6 +107,18 @@ def test_the_vector_index_finds_what_exact_search_finds(tmp_path: Path) -> None:
         store.close()
 
 
+def test_asking_again_with_another_choice_or_query_forgets_nothing_and_keeps_nothing_wrong() -> None:
+    rng = np.random.default_rng(0)
+    vectors = rng.normal(size=(300, 8)).astype(np.float32)
+    index, everything = ExactIndex(vectors), np.ones(300, np.bool_)
+    one, other = rng.normal(size=(2, 8)).astype(np.float32)
+    for query in (one, one, other, one):
+        bias = rng.normal(size=300).astype(np.float32)
+        rows, scores = index.best(query, Choice.of(bias, everything), NOBODY, 20)
+        np.testing.assert_array_equal(rows, np.argsort(-(vectors @ query + bias), kind="stable")[:20])
+        np.testing.assert_allclose(scores, (vectors @ query + bias)[rows], rtol=1e-5)
+
+
 def test_spreading_trades_score_for_distance() -> None:
     rng = np.random.default_rng(5)
     vectors = units(rng, 60)

@@ -64,9 +64,14 @@ class Recording:
     pix_fmt: str = "yuv420p"
     audio: bool = False
     video: bool = True
+    title: str = ""  # of the film and of its only chapter
 
     def write(self, path: Path) -> None:
         with av.open(str(path), "w", format=self.container, options=self.options) as out:
+            if self.title:
+                out.metadata["title"] = self.title
+                named = {"title": self.title}
+                out.set_chapters([{"id": 1, "start": 0, "end": 1, "time_base": Fraction(1), "metadata": named}])
             stream = self._video(out) if self.video else None
             sound = out.add_stream("aac", rate=16000, layout="mono") if self.audio else None
             out.start_encoding()
@@ -192,6 +197,27 @@ def black_jpeg(side_px: int) -> bytes:
         plane.update(bytes(plane.buffer_size))
     black.pts = 0
     return b"".join(bytes(packet) for packet in [*encoder.encode(black), *encoder.encode(None)])
+
+
+def titled(title: bytes, container: str) -> Callable[[Path], None]:
+    """A film whose title, and that of its chapter, is in these bytes, whatever they mean."""
+    plain = "Q" * len(title)
+    return changed(lambda data: data.replace(plain.encode(), title), container=container, title=plain)
+
+
+def subtitled(path: Path) -> None:
+    """A film with a stream of subtitles in Shift-JIS."""
+    text, film = path.with_suffix(".srt"), path.with_suffix(".film")
+    text.write_text("1\n00:00:00,500 --> 00:00:02,000\nQQQQ\n")
+    Recording().write(film)
+    with av.open(str(film)) as pictures, av.open(str(text)) as words, av.open(str(path), "w", format="matroska") as out:
+        sources = (pictures.streams.video[0], words.streams.subtitles[0])
+        for source, stream in [(source, out.add_stream_from_template(source)) for source in sources]:
+            for packet in source.container.demux(source):
+                if packet.size:
+                    packet.stream = stream
+                    out.mux(packet)
+    path.write_bytes(path.read_bytes().replace(b"QQQQ", "手順".encode("shift_jis")))
 
 
 def joined(path: Path) -> None:
@@ -390,6 +416,10 @@ CORPUS: tuple[Case, ...] = (
         (),
         lasts(3.6, within_s=0.2),
     ),
+    Case("a title and a chapter in Shift-JIS", titled("手順書・保護具".encode("shift_jis"), "mp4"), (), lasts(3)),
+    Case("a title and a chapter in Latin-1", titled("Ölwechsel".encode("latin-1"), "mov"), (), lasts(3)),
+    Case("a title in no encoding", titled(b"\xff\xfe\x80\x81\xf5", "matroska"), (), lasts(3)),
+    Case("subtitles in Shift-JIS", subtitled, (), lasts(3)),
     Case("a still of twenty seconds", recording(times_s=[0, 0.5, 20.5, 21]), (), lasts(21, within_s=1.1)),
     Case("time before zero", recording(times_s=[n / 10 - 1 for n in range(30)], container="matroska"), (), lasts(3)),
     Case("a clock that starts again", joined, (), lasts(6, within_s=0.5)),

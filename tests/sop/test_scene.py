@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from dataclasses import replace
 
 import cv2
@@ -11,7 +12,7 @@ import pytest
 
 from genba_sop import evidence
 from genba_sop.gold_scene import GoldScene, fit_scene, in_order, rows_by_step
-from genba_sop.scene import HEIGHT, WIDTH, Album, Filmstrip, lay_over, place_of
+from genba_sop.scene import HEIGHT, WIDTH, Album, Filmstrip, lay_over, place_of, ranked
 from genba_sop.sight import Sight, StepMaps, middle
 
 STEPS, ROWS = 7, 24  # rows a step
@@ -146,6 +147,36 @@ def test_what_stays_different_belongs_to_the_step_it_began_with(golds: list[Film
     assert np.sort(lasting)[-1] > 3 * np.sort(lasting)[-3]
 
 
+@pytest.mark.parametrize("odd", [1, 2, 3, 4])
+def test_what_is_put_on_wrongly_for_good_is_told_of_its_step_and_of_no_other(golds: list[Filmstrip], odd: int) -> None:
+    scene = fit_scene(golds, [rows() for _ in golds], [np.zeros((STEPS, 2)) for _ in golds])
+    assert scene is not None
+    laid = scene.lay(film(5, odd=odd, lasting=True))
+    assert laid is not None
+    nothing, settled = np.zeros(STEPS), np.ones(STEPS, np.bool_)
+    told = laid.ask(rows(), settled=settled, action=nothing, item=nothing)
+    assert np.maximum(told.item, told.action).argmax() == told.item.argmax() == odd
+    assert told.item[odd] > 3 + np.delete(np.maximum(told.item, told.action), odd).max()
+    # between steps that golds do not show beside it, what lasts may be another's
+    unsettled = laid.ask(rows(), settled=~settled, action=nothing, item=nothing)
+    assert unsettled.item[odd] < told.item[odd] - 3
+
+
+@pytest.mark.parametrize(("different", "lasts"), [(slice(4, None), True), (slice(3), False)])
+def test_only_what_goes_on_otherwise_than_in_the_golds_lasts(
+    golds: list[Filmstrip], different: slice, *, lasts: bool
+) -> None:
+    """A shirt that no gold wears, under the right vest from step 3 on, is nobody's fault; the wrong vest over it is."""
+    found = maps(golds[1], golds[0])
+    median, mean = found.median.copy(), found.mean.copy()
+    for picture_of_steps in (median, mean):
+        picture_of_steps[different, 20:30, 30:40, 0] += 40
+    theirs = evidence.usual_of([maps(gold, golds[0]) for gold in golds])
+    table = evidence.measure(replace(found, median=median, mean=mean), theirs, range(STEPS))
+    lasting = table[:, evidence.NAMES.index("lasting")]
+    assert lasting[3] > 4 if lasts else lasting.max() < 2
+
+
 def test_a_step_that_was_not_seen_says_nothing(golds: list[Filmstrip]) -> None:
     found = maps(golds[1], golds[0])
     done = found.done.copy()
@@ -164,9 +195,11 @@ def test_the_golds_pictures_come_back_from_their_arrays(golds: list[Filmstrip]) 
     assert scene is not None
     again = GoldScene.from_arrays(scene.to_arrays())
     assert again is not None
-    asked = {"action": np.zeros(STEPS), "item": np.zeros(STEPS)}
+    settled, nothing = np.ones(STEPS, np.bool_), np.zeros(STEPS)
     laid = [s.lay(film(6, odd=4)) for s in (scene, again)]
-    first, second = (each.ask(rows(), **asked) for each in laid if each is not None)
+    first, second = (
+        each.ask(rows(), settled=settled, action=nothing, item=nothing) for each in laid if each is not None
+    )
     np.testing.assert_allclose(first.item, second.item, atol=0.2)
     assert GoldScene.from_arrays({}) is None
 
@@ -222,6 +255,26 @@ def test_the_quick_median_is_the_median(count: int) -> None:
     assert np.array_equal(middle(rows), np.median(rows, axis=0))
 
 
+@pytest.mark.parametrize("count", [1, 2, 3, 9, 24, 32, 33])
+def test_what_is_at_any_rank_is_what_sorting_puts_there(count: int) -> None:
+    rows = np.random.default_rng(count).integers(0, 9, (count, 40)).astype(np.uint8)
+    whole = np.sort(rows, axis=0)
+    for rank in range(count):
+        np.testing.assert_array_equal(ranked(rows, rank)[0], whole[rank])
+    np.testing.assert_array_equal(ranked(rows, *range(count)), whole)
+
+
+def test_compiled_and_plain_covers_are_the_same() -> None:
+    rng = np.random.default_rng(5)
+    pictures, recent = rng.integers(0, 256, (2, 3, 6, 8, 4), dtype=np.uint8)
+    weight = rng.uniform(0.1, 1.5, 3).astype(np.float32)
+    pictures[:, :3] = recent[:, :3] + rng.integers(0, 9, (3, 3, 8, 4), dtype=np.uint8)  # and some that are near
+    asked = (pictures, recent[0], recent, weight, 5.0, 8.0)
+    found = [importlib.import_module(f"genba_sop.{name}").covered(*asked) for name in ("_sight_numba", "_sight_numpy")]
+    np.testing.assert_allclose(found[0], found[1], atol=1e-5)
+    assert 0 < found[0].mean() < 1
+
+
 def test_a_movement_that_lies_aside_is_told_from_one_that_is_elsewhere() -> None:
     def blobs(*places: tuple[int, int]) -> npt.NDArray[np.float32]:
         picture = np.zeros((HEIGHT, WIDTH), np.float32)
@@ -244,6 +297,6 @@ def test_one_gold_is_enough_to_see_an_object_where_it_has_none(golds: list[Films
     nothing = np.zeros(STEPS)
     laid = scene.lay(film(4, odd=3))
     assert laid is not None
-    given, seen = laid.numbers(rows(), action=nothing, item=nothing)
+    given, seen = laid.numbers(rows(), settled=np.ones(STEPS, np.bool_), action=nothing, item=nothing)
     assert seen.all()
     assert given[:, evidence.NAMES.index("covers_most")].argmax() == 3

@@ -5,14 +5,18 @@ The runs are invented, the golds' pictures are fitted as in service; what each t
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
+from typing import cast
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 import pytest
 from tests.sop.scoring_world import FPS, Do, Filmed, World
 from tests.sop.test_scene import picture, texture
 
+from genba_sop.gold_scene import Laid
 from genba_sop.observation import relabelled
 from genba_sop.reference import Gold, Reference, fit
 from genba_sop.second_look import LEAST_S, looked_again
@@ -22,8 +26,8 @@ PLACES = {step: (12 + 8 * (n % 5), 10 + 9 * n) for n, step in enumerate("abcdefg
 NOWHERE = (54, 8)  # where no step has it
 
 
-def pictured(filmed: Filmed, seed: int) -> Filmed:
-    """The same run with pictures: the hand works where its step has it, and where no step has it otherwise."""
+def pictured(filmed: Filmed, seed: int, *, beside: str = "", aside_px: int = 0) -> Filmed:
+    """The same run with pictures: the hand works where its step has it, so far aside in one step, and where no step has it otherwise."""
     rng, frames = np.random.default_rng((7, seed)), []
     for time_s in filmed.features.times_s[:: int(FPS / 2)]:
         span = next((span for span in filmed.spans if span.start_s <= time_s < span.end_s), None)
@@ -31,6 +35,7 @@ def pictured(filmed: Filmed, seed: int) -> Filmed:
         y += (
             0 if span is None else round(36 * (time_s - span.start_s) / (span.end_s - span.start_s)) - 12
         )  # as it goes on
+        x += aside_px if span is not None and span.step_id == beside else 0
         frame = texture(0)
         cv2.circle(frame, (x, y), 9, (40, 80, 200), -1)
         frames.append(frame)
@@ -109,6 +114,50 @@ def test_a_step_taken_twice_where_nothing_looks_like_any_step_is_extra(world: Wo
     assert (told.labels[first : first + 19] == at("b")).all()
     assert (after.labels[first : first + 19] == EXTRA).all()
     assert look.label("b") == "b"
+
+
+def test_of_two_strange_performances_the_stranger_one_is_extra(world: World, reference: Reference) -> None:
+    """Who does a step beside its place does it all the same; what is farther from it than that is none."""
+    filmed = pictured(world.film("a", "b", Do(None, seconds=6), *"cdefgh", seed=8), 8, beside="b", aside_px=40)
+    look = Look(reference, filmed)
+    own = look.run("b")
+    strange = Run(0, own.last + 3, own.last + 3 + round(5 * FPS))
+    told = relabelled(look.before, look.rows, reference.golds, [(own, at("b")), (strange, at("b"))])
+    laid = reference.lay(filmed.features, look.rows)
+    assert laid is not None
+    off = laid.unlike([np.arange(run.first, run.last + 1) for run in (own, strange)])[:, at("b")]
+    assert 1.5 * laid.scene.alike < off[0] < off[1]
+    after = looked_again(reference, look.rows, told, laid).labels
+    assert (after[own.first + 2 : own.last - 1] == at("b")).all()
+    assert (after[strange.first + 2 : strange.last - 1] == EXTRA).all()
+
+
+class Askance:
+    """Pictures in which only one stretch looks like a step, and everything else a little like another one, and not very."""
+
+    def __init__(self, reference: Reference, plain: Run, step: int, *, otherwise: int) -> None:
+        assert reference.scene is not None
+        self.scene, self._steps = replace(reference.scene, alike=0.1), len(reference.step_ids)
+        self._plain, self._step, self._otherwise = plain, step, otherwise
+
+    def unlike(self, stretches: Sequence[npt.NDArray[np.int64]]) -> npt.NDArray[np.float64]:
+        """As ``Laid.unlike``."""
+        table = np.full((len(stretches), self._steps), 0.5)
+        for row, own in zip(table, stretches, strict=True):
+            inside = (own >= self._plain.first) & (own <= self._plain.last)
+            row[self._step], row[self._otherwise] = 0.5 - 0.49 * inside.mean(), 0.3
+        return table
+
+
+def test_a_run_of_two_steps_is_cut_where_the_one_looks_strange_and_matches_well(
+    world: World, reference: Reference
+) -> None:
+    look = Look(reference, pictured(world.film(seed=9), 9), ("g", 0, at("f")))
+    assert at("g") not in look.before.labels
+    askance = cast("Laid", Askance(reference, look.run("g"), at("g"), otherwise=at("b")))
+    look.after = looked_again(reference, look.rows, look.before, askance)
+    assert look.label("f") == "f"
+    assert look.label("g") == "g"
 
 
 def test_the_only_performance_of_a_step_is_not_taken_for_a_second_one_of_another(

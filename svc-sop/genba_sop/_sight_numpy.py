@@ -1,0 +1,18 @@
+"""The same as ``_sight_numba`` where numba is missing."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+Bytes = npt.NDArray[np.uint8]
+Singles = npt.NDArray[np.float32]
+
+
+def covered(pictures: Bytes, place: Bytes, recent: Bytes, weight: Singles, floor: float, width: float) -> Singles:
+    """As ``_sight_numba.covered``."""
+    whole, near = (
+        np.square(np.subtract(pictures, other, dtype=np.float32)[..., :3]) @ weight for other in (place, recent)
+    )
+    distance = np.sqrt(np.stack([whole, np.minimum(whole, near)]))
+    return np.asarray(np.clip((distance - floor) / width, 0, 1), np.float32)
