@@ -9,12 +9,7 @@ openclip) extras=sop,sem,pdf,llm,openclip ;;
 test) extras=sop,sem,s3,openclip,recommend,so8t,llm,test ;;
 bench) extras=sop,sem,pdf,llm,bench ;;
 tensorflow) extras=sop,sem,s3,openclip,recommend,so8t,llm,test,tensorflow ;;
-gguf)
-    extras=sop,sem,s3,openclip,recommend,so8t,llm,test,gguf
-    # llama.cpp is built from source: its library alone, and quickly rather than to be quick.
-    export SKBUILD_BUILD_TARGETS="llama;llama-common"
-    export CMAKE_ARGS="${CMAKE_ARGS:--DLLAVA_BUILD=OFF -DLLAMA_BUILD_TOOLS=OFF -DLLAMA_BUILD_EXAMPLES=OFF -DLLAMA_BUILD_TESTS=OFF -DLLAMA_BUILD_SERVER=OFF -DGGML_LLAMAFILE=OFF -DCMAKE_CXX_FLAGS_RELEASE='-O1 -DNDEBUG'}"
-    ;;
+gguf) extras=sop,sem,s3,openclip,recommend,so8t,llm,test,gguf ;; # builds llama.cpp from source
 *) echo "usage: deploy/setup.sh base|test|bench|openclip|tensorflow|gguf" >&2; exit 2 ;;
 esac
 python=${PYTHON:-$(command -v python3.11 || command -v python3 || true)}

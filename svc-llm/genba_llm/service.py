@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import socket
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Annotated
@@ -39,6 +39,7 @@ from genba_shared.audit import AuditLog
 from genba_shared.audit_writer import AuditWriter, audit_signer, open_writer
 from genba_shared.db import Database, utc_now
 from genba_shared.registry import Registry
+from genba_shared.repeated import Repeated
 from genba_shared.service import Degraded
 from genba_shared.telemetry import Metrics, get_logger
 
@@ -254,29 +255,8 @@ async def open_service(settings: Settings, metrics: Metrics, *, backend: Backend
             (settings.host_watch_every_s, llm.look_at_host),
             (settings.model_refresh_s, speakers.follow),
         ):
-            stack.callback(_Repeated(every_s, work).stop)
+            stack.callback(Repeated(f"llm-{work.__name__}", every_s, work).stop)
         yield llm
-
-
-class _Repeated:
-    """A thread that does something every so often until told to stop; a failure is logged and tried again."""
-
-    def __init__(self, every_s: float, work: Callable[[], None]) -> None:
-        self._every_s, self._work = every_s, work
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._loop, name=f"llm-{getattr(work, '__name__', '')}", daemon=True)
-        self._thread.start()
-
-    def _loop(self) -> None:
-        while not self._stop.wait(self._every_s):
-            try:
-                self._work()
-            except Exception:
-                log.exception("repeated_work_failed", work=self._thread.name)
-
-    def stop(self) -> None:
-        self._stop.set()
-        self._thread.join()
 
 
 def _of(request: Request) -> Llm:

@@ -25,6 +25,7 @@ from genba_shared.db import Database
 from genba_shared.principal import Principal
 from genba_shared.problems import TooManyRequests
 from genba_shared.registry import Registry
+from genba_shared.repeated import Repeated
 from genba_shared.service import Degraded
 from genba_shared.telemetry import Metrics, get_logger
 from genba_shared.vectors import Vectors, open_vectors
@@ -189,32 +190,17 @@ async def open_service(settings: Settings, metrics: Metrics) -> AsyncIterator[Re
         recommender = Recommender(settings, database, registry, Counters.of(metrics))
         stack.callback(recommender.close)
         await asyncio.to_thread(recommender.open_shop, MAIN_TENANT)
-        follower = _Follower(recommender)
-        stack.callback(follower.stop)
+        pauses = Pauses()
+
+        def follow() -> None:
+            recommender.follow()
+            pauses.look(recommender.held)
+
+        stack.callback(Repeated("recommend-follower", settings.poll_s, follow).stop)
         collector = ShopCollector(metrics.prefix, recommender)
         metrics.registry.register(collector)
         stack.callback(metrics.registry.unregister, collector)
         yield recommender
-
-
-class _Follower:
-    """A thread that looks for news every so often until told to stop."""
-
-    def __init__(self, recommender: Recommender) -> None:
-        self._recommender = recommender
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._loop, name="recommend-follower", daemon=True)
-        self._thread.start()
-
-    def _loop(self) -> None:
-        pauses = Pauses()
-        while not self._stop.wait(self._recommender.settings.poll_s):
-            self._recommender.follow()
-            pauses.look(self._recommender.held)
-
-    def stop(self) -> None:
-        self._stop.set()
-        self._thread.join()
 
 
 async def _of(request: Request) -> Recommender:  # async: a plain function would cost a thread's turn

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +29,7 @@ from genba_shared.idempotency import Idempotency
 from genba_shared.jobs import Jobs
 from genba_shared.pool import WorkPool
 from genba_shared.queue import Wakeups, make_celery
+from genba_shared.repeated import Repeated
 from genba_shared.telemetry import Metrics, get_logger
 from genba_shared.vectors import open_vectors
 
@@ -100,7 +100,7 @@ async def open_service(settings: Settings, metrics: Metrics) -> AsyncIterator[Se
             artifacts=artifacts.below(ARTIFACTS),
             registry_artifacts=artifacts,
             idempotency=Idempotency(database),
-            jobs=Jobs(database, wake=_waker(wakeups)),
+            jobs=Jobs(database, wake=wakeups.send),
             lanes=lanes,
             likeness=likeness,
             text_encoder=TextEncoder(settings.text_encoder, settings.text_encoder_weights),
@@ -115,37 +115,8 @@ async def open_service(settings: Settings, metrics: Metrics) -> AsyncIterator[Se
         stack.callback(sem.background.shutdown, wait=True, cancel_futures=True)
         stack.callback(sem.classifying.close)
         sem.spool.mkdir(parents=True, exist_ok=True)
-        sweeper = _Sweeper(sem)
-        stack.callback(sweeper.stop)
+        stack.callback(Repeated("sem-sweeper", settings.sweep_every_s, sem.sweep).stop)
         yield sem
-
-
-def _waker(wakeups: Wakeups) -> Callable[[str, str], None]:
-    def wake(job_id: str, queue: str) -> None:
-        wakeups.send(job_id, queue)  # a wake-up that is lost is made up for by the sweeper of the jobs
-
-    return wake
-
-
-class _Sweeper:
-    """A thread that sweeps every so often until told to stop."""
-
-    def __init__(self, sem: Sem) -> None:
-        self._sem = sem
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._loop, name="sem-sweeper", daemon=True)
-        self._thread.start()
-
-    def _loop(self) -> None:
-        while not self._stop.wait(self._sem.settings.sweep_every_s):
-            try:
-                self._sem.sweep()
-            except Exception:
-                log.exception("sweep_failed")
-
-    def stop(self) -> None:
-        self._stop.set()
-        self._thread.join()
 
 
 def _of(request: Request) -> Sem:

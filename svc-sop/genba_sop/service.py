@@ -6,9 +6,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import threading
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +25,7 @@ from genba_shared.pool import WorkPool
 from genba_shared.principal import Principal
 from genba_shared.problems import Problem
 from genba_shared.queue import Wakeups, make_celery
+from genba_shared.repeated import Repeated
 from genba_shared.telemetry import Metrics, get_logger
 from genba_shared.vectors import Vectors, open_vectors
 from genba_sop import decoding, erasure, explaining, sight
@@ -147,7 +147,7 @@ async def open_service(settings: Settings, metrics: Metrics) -> AsyncIterator[So
             database=database,
             artifacts=artifacts,
             idempotency=Idempotency(database),
-            jobs=Jobs(database, wake=_waker(wakeups)),
+            jobs=Jobs(database, wake=wakeups.send),
             encoder=encoder,
             procedures=Procedures(database, artifacts),
             evaluations=Evaluations(
@@ -177,38 +177,8 @@ async def open_service(settings: Settings, metrics: Metrics) -> AsyncIterator[So
             explaining.warm_up,
         ):  # the first evaluation does not pay for loading them
             sop.background.submit(kernels)
-        sweeper = _Sweeper(sop)
-        stack.callback(sweeper.stop)
+        stack.callback(Repeated("sop-sweeper", settings.sweep_every_s, sop.sweep, at_once=True).stop)
         yield sop
-
-
-def _waker(wakeups: Wakeups) -> Callable[[str, str], None]:
-    def wake(job_id: str, queue: str) -> None:
-        wakeups.send(job_id, queue)  # a wake-up that is lost is made up for by the sweeper of the jobs
-
-    return wake
-
-
-class _Sweeper:
-    """A thread that sweeps every so often until told to stop."""
-
-    def __init__(self, sop: Sop) -> None:
-        self._sop = sop
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._loop, name="sop-sweeper", daemon=True)
-        self._thread.start()
-
-    def _loop(self) -> None:
-        while not self._stop.is_set():
-            try:
-                self._sop.sweep()
-            except Exception:
-                log.exception("sweep_failed")
-            self._stop.wait(self._sop.settings.sweep_every_s)
-
-    def stop(self) -> None:
-        self._stop.set()
-        self._thread.join()
 
 
 def _of(request: Request) -> Sop:
