@@ -27,7 +27,7 @@ from genba_llm.verdict import Decision
 from genba_shared.problems import Conflict
 from genba_shared.recipe import Champion, Registration
 
-CONFIG = {"preset": "tiny", "max_tokens": 192, "batch_size": 8, "max_steps": 50, "learning_rate": 5e-3}
+CONFIG = {"preset": "tiny", "max_tokens": 192, "batch_size": 8, "max_steps": 80, "learning_rate": 5e-3}
 SHAPE = {"vocab_size": 512, "hidden_size": 64, "layers": 2, "heads": 2, "kv_heads": 1}
 
 
