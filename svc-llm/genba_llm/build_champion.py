@@ -77,9 +77,7 @@ def build(
     seen = [row for row, held in zip(rows, is_held, strict=True) if not held]
     unseen = [row for row, held in zip(rows, is_held, strict=True) if held]
     first = mean_fit(seen, found[~is_held], config=config, version=version, step=step)
-    fusion, calibration = fit_fusion(
-        calibration_rows(seen, unseen, seed), first, version=f"fusion-{digest[:12]}", seed=seed
-    )
+    fusion, calibration = fit_fusion(calibration_rows(seen, unseen, seed), first, seed=seed)
     whole = mean_fit(rows, found, config=config, version=version, step=step)
     return Built(whole, fusion, calibration, len(rows), digest)
 

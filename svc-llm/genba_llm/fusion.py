@@ -9,9 +9,10 @@ those of a model that nobody fitted can only make the answer more cautious.
 from __future__ import annotations
 
 import functools
+import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -132,6 +133,11 @@ class Fusion:
         alone = softmax(self.logits(Signals(signals.sentence, signals.sentence, signals.sentence)) / self.temperature)
         below = 1.0 if signals.stands_out else SPEAKS_BELOW
         return alone if alone[Decision.ALLOW] < min(below, probs[Decision.ALLOW]) else probs
+
+    def named(self) -> Fusion:
+        """The same under a version that its numbers make: what decides otherwise is on record as something else."""
+        said = json.dumps({**self.to_json(), "version": ""}, sort_keys=True)
+        return replace(self, version=f"fusion-{hashlib.sha256(said.encode()).hexdigest()[:12]}")
 
     def to_json(self) -> dict[str, Any]:
         weights = None if self.weights is None else self.weights.round(6).tolist()

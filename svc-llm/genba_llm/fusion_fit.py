@@ -43,7 +43,6 @@ def fit_fusion(
     alpha: float = ALPHA,
     least_allow: float = 0.5,
     l2: float = 1e-3,
-    version: str = "local",
     seed: int = 0,
 ) -> tuple[Fusion, Calibration]:
     """A Fusion for ``classifier``: the first two thirds of the (shuffled) rows fit the weights, the last the rest.
@@ -62,13 +61,13 @@ def fit_fusion(
     held = labels[cut:]
     grid, exact = fit_temperature(logits, held)
     fused = softmax(logits / exact)
-    fusion = Fusion(weights, bias, exact, least_allow, alpha, version=version)
+    fusion = Fusion(weights, bias, exact, least_allow, alpha)
     # As it will decide, sentences that speak for their text included; each group has a threshold of its own.
     allow = np.array([fusion.of_text(each)[Decision.ALLOW] for each in signals[cut:]])
     undone = np.array([each.disguised for each in signals[cut:]])
     threshold = conformal_threshold(allow[(held > 0) & ~undone], alpha)
     stricter = _threshold_of(allow[(held > 0) & undone], alpha)
-    fusion = replace(fusion, allow_from=max(threshold, least_allow), disguised_allow_from=stricter)
+    fusion = replace(fusion, allow_from=max(threshold, least_allow), disguised_allow_from=stricter).named()
     before = softmax(np.stack([np.log(each.classifier_probs) for each in signals[cut:]]))
     return fusion, Calibration(int((held > 0).sum()), _nll(before, held), _nll(fused, held), grid, exact)
 

@@ -17,7 +17,7 @@ from genba_llm.compositions import SOURCE as LONG
 from genba_llm.concepts import concepts_of
 from genba_llm.contrast import Recipe, generate, gerund
 from genba_llm.features import FeatureConfig, features, matrix
-from genba_llm.fusion import Fusion, Signals, load_fusion, signals_of
+from genba_llm.fusion import Fusion, Signals, default_fusion, load_fusion, signals_of
 from genba_llm.fusion_fit import conformal_threshold, fit_temperature
 from genba_llm.gate import Gate, GateRequest
 from genba_llm.gate_metrics import auroc, bootstrap_interval, expected_calibration_error, gated, recall_at_fpr
@@ -208,6 +208,12 @@ def test_harmless_sentences_around_a_dangerous_one_buy_it_nothing(around: int) -
         padding = [harmless] * around
         assert gate.decide(GateRequest(gap.join([*padding, danger, *padding]))).decision > Decision.ALLOW
         assert gate.decide(GateRequest(gap.join([*padding, *padding, harmless]))).decision is Decision.ALLOW
+
+
+def test_a_fusion_that_decides_otherwise_is_on_record_as_another() -> None:
+    shipped = default_fusion()
+    assert shipped.version == shipped.named().version
+    assert replace(shipped, allow_from=shipped.allow_from + 0.01).named().version != shipped.version
 
 
 def test_a_sentence_that_stands_out_speaks_where_one_among_many_like_it_does_not() -> None:
