@@ -21,6 +21,7 @@ from typing import Any, BinaryIO, cast
 
 import fsspec
 
+from genba_shared.durable import flush_folder
 from genba_shared.problems import NotFound, Problem, Unavailable
 
 _KEY = re.compile(r"([0-9a-f]{2})/(\1[0-9a-f]{62})((?:\.[a-z0-9]{1,16}){0,2})", re.ASCII)
@@ -159,9 +160,9 @@ class Artifacts:
         folder = path.parent
         folder.mkdir(parents=True, exist_ok=True)
         aside.replace(path)
-        _sync_folder(folder)
+        flush_folder(folder)
         if folder not in self._durable:
-            _sync_folder(folder.parent)
+            flush_folder(folder.parent)
             self._durable.add(folder)
 
 
@@ -183,14 +184,6 @@ def _opened(source: Path | bytes | BinaryIO) -> Iterator[BinaryIO]:
             yield reader
     else:
         yield io.BytesIO(source) if isinstance(source, bytes) else source
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _private_folder(name: str) -> Path:

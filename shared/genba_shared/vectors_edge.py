@@ -25,6 +25,7 @@ from typing import Any
 import orjson
 import qdrant_edge
 
+from genba_shared.durable import flush_folder
 from genba_shared.problems import AlreadyExists, Conflict, NotFound, Unavailable
 from genba_shared.telemetry import get_logger
 from genba_shared.vectors import (
@@ -99,7 +100,7 @@ class EdgeVectors:
                 aside.rename(folder)
             except OSError as error:  # a folder that holds something cannot be renamed over
                 raise AlreadyExists(f"{collection} has a version {version} already.") from error
-            _flush_folder(folder.parent)
+            flush_folder(folder.parent)
         finally:
             shutil.rmtree(aside, ignore_errors=True)
 
@@ -308,12 +309,4 @@ def _write_durably(path: Path, data: bytes) -> None:
         file.flush()
         os.fsync(file.fileno())
     aside.replace(path)
-    _flush_folder(path.parent)
-
-
-def _flush_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    flush_folder(path.parent)

@@ -54,17 +54,13 @@ def tune_half_life(
 
     Args: interactions: what had happened before the questions were asked.
     """
-    found = popularity_alone(interactions, asked, half_lives_days)
-    return max(found.items(), key=lambda pair: float(pair[1].ndcg_at_10.mean()))
-
-
-def popularity_alone(
-    interactions: Interactions, asked: Questions, half_lives_days: Sequence[float]
-) -> dict[float, Quality]:
-    """Measures of ranking by decayed popularity and nothing else, by half-life. Args: as ``tune_half_life``."""
-    n_items, now_s = len(asked.candidates), float(interactions.time_s.max())
-    logs = {days: Prior(days).log_popularity(interactions, n_items=n_items, now_s=now_s) for days in half_lives_days}
-    return {days: quality(rank_alike(scores, asked), asked) for days, scores in logs.items()}
+    now_s = float(interactions.time_s.max())
+    found = []
+    for half_life_days in half_lives_days:
+        prior = Prior(half_life_days=half_life_days)
+        scores = prior.log_popularity(interactions, n_items=len(asked.candidates), now_s=now_s)
+        found.append((half_life_days, quality(rank_alike(scores, asked), asked)))
+    return max(found, key=lambda pair: float(pair[1].ndcg_at_10.mean()))
 
 
 def everybody(scores: npt.NDArray[np.float32]) -> ScoreUsers:

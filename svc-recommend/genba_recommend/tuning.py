@@ -18,9 +18,9 @@ import numpy.typing as npt
 from genba_recommend.blending import MOST_HISTORY, Blend
 from genba_recommend.dataset import Floats, Histories, Interactions, Ints, histories
 from genba_recommend.features import latest_windows
-from genba_recommend.metrics import Quality, Questions, Scores, ScoreUsers, ndcg_at_k, quality, rank, top_k
+from genba_recommend.metrics import Quality, Questions, Scores, ScoreUsers, ndcg_at_k, quality, rank, rank_alike, top_k
 from genba_recommend.neighbours import Neighbours, choices, ease, item_knn, low_rank
-from genba_recommend.prior import Prior, popularity_alone
+from genba_recommend.prior import Prior
 from genba_recommend.scoring import blended, popularity_now, with_prior
 
 Float32s = npt.NDArray[np.float32]
@@ -89,7 +89,7 @@ def tune(
     """
     n_items = len(asked.candidates)
     priors = {days: popularity_now(Prior(days), interactions, n_items=n_items) for days in half_lives_days}
-    alone = popularity_alone(interactions, asked, half_lives_days)
+    alone = {days: quality(rank_alike(popular, asked), asked) for days, popular in priors.items()}
     best_alone = max(alone.values(), key=lambda found: float(found.ndcg_at_10.mean()))
     least = ALONE_AT_LEAST * float(best_alone.ndcg_at_10.mean())
     kept = {days: priors[days] for days, found in alone.items() if found.ndcg_at_10.mean() >= least}
