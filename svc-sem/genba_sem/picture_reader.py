@@ -80,7 +80,9 @@ class PictureReader:
         with self._lock:
             while self._idle and not fresh and child is None:
                 child = self._idle.pop()
-                child = child if child.alive else None
+                if not child.alive:
+                    child.end()
+                    child = None
         child = child or _Child(self._memory_bytes)
         try:
             yield child
@@ -135,7 +137,7 @@ class _Child:
                 raise Unreadable("broken", "The picture made its decoder fail; it is damaged or meant to.") from err
 
     def end(self) -> None:
-        """Kill it and wait for it."""
+        """Kill it, where it lives, and let go of its pipes."""
         self._process.kill()
         for pipe in self._pipes():
             with contextlib.suppress(BrokenPipeError):

@@ -99,6 +99,12 @@ def test_a_child_lives_on_behind_a_filter_and_its_death_costs_nothing() -> None:
     assert reader.read_view(png(seed=2)).pixels.shape == (64, 64)
     [another] = set(children()) - before
     assert another != child
+    reader.read_view(png())
+    os.kill(another, signal.SIGKILL)
+    os.waitid(os.P_PID, another, os.WEXITED | os.WNOWAIT)
+    descriptors = len(os.listdir("/proc/self/fd"))
+    assert reader.read_view(png(seed=3)).pixels.shape == (64, 64)
+    assert len(os.listdir("/proc/self/fd")) == descriptors, "the dead one's pipes were let go"
     reader.close()
     assert set(children()) == before
 
