@@ -10,7 +10,7 @@ import re
 from datetime import datetime
 from typing import Annotated
 
-from pydantic import AwareDatetime, BeforeValidator, Field
+from pydantic import AwareDatetime, BeforeValidator, Field, StringConstraints
 
 _RFC_3339 = re.compile(r"\d{4}-\d{2}-\d{2}[Tt ]\d{2}:\d{2}:\d{2}(?:\.\d+)?(?:[Zz]|[+-]\d{2}:\d{2})", re.ASCII)
 
@@ -26,6 +26,9 @@ Real = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 
 Whole = Annotated[int, Field(strict=True)]
 """A whole number in a JSON body."""
+
+Text = Annotated[str, StringConstraints(min_length=0)]
+"""Text that UTF-8 can write. Of a bare ``str`` pydantic asks nothing, and lets half of a surrogate pair through."""
 
 Flag = Annotated[bool, Field(strict=True)]
 """``true`` or ``false`` in a JSON body, and nothing that resembles them."""
