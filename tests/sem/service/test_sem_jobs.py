@@ -214,5 +214,11 @@ def test_a_folder_becomes_a_batch_once_by_subfolders_or_by_a_manifest(
     texts.mkdir(parents=True)
     (texts / "a.txt").write_text("PixelSize=1.5")
     assert run("run-4", "r4").result["value"]["by_status"] == {"unreadable": 1}
+    (listed / "manifest.csv").write_text(
+        "name,views\n割れ,x.png", encoding="cp932"
+    )  # as a Japanese spreadsheet saves it
+    foreign = run("run-2", "r5")
+    assert (foreign.status, foreign.error["errors"][0]["field"]) == ("failed", "folder")
+    assert "UTF-8" in foreign.error["detail"]
     outside = run("../..", "r3")
     assert (outside.status, outside.error["errors"][0]["field"]) == ("failed", "folder")
