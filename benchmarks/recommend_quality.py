@@ -298,11 +298,11 @@ def look_closer(trained: Trained, split: Split, asked: Questions) -> tuple[Extra
     by_share = {share: quality(with_discovery(whole, taste, asked, share=share), asked) for share in SHARES}
     for share, wide in by_share.items():
         curve.append({"weight": tuned.weight, "discovery": share} | wide.summary())
-    cold = cold_start(split, alone, whole)
+    cold = cold_start(split, alone, served(alone, trained, trained.neighbours, data))
     return Extras(tuned, trained.blend, float(trained.metrics["best_epoch"]), curve, cold), by_share[SERVED_SHARE]
 
 
-def cold_start(split: Split, alone: ScoreUsers, served: ScoreUsers) -> dict[str, float]:
+def cold_start(split: Split, alone: ScoreUsers, whole: ScoreUsers) -> dict[str, float]:
     """Users and films of which training knows nothing, against popularity and chance."""
     data = split.train
     week = everybody(popularity_now(Prior(half_life_days=7.0), data.interactions, n_items=len(data.catalogue)))
@@ -312,7 +312,7 @@ def cold_start(split: Split, alone: ScoreUsers, served: ScoreUsers) -> dict[str,
         found["new users: how many"] = float(len(users))
         found["new users: NDCG@10, popularity of half-life 7 d"] = ndcg(week, users)
         found["new users: NDCG@10, decayed popularity"] = ndcg(peers.decayed_popularity(data, 0), users)
-        found["new users: NDCG@10, ours"] = ndcg(served, users)
+        found["new users: NDCG@10, ours"] = ndcg(whole, users)
     items = new_items(split)
     if len(items):
         n = int(items.candidates.sum())

@@ -161,8 +161,12 @@ class Counting:
 
     def trending(self, day: float, n: int) -> Float32s:
         """(N,) recent counts, -inf where there is no trend."""
-        counts = self._popularity.trending.at(day, n)
-        return np.where(counts >= LEAST_TRENDING, counts, np.float32(-np.inf)).astype(np.float32)
+        return _above_nothing(self._popularity.trending.at(day, n))
+
+    def newcomers(self, prior: Prior, day: float, n: int) -> Float32s | None:
+        """(N,) counts under a version's half-life for people without history, -inf as above; None where it has none."""
+        counts = self._popularity.priors.get(prior.newcomer_half_life_days or 0.0)
+        return None if counts is None else _above_nothing(counts.at(day, n))
 
     def popular(self, day: float, shelf: Shelf) -> Float32s:
         """(N,) counts; among items of which nothing is known the newest first, below one that anybody has touched."""
@@ -185,6 +189,10 @@ class Counting:
             return out
 
         return scores
+
+
+def _above_nothing(counts: Float32s) -> Float32s:
+    return np.where(counts >= LEAST_TRENDING, counts, np.float32(-np.inf)).astype(np.float32)
 
 
 def _columns(

@@ -36,6 +36,7 @@ TOP_WORDS: Final = 3
 LEAST_TO_DISCOVER: Final = 5  # places; a shorter list gives none away
 NEW_S: Final = 14 * 86_400.0
 FALLBACKS: Final[tuple[Source, ...]] = ("segment", "trending", "popular")
+TREND_DAYS: Final = 14.0  # a half-life up to which what is popular now is called a trend
 
 
 @dataclass(frozen=True)
@@ -85,6 +86,9 @@ class Made:
     rows: list[int] = field(default_factory=list)
     passed_over: list[PassedOver] = field(default_factory=list)
     aligned: Aligned | None = None  # of the version that gave the personal items
+    newcomer_to: Aligned | None = (
+        None  # a version with a list of its own for people without history, of whom this is one
+    )
     aim: Aim = "fit"  # that the personal items are ordered by
     among: list[int] = field(default_factory=list)  # rows that chance chose from, where it chose
 
@@ -112,11 +116,22 @@ def for_person(
         without = np.union1d(without, np.array(ask.exclude, np.int32))
     if ask.start == "personal":
         _personal(made, person, ask, without, rng, discovery)
-    for source in FALLBACKS[FALLBACKS.index(ask.start) :] if ask.start in FALLBACKS else FALLBACKS:
+    for source, aligned in _fallbacks(made, ask):
         if len(made.items) >= ask.k:
             break
-        _fill(made, source, person, ask, without)
+        _fill(made, source, person, ask, without, aligned)
     return made
+
+
+def _fallbacks(made: Made, ask: Ask) -> list[tuple[Source, Aligned | None]]:
+    """What fills a list that is not full, and a version where it is that one's own list for people without history."""
+    start = FALLBACKS.index(ask.start) if ask.start in FALLBACKS else 0
+    found: list[tuple[Source, Aligned | None]] = [(source, None) for source in FALLBACKS[start:]]
+    if made.newcomer_to is not None:
+        half_life_days = made.newcomer_to.model.prior.of_newcomers.half_life_days
+        named: Source = "trending" if half_life_days <= TREND_DAYS else "popular"
+        found.insert(FALLBACKS.index("trending"), (named, made.newcomer_to))
+    return found
 
 
 def similar(view: View, row: int, ask: Ask) -> Made:
@@ -160,6 +175,7 @@ def _personal(
     taste = taste_of(aligned, person)
     if not len(taste.rows):
         made.passed_over.append(PassedOver("personal", "no_history"))
+        made.newcomer_to = aligned if aligned.newcomers is not None else None
         return
     heads = aligned.model.loaded.heads
     made.aim = ask.aim if ask.aim in heads.tasks else "fit"  # a version without that head says so in its answer
@@ -273,13 +289,20 @@ def _candidates(
     return found
 
 
-def _fill(made: Made, source: Source, person: Person, ask: Ask, without: npt.NDArray[np.integer]) -> None:
-    """Fill what is left of the list from a source that does not depend on the model."""
+def _fill(
+    made: Made,
+    source: Source,
+    person: Person,
+    ask: Ask,
+    without: npt.NDArray[np.integer],
+    aligned: Aligned | None,
+) -> None:
+    """Fill what is left of the list from a source that does not depend on the user, or for newcomers on the version alone."""
     segment = (person.user.age_range or "", person.user.region or "")
     if source == "segment" and segment == ("", ""):
         made.passed_over.append(PassedOver(source, "no_profile"))
         return
-    tops = made.view.tops(source, ask.wanted, segment=segment if source == "segment" else None)
+    tops = made.view.tops(source, ask.wanted, segment=segment if source == "segment" else None, aligned=aligned)
     if tops is None:
         made.passed_over.append(PassedOver(source, "too_few_events"))
         return

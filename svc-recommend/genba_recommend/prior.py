@@ -7,7 +7,8 @@ much the list leans on it is a dial. Half-life and weight are tuned on a tempora
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
@@ -30,11 +31,21 @@ def decayed_counts(
 
 @dataclass(frozen=True)
 class Prior:
-    """weight 0 leaves ranking to the towers alone. smoothing is in events: what an item without any counts as."""
+    """weight 0 leaves ranking to the towers alone. smoothing is in events: what an item without any counts as.
+
+    newcomer_half_life_days: for people without history, None where it was not tuned. Theirs must do best by itself; the other
+    may lean on the towers.
+    """
 
     half_life_days: float = 7.0
     weight: float = 1.0
     smoothing: float = 0.1
+    newcomer_half_life_days: float | None = None
+
+    @property
+    def of_newcomers(self) -> Self:
+        """What people without history get."""
+        return replace(self, half_life_days=self.newcomer_half_life_days or self.half_life_days)
 
     def log_popularity(self, interactions: Interactions, *, n_items: int, now_s: float) -> npt.NDArray[np.float32]:
         """Return log(count + smoothing), shifted so that its maximum is 0, (N,) float32."""

@@ -64,8 +64,18 @@ class Terms(Protocol):
 
 def served(towers: ScoreUsers, terms: Terms, neighbours: Neighbours, dataset: Dataset) -> ScoreUsers:
     """What a model serves at the end of a dataset. Args: neighbours: the model's, by row of the dataset's catalogue."""
-    popular = popularity_now(terms.prior, dataset.interactions, n_items=len(dataset.catalogue))
-    return with_prior(blended(towers, neighbours, dataset.histories, terms.blend), popular, terms.prior.weight)
+    prior, past = terms.prior, dataset.histories
+    popular, newcomers = (
+        popularity_now(each, dataset.interactions, n_items=len(dataset.catalogue))
+        for each in (prior, prior.of_newcomers)
+    )
+    taste, is_known = blended(towers, neighbours, past, terms.blend), np.diff(past.offsets) > 0
+
+    def score(users: Ints) -> Float32s:
+        now = np.where(is_known[users][:, None], popular, newcomers)
+        return np.asarray(taste(users) + np.float32(prior.weight) * now, np.float32)
+
+    return score
 
 
 def with_prior(score: ScoreUsers, log_popularity: Float32s, weight: float) -> ScoreUsers:

@@ -120,6 +120,7 @@ class Aligned:
     """A version over a shelf of N items: what a list is made from, whole and of one version.
 
     vectors: (N, D), zeros where there is none.   present: (N,).   bias: (N,), the prior now.   neighbours: by row.
+    newcomers: (N,), what is popular now for people without history, -inf where nothing is; None where that was not tuned.
     """
 
     model: ServingModel
@@ -130,6 +131,7 @@ class Aligned:
     index: Index
     bias: Float32s
     neighbours: Neighbours
+    newcomers: Float32s | None = None
     generation: int = 0  # another one when vectors change; what is remembered of a user is remembered under it
 
     def taste(self, person: Person) -> Taste:
@@ -201,7 +203,7 @@ def align(model: ServingModel, shelf: Shelf, extra: Mapping[str, Embedded], *, g
         genre[rows], maker[rows] = loaded.encoders.profile_codes([shelf.entries[row].item for row in rows])
         present[rows] = True
     neighbours, bias = loaded.neighbours.onto(row_of, n), np.zeros(n, np.float32)
-    return Aligned(model, vectors, genre, maker, present, ExactIndex(vectors), bias, neighbours, generation)
+    return Aligned(model, vectors, genre, maker, present, ExactIndex(vectors), bias, neighbours, generation=generation)
 
 
 def missing_or_stale(model: ServingModel, shelf: Shelf, extra: Mapping[str, Embedded]) -> list[int]:

@@ -246,7 +246,9 @@ class Shop:
         self._champion = champion
         with self.database.read() as session:
             for aligned in self._versions.aligned.values():
-                self._counting.prior(session, self._shelf, aligned.model.prior.half_life_days)
+                prior = aligned.model.prior
+                for half_life_days in {prior.half_life_days, prior.of_newcomers.half_life_days}:
+                    self._counting.prior(session, self._shelf, half_life_days)
         return changed
 
     def load_version(self, number: int) -> ServingModel:
@@ -266,7 +268,11 @@ class Shop:
         counting, shelf = self._counting, self._shelf
         n = len(shelf)
         models = {
-            number: replace(aligned, bias=counting.bias(aligned.model.prior, day, n))
+            number: replace(
+                aligned,
+                bias=counting.bias(aligned.model.prior, day, n),
+                newcomers=counting.newcomers(aligned.model.prior, day, n),
+            )
             for number, aligned in self._versions.aligned.items()
         }
         self.view = View(

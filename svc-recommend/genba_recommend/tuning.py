@@ -37,9 +37,10 @@ FADES: Final = (1.0, 0.97, 0.9)
 DOUBTS: Final = (0.0, 1.0, 3.0, 10.0)
 STRANGERS: Final = (0.25, 0.5, 1.0)
 LEAST_STRANGERS: Final = 100  # fewer say nothing, and what is popular is safe
+USUAL_HALF_LIFE_DAYS: Final = 2.0  # of what is listed to people without history; the trending list's
 NEAR_THE_TOP: Final = 60  # items of each term that are looked at
 USERS_AT_ONCE: Final = 256
-ALONE_AT_LEAST: Final = 0.9  # of the best half-life's NDCG@10, what another must reach by itself to be taken
+ALONE_AT_LEAST: Final = 0.9  # of the best half-life's NDCG@10, what another must reach by itself to be taken or kept
 
 
 @dataclass(frozen=True)
@@ -99,11 +100,30 @@ def tune(
     field = _Field.of(towers, past, asked, kept, kinds)
     climb = _Climb(field, tuple(kept), tuple(prior_weights), tuple(kinds))
     prior, blend = climb.best()
+    prior = replace(prior, newcomer_half_life_days=_of_newcomers(priors, alone, strangers))
     if strangers is not None and len(strangers) >= LEAST_STRANGERS:
-        blend = replace(blend, stranger=_of_strangers(towers, kept[prior.half_life_days], prior.weight, strangers))
+        popular = priors[prior.of_newcomers.half_life_days]
+        blend = replace(blend, stranger=_of_strangers(towers, popular, prior.weight, strangers))
     found = Neighbours.none(n_items) if not blend.neighbours else kinds[blend.kind]
     scores = with_prior(blended(towers, found, past, blend), kept[prior.half_life_days], prior.weight)
     return Tuned(prior, blend, quality(rank(scores, asked), asked), best_alone, tuple(climb.trials))
+
+
+def _of_newcomers(
+    priors: Mapping[float, Float32s], alone: Mapping[float, Quality], strangers: Questions | None
+) -> float:
+    """The half-life that is best by itself for everybody who was asked, because people without history alone are few.
+
+    The usual one where it comes close: what is best by a little in one slice is often not in the next.
+    """
+    found = {days: each.ndcg_at_10 for days, each in alone.items()}
+    if strangers is not None and len(strangers):
+        new = {days: quality(rank_alike(popular, strangers), strangers).ndcg_at_10 for days, popular in priors.items()}
+        found = {days: np.concatenate([found[days], new[days]]) for days in found}
+    ndcg = {days: float(each.mean()) for days, each in found.items()}
+    usual = min(ndcg, key=lambda days: abs(np.log(days / USUAL_HALF_LIFE_DAYS)))
+    best = max(ndcg, key=lambda days: ndcg[days])
+    return usual if ndcg[usual] >= ALONE_AT_LEAST * ndcg[best] else best
 
 
 def _of_strangers(towers: ScoreUsers, popular: Float32s, weight: float, asked: Questions) -> float:
@@ -241,7 +261,7 @@ class _Climb:
             return simple
         # From where neighbours lead, too: the best of two terms need not lie on the way to the best of three.
         least = min(self._weights, key=lambda weight: abs(weight - 0.25))
-        starts = [start] + [
+        starts = [(start[0], Blend(kind=self._kinds[0]))] + [
             (Prior(start[0].half_life_days, least), Blend(neighbours=16.0, kind=kind)) for kind in self._kinds
         ]
         whole = max((self._climbed(each, with_neighbours=True) for each in starts), key=self._mean)

@@ -81,12 +81,19 @@ class View:
             _keep(self._choices, key, found)
         return found
 
-    def tops(self, source: str, wanted: Wanted, *, segment: Segment | None = None) -> Tops | None:
-        """The trending, popular or segment list under a filter; None for a segment of which too little is known."""
-        key = (source, segment, wanted)
+    def tops(
+        self, source: str, wanted: Wanted, *, segment: Segment | None = None, aligned: Aligned | None = None
+    ) -> Tops | None:
+        """The trending, popular or segment list under a filter; None for a segment of which too little is known.
+
+        Args: aligned: a version whose own list for people without history it is.
+        """
+        key = (source, segment, wanted, None if aligned is None else aligned.model.number)
         if key in self._tops:
             return self._tops[key]
         scores = self.trending if source == "trending" else self.popular
+        if aligned is not None and aligned.newcomers is not None:
+            scores = aligned.newcomers
         if segment is not None:
             of_segment = self.segment(segment)
             if of_segment is None:

@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import pytest
 from tests.recommend.taste_world import world
 
+from genba_recommend.blending import Blend
 from genba_recommend.cold_start import new_items, new_users, release_prior
 from genba_recommend.dataset import Catalogue, Dataset, Interactions, Item, Split, User, split_by_time
 from genba_recommend.metrics import questions
-from genba_recommend.scoring import judge, with_prior
+from genba_recommend.neighbours import Neighbours
+from genba_recommend.prior import Prior
+from genba_recommend.scoring import judge, served, with_prior
+
+
+@dataclass(frozen=True)
+class Served:
+    """The terms of a model that are not its towers."""
+
+    prior: Prior
+    blend: Blend
 
 
 def split() -> Split:
@@ -47,6 +60,19 @@ def test_the_first_model_is_compared_with_every_other_over_the_same_users() -> N
 def test_the_prior_shifts_every_user_alike() -> None:
     score = with_prior(lambda users: np.ones((len(users), 3), np.float32), np.array([0.0, -1, -2], np.float32), 0.5)
     assert score(np.arange(2)).tolist() == [[1.0, 0.5, 0.0]] * 2
+
+
+def test_people_without_history_are_served_the_half_life_tuned_for_them() -> None:
+    day_s = 86_400.0
+    items, users = tuple(Item(f"i{row}") for row in range(2)), tuple(User(f"u{row}") for row in range(5))
+    data = Dataset(Catalogue(items), users, Interactions.of([0, 1, 2, 3], [0, 0, 0, 1], [0.0, 0.0, 0.0, 30 * day_s]))
+    score = served(
+        lambda users: np.zeros((len(users), 2), np.float32),
+        Served(Prior(half_life_days=1e4, newcomer_half_life_days=1.0), Blend()),
+        Neighbours.none(2),
+        data,
+    )
+    assert score(np.arange(5)).argmax(1).tolist() == [0, 0, 0, 0, 1]
 
 
 def test_an_untouched_item_is_expected_to_do_as_those_of_its_age_did() -> None:

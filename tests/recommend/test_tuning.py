@@ -10,7 +10,7 @@ from genba_recommend import tuning
 from genba_recommend.blending import Blend
 from genba_recommend.cold_start import new_users
 from genba_recommend.dataset import Dataset, Interactions, split_by_time
-from genba_recommend.metrics import ScoreUsers, quality, questions, rank
+from genba_recommend.metrics import Questions, ScoreUsers, quality, questions, rank
 from genba_recommend.prior import Prior, everybody
 from genba_recommend.scoring import blended, popularity_now, with_prior
 from genba_recommend.tuning import Tuned, fit_neighbours, half_lives_within, tune
@@ -109,6 +109,30 @@ def test_strangers_get_the_towers_only_where_that_helps(data: Dataset, monkeypat
         half_lives_days=(1e4,), prior_weights=(0.5, 1.0), strangers=strangers,
     )  # fmt: skip
     assert found.blend.stranger == 0.0
+
+
+def test_people_without_history_get_the_half_life_that_is_best_without_the_towers() -> None:
+    # Item 0 was taken long ago by many, item 1 lately by a few. Of those asked afterwards more take what was taken lately.
+    day_s = 86_400.0
+    old, late = [(user, 0, user * 100.0) for user in range(20)], [(20 + n, 1, 30 * day_s) for n in range(5)]
+    events = Interactions.of(*zip(*old, *late, strict=True))
+    nothing = np.zeros(0, np.int64)
+
+    def asked(users: range, relevant: int) -> Questions:
+        n = len(users)
+        known = (nothing, np.zeros(n + 1, np.int64), np.ones(2, np.bool_))
+        return Questions(np.array(users), np.full(n, relevant), np.arange(n + 1), *known)
+
+    def newcomer_half_life_days(strangers: Questions | None) -> float | None:
+        return tune(
+            lambda users: np.zeros((len(users), 2), np.float32), events, asked(range(3), 0), n_users=40,
+            half_lives_days=(1.0, 1e4), prior_weights=(1.0,), strangers=strangers,
+        ).prior.newcomer_half_life_days  # fmt: skip
+
+    assert newcomer_half_life_days(None) == 1e4
+    assert newcomer_half_life_days(asked(range(30, 31), 1)) == 1e4
+    assert newcomer_half_life_days(asked(range(30, 32), 1)) == 1.0  # the usual one comes within a tenth
+    assert newcomer_half_life_days(asked(range(30, 34), 1)) == 1.0
 
 
 def test_half_lives_longer_than_the_log_are_not_tried_and_no_fading_always_is() -> None:

@@ -125,7 +125,7 @@ def test_a_like_moves_the_users_vector_and_their_next_list(trained: Trained) -> 
     service = trained.service
     service.items(item(9001, "unheard of"), item(9002))
     made = service.list("newcomer")
-    assert made["source"] == "trending"
+    assert made["source"] in {"trending", "popular"}  # by the half-life that was tuned for people without history
     assert {"source": "personal", "why": "no_history"} in made["passed_over"]
     liked = ids(service.list("newcomer"))[0]
     service.events({"event_id": "fresh", "user_id": "newcomer", "item_id": liked, "kind": "like"})
@@ -137,6 +137,29 @@ def test_a_like_moves_the_users_vector_and_their_next_list(trained: Trained) -> 
     assert {reason["item_id"] for reason in named} == {liked}
     session = service.post("/sessions/items", {"items": [liked]}).json()
     assert session["source"] == "personal"
+
+
+def test_people_without_history_get_what_is_popular_under_the_half_life_tuned_for_them(trained: Trained) -> None:
+    view = trained.service.shop.view
+    aligned = view.models[1]
+    assert aligned.model.prior.newcomer_half_life_days is not None
+    assert aligned.newcomers is not None
+    best = [view.shelf.ids[row] for row in np.argsort(-aligned.newcomers, kind="stable")[:20]]
+    assert ids(trained.service.list("newcomer", k=20)) == best
+
+    person, ask = trained.service.shop.person("newcomer"), Ask(Wanted(), k=5)
+    few = np.full(len(view.shelf), -np.inf, np.float32)
+    few[[7, 3]] = [1.0, 2.0]
+    for days, named in ((1.0, "trending"), (200.0, "popular")):
+        prior = replace(aligned.model.prior, newcomer_half_life_days=days)
+        model = replace(aligned.model, loaded=replace(aligned.model.loaded, prior=prior))
+        tuned = replace(view, models={1: replace(aligned, model=model, newcomers=few)}, _tops={})
+        made = for_person(tuned, person, ask, np.random.default_rng(0))
+        assert made.rows[:2] == [3, 7]
+        assert [each.source for each in made.items] == [named, named, "trending", "trending", "trending"]
+    old = replace(view, models={1: replace(aligned, newcomers=None)}, _tops={})
+    trending = ids(trained.service.get("/trending").json())[:5]
+    assert [each.item_id for each in for_person(old, person, ask, np.random.default_rng(0)).items] == trending
 
 
 def test_an_item_that_training_never_saw_is_listed_at_once(trained: Trained) -> None:
