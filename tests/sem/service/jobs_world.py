@@ -50,7 +50,7 @@ def worker(service: Service, settings: Settings) -> Callable[[str], str]:
         jobs=service.sem.jobs,
         recipes=load(SOURCES),
         artifacts=service.sem.registry_artifacts,
-        settings=TrainingSettings(platform=settings.platform, recipes=SOURCES, lease_s=LEASE_S, heartbeat_s=0.3),
+        settings=TrainingSettings(platform=settings.platform, recipes=SOURCES, lease_s=60.0, heartbeat_s=0.3),
         owner="worker-1",
     )
 
