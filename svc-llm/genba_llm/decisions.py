@@ -249,11 +249,6 @@ class Decisions:
         [written] = self.writer.append_all([entry], also=also)
         return written
 
-    def note_error(self, principal: Principal, subject: str, reason: str) -> None:
-        """Put on record that something failed, in a code and without any text."""
-        detail: dict[str, JsonValue] = {"event_id": ERROR_EVENT_ID, "decision": "ERROR", "reason": reason}
-        self.writer.append("llm.error", actor=principal.subject, subject=subject, detail=detail)
-
     def _detail(
         self, principal: Principal, asked: Asked, verdict: GateDecision, prompt: str, event_id: int | None
     ) -> dict[str, JsonValue]:

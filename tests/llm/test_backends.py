@@ -225,7 +225,7 @@ def server() -> Iterator[ModelServer]:
 
 @pytest.fixture
 def remote(server: ModelServer) -> Iterator[OpenAiServer]:
-    found = OpenAiServer(server.url, MODEL, guard=EgressGuard([]), timeout_s=2.0)
+    found = OpenAiServer(server.url, MODEL, guard=EgressGuard([]), timeout_s=60.0)
     yield found
     found.close()
 

@@ -61,6 +61,13 @@ def test_an_event_of_tomorrow_is_refused_and_the_others_are_taken(service: Servi
     assert (said["accepted"], said["rejected"][0]["index"], said["rejected"][0]["errors"][0]["field"]) == (1, 0, "at")
 
 
+def test_a_moment_beyond_the_calendar_is_refused_by_its_field(service: Service) -> None:
+    service.items(item(1))
+    beyond = {**event(1, "u1", "v1"), "at": "0001-01-01T00:00:00+14:00"}
+    said = service.events(beyond, event(2, "u1", "v1"))
+    assert (said["accepted"], said["rejected"][0]["errors"][0]["field"]) == (1, "at")
+
+
 def test_an_item_that_is_replaced_or_taken_off_changes_every_list_at_once(service: Service) -> None:
     service.items(*(item(n) for n in range(1, 5)))
     assert set(ids(service.list("u1", genre="comedy"))) == set()

@@ -22,7 +22,7 @@ from tests.e2e.world import until
 from tests.recommend.model_world import Trained, fill, runner_for, serving, somebody
 from tests.recommend.shop_world import Service, event, ids, item
 
-from genba_recommend import refreshing
+from genba_recommend import refreshing, versions
 from genba_recommend.catalogue import Wanted
 from genba_recommend.dataset import User
 from genba_recommend.features import no_history
@@ -31,6 +31,8 @@ from genba_recommend.lists import Ask, for_person
 from genba_recommend.serving_model import ServingModel, align
 from genba_recommend.tables import EmbeddingModelVersion, EmbeddingRow, ExposureRow, RefreshLog
 from genba_shared.principal import Clearance, Principal
+from genba_shared.problems import Unavailable
+from genba_shared.vectors import Vectors
 
 SIZE = Size(items=120, users=60, days=20)
 
@@ -482,6 +484,25 @@ def test_a_score_is_explained_by_what_was_liked_and_who_asks(trained: Trained) -
     assert liked
     assert liked[0]["ja"].startswith("「")
     assert service.get(f"/users/{user}/items/nothing/explanation").status_code == 404
+
+
+def test_an_index_that_could_not_be_built_is_built_once_the_store_is_back(
+    trained: Trained, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(versions, "AGAIN_S", 0.01)
+    shop = trained.service.shop
+    asked: list[int] = []
+
+    def store() -> Vectors:
+        asked.append(len(asked))
+        if len(asked) == 1:
+            raise Unavailable("The vector store is away.")
+        return trained.service.recommend.vectors()
+
+    under_way = versions._Build(shop.tenant, shop.load_version(1), shop.settings, store)
+    until(lambda: under_way.is_done)
+    under_way.stop()
+    assert len(asked) == 2
 
 
 def test_what_somebody_liked_above_the_clearance_of_who_asks_is_not_named(trained: Trained) -> None:

@@ -72,6 +72,7 @@ def test_without_enough_masters_the_answer_names_the_labels_and_nothing_is_kept(
         service.particle(views("needle", seed=seed), master_of=needle)
     answer = service.send(views("needle", seed=9))
     assert (answer.status_code, answer.json()["type"]) == (409, "urn:genba:problem:too-few-masters")
+    assert service.sem.lanes._making == {}  # nobody waits for a lane that there is not
     assert answer.json()["labels"] == [{"label_id": disc, "name": "Disc", "masters": 0}]
     assert [each["role"] for each in service.get("/v1/sem/particles").json()["items"]] == ["master", "master"]
 
