@@ -149,13 +149,13 @@ def fill(service: Service, size: Size, *, seed: int = 0) -> World:
     return world
 
 
-def runner_for(service: Service) -> Runner:
+def runner_for(service: Service, lease_s: float = 60.0) -> Runner:
     """A worker over the same database and artifacts."""
     platform = service.recommend.settings.platform
     return Runner(
         jobs=Jobs(service.recommend.database),
         recipes=load(RECIPES),
         artifacts=service.recommend.registry.artifacts,
-        settings=TrainingSettings(platform=platform, recipes=tuple(RECIPES), heartbeat_s=0.2, lease_s=60.0),
+        settings=TrainingSettings(platform=platform, recipes=tuple(RECIPES), heartbeat_s=0.2, lease_s=lease_s),
         owner="worker-1",
     )

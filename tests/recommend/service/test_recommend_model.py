@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 from sqlalchemy import delete, func, select
 from tests.e2e.world import until
-from tests.recommend.model_world import Trained, fill, runner_for, serving, somebody
+from tests.recommend.model_world import LEASE_S, Trained, fill, runner_for, serving, somebody
 from tests.recommend.shop_world import Service, event, ids, item
 
 from genba_recommend import refreshing, versions
@@ -264,6 +264,7 @@ def test_a_refresh_that_is_killed_half_way_goes_on_with_what_is_missing(
             raise Killed
         real(self, *args, **kwargs)
 
+    trained.runner = runner_for(trained.service, LEASE_S)
     monkeypatch.setattr(refreshing._Refresh, "write", dies_at_the_third)
     with pytest.raises(Killed):
         trained.run("recommend.refresh", batch=10, what="items")
