@@ -42,7 +42,8 @@ class AccessLog:
     ) -> None:
         """Note one answered request."""
         now_s = time.time()
-        if now_s >= self._stamp_until_s:  # to the tenth of a second, formatted once for all lines of it
+        # To the tenth of a second, formatted once for all lines of it; anew as well when the clock was set back.
+        if not self._stamp_until_s - 0.1 <= now_s < self._stamp_until_s:
             self._stamp_until_s = now_s + 0.1
             self._stamp = datetime.fromtimestamp(now_s, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ").encode()
         if self._is_json:  # only the subject can hold what JSON must escape; the rest is ours or was checked

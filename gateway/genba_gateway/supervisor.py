@@ -127,7 +127,11 @@ class Supervisor:
                 "program_ended", program=program.name, exit_code=code, restart_in_s=round(wait_s, 2), failures=failures
             )
             await asyncio.sleep(wait_s)
-            process = await self._start(program)
+            try:
+                process = await self._start(program)
+            except OSError as error:  # no memory or no descriptor for a moment: the one that ended is waited for again
+                log.warning("program_not_started", program=program.name, error=str(error))
+                continue
             if not await self._becomes_ready(program, process) and process.returncode is None:
                 log.error("program_not_ready", program=program.name, within_s=program.ready_within_s)
                 await _end(process, within_s=5.0)

@@ -65,7 +65,7 @@ class AuditWriter:
         self._largest_batch, self._on_batch = largest_batch, on_batch
         self._queue: queue.SimpleQueue[_Waiting | None] = queue.SimpleQueue()
         self._tree: Tree | None = None
-        self._closed = False
+        self._closed, self._closing = False, threading.Lock()
         self.sink_failures = 0
         self._thread = threading.Thread(target=self._run, name="audit-writer", daemon=True)
         self._thread.start()
@@ -83,10 +83,11 @@ class AuditWriter:
 
     def submit(self, entries: Sequence[NewEntry], *, also: Also | None = None) -> Future[list[AuditEntry]]:
         """The same, for who can wait elsewhere."""
-        if self._closed:
-            raise Draining("The audit log is closed.")
         written: Future[list[AuditEntry]] = Future()
-        self._queue.put(_Waiting(entries, also, written))
+        with self._closing:  # nothing comes after the end, where nobody would write it
+            if self._closed:
+                raise Draining("The audit log is closed.")
+            self._queue.put(_Waiting(entries, also, written))
         return written
 
     def seal(self) -> None:
@@ -95,8 +96,9 @@ class AuditWriter:
 
     def close(self) -> None:
         """Write what waits, then end."""
-        self._closed = True
-        self._queue.put(None)
+        with self._closing:
+            self._closed = True
+            self._queue.put(None)
         self._thread.join()
         for sink in self._sinks:
             with contextlib.suppress(OSError):

@@ -21,6 +21,7 @@ from genba_llm.generation import (
     Finish,
     Message,
     Options,
+    Piece,
     Task,
     TokenLogprob,
     Usage,
@@ -131,9 +132,10 @@ class Assistant:
         began = time.perf_counter()
         thoughts = Filter(mode, starts_hidden=backend.starts_hidden)
         held = _Held(self, principal, asked)
-        pieces = backend.generate(task)
+        pieces: Iterator[Piece] | None = None
         failed: str | None = None
         try:
+            pieces = backend.generate(task)
             for piece in pieces:
                 if began:
                     self.decisions.metrics.first_piece_seconds.observe(time.perf_counter() - began)
@@ -152,6 +154,9 @@ class Assistant:
             self.decisions.metrics.cut_answers.labels(cut.decision.label).inc()
         except (BackendUnreachable, BackendFailed):
             failed = "backend_broke_off"
+            raise
+        except Exception:
+            failed = "failed"
             raise
         except GeneratorExit:
             failed = "caller_left"
@@ -233,16 +238,11 @@ class _Held:
         return released
 
     def _look(self, text: str) -> None:
-        """Raises: _Cut for a text that a rule holds back from this caller or that is for nobody.
-
-        The classifier's doubt alone cuts nothing: it judges questions, and this one was allowed.
-        """
+        """Raises: _Cut for a text that may not leave."""
         asker = Asker(self._principal.clearance, self._principal.roles, self._principal.compartments)
         request = GateRequest(text, self._asked.domain, self._asked.classification, self._asked.action, asker)
         verdict = self._assistant.decisions.gate.decide(request)
-        by_rule = any(reason.startswith("rule_") for reason in verdict.reasons)
-        failed = any(each.stage != "fusion" and "error" in code for each in verdict.evidence for code in each.codes)
-        if verdict.decision is Decision.REFUSE or (verdict.decision > Decision.ALLOW and (by_rule or failed)):
+        if verdict.keeps_in:
             raise _Cut(verdict.decision)
 
 

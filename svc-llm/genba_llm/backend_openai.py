@@ -130,7 +130,7 @@ def _pieces(answer: httpx.Response) -> Iterator[Piece]:
             finish = _finish(choice.get("finish_reason")) or finish
             text = delta.get("content")
             if isinstance(text, str) and text:
-                yield Piece(text, logprobs=_logprobs(choice))
+                yield Piece(text, logprobs=_logprobs(choice, text))
     if finish is None:
         raise BackendFailed("The language model broke off.")
     yield Piece(finish=finish, usage=usage)
@@ -143,7 +143,7 @@ def _whole(answer: httpx.Response) -> Iterator[Piece]:
         raise BackendFailed("The language model gave no choice.")
     text = (choices[0].get("message") or {}).get("content") or ""
     if text:
-        yield Piece(text, logprobs=_logprobs(choices[0]))
+        yield Piece(text, logprobs=_logprobs(choices[0], text))
     yield Piece(finish=_finish(choices[0].get("finish_reason")) or "stop", usage=_usage(document))
 
 
@@ -170,6 +170,8 @@ def _usage(document: dict[str, Any]) -> Usage | None:
     return Usage(int(found.get("prompt_tokens") or 0), int(found.get("completion_tokens") or 0))
 
 
-def _logprobs(choice: dict[str, Any]) -> tuple[TokenLogprob, ...]:
+def _logprobs(choice: dict[str, Any], text: str) -> tuple[TokenLogprob, ...]:
+    """Those of ``text``, and none where they spell more: servers count the tokens of their reasoning in."""
     found = (choice.get("logprobs") or {}).get("content") or []
-    return tuple(TokenLogprob(str(each["token"]), float(each["logprob"])) for each in found)
+    tokens = tuple(TokenLogprob(str(each["token"]), float(each["logprob"])) for each in found)
+    return tokens if "".join(each.token for each in tokens) == text else ()

@@ -57,6 +57,7 @@ class ProcessModel:
     def _alive(self) -> subprocess.Popen[str]:
         if self._child.poll() is not None:
             log.warning("model_process_restarted", model=self.model, status=self._child.returncode)
+            self._finalizer()  # it died while nobody asked: its pipes are still open
             try:
                 self._child = self._start()
             except ValueError as error:

@@ -47,11 +47,16 @@ class SmallModel:
     def generate(self, task: Task) -> Iterator[Piece]:
         """See the seam."""
         prompt = self.prompt(task)
-        room = self._model.shape.longest - len(prompt)
+        room = self.longest - len(prompt)
         if room < 1:
-            raise BackendFailed(f"The prompt has {len(prompt)} tokens; the model reads {self._model.shape.longest}.")
+            raise BackendFailed(f"The prompt has {len(prompt)} tokens; the model reads {self.longest}.")
         with self._turn:
             yield from self._tokens(prompt, task.options, most=min(task.options.max_tokens, room))
+
+    @property
+    def longest(self) -> int:
+        """Tokens that it reads and writes together."""
+        return self._model.shape.longest
 
     def prompt(self, task: Task) -> list[int]:
         """The ids that the chat template's text would have, but for control tokens in the turns' own texts."""

@@ -53,8 +53,14 @@ class Asked:
     classification: Clearance = Clearance.PUBLIC
     compartments: frozenset[str] = frozenset()
     language: Language | None = None
-    earlier: tuple[str, ...] = ()  # what the same user said before, in a conversation
+    earlier: tuple[str, ...] = ()  # what the caller said with it: turns before it, names on a mail
+    shown: tuple[str, ...] = ()  # what else the model gets to see from the caller: answers that may be forged, a schema
     queue: bool = True  # whether an ESCALATE waits for a person, or the caller sees to it
+
+    @property
+    def whole(self) -> str:
+        """All that the caller said, as it is judged, committed to and shown to a person."""
+        return "\n".join([*self.earlier, self.text])
 
 
 @dataclass(frozen=True)
@@ -103,19 +109,19 @@ class Decisions:
 
     def judge(self, principal: Principal, asked: Asked) -> GateDecision:
         """What the gate says, off the record. Raises: PayloadTooLarge for a text that is too long."""
-        whole = [*asked.earlier, asked.text]
-        limit = self.settings.max_prompt_chars
-        if sum(len(each) for each in whole) > limit:
+        limit, longest = self.settings.max_prompt_chars, max(len(each) for each in (asked.whole, *asked.shown))
+        if longest > limit:
             raise PayloadTooLarge(
-                f"The text has {sum(len(each) for each in whole)} characters; {limit} are taken.",
-                limit=limit,
-                unit="characters",
+                f"The text has {longest} characters; {limit} are taken.", limit=limit, unit="characters"
             )
         began = time.perf_counter()
         found = self._judge(principal, asked, asked.text)
         if asked.earlier:  # what is harmless bit by bit may not be as a whole
-            together = self._judge(principal, asked, "\n".join(whole))
+            together = self._judge(principal, asked, asked.whole)
             found = together if together.decision > found.decision else found
+        for each in asked.shown:  # it comes in where it could have left as an answer
+            verdict = self._judge(principal, asked, each)
+            found = verdict if verdict.keeps_in and verdict.decision > found.decision else found
         self.metrics.decide_seconds.observe(time.perf_counter() - began)
         return found
 
@@ -156,7 +162,7 @@ class Decisions:
         return self._write([self._pending(principal, asked, verdict, event_id)])[0]
 
     def _pending(self, principal: Principal, asked: Asked, verdict: GateDecision, event_id: int | None) -> _Pending:
-        decision_id, prompt = new_id("dec"), commit(asked.text)
+        decision_id, prompt = new_id("dec"), commit(asked.whole)
         checked = self._is_spot_check(asked, verdict)
         if checked:
             code = f"{SPOT_CHECK}{self.settings.spot_check_one_in}"
@@ -243,11 +249,6 @@ class Decisions:
         [written] = self.writer.append_all([entry], also=also)
         return written
 
-    def note_error(self, principal: Principal, subject: str, reason: str) -> None:
-        """Put on record that something failed, in a code and without any text."""
-        detail: dict[str, JsonValue] = {"event_id": ERROR_EVENT_ID, "decision": "ERROR", "reason": reason}
-        self.writer.append("llm.error", actor=principal.subject, subject=subject, detail=detail)
-
     def _detail(
         self, principal: Principal, asked: Asked, verdict: GateDecision, prompt: str, event_id: int | None
     ) -> dict[str, JsonValue]:
@@ -267,7 +268,7 @@ class Decisions:
             "reasons": [*verdict.reasons[:32]],
             "model": verdict.model_version,
             "prompt": prompt,
-            "prompt_chars": len(asked.text),
+            "prompt_chars": len(asked.whole),
             "tenant": principal.tenant,
         }
 
@@ -307,7 +308,7 @@ class Decisions:
             decision_id=pending.decision_id,
             kind="prompt",
             salt=pending.salt,
-            sealed=self.vault.seal(pending.asked.text, bound_to=bound_to) if full or queued else None,
+            sealed=self.vault.seal(pending.asked.whole, bound_to=bound_to) if full or queued else None,
             keep=keep,
             expires_at=pending.created_at + held_for,
         )

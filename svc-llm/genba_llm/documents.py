@@ -69,7 +69,7 @@ def extract(data: bytes, *, content_type: str | None = None, name: str | None = 
         raise PayloadTooLarge(f"The document has {len(text)} characters; {MAX_CHARS} are taken.", limit=MAX_CHARS)
     if not text:
         raise Invalid("The document holds no text; a scan needs OCR first.")
-    return Extracted(kind, text, found.title)
+    return Extracted(kind, text, tidy(found.title or "") or None)
 
 
 def _kind(data: bytes, content_type: str, name: str) -> Kind:

@@ -92,7 +92,7 @@ class EgressGuard:
         sys.addaudithook(self._hook)
 
     def _hook(self, event: str, arguments: tuple[Any, ...]) -> None:
-        if event in {"socket.connect", "socket.sendto"}:
+        if event in {"socket.connect", "socket.sendto", "socket.sendmsg"}:
             address = arguments[1]
             if isinstance(address, tuple) and address:
                 self._check_raw(str(address[0]), int(address[1]))

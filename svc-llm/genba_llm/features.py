@@ -30,7 +30,6 @@ MAX_CHARS = 4000
 _MAX_N = 5
 _STEP = np.uint64(0x9E3779B97F4A7C15)
 _MIX = np.uint64(0xD6E8FEB86659FD93)
-_LATIN_WORD = re.compile(r"[a-z]+(?:'[a-z]+)?|\d+")
 _JAPANESE = re.compile(r"[\u3040-\u30ff\u3400-\u9fff々〆]+")
 _WORDS = re.compile(r"[a-z]+(?:'[a-z]+)?|\d+|[\u3040-\u30ff\u3400-\u9fff々〆]+")
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Quantise = Literal["none", "int8", "nf4"]
@@ -104,17 +102,6 @@ PRESETS: dict[str, dict[str, Any]] = {
         "checkpoint_every_s": 30.0,
     },
 }
-
-
-def load_config(path: Path) -> FinetuneConfig:
-    """A YAML file; ``preset`` names what its other fields change.
-
-    Raises: ValueError (pydantic's ValidationError is one) that names the field; OSError.
-    """
-    document = yaml.safe_load(path.read_text("utf-8")) or {}
-    if not isinstance(document, dict):
-        raise ValueError("The file must hold fields, such as `preset: phi-4-mini`.")  # noqa: TRY004 - it is the document that is wrong
-    return config_of(document)
 
 
 def config_of(document: dict[str, Any]) -> FinetuneConfig:

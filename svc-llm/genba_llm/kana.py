@@ -39,7 +39,6 @@ _TABLE = _syllables()
 _LONG = str.maketrans({"ā": "aa", "ī": "ii", "ū": "uu", "ē": "ee", "ō": "ou", "â": "aa", "î": "ii", "û": "uu", "ê": "ei", "ô": "ou"})  # fmt: skip
 _WORD = re.compile(r"[a-z'\-ぁ-ゖー]+")
 _TO_HIRAGANA = {code: code - 0x60 for code in range(0x30A1, 0x30F7)}
-_TO_KATAKANA = {code: code + 0x60 for code in range(0x3041, 0x3097)}
 # Words that no Japanese sentence in romaji does without: particles, endings, question words.
 _FUNCTION_WORDS = frozenset(words("romaji_function_words"))
 
@@ -61,11 +60,6 @@ def kana_of_romaji(text: str) -> str | None:
 def hiragana_of(text: str) -> str:
     """``text`` with katakana as hiragana; everything else stays."""
     return text.translate(_TO_HIRAGANA)
-
-
-def katakana_of(text: str) -> str:
-    """``text`` with hiragana as katakana; everything else stays."""
-    return text.translate(_TO_KATAKANA)
 
 
 def _word(word: str) -> str | None:

@@ -102,6 +102,9 @@ class Library:
             if known is not None and known[0] == stamp:
                 return known[1]
             with self._lock:
+                known = self._corpora.get(tenant)
+                if known is not None and known[0] == stamp:
+                    return known[1]
                 query = (
                     select(ChunkRow).where(ChunkRow.tenant == tenant).order_by(ChunkRow.document_id, ChunkRow.number)
                 )

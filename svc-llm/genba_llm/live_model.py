@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import math
-from collections.abc import Callable, Collection, Generator, Iterator, Mapping
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, Literal, Protocol
@@ -38,6 +38,10 @@ OWN_MODEL: Final = Path(__file__).parent / "own_model"
 OWN_NAME: Final = "genba-small-1"
 TASK_END: Final = "</think-task>"
 POLICY_END: Final = "</think-policy>"
+_TOO_LONG: Final = {
+    "en": "This is longer than I can read. Ask in fewer words, or have a larger language model set up.",
+    "ja": "読み取れる長さを超えています。短くしてお尋ねいただくか、より大きな言語モデルを設定してください。",
+}
 DocumentsBy = Literal["sentences", "model"]
 OwnModel = Literal["answers", "off"]
 
@@ -124,6 +128,10 @@ class ChampionModel:
     def generate(self, task: Task) -> Iterator[Piece]:
         """See the seam."""
         asked = self.as_trained(task)
+        if isinstance(self.inner, SmallModel):
+            asked = replace(asked, messages=_alone(asked.messages))
+            if self.inner.longest - len(self.inner.prompt(asked)) < self.inner.longest // 8:
+                return self._too_long(task)
         if self.topics is None or asked.passages or task.passages or not task.question:
             return (
                 self._if_sure(asked, task, _Thought(self.sure_from)) if self.sure_from else self.inner.generate(asked)
@@ -133,6 +141,10 @@ class ChampionModel:
             begun = thought_begun(topic, language_of(task.question))
             return self._if_sure(replace(asked, begun=begun), task, _Thought(0.0, topic))
         return self._if_sure(asked, task, _Thought(self.sure_from, topic))
+
+    def _too_long(self, task: Task) -> Iterator[Piece]:
+        yield Piece(f"<final>{_TOO_LONG[language_of(task.question)]}</final>")
+        yield Piece(finish="stop", usage=Usage(0, 0))
 
     def read(self, question: str) -> tuple[str, float]:
         """The topic of a question of which the model can speak, ``NONE`` for any other, and how likely it is."""
@@ -177,6 +189,12 @@ class ChampionModel:
 
     def close(self) -> None:
         self.inner.close()
+
+
+def _alone(messages: Sequence[Message]) -> list[Message]:
+    """Who it is, and the last question: a small model learnt from single questions, and of a conversation makes nonsense."""
+    last = max((at for at, each in enumerate(messages) if each.role == "user"), default=1)
+    return [messages[0], *messages[max(1, last) :]]
 
 
 class _Thought:

@@ -6,8 +6,9 @@ assignment, so requests in flight keep those that they took. Other processes loo
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from pydantic import JsonValue
@@ -36,9 +37,16 @@ class Policies:
     database: Database
     policy: Policy
     metrics: LlmMetrics
+    _turn: threading.Lock = field(default_factory=threading.Lock)  # whoever read before a publication applies before it
 
     def refresh(self) -> None:
         """Take up newer revisions. One that this process cannot load leaves the old one in force, and is logged."""
+        with self._turn:
+            self._refresh()
+        for kind in KINDS:
+            self.metrics.policy_revision.labels(kind).set(self.revision(kind))
+
+    def _refresh(self) -> None:
         with self.database.read() as session:
             newest = {kind: _newest(session, kind) for kind in KINDS}
         for kind, row in newest.items():
@@ -47,8 +55,6 @@ class Policies:
                     self._apply(kind, _parse(kind, row.document))
                 except PolicyInvalid as error:
                     log.error("policy_not_loaded", kind=kind, revision=row.revision, errors=len(error.errors))  # noqa: TRY400
-        for kind in KINDS:
-            self.metrics.policy_revision.labels(kind).set(self.revision(kind))
 
     def revision(self, kind: Kind) -> int:
         """What is in force here."""

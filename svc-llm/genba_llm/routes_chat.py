@@ -51,7 +51,7 @@ def complete(body: ChatIn, here: Here, principal: Writer) -> Any:
     turns = body.turns()
     said = [turn.content for turn in turns if turn.role == "user"]
     others = [turn.content for turn in turns if turn.role in {"system", "developer", "tool"} and turn.content]
-    asked = Asked(said[-1] or " ", "chat", domain=body.domain, earlier=(*others, *said[:-1]))
+    asked = Asked(said[-1] or " ", "chat", domain=body.domain, earlier=(*others, *said[:-1]), shown=tuple(body.shown()))
     _able(body, here.assistant.speakers.all())
     recorded = here.decisions.decide(principal, asked)
     passages = here.assistant.passages(principal, said[-1]) if body.documents and recorded.allowed else []

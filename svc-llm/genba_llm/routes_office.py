@@ -170,6 +170,7 @@ def draft_mail(body: DraftMailIn, here: Here, principal: Writer) -> DraftMailOut
     """Draft a mail from points. Nothing is sent."""
     given = "\n".join([body.purpose, *body.points])
     asked = asked_of(body, given, route="office_draft_mail", action="draft_mail")
+    asked = replace(asked, earlier=(body.recipient, body.sender))
     recorded = here.decisions.decide(principal, asked)
     backend = here.assistant.speakers.choose(documents=True)
     model = backend.model

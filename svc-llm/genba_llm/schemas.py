@@ -137,13 +137,6 @@ class VerifyOut(Wire):
     key: str = Field(description="The log's public key (a vkey).")
 
 
-class OpenedOut(Wire):
-    """A commitment that was opened, as far as the text is still there."""
-
-    kind: Literal["prompt", "answer", "thinking"]
-    holds: bool | None = Field(description="Whether the given text is what was committed to; null without a text.")
-
-
 class EscalationOut(Wire):
     """A question that waits for a person, or was decided."""
 

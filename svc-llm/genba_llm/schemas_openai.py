@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -9,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from genba_llm.generation import Message, Options
 from genba_llm.schemas import DecisionOut
 from genba_llm.verdict import Domain
-from genba_shared.wire import Flag, Whole
+from genba_shared.wire import Flag, Text, Whole
 
 MAX_MESSAGES = 200
 
@@ -24,14 +25,14 @@ class ContentPart(OpenAi):
     """A part of a message; only text is read."""
 
     type: Literal["text"]
-    text: str
+    text: Text
 
 
 class ChatMessage(OpenAi):
     """One turn."""
 
     role: Literal["system", "developer", "user", "assistant", "tool"]
-    content: str | list[ContentPart] | None = None
+    content: Text | list[ContentPart] | None = None
 
     def plain(self) -> str:
         """Its text."""
@@ -50,6 +51,10 @@ class ResponseFormat(OpenAi):
     def _schema_where_it_is_needed(self) -> ResponseFormat:
         if self.type == "json_schema" and not self.json_schema:
             raise ValueError("json_schema is missing")
+        try:
+            json.dumps(self.json_schema, ensure_ascii=False).encode()
+        except UnicodeEncodeError as error:
+            raise ValueError("json_schema holds half of a surrogate pair") from error
         return self
 
 
@@ -73,7 +78,7 @@ class ChatIn(OpenAi):
     temperature: Annotated[float | None, Field(ge=0, le=2)] = None
     top_p: Annotated[float | None, Field(gt=0, le=1)] = None
     seed: Annotated[Whole | None, Field(ge=0, le=2**31 - 1)] = None
-    stop: str | Annotated[list[str], Field(max_length=4)] | None = None
+    stop: Text | Annotated[list[Text], Field(max_length=4)] | None = None
     n: Annotated[Whole, Field(ge=1, le=1)] = 1
     logprobs: Flag = False
     response_format: ResponseFormat | None = None
@@ -98,6 +103,12 @@ class ChatIn(OpenAi):
     def turns(self) -> list[Message]:
         """As the seam has them."""
         return [Message(each.role, each.plain()) for each in self.messages]
+
+    def shown(self) -> list[str]:
+        """What reaches the model beside the turns of those who ask: earlier answers, and the form that this one is to have."""
+        answers = [each.plain() for each in self.messages if each.role == "assistant"]
+        schema = self.response_format and self.response_format.json_schema
+        return [*filter(None, answers), *([json.dumps(schema, ensure_ascii=False)] if schema else [])]
 
     def options(self, *, most_tokens: int) -> Options:
         """As the seam has them."""
@@ -189,7 +200,7 @@ class ModelsOut(OpenAi):
 class ModerationIn(OpenAi):
     """Texts to look at."""
 
-    input: str | Annotated[list[str], Field(min_length=1, max_length=32)]
+    input: Text | Annotated[list[Text], Field(min_length=1, max_length=32)]
     model: str | None = None
 
     def texts(self) -> list[str]:

@@ -37,9 +37,16 @@ def page(
     limit: int,
     cursor: str | None,
 ) -> tuple[Sequence[Row], str | None]:
-    """A page of records, without the documents of compartments that the caller is not in."""
-    rows, following = records.page(session, model, principal, *where, limit=limit, cursor=cursor)
-    return [row for row in rows if _in_compartments(row, principal)], following
+    """A page of records. Documents of compartments that the caller is not in leave neither gaps nor cursors behind."""
+    if model is not DocumentRow:
+        return records.page(session, model, principal, *where, limit=limit, cursor=cursor)
+    found: list[Row] = []
+    following: str | None = cursor
+    while True:
+        rows, following = records.page(session, model, principal, *where, limit=limit, cursor=following)
+        found += [row for row in rows if _in_compartments(row, principal)]
+        if following is None or len(found) > limit:
+            return found[:limit], found[limit - 1].id if len(found) > limit else None
 
 
 def _in_compartments(row: object, principal: Principal) -> bool:

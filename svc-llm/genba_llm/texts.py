@@ -19,10 +19,6 @@ _SAID = {
         "en": "This cannot be answered ({policy}). Reference: {id}",
     },
 }
-NO_ANSWER = {
-    "ja": "モデルは答えに至りませんでした。",
-    "en": "The model did not come to an answer.",
-}
 
 
 def refusal(recorded: Recorded) -> str:

@@ -105,6 +105,16 @@ class GateDecision:
     model_version: str
     language: Language = "ja"
 
+    @property
+    def keeps_in(self) -> bool:
+        """Whether an answer that says this stays in: a rule holds it back from this caller, or it is for nobody.
+
+        The classifier's doubt alone keeps nothing in: it judges questions.
+        """
+        by_rule = any(reason.startswith("rule_") for reason in self.reasons)
+        failed = any(each.stage != "fusion" and "error" in code for each in self.evidence for code in each.codes)
+        return self.decision is Decision.REFUSE or (self.decision > Decision.ALLOW and (by_rule or failed))
+
     def stage(self, name: Stage) -> Evidence | None:
         """What stage ``name`` found, if it ran."""
         return next((each for each in self.evidence if each.stage == name), None)

@@ -233,11 +233,6 @@ def split_by_time(dataset: Dataset, *, newest: float = 0.2) -> Split:
     return _split(dataset, np.arange(len(dataset.interactions)) < cut)
 
 
-def split_at(dataset: Dataset, time_s: float) -> Split:
-    """Global time split at a moment: events before it are for training."""
-    return _split(dataset, dataset.interactions.time_s < time_s)
-
-
 def split_each_user(dataset: Dataset, *, newest: float = 0.2) -> Split:
     """Per-user time split: the newest share (rounded down, at least one of two) of everybody's events is the test.
 

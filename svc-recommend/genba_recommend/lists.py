@@ -181,7 +181,8 @@ def _personal(
     said = None
     if heads.tasks and (ask.predict or made.aim != "fit"):
         said = heads.predict(taste.vector, aligned.vectors[picked.rows])
-    _put(made, picked, "personal", _personal_reasons(view, aligned, person, taste.rows, picked), _told(heads, said))
+    why = _personal_reasons(view, aligned, person, taste.rows, picked, clearance=ask.wanted.clearance)
+    _put(made, picked, "personal", why, _told(heads, said))
 
 
 def _discover(
@@ -313,9 +314,12 @@ def _put(
 
 
 def _personal_reasons(
-    view: View, aligned: Aligned, person: Person, history: npt.NDArray[np.int32], picked: Picked
+    view: View, aligned: Aligned, person: Person, history: npt.NDArray[np.int32], picked: Picked, *, clearance: int
 ) -> list[tuple[Reason, ...]]:
-    """For each place the item of the history that it resembles most, and what it shares with what the user watches."""
+    """For each place the item of the history that it resembles most, and what it shares with what the user watches.
+
+    An item of the history above the clearance of who asks is not named.
+    """
     cosines = aligned.vectors[history] @ aligned.vectors[picked.rows].T  # (H, K)
     nearest, closeness = cosines.argmax(0).tolist(), cosines.max(0).tolist()
     genres, makers = _tops_of(view.shelf, person, history)
@@ -325,8 +329,9 @@ def _personal_reasons(
         why = [reasons.said("explored")] if picked.explored[place] else []
         if place == picked.newcomer:
             why.append(reasons.said("seldom"))
-        liked = view.shelf.entries[int(history[nearest[place]])].item
-        if closeness[place] >= ALIKE and liked.title:
+        likest = view.shelf.entries[int(history[nearest[place]])]
+        liked = likest.item
+        if closeness[place] >= ALIKE and liked.title and likest.clearance <= clearance:
             why.append(reasons.said("because_of", liked.title, item_id=liked.item_id))
         if genre := next((word for word in item.genre if word in genres), None):
             why.append(reasons.said("genre", genre))

@@ -28,7 +28,6 @@ from genba_recommend.schemas import (
 )
 from genba_recommend.service import Here
 from genba_recommend.shop import Shop
-from genba_shared.audit import append_in
 from genba_shared.principal import Clearance, Principal, require
 from genba_shared.problems import Invalid, PayloadTooLarge
 from genba_shared.service import field_name, problem_responses
@@ -55,7 +54,10 @@ def put_items(body: ItemsIn, here: Here, principal: Writer) -> Written:
         rows, rejected = _checked(body.items, ItemIn, most=here.settings.max_rows, where="items")
         above = [index for index, row in rows if Clearance.parse(row.clearance) > principal.clearance]
         rejected += [_rejected(index, "clearance", "is above your own") for index in above]
-        allowed = [(index, row) for index, row in rows if index not in set(above)]
+        held = [index for index, row in rows if _is_above(shop, row.item_id, principal)]
+        rejected += [_rejected(index, "item_id", "is of an item above your clearance") for index in held]
+        refused = {*above, *held}
+        allowed = [(index, row) for index, row in rows if index not in refused]
         _check_any(allowed, rejected, "items")
         shop.put_items([entry_of(row) for _, row in allowed])
     return Written(accepted=len(allowed), rejected=sorted(rejected, key=lambda each: each.index))
@@ -105,15 +107,7 @@ def add_events(body: EventsIn, here: Here, principal: Writer) -> EventsWritten:
 @router.delete("/users/{user_id}", responses=problem_responses(404))
 def erase_user(user_id: UserId, here: Here, principal: Writer) -> UserErased:
     """Erase a user with events, shown lists and vectors. Versions of the towers hold no users. Cannot be undone."""
-    events, exposures = here.shop_of(principal).erase_user(user_id)
-    with here.database.transaction() as session:
-        append_in(
-            session,
-            "recommend.user_erased",
-            actor=principal.subject,
-            subject=principal.tenant,
-            detail={"events": events},
-        )
+    events, exposures = here.shop_of(principal).erase_user(user_id, actor=principal.subject)
     return UserErased(user_id=user_id, events=events, exposures=exposures)
 
 
@@ -145,6 +139,13 @@ def _check_any(rows: Sequence[object], rejected: Sequence[Rejected], where: str)
             for error in each.errors
         ]
         raise Invalid(f"None of the {len(rejected)} {where} can be taken.", errors=errors)
+
+
+def _is_above(shop: Shop, item_id: str, principal: Principal) -> bool:
+    """Whether there is such an item that the caller may not see: nor may they write over it, and so lower its label."""
+    shelf = shop.view.shelf
+    row = shelf.row(item_id)
+    return row is not None and shelf.entries[row].clearance > principal.clearance
 
 
 def _rejected(index: int, field: str, message: str) -> Rejected:

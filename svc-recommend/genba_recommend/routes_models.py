@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import Annotated
 
+import numpy as np
 from fastapi import APIRouter, Path, Query, Response
 from sqlalchemy import select
 
@@ -97,7 +98,10 @@ def get_refresh_log(here: Here, principal: Reader, limit: Annotated[int, Query(g
 
 @router.get("/users/{user_id}/items/{item_id}/explanation", responses=problem_responses(404, 409))
 def explain_item(user_id: UserId, item_id: ItemId, here: Here, principal: Reader) -> ExplanationOut:
-    """What moved the score of an item for a user: which items of the history, which parts of the profile, and popularity."""
+    """What moved the score of an item for a user: which items of the history, which parts of the profile, and popularity.
+
+    Items of the history above your clearance are left out.
+    """
     shop = here.shop_of(principal)
     person, view = shop.person(user_id), shop.view
     aligned = view.models.get(view.champion) if view.champion is not None else None
@@ -108,10 +112,11 @@ def explain_item(user_id: UserId, item_id: ItemId, here: Here, principal: Reader
         raise NotFound(f"There is no item {item_id} with a vector.")
     titles = [entry.item.title or entry.item.item_id for entry in view.shelf.entries]
     found = explain(aligned, person, row, ids=view.shelf.ids, titles=titles)
+    hidden = {view.shelf.ids[at] for at in np.flatnonzero(view.shelf.clearance > principal.clearance)}
     return ExplanationOut.model_validate(
         {
             "user_id": user_id, "item_id": item_id, "model": shop.model, "model_version": aligned.model.number,
-            "score": found.score, "moved": found.moved,
+            "score": found.score, "moved": [each for each in found.moved if each.item_id not in hidden],
         },
         from_attributes=True,
     )  # fmt: skip

@@ -35,6 +35,7 @@ from genba_recommend.store import Event
 from genba_recommend.tables import ExperimentRow
 from genba_recommend.versions import Versions
 from genba_recommend.view import EMPTY, View
+from genba_shared.audit import append_in
 from genba_shared.db import Database
 from genba_shared.live import Live
 from genba_shared.registry import Registry, Version
@@ -160,10 +161,12 @@ class Shop:
         self._note(added)
         return added
 
-    def erase_user(self, user_id: str) -> tuple[int, int]:
-        """Delete everything of a user."""
+    def erase_user(self, user_id: str, *, actor: str) -> tuple[int, int]:
+        """Delete everything of a user, and put on record that it was. Returns: how many events and shown lists there were."""
+        self.exposures.flush()  # a list that waits to be written would come back
         with self.database.transaction() as session:
             gone = store.erase_user(session, self.tenant, user_id)
+            append_in(session, "recommend.user_erased", actor=actor, subject=self.tenant, detail={"events": gone[0]})
         self.people.forget(user_id)
         self.discovery.forget(user_id)
         return gone

@@ -23,6 +23,7 @@ from genba_shared.telemetry import get_logger
 from genba_shared.vectors import Vectors
 
 log = get_logger(__name__)
+AGAIN_S = 60.0  # until an index that could not be built is tried again
 
 
 class Versions:
@@ -145,13 +146,15 @@ class _Build:
 
     def _work(self) -> None:
         loaded = self._model.loaded
-        try:
-            self.is_done = build(
-                self._vectors(), self._collection, self._encoder, loaded.ids, loaded.vectors,
-                builder=self._builder, stop=self._over.is_set,
-            )  # fmt: skip
-        except Exception:  # every item is scored until it works
-            log.exception("index_not_built", collection=self._collection)
+        while not self.is_done and not self._over.is_set():
+            try:
+                self.is_done = build(
+                    self._vectors(), self._collection, self._encoder, loaded.ids, loaded.vectors,
+                    builder=self._builder, stop=self._over.is_set,
+                )  # fmt: skip
+            except Exception:  # every item is scored until it works
+                log.exception("index_not_built", collection=self._collection)
+                self._over.wait(AGAIN_S)
 
     def index(self, aligned: Aligned, shelf: Shelf, extra: Mapping[str, Embedded]) -> VectorIndex:
         """The index over a shelf."""

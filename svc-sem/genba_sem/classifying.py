@@ -158,7 +158,11 @@ def _listed(root: Path, batch: str) -> Iterator[tuple[particles.Facts, Hints, li
         return
     if manifest.stat().st_size > _MOST_MANIFEST_BYTES:
         raise Invalid(f"{MANIFEST} is too large.", errors=[{"field": "folder", "message": "manifest.csv is too large"}])
-    text = manifest.read_text(encoding="utf-8-sig")
+    try:
+        text = manifest.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as err:
+        said = "manifest.csv is not UTF-8; save it as CSV UTF-8"
+        raise Invalid(f"{said}.", errors=[{"field": "folder", "message": said}]) from err
     for number, row in enumerate(csv.DictReader(io.StringIO(text)), start=2):
         views = [each.strip() for each in (row.pop("views", None) or "").split(";") if each.strip()]
         given = {name: value for name, value in row.items() if name and value}

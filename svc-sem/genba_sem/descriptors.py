@@ -28,11 +28,9 @@ _POLAR_RADII: Final = 16
 _POLAR_ORDERS: Final = 10
 _LEVELS: Final = 16
 _FOURIER: Final = 16
-_RADII: Final = 8
 _LBP: Final = 10 + 18
 _GLCM: Final = 5 * 3 * 2
 _SHAPE: Final = 49
-_HULL_SIDES: Final = 36
 
 
 def _laid_out(*sizes: tuple[str, int]) -> dict[str, slice]:

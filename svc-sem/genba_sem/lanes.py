@@ -114,12 +114,16 @@ class Lanes:
         with self._turn(key):
             if (found := self._known(key)) is not None:
                 return found
-            with self._database.read() as session:
-                made = self._make(
-                    session, tenant, clearance, parts=parts, model=model, number=number, book=book, policy=policy,
-                    unlabelled=unlabelled,
-                )  # fmt: skip
-            self._remember(key, made)
+            try:
+                with self._database.read() as session:
+                    made = self._make(
+                        session, tenant, clearance, parts=parts, model=model, number=number, book=book, policy=policy,
+                        unlabelled=unlabelled,
+                    )  # fmt: skip
+                self._remember(key, made)
+            finally:  # also where there are too few masters: who asks again takes another turn
+                with self._lock:
+                    self._making.pop(key, None)
             return made
 
     def model_now(self, tenant: str) -> str | None:
@@ -212,7 +216,6 @@ class Lanes:
     def _remember(self, key: tuple[object, ...], made: Ready) -> None:
         with self._lock:
             self._made[key] = made
-            self._making.pop(key, None)
             while len(self._made) > self._settings.lanes_kept:
                 self._made.popitem(last=False)
 

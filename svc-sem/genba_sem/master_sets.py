@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 
 from genba_sem import labels
 from genba_sem.labels import Label, LabelBook
-from genba_sem.tables import LabelRow, MasterRow, MasterSetRow, ParticleRow
+from genba_sem.tables import MasterRow, MasterSetRow, ParticleRow
 from genba_shared import records
 from genba_shared.db import take_turns, utc_now
 from genba_shared.ids import new_id
@@ -170,9 +170,3 @@ def _close_set(session: Session, principal: Principal, number: int, *, reason: s
         )
     )  # fmt: skip
     session.flush()
-
-
-def label_names(session: Session, rows: Sequence[MasterRow]) -> dict[str, LabelRow]:
-    """The labels of masters, by id."""
-    ids = {row.label_id for row in rows}
-    return {label.id: label for label in session.scalars(select(LabelRow).where(LabelRow.id.in_(ids)))}

@@ -196,5 +196,6 @@ def _changed(
 def _outs(session: Session, principal: Principal, rows: Sequence[LabelRow]) -> list[LabelOut]:
     book = labels.book(session, principal.tenant)
     particles = curation.counts_by_label(session, principal, book)
-    held = Counter(row.label_id for row in master_sets.current(session, principal.tenant))
+    masters = master_sets.current(session, principal.tenant)
+    held = Counter(row.label_id for row in masters if row.clearance <= principal.clearance)
     return [label_out(row, masters=held[row.id], particles=particles[row.id]) for row in rows]

@@ -79,22 +79,6 @@ def outline_of(mask: Mask, *, how: str = "given") -> Outline:
     return Outline(mask, float((rim & edge).sum() / max(1, rim.sum())), how)
 
 
-def split_touching(mask: Mask) -> npt.NDArray[np.int32]:
-    """Number the particles of a mask, those that touch divided by a watershed of the distance to the edge.
-
-    Returns: (H, W) int32, 0 outside.
-    """
-    distance = cv2.distanceTransform(mask.astype(np.uint8), cv2.DIST_L2, 5)  # (H, W)
-    smooth = cv2.GaussianBlur(distance, (0, 0), max(1.0, 0.1 * float(distance.max())))
-    peaks = (smooth == ndimage.maximum_filter(smooth, size=max(5, int(0.6 * distance.max()) | 1))) & mask
-    markers, count = ndimage.label(ndimage.binary_dilation(peaks, iterations=2))
-    if count < 2:
-        return np.asarray(ndimage.label(mask)[0], np.int32)
-    from skimage.segmentation import watershed
-
-    return np.asarray(watershed(-smooth, markers, mask=mask), np.int32)
-
-
 def _foreground(small: Pixels) -> tuple[Pixels, Mask]:
     """(h, w) in [0, 255]: how far a pixel stands out from the border's background; (h, w): border pixels that are background."""
     smooth = cv2.GaussianBlur(small * 255, (0, 0), 1.0)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import shutil
+import time
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 from fastapi import Depends, Request
 from sqlalchemy import text
@@ -22,6 +24,7 @@ from genba_sem.picture_reader import PictureReader
 from genba_sem.pictured import TextEncoder
 from genba_sem.settings import Settings
 from genba_sem.store import ARTIFACTS
+from genba_sem.upload import PREFIX
 from genba_sem.watch import Watch
 from genba_shared.artifacts import Artifacts
 from genba_shared.db import Database
@@ -34,6 +37,8 @@ from genba_shared.telemetry import Metrics, get_logger
 from genba_shared.vectors import open_vectors
 
 log = get_logger(__name__)
+
+_STALE_SPOOL_S: Final = 24 * 3600.0
 
 
 @dataclass(frozen=True)
@@ -68,6 +73,10 @@ class Sem:
         """Everything that is due."""
         erasure.erase_due(self.database, self.artifacts)
         self.idempotency.purge()
+        for folder in self.spool.glob(f"{PREFIX}*"):  # of a process that was killed
+            with contextlib.suppress(FileNotFoundError):
+                if folder.stat().st_mtime < time.time() - _STALE_SPOOL_S:
+                    shutil.rmtree(folder)
         self.watch.look(self.database)
         for tenant, space in self.lanes.spaces().items():
             self.likeness.follow(tenant, space)

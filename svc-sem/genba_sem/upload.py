@@ -18,6 +18,7 @@ from genba_shared.forms import FORM, Landing, SmallField, check_length, content_
 from genba_shared.problems import Invalid, UnsupportedMedia, fault
 
 VIEWS: Final = "views"
+PREFIX: Final = "particle-"  # of the folder that an upload lands in
 _WHAT: Final = "A particle"
 _MAX_FIELDS: Final = 40
 _MOST_FILES: Final = 64  # views, sidecars and what will be dropped; above it somebody sent a folder
@@ -59,7 +60,7 @@ async def receive(request: Request, folder: Path, *, cap_bytes: int, cap_file_by
     landings: list[Landing] = []
     small: dict[str, SmallField] = {}
     with contextlib.ExitStack() as opened:
-        spool = Path(opened.enter_context(tempfile.TemporaryDirectory(dir=folder, prefix="particle-")))
+        spool = Path(opened.enter_context(tempfile.TemporaryDirectory(dir=folder, prefix=PREFIX)))
 
         def place(name: str, file_name: str) -> Landing | SmallField:
             if name == VIEWS:

@@ -53,13 +53,12 @@ def create_procedure(
         if not isinstance(document, dict):
             complain(f"{steps.name} must be a mapping with title and steps.")
             raise typer.Exit(BAD_INPUT)
-        golds = document.pop("golds", None) or []
+        golds = document.get("golds") or []
+        files = [_gold_file(steps, gold) for gold in golds]
+        videos = [_video(client, path) for path in files]
+        named = [{**gold, "video": video} for gold, video in zip(golds, videos, strict=True)]
         headers = {"idempotency-key": str(uuid.uuid4())}
-        made = checked(client.post("/v1/sop/procedures", json=document, headers=headers)).json()
-        for gold in golds:
-            video = _upload(client, steps.parent / str(gold["video"]))
-            body = {"video_id": video["id"], "steps": gold.get("steps")}
-            checked(client.post(f"/v1/sop/procedures/{made['id']}/golds", json=body))
+        made = checked(client.post("/v1/sop/procedures", json={**document, "golds": named}, headers=headers)).json()
         typer.echo(made["id"])
 
 
@@ -131,6 +130,24 @@ def _read(path: Path) -> Any:
         raise typer.Exit(BAD_INPUT) from failure
 
 
+def _gold_file(steps: Path, gold: Any) -> Path:
+    video = gold.get("video") if isinstance(gold, dict) else None
+    path = steps.parent / str(video)
+    if not isinstance(video, str) or not path.is_file():
+        complain(f"{steps.name}: each of golds names its file as video, and {path} is none.")
+        raise typer.Exit(BAD_INPUT)
+    return path
+
+
+def _video(client: httpx.Client, path: Path) -> str:
+    """A video's id; one that a job ingests has none yet."""
+    sent = _upload(client, path)
+    if "result_id" in sent:
+        complain(f"{path.name} is large: job {sent['id']} ingests it. Run this again when it has succeeded.")
+        raise typer.Exit(BAD_INPUT)
+    return str(sent["id"])
+
+
 def _upload(client: httpx.Client, path: Path) -> dict[str, Any]:
     with path.open("rb") as file:
         answer: dict[str, Any] = checked(client.post("/v1/sop/videos", files={"file": (path.name, file)})).json()
@@ -158,7 +175,7 @@ def evaluate(
     from genba_sop.schemas import EvaluationOut
 
     with connect(url, key) as client:
-        video_id = _upload(client, Path(video))["id"] if Path(video).is_file() else video
+        video_id = _video(client, Path(video)) if Path(video).is_file() else video
         body = {"procedure_id": procedure, "video_id": video_id, "operator": operator}
         headers = {"idempotency-key": str(uuid.uuid4())}
         found = EvaluationOut.model_validate(

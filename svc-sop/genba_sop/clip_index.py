@@ -13,16 +13,21 @@ import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
+from zipfile import BadZipFile
 
 from sqlalchemy import or_, select, update
 
 from genba_shared.artifacts import Artifacts
 from genba_shared.db import Database
 from genba_shared.principal import Principal
+from genba_shared.problems import NotFound
+from genba_shared.telemetry import get_logger
 from genba_shared.vectors import Point, Vectors
 from genba_sop.bundles import clips, unpack_features
 from genba_sop.features import Array
 from genba_sop.tables import Video
+
+log = get_logger(__name__)
 
 COLLECTION: Final = "sop-clips"
 LAYOUT: Final = 1  # of clips and payload; a new one means a new collection version
@@ -46,6 +51,7 @@ class ClipIndex:
         self._vectors, self._database, self._artifacts = vectors, database, artifacts
         self.encoder, self._dim = encoder, dim
         self._writing = threading.Lock()
+        self._unreadable: set[str] = set()
         slug = re.sub(r"[^a-z0-9]+", "-", encoder.lower()).strip("-")
         self.version = f"{slug}-{LAYOUT}"
 
@@ -71,14 +77,21 @@ class ClipIndex:
         self._vectors.publish(COLLECTION, self.version)
 
     def index_pending(self) -> int:
-        """Index videos that are not yet; how many. Safe to repeat: a clip's id follows from its video and place."""
+        """Index videos that are not yet; how many. Safe to repeat: a clip's id follows from its video and place.
+
+        One whose features are lost or damaged keeps no other waiting; it is tried again by the next process.
+        """
         with self._writing:
             with self._database.read() as session:
                 new = or_(Video.indexed_in.is_(None), Video.indexed_in != self.version)
-                query = select(Video).where(Video.encoder == self.encoder, new).order_by(Video.id).limit(_BATCH_VIDEOS)
-                videos = session.scalars(query).all()
+                mine = (Video.encoder == self.encoder, new, Video.id.not_in(self._unreadable))
+                videos = session.scalars(select(Video).where(*mine).order_by(Video.id).limit(_BATCH_VIDEOS)).all()
             for video in videos:
-                self._index(video)
+                try:
+                    self._index(video)
+                except (NotFound, ValueError, KeyError, EOFError, BadZipFile) as error:
+                    log.warning("video_not_indexed", video=video.id, error=type(error).__name__)
+                    self._unreadable.add(video.id)
             return len(videos)
 
     def _index(self, video: Video) -> None:

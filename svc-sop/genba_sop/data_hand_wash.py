@@ -103,8 +103,6 @@ _OBJECTS: dict[str, dict[str, Sprite]] = {
     "thrown": {"no": (), "yes": (Poly(((560, 372), (596, 366), (602, 392), (566, 398)), (226, 232, 236)),), "rag": ()},
 }  # fmt: skip
 
-_BOTH = Move("wash_right"), Move("wash_left")
-
 
 def _rinse(taps: dict[str, str]) -> tuple[Beat, ...]:
     """Hands under the running tap; the same before the soap and after it."""

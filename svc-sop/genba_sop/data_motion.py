@@ -147,13 +147,6 @@ class Choreography:
         index = min(max(bisect.bisect_right(self.starts_s, time_s) - 1, 0), len(self.beats) - 1)
         return self._at(index, time_s)
 
-    def state_before(self, index: int) -> dict[str, str]:
-        """What earlier beats have changed when beat ``index`` starts."""
-        state: dict[str, str] = {}
-        for beat in self.beats[:index]:
-            state.update(beat.sets)
-        return state
-
     def _at(self, index: int, time_s: float) -> Moment:
         beat, start_s, end_s = self.beats[index], self.starts_s[index], self.ends_s[index]
         length_s = max(end_s - start_s, 1e-6)

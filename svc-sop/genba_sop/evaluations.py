@@ -98,10 +98,13 @@ class References:
             with self._lock:
                 if key in self._memory:
                     return self._memory[key]
-            made = self._stored(key) or self._fit(key, found, golds, features)
+            try:
+                made = self._stored(key) or self._fit(key, found, golds, features)
+            finally:
+                with self._lock:
+                    self._fitting.pop(key, None)
             with self._lock:
                 self._memory[key] = made
-                self._fitting.pop(key, None)
                 while len(self._memory) > self._kept:
                     self._memory.popitem(last=False)
         return made

@@ -176,10 +176,11 @@ def drop_video(session: Session, principal: Principal, video_id: str) -> Video:
     Raises:  Conflict while it is a gold of a procedure's current version; golds of old versions go with it.
     """
     video = records.get(session, Video, video_id, principal, lock=True)
-    if used := sorted({gold.procedure_id for gold in current_golds(session, video.id)}):
-        raise Conflict(
-            f"Video {video_id} is a gold of {', '.join(used)}: remove the gold there first.", procedures=list(used)
-        )
+    if used := {gold.procedure_id for gold in current_golds(session, video.id)}:
+        mine = select(ProcedureRow.id).where(ProcedureRow.id.in_(used), records.visible(ProcedureRow, principal))
+        named = sorted(session.scalars(mine))
+        where = ", ".join(named) or "a procedure above your clearance"
+        raise Conflict(f"Video {video_id} is a gold of {where}: remove the gold there first.", procedures=[*named])
     discard_video(session, video)
     return video
 

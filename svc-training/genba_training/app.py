@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
-from typing import Annotated, BinaryIO
+from typing import Annotated
 
 from anyio import to_thread
 from fastapi import APIRouter, FastAPI, Header, Path, Query, Request, Response
@@ -227,7 +227,7 @@ def get_artifact(
         raise NotFound(f"The job has no artifact {name!r}.")
     artifacts: Artifacts = request.app.state.artifacts
     return StreamingResponse(
-        _chunks(artifacts.open(key)),
+        _chunks(artifacts, key),
         media_type="application/octet-stream",
         headers={"Content-Length": str(artifacts.size_bytes(key)), "ETag": f'"{key}"'},
     )
@@ -255,8 +255,8 @@ def list_recipes(principal: Reader, request: Request) -> RecipeList:  # noqa: AR
     return RecipeList(recipes=[RecipeView.of(recipe) for recipe in request.app.state.recipes])
 
 
-def _chunks(file: BinaryIO) -> Iterator[bytes]:
-    with file:
+def _chunks(artifacts: Artifacts, key: str) -> Iterator[bytes]:
+    with artifacts.open(key) as file:  # in here: an answer that is never sent opens nothing
         while chunk := file.read(_CHUNK_BYTES):
             yield chunk
 

@@ -102,7 +102,7 @@ class Runner:
 
     def _attempt(self, job: Job, recipe: Recipe[Any]) -> Outcome:
         workdir = self._folder(job.id) / f"attempt-{job.attempt:06d}"
-        with Heartbeat(
+        heartbeat = Heartbeat(
             self.jobs,
             job,
             lease_s=self.settings.lease_s,
@@ -113,19 +113,23 @@ class Runner:
             draining=self.draining,
             watchdog=self.watchdog,
             too_late=lambda reason: self._end_now(job, heartbeat, reason),
-        ) as heartbeat:
-            tracked = tracker(self.settings.platform, job, heartbeat)
-            try:
-                self._sweep_folder(job)
-                workdir.mkdir(parents=True)
-                run = self._run(job, workdir, tracked)
-                result = recipe.run(validate(recipe, job.params), run)
-                outcome = self._finish(job, heartbeat, run, result, tracked.run_id())
-            except (Exception, Stopped) as error:  # noqa: BLE001 - every ending of a recipe is settled in the row
-                outcome = self._settle(job, heartbeat, error)
-            finally:
-                shutil.rmtree(workdir, ignore_errors=True)
-        tracked.close(outcome, lambda: (self.jobs.peek(job.id) or job).result, self.artifacts)
+        )
+        tracked = tracker(self.settings.platform, job, heartbeat)
+        outcome: Outcome = "lost"  # what stands when not even the ending could be written
+        try:
+            with heartbeat:
+                try:
+                    self._sweep_folder(job)
+                    workdir.mkdir(parents=True)
+                    run = self._run(job, workdir, tracked)
+                    result = recipe.run(validate(recipe, job.params), run)
+                    outcome = self._finish(job, heartbeat, run, result, tracked.run_id())
+                except (Exception, Stopped) as error:  # noqa: BLE001 - every ending of a recipe is settled in the row
+                    outcome = self._settle(job, heartbeat, error)
+                finally:
+                    shutil.rmtree(workdir, ignore_errors=True)
+        finally:
+            tracked.close(outcome, lambda: (self.jobs.peek(job.id) or job).result, self.artifacts)
         return outcome
 
     def _run(self, job: Job, workdir: Path, reporter: Reporter) -> Run:

@@ -170,12 +170,21 @@ class Schedules:
             session.delete(_seen(session, schedule_id, principal, lock=True))
 
     def fire_due(self, recipes: Recipes, *, max_active: int | None, limit: int = 100) -> int:
-        """Make the jobs of all due times; how many were made. Each schedule is a transaction of its own."""
+        """Make the jobs of all due times; how many were made.
+
+        Each schedule is a transaction of its own, and one that breaks keeps nothing else from being made.
+        """
         with self.database.read() as session:
             now = database_now(session)
             due = select(ScheduleRow.id).where(ScheduleRow.enabled, ScheduleRow.next_run_at <= now)
             ids = session.scalars(due.order_by(ScheduleRow.next_run_at).limit(limit)).all()
-        return sum(self._fire(schedule_id, recipes, max_active) for schedule_id in ids)
+        made = 0
+        for schedule_id in ids:
+            try:
+                made += self._fire(schedule_id, recipes, max_active)
+            except Exception:
+                log.exception("schedule_broken", schedule=schedule_id)
+        return made
 
     def figures(self) -> ScheduleFigures:
         """For metrics, read when somebody scrapes."""

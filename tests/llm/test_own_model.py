@@ -65,6 +65,30 @@ def test_what_it_only_guesses_is_not_answered_and_the_next_question_is(own: Any)
     assert final_of(_said(own, question))[0] != not_known("ja"), "nobody holds the model"
 
 
+@pytest.mark.parametrize("pairs", [1, 2, 20])
+def test_in_a_conversation_the_last_question_is_answered_as_it_is_alone(own: Any, pairs: int) -> None:
+    earlier = [
+        Message("user", "議事録の書き方を教えてください。"),
+        Message("assistant", "議題と決定事項を書きます。"),
+    ] * pairs
+    question = Message("user", "5Sとは何ですか。")
+    alone, among = (
+        "".join(piece.text for piece in own.generate(Task(turns, Options(temperature=0.0))))
+        for turns in ([question], [*earlier, question])
+    )
+    assert alone == among
+
+
+def test_a_question_that_is_too_long_is_told_so(own: Any) -> None:
+    for long, told in (
+        ("手順を確認してください。" * 100, "長さを超えています"),
+        ("Check our steps. " * 100, "longer than I can read"),
+    ):
+        pieces = list(own.generate(Task([Message("user", long)], Options(temperature=0.0))))
+        assert told in (final_of("".join(piece.text for piece in pieces))[0] or "")
+        assert pieces[-1].finish == "stop"
+
+
 @pytest.mark.parametrize(
     ("hello", "back"),
     [("こんにちは", "こんにちは"), ("Good morning", "Hello"), ("あなたは誰ですか。", "小さな言語モデル")],

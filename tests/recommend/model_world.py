@@ -39,7 +39,7 @@ QUICK = {
 }
 ROWS_AT_ONCE = 5000
 RECIPES = ["genba_recommend.training:RECIPES"]
-LEASE_S = 2.0  # of an attempt; a test that kills one waits for it
+LEASE_S = 2.0  # of an attempt in a process that a test kills, and then waits for
 
 
 @dataclass
@@ -156,6 +156,6 @@ def runner_for(service: Service) -> Runner:
         jobs=Jobs(service.recommend.database),
         recipes=load(RECIPES),
         artifacts=service.recommend.registry.artifacts,
-        settings=TrainingSettings(platform=platform, recipes=tuple(RECIPES), heartbeat_s=0.2, lease_s=LEASE_S),
+        settings=TrainingSettings(platform=platform, recipes=tuple(RECIPES), heartbeat_s=0.2, lease_s=60.0),
         owner="worker-1",
     )

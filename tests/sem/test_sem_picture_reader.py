@@ -102,9 +102,9 @@ def test_a_child_lives_on_behind_a_filter_and_its_death_costs_nothing() -> None:
     reader.read_view(png())
     os.kill(another, signal.SIGKILL)
     os.waitid(os.P_PID, another, os.WEXITED | os.WNOWAIT)
-    descriptors = len(os.listdir("/proc/self/fd"))
+    descriptors = len(list(Path("/proc/self/fd").iterdir()))
     assert reader.read_view(png(seed=3)).pixels.shape == (64, 64)
-    assert len(os.listdir("/proc/self/fd")) == descriptors, "the dead one's pipes were let go"
+    assert len(list(Path("/proc/self/fd").iterdir())) == descriptors, "the dead one's pipes were let go"
     reader.close()
     assert set(children()) == before
 

@@ -7,7 +7,7 @@ from tests.sem.sem_world import KINDS, picture
 
 from genba_sem.micrograph import View
 from genba_sem.quality import judge
-from genba_sem.segment import find_particle, outline_of, split_touching
+from genba_sem.segment import find_particle, outline_of
 from genba_sem.shape import measure, shape_of, size_distribution
 
 
@@ -80,13 +80,6 @@ def test_the_size_of_a_drawn_disc_is_within_a_percent_at_full_resolution() -> No
     shape = measure(find_particle(pixels))
     assert shape is not None
     assert shape.equivalent_diameter == pytest.approx(340, rel=0.01)
-
-
-def test_touching_particles_are_divided() -> None:
-    mask = np.zeros((100, 160), np.uint8)
-    cv2.circle(mask, (50, 50), 30, 1, -1)
-    cv2.circle(mask, (105, 50), 30, 1, -1)
-    assert split_touching(mask.astype(bool)).max() == 2
 
 
 def test_covered_particles_are_left_out_of_the_sizes_and_counted() -> None:

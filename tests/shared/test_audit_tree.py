@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -18,7 +18,7 @@ from tests.shared.test_audit import past_the_triggers
 from tests.shared.test_merkle import mth
 from typer.testing import CliRunner
 
-from genba_shared import audit_drill
+from genba_shared import audit_drill, audit_writer
 from genba_shared.audit import AuditEntry, AuditLog, AuditRow, NewEntry, append_in
 from genba_shared.audit_cli import app
 from genba_shared.audit_export import Witness, check_proof, export, proof_text, restrict
@@ -69,6 +69,20 @@ def test_many_threads_share_few_transactions(database: Database) -> None:
     assert sum(batches) == 300
     assert len(batches) < 300
     assert verified(database).verify().sealed == 300
+
+
+def test_what_meets_a_log_that_closes_is_refused_and_never_left_waiting(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writer = AuditWriter(database, SIGNER)
+
+    def closes_first() -> Future[list[AuditEntry]]:
+        writer.close()
+        return Future()
+
+    monkeypatch.setattr(audit_writer, "Future", closes_first)
+    with pytest.raises(Draining):
+        writer.submit([entry(1)]).result(timeout=20)
 
 
 def test_entries_that_others_append_are_taken_in_with_the_next_seal(writer: AuditWriter, database: Database) -> None:

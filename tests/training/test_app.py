@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from datetime import timedelta
-from typing import Any
+from typing import Any, BinaryIO
 
 import pytest
 from fastapi.testclient import TestClient
@@ -18,7 +18,7 @@ from fastapi.testclient import TestClient
 from genba_shared.artifacts import Artifacts
 from genba_shared.jobs import Job, JobEvent, JobHead, Jobs, NewEvent
 from genba_shared.principal import Clearance
-from genba_shared.problems import Overloaded
+from genba_shared.problems import Overloaded, Unavailable
 from genba_training import recipes
 from genba_training.app import create_app
 from genba_training.runner import Runner
@@ -91,6 +91,31 @@ def test_a_submission_is_accepted_done_and_seen(
     report = client.get(f"/v1/jobs/{job['id']}/artifacts/report", headers=signed("engineer"))
     assert (report.status_code, report.content) == (200, b"2 steps")
     assert client.get(f"/v1/jobs/{job['id']}/artifacts/other", headers=signed("engineer")).status_code == 404
+
+
+def test_a_file_that_cannot_be_sent_is_not_left_open(
+    post: Callable[..., Any],
+    client: TestClient,
+    signed: Signed,
+    work: Callable[[str], str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    job = post(WORK).json()
+    work(job["id"])
+    opened: list[BinaryIO] = []
+    open_really = Artifacts.open
+
+    def noted(artifacts: Artifacts, key: str) -> BinaryIO:
+        opened.append(open_really(artifacts, key))
+        return opened[-1]
+
+    def away(_artifacts: Artifacts, _key: str) -> int:
+        raise Unavailable("The artifact store cannot be reached.")
+
+    monkeypatch.setattr(Artifacts, "open", noted)
+    monkeypatch.setattr(Artifacts, "size_bytes", away)
+    assert client.get(f"/v1/jobs/{job['id']}/artifacts/report", headers=signed("engineer")).status_code == 503
+    assert all(file.closed for file in opened)
 
 
 def test_a_repeated_submission_gives_the_same_job_and_says_so(post: Callable[..., Any]) -> None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
+from pydantic import model_validator
 from sqlalchemy import event, select, update
 from sqlalchemy.orm import Session
 
@@ -17,6 +19,7 @@ from genba_shared.job_rows import JobRow
 from genba_shared.job_upkeep import Upkeep
 from genba_shared.jobs import Job, Jobs
 from genba_shared.principal import Clearance, Principal
+from genba_shared.recipe import Params, Recipe, Result
 from genba_training import recipes
 from genba_training.app import create_app
 from genba_training.cron import Cron
@@ -124,8 +127,7 @@ def test_a_crash_between_job_and_commit_leaves_neither_and_the_next_round_makes_
 
     event.listen(Session, "before_commit", die)
     try:
-        with pytest.raises(ConnectionAbortedError):
-            fire()
+        assert fire() == 0
     finally:
         event.remove(Session, "before_commit", die)
     assert made_by(jobs, schedule) == []
@@ -143,8 +145,7 @@ def test_the_database_itself_holds_one_job_to_a_due_time(
     fire()
     with jobs.database.transaction() as session:
         session.execute(update(ScheduleRow).values(next_run_at=due_at))
-    with pytest.raises(Exception, match=r"(?i)unique"):
-        fire()
+    assert fire() == 0
     assert len(made_by(jobs, schedule)) == 1
 
 
@@ -181,6 +182,24 @@ def test_what_is_refused_when_due_is_said_on_the_schedule_and_tried_at_the_next_
     come_due(jobs.database, crowded)
     assert fire(max_active=1) == 1
     assert schedules.get(crowded.id, principal=crowded.principal).last_error is None
+
+
+def test_a_schedule_whose_recipe_breaks_when_asked_keeps_no_other_from_its_job(
+    make: Make, jobs: Jobs, schedules: Schedules, known: Recipes
+) -> None:
+    class Breaks(Params):
+        @model_validator(mode="before")
+        @classmethod
+        def look(cls, _params: Any) -> Any:
+            raise KeyError("a table that is not there any more")
+
+    broken, well = make("broken", recipe="test.broken", params={}), make("well")
+    come_due(jobs.database, broken, ago=timedelta(minutes=1))
+    come_due(jobs.database, well)
+    recipe: Recipe[Any] = Recipe("test.broken", Breaks, lambda _params, _run: Result())
+    assert schedules.fire_due(replace(known, by_name={**known.by_name, recipe.name: recipe}), max_active=None) == 1
+    assert len(made_by(jobs, well)) == 1
+    assert schedules.figures().overdue_s > 30
 
 
 def test_a_schedule_that_is_off_or_deleted_makes_no_job(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -158,6 +159,23 @@ def test_what_an_mlflow_missed_while_it_was_away_is_brought_later(
     assert with_recipe(tracked, run).run(submit("test.local").id) == "succeeded"
     (logged,) = server.runs.values()
     assert [m["step"] for m in logged["metrics"]] == list(range(1500))
+
+
+def test_an_attempt_whose_ending_cannot_be_written_leaves_no_thread_behind(
+    tracked: Runner, submit: Submit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(*_args: object, **_options: object) -> None:
+        raise ConnectionError("no route to the database")
+
+    def run(_: Any, run: Run) -> Result:
+        run.log(1, loss=1.0)
+        monkeypatch.setattr(tracked.jobs, "fail", away)
+        raise RuntimeError("and the work failed too")
+
+    job = submit("test.local")
+    with pytest.raises(ConnectionError):
+        with_recipe(tracked, run).run(job.id)
+    assert not [thread for thread in threading.enumerate() if thread.name == f"mlflow-{job.id}"]
 
 
 def test_what_is_labelled_above_the_server_stays_here(

@@ -58,7 +58,10 @@ class _ChatApi(BaseHTTPRequestHandler):
             self._json(model.status, {"error": {"message": f"failed on {body['messages'][-1]['content']}"}})
         elif model.wire == "whole":
             message = {"role": "assistant", "content": model.text}
-            choice = {"index": 0, "message": message, "finish_reason": model.finish}
+            choice: dict[str, Any] = {"index": 0, "message": message, "finish_reason": model.finish}
+            if body.get("logprobs"):  # vLLM counts the reasoning in, which it took out of the content
+                said = [{"token": token, "logprob": -0.5} for token in ("REASONING-BESIDE", *model.pieces())]
+                choice["logprobs"] = {"content": said}
             self._json(200, {"choices": [choice], "usage": {"prompt_tokens": 11, "completion_tokens": 7}})
         else:
             self._stream(body)

@@ -53,6 +53,8 @@ def test_while_it_is_loaded_readiness_says_so_people_are_asked_and_the_gate_deci
         assert "is being loaded" in asked.json()["detail"]
         assert int(asked.headers["retry-after"]) > 0
         assert service.chat(max_tokens=4, stream=True).status_code == 503
+        for _ in range(service.llm.settings.generations):  # who was turned away holds no turn
+            assert "is being loaded" in service.chat(max_tokens=4).json()["detail"]
         assert service.post("triage", {"text": HARMLESS}).json()["decision"] == "ALLOW"
         assert service.get("models").json()["data"][0]["id"] == "tiny-phi3"
         there.set()

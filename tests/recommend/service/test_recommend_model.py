@@ -10,6 +10,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Self
@@ -21,7 +22,7 @@ from tests.e2e.world import until
 from tests.recommend.model_world import Trained, fill, runner_for, serving, somebody
 from tests.recommend.shop_world import Service, event, ids, item
 
-from genba_recommend import refreshing
+from genba_recommend import refreshing, versions
 from genba_recommend.catalogue import Wanted
 from genba_recommend.dataset import User
 from genba_recommend.features import no_history
@@ -29,7 +30,9 @@ from genba_recommend.generator import Size, generate
 from genba_recommend.lists import Ask, for_person
 from genba_recommend.serving_model import ServingModel, align
 from genba_recommend.tables import EmbeddingModelVersion, EmbeddingRow, ExposureRow, RefreshLog
-from genba_shared.principal import Principal
+from genba_shared.principal import Clearance, Principal
+from genba_shared.problems import Unavailable
+from genba_shared.vectors import Vectors
 
 SIZE = Size(items=120, users=60, days=20)
 
@@ -458,6 +461,44 @@ def test_a_score_is_explained_by_what_was_liked_and_who_asks(trained: Trained) -
     assert liked
     assert liked[0]["ja"].startswith("「")
     assert service.get(f"/users/{user}/items/nothing/explanation").status_code == 404
+
+
+def test_an_index_that_could_not_be_built_is_built_once_the_store_is_back(
+    trained: Trained, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(versions, "AGAIN_S", 0.01)
+    shop = trained.service.shop
+    asked: list[int] = []
+
+    def store() -> Vectors:
+        asked.append(len(asked))
+        if len(asked) == 1:
+            raise Unavailable("The vector store is away.")
+        return trained.service.recommend.vectors()
+
+    under_way = versions._Build(shop.tenant, shop.load_version(1), shop.settings, store)
+    until(lambda: under_way.is_done)
+    under_way.stop()
+    assert len(asked) == 2
+
+
+def test_what_somebody_liked_above_the_clearance_of_who_asks_is_not_named(trained: Trained) -> None:
+    service, people = trained.service, users_with_history(trained, 5)
+
+    def named(user: str, **who: Any) -> set[str]:
+        shown = service.get(f"/users/{user}/items", params={"diversity": 0, "seen": "kept"}, **who).json()["items"]
+        explained = service.get(f"/users/{user}/items/{shown[0]['item_id']}/explanation", **who).json()["moved"]
+        reasons = [why for each in shown for why in each["reasons"] if why["kind"] == "because_of"]
+        return {each["item_id"] for each in [*reasons, *explained] if each["item_id"]}
+
+    view = service.shop.view
+    liked = {user: {view.shelf.ids[row] for row, _ in service.shop.person(user).history} for user in people}
+    hidden = set().union(*(sorted(each)[::2] for each in liked.values()))
+    entries = [entry for entry in view.shelf.entries if entry.item.item_id in hidden]
+    service.shop.put_items([replace(entry, clearance=int(Clearance.SECRET)) for entry in entries])
+    assert any(named(user, clearance=Clearance.SECRET) & hidden for user in people)
+    assert not any(named(user) & hidden for user in people)
+    assert any(named(user) for user in people)
 
 
 def test_the_champion_learns_further_at_two_sites_of_which_no_event_leaves(trained: Trained) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 from tests.sem.service.pictures import views
 
+from genba_sem import refining
 from genba_sem.settings import Settings
 from genba_shared.principal import Clearance, Principal, scopes_of
 from genba_shared.registry import Registry
@@ -50,7 +51,7 @@ def worker(service: Service, settings: Settings) -> Callable[[str], str]:
         jobs=service.sem.jobs,
         recipes=load(SOURCES),
         artifacts=service.sem.registry_artifacts,
-        settings=TrainingSettings(platform=settings.platform, recipes=SOURCES, lease_s=LEASE_S, heartbeat_s=0.3),
+        settings=TrainingSettings(platform=settings.platform, recipes=SOURCES, lease_s=60.0, heartbeat_s=0.3),
         owner="worker-1",
     )
 
@@ -109,13 +110,17 @@ def ended(service: Service, settings: Settings) -> Callable[..., Any]:
     return work
 
 
-def reviewed(service: Service, labels: dict[str, str], *, each: int) -> None:
-    """Particles of every kind, reviewed as what they are."""
+def reviewed(service: Service, labels: dict[str, str], *, each: int) -> int:
+    """Particles of every kind, reviewed as what they are; how many of them will judge, which their ids decide."""
+    judges = 0
     for kind, label_id in labels.items():
         for seed in range(each):
             found = service.particle(views(kind, seed=700 + seed))
+            drawn = "calibration_sample" in {reason["code"] for reason in found["reasons"]}
+            judges += drawn or refining.is_judge(found["id"])
             body = {"particle_id": found["id"], "label_id": label_id}
             assert service.post("/v1/sem/reviews", body, version="*").status_code == 201
+    return judges
 
 
 def promoted_anyway(service: Service, number: int) -> None:

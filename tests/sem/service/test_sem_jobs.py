@@ -103,12 +103,12 @@ def test_a_refresh_learns_from_reviews_and_becomes_champion_only_if_it_is_no_wor
     service: Service, work: Callable[[str], str]
 ) -> None:
     labels = service.lab(masters=2)
-    reviewed(service, labels, each=8)
+    judges = reviewed(service, labels, each=8)
     job = submit(service, "sem.refresh")
     assert work(job) == "succeeded", service.sem.jobs.peek(job).error
     result = service.sem.jobs.peek(job).result
     assert result["value"]["masters"] > 6
-    assert result["value"]["judged_by"] >= 8
+    assert result["value"]["judged_by"] == judges
     assert result["metrics"]["accuracy_gain"] >= 0
     service.sem.lanes.refresh("default")
     found = service.particle(views("needle", seed=900))
@@ -214,5 +214,11 @@ def test_a_folder_becomes_a_batch_once_by_subfolders_or_by_a_manifest(
     texts.mkdir(parents=True)
     (texts / "a.txt").write_text("PixelSize=1.5")
     assert run("run-4", "r4").result["value"]["by_status"] == {"unreadable": 1}
+    (listed / "manifest.csv").write_text(
+        "name,views\n割れ,x.png", encoding="cp932"
+    )  # as a Japanese spreadsheet saves it
+    foreign = run("run-2", "r5")
+    assert (foreign.status, foreign.error["errors"][0]["field"]) == ("failed", "folder")
+    assert "UTF-8" in foreign.error["detail"]
     outside = run("../..", "r3")
     assert (outside.status, outside.error["errors"][0]["field"]) == ("failed", "folder")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +72,7 @@ def test_without_enough_masters_the_answer_names_the_labels_and_nothing_is_kept(
         service.particle(views("needle", seed=seed), master_of=needle)
     answer = service.send(views("needle", seed=9))
     assert (answer.status_code, answer.json()["type"]) == (409, "urn:genba:problem:too-few-masters")
+    assert service.sem.lanes._making == {}  # nobody waits for a lane that there is not
     assert answer.json()["labels"] == [{"label_id": disc, "name": "Disc", "masters": 0}]
     assert [each["role"] for each in service.get("/v1/sem/particles").json()["items"]] == ["master", "master"]
 
@@ -237,3 +240,15 @@ def test_particles_and_pictures_of_others_do_not_exist_for_a_caller(service: Ser
         assert service.get(f"/v1/sem/particles/{found['id']}{path}", tenant="plant-2").status_code == 404
     other = service.send(views("disc", seed=92), tenant="plant-2")
     assert other.status_code == 409  # no masters of its own
+
+
+def test_what_a_killed_upload_left_goes_and_one_under_way_stays(sqlite_service: Service) -> None:
+    spool = sqlite_service.sem.spool
+    left, under_way = spool / "particle-left", spool / "particle-under-way"
+    for folder in (left, under_way):
+        folder.mkdir()
+        (folder / "001").write_bytes(b"half an image")
+    long_ago = time.time() - 2 * 24 * 3600
+    os.utime(left, (long_ago, long_ago))
+    sqlite_service.sem.sweep()
+    assert [each.name for each in spool.glob("particle-*")] == ["particle-under-way"]

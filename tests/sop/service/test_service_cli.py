@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import threading
 from collections.abc import Callable, Iterator
@@ -127,6 +128,12 @@ def test_demo_videos_writes_what_score_reads(tmp_path: Path, monkeypatch: pytest
 
 @pytest.fixture
 def server(settings: Settings, signed: Headers) -> Iterator[str]:
+    with serving(settings, signed) as url:
+        yield url
+
+
+@contextlib.contextmanager
+def serving(settings: Settings, signed: Headers) -> Iterator[str]:
     """The service on a real socket, behind what stands for the gateway: it signs every request as an engineer's."""
     service = create_app(settings)
 
@@ -146,6 +153,25 @@ def server(settings: Settings, signed: Headers) -> Iterator[str]:
     yield f"http://127.0.0.1:{running.servers[0].sockets[0].getsockname()[1]}"
     running.should_exit = True
     thread.join()
+
+
+def test_what_is_wrong_with_a_gold_is_said_before_anything_is_made(server: str, steps_file: Path) -> None:
+    at = ("--url", server, "--key", "unused")
+    document = yaml.safe_load(steps_file.read_text("utf-8"))
+    wrong: tuple[Any, ...] = ({"video": "nowhere.mp4"}, {"steps": []}, "gold_0.mp4")
+    for gold in wrong:
+        steps_file.write_text(yaml.safe_dump({**document, "golds": [*document["golds"], gold]}), "utf-8")
+        done = genba("procedures", "create", steps_file, *at)
+        assert (done.exit_code, "golds names its file" in done.output) == (2, True), done.output
+    assert "Refill" not in genba("procedures", "list", *at).output
+
+
+def test_a_video_that_a_job_ingests_is_no_gold_yet(settings: Settings, signed: Headers, steps_file: Path) -> None:
+    with serving(settings.model_copy(update={"job_above_bytes": 1000}), signed) as url:
+        at = ("--url", url, "--key", "unused")
+        done = genba("procedures", "create", steps_file, *at)
+        assert (done.exit_code, "Run this again" in done.output) == (2, True), done.output
+        assert "Refill" not in genba("procedures", "list", *at).output
 
 
 def test_register_upload_evaluate_and_report_over_http(

@@ -146,6 +146,18 @@ def test_a_record_above_the_callers_clearance_does_not_exist_for_them(service: S
     assert video not in {hit["video_id"] for hit in found}
 
 
+def test_who_may_not_see_a_procedure_is_not_told_its_id_by_a_gold_of_it(sqlite_service: Service, films: Films) -> None:
+    service, video = sqlite_service, sqlite_service.video(films.good)
+    gold = {"video": video, "steps": [{"id": "a", "start_s": 0.0, "end_s": 1.0}]}
+    body = {**STEPS, "clearance": "secret", "golds": [gold]}
+    procedure = service.post("/v1/sop/procedures", body, clearance=Clearance.SECRET).json()["id"]
+    refused = service.delete(f"/v1/sop/videos/{video}")
+    assert (refused.status_code, refused.json()["procedures"]) == (409, [])
+    assert procedure not in refused.text
+    refused = service.delete(f"/v1/sop/videos/{video}", clearance=Clearance.SECRET)
+    assert (refused.status_code, refused.json()["procedures"]) == (409, [procedure])
+
+
 def test_nobody_labels_above_their_own_clearance(service: Service, films: Films) -> None:
     assert service.upload(films.good, clearance="secret").status_code == 403
     answer = service.post("/v1/sop/procedures", {**STEPS, "clearance": "secret"})

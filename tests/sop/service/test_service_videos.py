@@ -257,6 +257,21 @@ def test_a_deleted_video_is_gone_at_once_and_its_bytes_and_vectors_soon(service:
         assert session.scalars(select(Erasure)).all() == []
 
 
+def test_a_video_whose_features_are_lost_keeps_no_other_from_being_found(service: Service, films: Films) -> None:
+    sop = service.sop
+    lost = service.video(films.good)
+    sop.background.submit(lambda: None).result()
+    with sop.database.transaction() as session:
+        session.execute(
+            update(Video).where(Video.id == lost).values(features_key=f"aa/{'a' * 64}.npz", indexed_in=None)
+        )
+    found = service.video(films.skipped)
+    sop.background.submit(lambda: None).result()
+    assert service.get(f"/v1/sop/videos/{found}").json()["indexed"]
+    clip = {"clip": {"video_id": found, "start_s": 0.0, "end_s": 2.0}}
+    assert service.post("/v1/sop/search", clip).status_code == 200
+
+
 def test_equal_bytes_of_two_tenants_are_two_videos_and_outlive_each_other(service: Service, films: Films) -> None:
     ours = service.video(films.good)
     theirs = service.video(films.good, tenant="plant-2")
