@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import threading
 import time
+from bisect import bisect_left, insort
 from collections import OrderedDict, deque
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
@@ -43,8 +44,10 @@ class Seldom:
         self._shown = Fading(HALF_LIFE_DAYS, int(now_s // DAY_S))
         self._untold: dict[int, float] = {}  # by row, as of ORIGIN_DAY
         self._lately = np.zeros(0, np.float32)  # times shown by item, as of _afresh_s
+        self._costs = np.zeros(0, np.float32)  # what that takes from an item's fit
         self._afresh_s = now_s
-        self._losses: deque[float] = deque(maxlen=LOSSES_KEPT)
+        self._losses: deque[float] = deque()
+        self._in_order: list[float] = []  # the same, the least first
         self._changing = threading.Lock()
 
     def n_shown(self, *, now_s: float) -> int:
@@ -58,15 +61,18 @@ class Seldom:
         with self._changing:
             if n != len(self._lately) or now_s - self._afresh_s > AFRESH_AFTER_S:
                 self._lately, self._afresh_s = self._shown.at(now_s / DAY_S, n), now_s
+                self._costs = np.float32(-WEIGHT) * np.log1p(self._lately)
             usual = self._lately.mean() if n else 0.0
-            return np.where(self._lately <= usual, np.float32(-WEIGHT) * np.log1p(self._lately), np.float32(-np.inf))
+            return np.where(self._lately <= usual, self._costs, np.float32(-np.inf))
 
     def note(self, rows: npt.NDArray[np.integer], *, now_s: float) -> None:
         """A list was shown, each item once."""
         day = int(now_s // DAY_S)
         with self._changing:
             self._shown.add(rows, np.full(len(rows), day), np.ones(len(rows)))
-            self._lately[rows[rows < len(self._lately)]] += 1.0
+            known = rows[rows < len(self._lately)]
+            self._lately[known] += 1.0
+            self._costs[known] = np.float32(-WEIGHT) * np.log1p(self._lately[known])
             self._owe(dict.fromkeys(rows.tolist(), 2.0 ** ((day - ORIGIN_DAY) / HALF_LIFE_DAYS)))
 
     def tell(self) -> dict[int, float]:
@@ -97,11 +103,18 @@ class Seldom:
 
     def gives(self, loss: float) -> bool:
         """Whether a list gives its last place away, by what that costs beside the latest lists."""
-        self._losses.append(loss)
-        n = len(self._losses)
-        if n < LEAST_LOSSES:
-            return int(n * self.share) > int((n - 1) * self.share)
-        return self.share > 0 and loss <= float(np.quantile(self._losses, self.share))
+        with self._changing:
+            ordered = self._in_order
+            if len(ordered) == LOSSES_KEPT:
+                del ordered[bisect_left(ordered, self._losses.popleft())]
+            self._losses.append(loss)
+            insort(ordered, loss)
+            n = len(ordered)
+            if n < LEAST_LOSSES:
+                return int(n * self.share) > int((n - 1) * self.share)
+            at = (n - 1) * self.share  # the quantile lies between two of them
+            below, above = ordered[int(at)], ordered[min(int(at) + 1, n - 1)]
+            return self.share > 0 and loss <= below + (at - int(at)) * (above - below)
 
 
 Key = tuple[str, Hashable]  # whose list, and under which version and filters

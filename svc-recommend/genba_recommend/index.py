@@ -26,10 +26,11 @@ GATHER_BELOW: Final = 0.25  # of the items: so few allowed ones are gathered bef
 class Choice:
     """What may be listed, with its prior: made once for a filter and used by many questions. Not to be written to.
 
-    bias: (N,), -inf where an item may not be listed.   rows: the allowed ones when they are few, else None.
+    bias: (N,), -inf where an item may not be listed.   allowed: (N,).   rows: the allowed ones when they are few, else None.
     """
 
     bias: Float32s
+    allowed: Bools
     rows: Rows | None
     n_allowed: int
     memory: dict[str, Rows] = field(default_factory=dict, repr=False)  # for whoever computes something of this choice
@@ -40,7 +41,11 @@ class Choice:
         n_allowed = int(np.count_nonzero(allowed))
         # Few are gathered before they are scored: masks full of ties and a partition of them are what makes exact search slow.
         rows = np.flatnonzero(allowed) if n_allowed < GATHER_BELOW * len(allowed) else None
-        return cls(np.where(allowed, bias, np.float32(-np.inf)), rows, n_allowed)
+        return cls(np.where(allowed, bias, np.float32(-np.inf)), allowed, rows, n_allowed)
+
+    def under(self, bias: Float32s) -> Choice:
+        """The same items under another bias, (N,)."""
+        return Choice(np.where(self.allowed, bias, np.float32(-np.inf)), self.allowed, self.rows, self.n_allowed)
 
 
 @dataclass(frozen=True)
@@ -78,27 +83,27 @@ class ExactIndex:
 
     def __init__(self, vectors: Float32s) -> None:
         self._vectors = np.ascontiguousarray(vectors, np.float32)
-        self._latest: tuple[Float32s, Float32s] | None = None
+        self._latest: tuple[Float32s, Rows | None, Float32s] | None = None
 
-    def _products(self, query: Float32s) -> Float32s:
-        """(N,) not to be written to. The latest are kept: a list asks twice with one query, for its places and for its discovery."""
+    def _products(self, query: Float32s, rows: Rows | None) -> Float32s:
+        """Of all or of some rows, not to be written to. The latest are kept: a list asks for its places, then for its discovery."""
         latest = self._latest
-        if latest is None or latest[0] is not query:
-            self._latest = latest = (query, self._vectors @ query)
-        return latest[1]
+        if latest is None or latest[0] is not query or latest[1] is not rows:
+            # take() reads whole rows, three times as fast as indexing with the same rows.
+            vectors = self._vectors if rows is None else self._vectors.take(rows, axis=0)
+            self._latest = latest = (query, rows, vectors @ query)
+        return latest[2]
 
     def best(
         self, query: Float32s, choice: Choice, without: npt.NDArray[np.integer], n: int, *, lift: Lift = NO_LIFT
     ) -> tuple[Rows, Float32s]:
         rows = choice.rows
         if rows is None:
-            scores: Float32s = self._products(query) + choice.bias
+            scores: Float32s = self._products(query, None) + choice.bias
             scores[lift.rows] += lift.by
             scores[without] = -np.inf
         else:
-            # take() reads whole rows, three times as fast as indexing with the same rows.
-            scores = self._vectors.take(rows, axis=0) @ query
-            scores += choice.bias.take(rows)
+            scores = self._products(query, rows) + choice.bias.take(rows)
             raise_some(scores, rows, lift)
             scores[places_in(rows, without)] = -np.inf
         best = highest(scores, n)

@@ -192,7 +192,7 @@ def _personal(
     vectors = aligned.vectors[rows] if ask.diversity > 0 else None
     picked = pick(rows, scores, vectors, ask.k, diversity=ask.diversity, explore=ask.explore, rng=rng)
     if discovery is not None and made.aim == "fit" and discovery.is_wanted(ask.discover):
-        picked = _discover(discovery, view, aligned, person, ask, taste, picked, without)
+        picked = _discover(discovery, choice, aligned, person, ask, taste, picked, without)
     made.among = picked.among.tolist()
     said = None
     if heads.tasks and (ask.predict or made.aim != "fit"):
@@ -203,7 +203,7 @@ def _personal(
 
 def _discover(
     discovery: Discovery,
-    view: View,
+    choice: Choice,
     aligned: Aligned,
     person: Person,
     ask: Ask,
@@ -218,12 +218,11 @@ def _discover(
     # What chance might have drawn stays with chance: its propensities are logged.
     out = np.concatenate([without, picked.rows, picked.among])
     key = (person.user.user_id, (aligned.model.number, ask.wanted, ask.discover))
-    allowed = view.shelf.allowed(ask.wanted) & aligned.present
     kept = discovery.kept(key)
-    if kept is not None and (kept.row is None or (allowed[kept.row] and kept.row not in out)):
+    if kept is not None and (kept.row is None or (choice.allowed[kept.row] and kept.row not in out)):
         return picked if kept.row is None else _giving(picked, place, kept.row, aligned, taste)
-    seldom = discovery.seldom.penalty(len(view.shelf), now_s=discovery.clock())
-    rows, fits = aligned.index.best(taste.query, Choice.of(seldom, allowed), np.unique(out), 1, lift=taste.lift)
+    seldom = discovery.seldom.penalty(len(choice.allowed), now_s=discovery.clock())
+    rows, fits = aligned.index.best(taste.query, choice.under(seldom), np.unique(out), 1, lift=taste.lift)
     given = None
     if len(rows):
         loss = float(picked.scores[place] - (fits[0] - seldom[rows[0]]))

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from genba_recommend.discovering import KEPT_FOR_S, Discovery, Seldom
+from genba_recommend.discovering import KEPT_FOR_S, LEAST_LOSSES, LOSSES_KEPT, Discovery, Seldom
 from genba_recommend.metrics import Questions, catalog_coverage, quality, rank
 from genba_recommend.scoring import with_discovery
 
@@ -135,3 +135,23 @@ def test_what_two_processes_showed_counts_in_both_once() -> None:
     here.untell(lost)  # the table did not answer
     here.learn(table)
     assert (here.n_shown(now_s=now_s), here.tell()) == (4, lost)
+
+
+def test_the_lists_that_give_are_those_below_the_quantile_of_the_latest_losses() -> None:
+    seldom, losses = Seldom(0.3, now_s=0.0), np.random.default_rng(1).normal(size=3000).round(2)
+    for n, loss in enumerate(losses.tolist(), start=1):
+        gave = seldom.gives(loss)
+        if n >= LEAST_LOSSES:
+            quantile = np.quantile(losses[max(0, n - LOSSES_KEPT) : n], 0.3)
+            assert gave == (loss <= quantile) or np.isclose(loss, quantile)
+
+
+def test_a_penalty_that_was_kept_up_is_the_one_that_is_made_anew() -> None:
+    seldom, anew = Seldom(0.5, now_s=0.0), Seldom(0.5, now_s=0.0)
+    rng = np.random.default_rng(0)
+    seldom.penalty(50, now_s=0.0)
+    for _ in range(40):
+        rows = rng.choice(50, 5, replace=False)
+        seldom.note(rows, now_s=0.0)
+        anew.note(rows, now_s=0.0)
+    np.testing.assert_allclose(seldom.penalty(50, now_s=0.0), anew.penalty(50, now_s=0.0), rtol=1e-6)

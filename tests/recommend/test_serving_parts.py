@@ -68,6 +68,20 @@ def test_a_lift_raises_what_is_allowed_and_nothing_else(share: float) -> None:
     assert scores == pytest.approx(right[expected], abs=1e-4)
 
 
+def test_a_choice_under_another_bias_is_searched_as_if_it_were_made_anew() -> None:
+    rng = np.random.default_rng(5)
+    vectors, query = rng.normal(size=(4000, 8)).astype(np.float32), rng.normal(size=8).astype(np.float32)
+    bias, other = rng.normal(size=(2, 4000)).astype(np.float32)
+    index = ExactIndex(vectors)
+    for allowed in (rng.random(4000) < 0.1, rng.random(4000) < 0.8):
+        choice = Choice.of(bias, allowed)
+        index.best(query, choice, NOBODY, 20)  # what it keeps of this must do for the next
+        found = index.best(query, choice.under(other), NOBODY, 20)
+        anew = ExactIndex(vectors).best(query, Choice.of(other, allowed), NOBODY, 20)
+        assert found[0].tolist() == anew[0].tolist()
+        assert found[1].tolist() == anew[1].tolist()
+
+
 def test_the_vector_index_finds_what_exact_search_finds(tmp_path: Path) -> None:
     rng = np.random.default_rng(4)
     centres = units(rng, 40, 32)
