@@ -27,7 +27,7 @@ class BackendFailed(BadGateway):
 
 
 class PromptTooLong(PayloadTooLarge):
-    """The language model cannot read so much: nobody but who asks can change that."""
+    """The conversation is longer than the language model reads."""
 
     @classmethod
     def of(cls, tokens: int | None, longest: int | None) -> PromptTooLong:
