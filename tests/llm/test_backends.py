@@ -17,7 +17,16 @@ from genba_llm.backend_openai import OpenAiServer
 from genba_llm.backend_process import ProcessModel
 from genba_llm.backend_small import SmallModel
 from genba_llm.egress import EgressGuard, EgressRefused
-from genba_llm.generation import Backend, BackendFailed, BackendUnreachable, Message, Options, Piece, PromptTooLong, Task
+from genba_llm.generation import (
+    Backend,
+    BackendFailed,
+    BackendUnreachable,
+    Message,
+    Options,
+    Piece,
+    PromptTooLong,
+    Task,
+)
 from genba_llm.retrieval import Passage
 from genba_llm.synthesise import synthesise
 from genba_shared.torchvision import make_torchvision_importable
@@ -256,7 +265,11 @@ def test_a_servers_refusal_keeps_its_words_to_itself(
     [
         {"code": 400, "type": "exceed_context_size_error", "message": "torque", "n_prompt_tokens": 900, "n_ctx": 512},
         {"code": "context_length_exceeded", "type": "invalid_request_error", "message": "torque"},
-        {"code": 400, "type": "BadRequestError", "message": "This model's maximum context length is 512 tokens. torque"},
+        {
+            "code": 400,
+            "type": "BadRequestError",
+            "message": "This model's maximum context length is 512 tokens. torque",
+        },
     ],
 )
 def test_a_server_that_cannot_read_so_much_says_so_to_who_asks(
