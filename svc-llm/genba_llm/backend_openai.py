@@ -27,11 +27,8 @@ from genba_llm.generation import (
 )
 
 _MAX_LINE_BYTES = 1_000_000
-_SAY_TOO_LONG = (
-    "context_length_exceeded",
-    "exceed_context_size_error",
-    "maximum context length",
-)  # OpenAI, llama.cpp, vLLM
+# OpenAI, llama.cpp, vLLM
+_SAY_TOO_LONG = ("context_length_exceeded", "exceed_context_size_error", "maximum context length")
 
 
 class OpenAiServer:
