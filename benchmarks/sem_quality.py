@@ -68,6 +68,8 @@ from genba_sem.semi_supervised import Method, learn
 from genba_sem.shape import shape_of, size_distribution
 from genba_sem.views import PlainMean, QualityMean
 
+_HALVINGS = 50  # of a split's particles into reviewed and fresh ones
+
 
 def encoders(sets: list[Pictures]) -> None:
     print("\n## Accuracy, five masters a label: 1 view / 6 views\n")
@@ -213,12 +215,12 @@ def outcomes(pictures: Pictures, split: Split) -> tuple[npt.NDArray[np.float64],
 def confirm(sets: list[Pictures]) -> None:
     print("\n## Abstaining: calibration, label sets, auto-confirm\n")
     print(
-        "| set | ECE | AURC | confirmed at 99 % by an oracle | sets at 90 %: coverage, size | at 95 % |\n|---|---|---|---|---|---|"
+        "| set | ECE | AURC | confirmed at 99 % by an oracle | sets at 90 %: coverage (due), size | at 95 % |\n|---|---|---|---|---|---|"
     )
     pools = []
     for pictures in sets:
         ece, aurc, oracle = [], [], []
-        sets_at: dict[float, tuple[list[float], list[float]]] = {0.9: ([], []), 0.95: ([], [])}
+        sets_at: dict[float, list[Any]] = {0.9: [], 0.95: []}
         for seed, split in enumerate(splits(pictures)):
             probabilities, truth, similar = outcomes(pictures, split)
             right = probabilities.argmax(1) == truth
@@ -227,24 +229,43 @@ def confirm(sets: list[Pictures]) -> None:
             aurc.append(curve.area)
             oracle.append(curve.coverage_at(0.99))
             pools.append((pictures.name, probabilities, truth, similar))
-            half = np.random.default_rng(seed).permutation(len(truth))
-            known, fresh = half[: len(half) // 2], half[len(half) // 2 :]
-            reviews = [_reviewed(probabilities, truth, similar, i) for i in known]
             names = tuple(str(label) for label in range(probabilities.shape[1]))
-            for level, (covered, sizes) in sets_at.items():
-                empty = np.zeros(0)
-                calibration = calibrate(
-                    reviews, Policy(set_coverage=level), left_out_truth=empty, left_out_similarity=empty
+            reviews = [_reviewed(probabilities, truth, similar, i) for i in range(len(truth))]
+            for level, found in sets_at.items():
+                rng = np.random.default_rng(seed)
+                halves = [np.array_split(rng.permutation(len(truth)), 2) for _ in range(_HALVINGS)]
+                found.append(
+                    np.mean([_sets_held(level, probabilities, truth, names, reviews, *each) for each in halves], axis=0)
                 )
-                members = [label_set(probabilities[i], names, calibration) for i in fresh]
-                share, size = set_coverage(members, [str(truth[i]) for i in fresh])
-                covered.append(share)
-                sizes.append(size)
-        cells = [f"{interval(c)}, {np.mean(s):.2f}" for c, s in sets_at.values()]
+        cells = [_cell(np.array(found)) for found in sets_at.values()]
         print(
             f"| {pictures.name} | {interval(ece)} | {interval(aurc)} | {interval(oracle)} | {cells[0]} | {cells[1]} |"
         )
     _deployments(pools)
+
+
+def _sets_held(
+    level: float,
+    probabilities: Any,
+    truth: Labels,
+    names: tuple[str, ...],
+    reviews: list[Reviewed],
+    known: Any,
+    fresh: Any,
+) -> tuple[float, float, float]:
+    """Of one halving: coverage, size, and the coverage that so few reviews are due by rank alone: ⌈(n + 1) level⌉ of n + 1."""
+    none = np.zeros(0)
+    calibration = calibrate(
+        [reviews[i] for i in known], Policy(set_coverage=level), left_out_truth=none, left_out_similarity=none
+    )
+    members = [label_set(probabilities[i], names, calibration) for i in fresh]
+    due = np.ceil((len(known) + 1) * level) / (len(known) + 1)
+    return (*set_coverage(members, [str(truth[i]) for i in fresh]), min(1.0, float(due)))
+
+
+def _cell(found: Any) -> str:
+    """found: (splits, 3), as ``_sets_held`` has them."""
+    return f"{interval(found[:, 0])} ({found[:, 2].mean():.1%}), {found[:, 1].mean():.2f}"
 
 
 def _reviewed(probabilities: Any, truth: Labels, similar: Any, index: int) -> Reviewed:
