@@ -189,8 +189,9 @@ class Live(Generic[T]):
         with suppress(OSError):
             os.utime(folder)
             for other in folder.parent.iterdir():
-                if other != folder and time.time() - other.stat().st_mtime > _FORGET_AFTER_S:
-                    shutil.rmtree(other, ignore_errors=True)
+                with suppress(OSError):  # another process tidies here, too
+                    if other != folder and time.time() - other.stat().st_mtime > _FORGET_AFTER_S:
+                        shutil.rmtree(other, ignore_errors=True)
 
     def _refresh_or_say(self) -> None:
         try:

@@ -22,6 +22,7 @@ from genba_llm.generation import (
     Message,
     Options,
     Piece,
+    PromptTooLong,
     Task,
     TokenLogprob,
     Usage,
@@ -93,7 +94,7 @@ class Assistant:
     ) -> tuple[Iterator[Released], Written]:
         """Begin to answer what ``recorded`` allowed with ``backend``: the first piece is there when this returns.
 
-        Raises: BackendUnreachable or BackendFailed, with the decision that a person has to look; Overloaded.
+        Raises: BackendUnreachable or BackendFailed, with the decision that a person has to look; PromptTooLong; Overloaded.
         """
         if not self.turns.acquire(blocking=False):
             raise Overloaded("Too many answers are being written.", retry_after_s=2)
@@ -154,6 +155,9 @@ class Assistant:
             self.decisions.metrics.cut_answers.labels(cut.decision.label).inc()
         except (BackendUnreachable, BackendFailed):
             failed = "backend_broke_off"
+            raise
+        except PromptTooLong:
+            failed = "prompt_too_long"
             raise
         except Exception:
             failed = "failed"

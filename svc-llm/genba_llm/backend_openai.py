@@ -19,6 +19,7 @@ from genba_llm.generation import (
     Feature,
     Finish,
     Piece,
+    PromptTooLong,
     Task,
     TokenLogprob,
     Usage,
@@ -26,6 +27,8 @@ from genba_llm.generation import (
 )
 
 _MAX_LINE_BYTES = 1_000_000
+# OpenAI, llama.cpp, vLLM
+_SAY_TOO_LONG = ("context_length_exceeded", "exceed_context_size_error", "maximum context length")
 
 
 class OpenAiServer:
@@ -109,6 +112,8 @@ def _refusal(answer: httpx.Response) -> Exception:
     """What a server's own refusal means to our caller; its text may quote the prompt, so it goes no further."""
     if answer.status_code in {429, 502, 503, 504}:
         return BackendUnreachable(f"The language model answered {answer.status_code}.", retry_after_s=5)
+    if answer.status_code == httpx.codes.BAD_REQUEST and any(word in answer.text for word in _SAY_TOO_LONG):
+        return PromptTooLong.of(None, None)
     return BackendFailed(f"The language model answered {answer.status_code}.")
 
 

@@ -16,7 +16,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from genba_llm.generation import BackendFailed, Feature, Piece, Task
+from genba_llm.generation import BackendFailed, Feature, Piece, PromptTooLong, Task
 from genba_llm.model_process import piece_of
 from genba_shared.telemetry import get_logger
 
@@ -45,6 +45,8 @@ class ProcessModel:
                 for said in _asked(child, task):
                     if over := "over" in said:
                         return
+                    if "too_long" in said:
+                        raise PromptTooLong(said.pop("too_long"), **said)
                     if "failed" in said:
                         raise BackendFailed(said["failed"])
                     yield piece_of(said["piece"])

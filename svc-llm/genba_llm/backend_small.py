@@ -16,7 +16,7 @@ from typing import Final
 import numpy as np
 
 from genba_llm.byte_bpe import ByteBpe, NoByteBpe
-from genba_llm.generation import BackendFailed, Feature, Options, Piece, Task, with_instructions
+from genba_llm.generation import Feature, Options, Piece, PromptTooLong, Task, with_instructions
 from genba_llm.small_phi3 import Array, Cache, NotSmall, load_small, shape_of
 from genba_llm.token_loop import write_tokens
 from genba_llm.turns import CHAT_TEMPLATE, END, turn_mark
@@ -49,7 +49,7 @@ class SmallModel:
         prompt = self.prompt(task)
         room = self.longest - len(prompt)
         if room < 1:
-            raise BackendFailed(f"The prompt has {len(prompt)} tokens; the model reads {self.longest}.")
+            raise PromptTooLong.of(len(prompt), self.longest)
         with self._turn:
             yield from self._tokens(prompt, task.options, most=min(task.options.max_tokens, room))
 

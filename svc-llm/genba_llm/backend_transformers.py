@@ -12,14 +12,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from genba_llm.generation import (
-    BackendFailed,
-    Feature,
-    Options,
-    Piece,
-    Task,
-    with_instructions,
-)
+from genba_llm.generation import Feature, Options, Piece, PromptTooLong, Task, with_instructions
 from genba_llm.token_loop import write_tokens
 from genba_shared.torchvision import make_torchvision_importable
 
@@ -94,7 +87,7 @@ class TransformersModel:
         options = task.options
         room = self._longest - len(prompt)
         if room < 1:
-            raise BackendFailed(f"The prompt has {len(prompt)} tokens; the model reads {self._longest}.")
+            raise PromptTooLong.of(len(prompt), self._longest)
         with self._turn, self._torch.inference_mode():
             yield from self._tokens(prompt, options, most=min(options.max_tokens, room))
 

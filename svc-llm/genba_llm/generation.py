@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 from genba_llm.retrieval import Passage
-from genba_shared.problems import BadGateway, Unavailable
+from genba_shared.problems import BadGateway, PayloadTooLarge, Unavailable
 
 Role = Literal["system", "developer", "user", "assistant", "tool"]
 Finish = Literal["stop", "length", "content_filter"]
@@ -24,6 +24,20 @@ class BackendUnreachable(Unavailable):
 
 class BackendFailed(BadGateway):
     """The language model gave no usable answer."""
+
+
+class PromptTooLong(PayloadTooLarge):
+    """The conversation is longer than the language model reads."""
+
+    @classmethod
+    def of(cls, tokens: int | None, longest: int | None) -> PromptTooLong:
+        """tokens: of the prompt, and longest: what the model reads, where they are known."""
+        if tokens is None or longest is None:
+            return cls(
+                "The conversation and its documents are longer than the language model reads: ask in fewer words."
+            )
+        said = f"The conversation and its documents have {tokens} tokens; the language model reads {longest}."
+        return cls(said, limit=longest, unit="tokens")
 
 
 @dataclass(frozen=True)
@@ -97,7 +111,7 @@ class Backend(Protocol):
     starts_hidden: bool  # its prompt opens a thought, so its text begins within one
 
     def generate(self, task: Task) -> Iterator[Piece]:
-        """Pieces as they come; closing the iterator stops the work. Raises: BackendUnreachable, BackendFailed."""
+        """Pieces as they come; closing the iterator stops the work. Raises: BackendUnreachable, BackendFailed, PromptTooLong."""
         ...
 
     def check(self) -> str | None:

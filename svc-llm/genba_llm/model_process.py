@@ -16,7 +16,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from genba_llm.generation import BackendFailed, Message, Options, Piece, Task, TokenLogprob, Usage
+from genba_llm.generation import BackendFailed, Message, Options, Piece, PromptTooLong, Task, TokenLogprob, Usage
 from genba_llm.retrieval import Passage
 
 if TYPE_CHECKING:
@@ -73,6 +73,8 @@ def _serve(model: TransformersModel, asked: _Asked, out: IO[str]) -> None:
                 _say(out, {"piece": asdict(piece)})
                 if asked.left.is_set():
                     break
+        except PromptTooLong as failure:
+            _say(out, {"too_long": failure.detail, **failure.members})
         except BackendFailed as failure:
             _say(out, {"failed": failure.detail})
         except Exception as failure:  # noqa: BLE001 - a broken task must not end the process

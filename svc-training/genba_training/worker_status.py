@@ -30,6 +30,7 @@ _GPU_QUERY = (
     "--format=csv,noheader,nounits",
 )
 _GPU_ANSWER_S = 5.0
+_SILENT_S = 10.0  # a caller that says nothing holds a thread
 _GAUGES = {
     "taking": "1 while the worker takes jobs from the queue.",
     "slots": "Jobs that the worker can run at a time.",
@@ -155,6 +156,7 @@ def serving(status: WorkerStatus, *, host: str, port: int | None) -> Iterator[in
 def _probes_of(status: WorkerStatus) -> type[BaseHTTPRequestHandler]:
     class Probes(BaseHTTPRequestHandler):
         server_version, sys_version = "genba", ""
+        timeout = _SILENT_S
 
         def do_GET(self) -> None:
             path = self.path.partition("?")[0]

@@ -17,7 +17,16 @@ from genba_llm.backend_openai import OpenAiServer
 from genba_llm.backend_process import ProcessModel
 from genba_llm.backend_small import SmallModel
 from genba_llm.egress import EgressGuard, EgressRefused
-from genba_llm.generation import Backend, BackendFailed, BackendUnreachable, Message, Options, Piece, Task
+from genba_llm.generation import (
+    Backend,
+    BackendFailed,
+    BackendUnreachable,
+    Message,
+    Options,
+    Piece,
+    PromptTooLong,
+    Task,
+)
 from genba_llm.retrieval import Passage
 from genba_llm.synthesise import synthesise
 from genba_shared.torchvision import make_torchvision_importable
@@ -188,7 +197,7 @@ def test_phi3_stops_at_a_word_at_its_end_and_at_its_limit(tiny_phi3: Path) -> No
     assert said(list(model.generate(task(seed=1, temperature=2.0)))) != said(
         list(model.generate(task(seed=2, temperature=2.0)))
     )
-    with pytest.raises(BackendFailed, match="512"):
+    with pytest.raises(PromptTooLong, match="512"):
         list(model.generate(Task([Message("user", "torque " * 600)])))
 
 
@@ -251,6 +260,30 @@ def test_a_servers_refusal_keeps_its_words_to_itself(
     assert "torque" not in str(told.value)
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        {"code": 400, "type": "exceed_context_size_error", "message": "torque", "n_prompt_tokens": 900, "n_ctx": 512},
+        {"code": "context_length_exceeded", "type": "invalid_request_error", "message": "torque"},
+        {
+            "code": 400,
+            "type": "BadRequestError",
+            "message": "This model's maximum context length is 512 tokens. torque",
+        },
+    ],
+)
+def test_a_server_that_cannot_read_so_much_says_so_to_who_asks(
+    server: ModelServer, remote: OpenAiServer, error: dict[str, Any]
+) -> None:
+    server.status, server.error = 400, error
+    with pytest.raises(PromptTooLong, match="fewer words") as told:
+        list(remote.generate(task()))
+    assert "torque" not in str(told.value)
+    server.error = {"code": 400, "message": "no such tool"}
+    with pytest.raises(BackendFailed):
+        list(remote.generate(task()))
+
+
 def test_what_a_server_sends_that_is_no_answer_is_a_failure(server: ModelServer, remote: OpenAiServer) -> None:
     server.garbage = True
     with pytest.raises(BackendFailed, match="no JSON"):
@@ -311,8 +344,9 @@ def test_a_model_apart_says_what_it_says_here_and_survives_its_process(apart: Pr
     assert idle.stdout is not None
     assert idle.stdin.closed
     assert idle.stdout.closed
-    with pytest.raises(BackendFailed, match="512"):
+    with pytest.raises(PromptTooLong, match="512") as too_long:
         list(apart.generate(Task([Message("user", "torque " * 600)])))
+    assert too_long.value.members == {"limit": 512, "unit": "tokens"}
 
 
 def test_a_process_whose_model_does_not_load_says_why(tmp_path: Path) -> None:

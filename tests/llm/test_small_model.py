@@ -16,7 +16,7 @@ from torch.nn import functional as F  # noqa: N812 - the usual name
 
 from genba_llm.backend_small import SmallModel, check_small, choose
 from genba_llm.byte_bpe import ByteBpe, NoByteBpe, split_words
-from genba_llm.generation import BackendFailed, Message, Options, Task
+from genba_llm.generation import Message, Options, PromptTooLong, Task
 from genba_llm.sft_rows import messages
 from genba_llm.small_phi3 import Cache, NotSmall, load_small, save_int8
 from genba_llm.so8t_line import FreshShape, make_fresh_base
@@ -111,7 +111,7 @@ def test_what_it_cannot_run_is_refused_with_the_reason(folder: Path, tmp_path: P
         check_small(foreign)
     with pytest.raises(NoByteBpe):
         ByteBpe({"model": {"type": "Unigram"}})
-    with pytest.raises(BackendFailed, match="256"):
+    with pytest.raises(PromptTooLong, match="256"):
         list(SmallModel(folder, name="small").generate(Task([Message("user", "長い話。" * 400)])))
 
 

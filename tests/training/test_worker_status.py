@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
 import sys
 
@@ -39,6 +40,15 @@ def test_a_worker_is_ready_while_it_takes_jobs_and_alive_all_along() -> None:
     assert found["genba_worker_taking", ("cpu",)] == found["genba_worker_taking", ("gpu",)] == 1
     assert (found["genba_worker_slots", ()], found["genba_worker_busy_slots", ()]) == (4, 3)
     assert found["genba_worker_process_resident_memory_bytes", ()] > 0
+
+
+def test_a_caller_that_says_nothing_does_not_hold_a_thread_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker_status, "_SILENT_S", 0.05)
+    with (
+        serving(WorkerStatus(["cpu"], 1, busy=lambda: 0), host="127.0.0.1", port=0) as port,
+        socket.create_connection(("127.0.0.1", port or 0), timeout=60) as silent,
+    ):
+        assert silent.recv(1) == b""
 
 
 def test_without_a_port_nothing_listens() -> None:

@@ -26,6 +26,7 @@ class ModelServer:
     piece_chars: int = 3
     finish: str = "stop"
     status: int = 200
+    error: dict[str, Any] | None = None  # in the place of one that quotes the prompt
     breaks_after: int | None = None  # pieces, then the connection ends
     garbage: bool = False
     error_event: bool = False
@@ -55,7 +56,8 @@ class _ChatApi(BaseHTTPRequestHandler):
         body = json.loads(self.rfile.read(int(self.headers["content-length"])))
         model.asked.append(body)
         if model.status != 200:
-            self._json(model.status, {"error": {"message": f"failed on {body['messages'][-1]['content']}"}})
+            quoting = {"message": f"failed on {body['messages'][-1]['content']}"}
+            self._json(model.status, {"error": model.error or quoting})
         elif model.wire == "whole":
             message = {"role": "assistant", "content": model.text}
             choice: dict[str, Any] = {"index": 0, "message": message, "finish_reason": model.finish}

@@ -256,6 +256,20 @@ def test_a_model_that_cannot_be_reached_is_an_escalation_and_a_503(
     assert served.post("triage", {"text": "Hello"}).status_code == 200  # deciding goes on
 
 
+@pytest.mark.parametrize("stream", [False, True])
+def test_what_the_model_cannot_read_is_a_413_and_asks_nobody(
+    served: Service, model: ModelServer, *, stream: bool
+) -> None:
+    model.status, model.error = 400, {"code": "context_length_exceeded", "message": "too many"}
+    before = served.get("escalations", "reviewer").json()["items"]
+    answer = served.chat("What is the torque of an M8 bolt?", stream=stream)
+    assert answer.status_code == 413
+    assert "fewer words" in answer.json()["detail"]
+    assert served.get("escalations", "reviewer").json()["items"] == before
+    model.status = 200
+    assert served.chat("What is the torque of an M8 bolt?").status_code == 200  # and its turn is free again
+
+
 def test_a_server_that_is_not_there_degrades_readiness_and_nothing_more(served: Service, model: ModelServer) -> None:
     from tests.llm.service.conftest import running
 
