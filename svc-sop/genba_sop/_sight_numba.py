@@ -22,11 +22,15 @@ def covered(pictures: Bytes, place: Bytes, recent: Bytes, weight: Singles, floor
     light, red, blue = weight
     share = np.empty((2, count, pixels), np.float32)
     low, scale = np.float32(floor), np.float32(1 / width)
+    nothing = low * low
     for k in range(count):
         for i in range(pixels):
             one, two, three = np.float32(mine[k, i, 0]), np.float32(mine[k, i, 1]), np.float32(mine[k, i, 2])
             x, y, z = one - np.float32(here[i, 0]), two - np.float32(here[i, 1]), three - np.float32(here[i, 2])
             whole = light * x * x + red * y * y + blue * z * z
+            if whole <= nothing:  # most pixels show the place
+                share[0, k, i] = share[1, k, i] = np.float32(0)
+                continue
             x, y, z = (
                 one - np.float32(lately[k, i, 0]),
                 two - np.float32(lately[k, i, 1]),

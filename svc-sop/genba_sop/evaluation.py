@@ -64,9 +64,10 @@ class Trace:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """A trainee's run against a procedure. ``score`` and ``interval`` are in [0, 100]."""
+    """A trainee's run against a procedure. ``score``, ``raw_score`` (before calibration) and ``interval`` are in [0, 100]."""
 
     score: float
+    raw_score: float
     verdict: Verdict
     reasons: tuple[str, ...]  # machine-readable: "critical_missing:torque", "order", "score_below_pass" …
     interval: tuple[float, float]

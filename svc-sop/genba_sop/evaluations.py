@@ -69,7 +69,6 @@ class Scored:
     case: _Case
     reference: Reference
     evaluation: Evaluation
-    raw_score: float
     path_s: list[tuple[float, float]]  # the trace's pairs as times in gold and trainee
     timings_ms: dict[str, float]
 
@@ -230,9 +229,6 @@ class Evaluations:
             evaluation = evaluate(reference, trainee, policy=case.policy)
         except ValueError as err:
             raise Conflict(f"Video {case.trainee.id} cannot be scored: {err}") from err
-        raw_score = evaluation.score
-        if evaluation.calibrated:  # the next calibration learns from scores that no earlier one has touched
-            raw_score = evaluate(reference, trainee, policy=Policy(coverage=self._coverage)).score
         path_s = path_in_seconds(evaluation, reference, trainee)
         done_s = time.perf_counter()
         timings_ms = {
@@ -240,7 +236,7 @@ class Evaluations:
             "reference_ms": 1000 * (ready_s - loaded_s),
             "evaluate_ms": 1000 * (done_s - ready_s),
         }
-        return Scored(asked, case, reference, evaluation, raw_score, path_s, timings_ms)
+        return Scored(asked, case, reference, evaluation, path_s, timings_ms)
 
     def _read(self, asked: Asked) -> _Case:
         principal = asked.principal
@@ -283,7 +279,7 @@ class Evaluations:
             verdict=evaluation.verdict,
             reviewed_verdict=None,
             score=evaluation.score,
-            raw_score=scored.raw_score,
+            raw_score=evaluation.raw_score,
             encoder=evaluation.encoder,
             model_version=MODEL_VERSION,
             document=document(scored),

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 import cv2
@@ -116,6 +117,16 @@ class Usual:
     least_moving: Singles
     known: Mask
 
+    @cached_property
+    def divisors(self) -> tuple[Singles, Singles]:
+        """(S, 60, 80, 3) what divides differences of the median and of the mean: how much golds differ there."""
+        return _divisor(self.median_spread), _divisor(self.mean_spread)
+
+
+def _divisor(spread: Singles) -> Singles:
+    one = np.sqrt(np.square(spread).mean(axis=-1, keepdims=True)) + _COLOUR_FLOOR
+    return np.repeat(np.asarray(one, np.float32), 3, axis=-1)
+
 
 def usual_of(golds: Sequence[StepMaps]) -> Usual:
     """What these golds show; a step needs two of them."""
@@ -157,9 +168,10 @@ def measure(mine: StepMaps, usual: Usual, sequence: Sequence[int]) -> Floats:
     at = [step for step in sequence if mine.done[step] and usual.known[step]]
     if not at:
         return table
-    seen = mine.seen[..., None]
-    median = _difference(mine.median[at], usual.median[at], usual.median_spread[at], seen)
-    mean = _difference(mine.mean[at], usual.mean[at], usual.mean_spread[at], seen)
+    seen = np.repeat(mine.seen[..., None], 3, axis=-1).astype(np.float32)
+    of_median, of_mean = usual.divisors
+    median = _Difference(_less(mine.median[at], usual.median[at], seen), of_median[at])
+    mean = _Difference(_less(mine.mean[at], usual.mean[at], seen), of_mean[at])
     levels = _levels(median, mean, mine.moving[at])
     own = _own((mean.colour - levels.mean) / mean.spread)
     table[at, 0] = [_top(picture, 40) for picture in _own((median.colour - levels.median) / median.spread)]
@@ -233,12 +245,8 @@ def told(given: Floats, seen: Mask, *, golds: int) -> Told:
     return Told(odds[:, 0], odds[:, 1])
 
 
-def _difference(mine: Singles, usual: Singles, spread: Singles, seen: Mask) -> _Difference:
-    colour = np.stack([_smooth(picture) for picture in mine])
-    return _Difference(
-        np.asarray((colour - usual) * seen, np.float32),
-        np.asarray(np.sqrt(np.square(spread).mean(axis=-1, keepdims=True)) + _COLOUR_FLOOR, np.float32),
-    )
+def _less(mine: Singles, usual: Singles, seen: Singles) -> Singles:
+    return np.asarray((np.stack([_smooth(picture) for picture in mine]) - usual) * seen, np.float32)
 
 
 def _smooth(picture: Singles) -> Singles:
@@ -256,7 +264,7 @@ def _own(rows: Singles) -> Singles:
 
 
 class _Difference(NamedTuple):
-    """(n, 60, 80, 3) colour of each step less the golds' mean, and (n, 60, 80, 1) what divides it: how much golds differ there."""
+    """(n, 60, 80, 3) colour of each step less the golds' mean, and what divides it: how much golds differ there."""
 
     colour: Singles
     spread: Singles

@@ -6,8 +6,10 @@ nothing of HTTP.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Final, Literal
 
 from pydantic import BaseModel
@@ -261,8 +263,13 @@ def _plain(value: Any) -> Any:
 
 def procedure_at(session: Session, procedure_id: str, version: int) -> Procedure:
     """One version of a procedure, as a frozen value."""
-    document = store.document_of(session, procedure_id, version)
-    return parse(AuthoredProcedure.model_validate(document), procedure_id=procedure_id, version=version)
+    document = json.dumps(store.document_of(session, procedure_id, version))
+    return _parsed(document, procedure_id, version)
+
+
+@lru_cache(maxsize=256)
+def _parsed(document: str, procedure_id: str, version: int) -> Procedure:
+    return parse(AuthoredProcedure.model_validate(json.loads(document)), procedure_id=procedure_id, version=version)
 
 
 def registered(session: Session, row: ProcedureRow, *, version: int | None = None) -> Registered:

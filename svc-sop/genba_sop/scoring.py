@@ -59,6 +59,7 @@ def evaluate(reference: Reference, trainee: Features, *, policy: Policy | None =
     verdict, reasons = _verdict(reference, findings.deviations, seen, score, policy, mirrored=turned is not None)
     return Evaluation(
         score=score,
+        raw_score=computed,
         verdict=verdict,
         reasons=reasons,
         interval=calibration.interval(reference.procedure.id, computed, coverage=policy.coverage),

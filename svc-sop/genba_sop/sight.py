@@ -12,10 +12,23 @@ from dataclasses import dataclass
 from functools import cache
 from types import ModuleType
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 
-from genba_sop.scene import CHANNELS, HEIGHT, UNPACK, WIDTH, Filmstrip, Place, View, ranked, unpacked, upper_median
+from genba_sop.scene import (
+    CHANNELS,
+    HEIGHT,
+    UNPACK,
+    WIDTH,
+    Filmstrip,
+    Place,
+    View,
+    everywhere,
+    ranked,
+    unpacked,
+    upper_median,
+)
 
 Bytes = npt.NDArray[np.uint8]
 Singles = npt.NDArray[np.float32]
@@ -80,6 +93,8 @@ class Sight:
         self._place = np.zeros((HEIGHT, WIDTH, CHANNELS), np.uint8)
         self._place[..., :3] = np.rint((place.lab + np.array([0, 128, 128], np.float32)) / UNPACK)
         self._weight = np.asarray(np.square(UNPACK * view.gain), np.float32)
+        self._gain = everywhere(np.append(view.gain, np.float32(1)))
+        self._offset = everywhere(np.append(view.offset, np.float32(0)))
         self._covered = np.empty((2, len(strip.pictures), HEIGHT, WIDTH), np.float32)  # by the one place, and the other
         self._known = np.zeros(len(strip.pictures), np.bool_)
         self._recent, self._recent_places = max(2, recent), dict[int, Bytes]()
@@ -93,20 +108,23 @@ class Sight:
             if chosen.size:
                 done[n] = True
                 covered[n], lately[n] = (self.view.laid_over(cover) for cover in self._cover(chosen))
-                share = self.strip.pictures[_evenly(chosen), ..., 3].mean(axis=0, dtype=np.float32)
-                moving[n] = self.view.laid_over(share / 255)
+                moving[n] = self.view.laid_over(
+                    _average(self.strip.pictures[_evenly(chosen)])[..., 3] / np.float32(255)
+                )
         return Activity(covered, lately, moving, done, self.seen)
 
     def maps(self, rows: Sequence[Ints]) -> StepMaps:
         """The maps of every stretch, as ``activity``."""
-        active, view = self.activity(rows), self.view
+        active = self.activity(rows)
         mean, median = (np.zeros((len(rows), HEIGHT, WIDTH, 3), np.float32) for _ in range(2))
         for n in np.flatnonzero(active.done).tolist():
             pictures = self.strip.pictures[_evenly(self._chosen(rows[n]))]  # (k, 60, 80, 4)
-            average = pictures.mean(axis=0, dtype=np.float32)
-            mean[n] = view.laid_over(unpacked(average) * view.gain + view.offset)
-            median[n] = view.laid_over(unpacked(upper_median(pictures)) * view.gain + view.offset)
+            mean[n], median[n] = self._lit(_average(pictures)), self._lit(upper_median(pictures))
         return StepMaps(**vars(active), mean=mean, median=median)
+
+    def _lit(self, picture: Singles | Bytes) -> Singles:
+        """(60, 80, 3) L*a*b* of a (60, 80, 4) picture, in the other place's pixels and light."""
+        return self.view.laid_over(unpacked(picture) * self._gain + self._offset)[..., :3]
 
     def _chosen(self, rows: Ints) -> Ints:
         """The pictures that stand for a stretch: not its first and last, not too many; none of a stretch of one."""
@@ -142,6 +160,12 @@ def _evenly(chosen: Ints) -> slice | Ints:
     """The same rows as a slice where they are evenly spaced: nothing is copied then."""
     step = int(chosen[1] - chosen[0]) if len(chosen) > 1 else 1
     return slice(int(chosen[0]), int(chosen[-1]) + 1, step) if (np.diff(chosen) == step).all() else chosen
+
+
+def _average(pictures: Bytes) -> Singles:
+    """(60, 80, 4) mean of n pictures: sums of bytes are exact, and OpenCV's are twice as fast as NumPy's."""
+    total = cv2.reduce(pictures.reshape(len(pictures), -1), 0, cv2.REDUCE_SUM, dtype=cv2.CV_32F)
+    return np.asarray(total.reshape(pictures.shape[1:]) / np.float32(len(pictures)), np.float32)
 
 
 def middle(rows: Singles) -> Singles:

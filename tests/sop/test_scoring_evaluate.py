@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from tests.sop.scoring_world import Do, Filmed, World
 
+from genba_sop.conformal import Calibration
 from genba_sop.evaluation import Evaluation
 from genba_sop.metrics import temporal_iou
 from genba_sop.reference import Gold, Reference, fit
@@ -224,6 +225,14 @@ def test_the_interval_says_that_nothing_is_known_before_reviews(world: World, re
     evaluation = evaluate(references[3], world.film(seed=19).features)
     assert evaluation.interval == (0.0, 100.0)
     assert not evaluation.calibrated
+
+
+def test_calibration_moves_the_score_and_leaves_the_raw_one(world: World, references: dict[int, Reference]) -> None:
+    run = world.film(seed=19).features
+    plain = evaluate(references[3], run)
+    moved = evaluate(references[3], run, policy=Policy(calibration=Calibration((0.0, 100.0), (0.0, 50.0))))
+    assert moved.raw_score == plain.raw_score == plain.score
+    assert moved.score == pytest.approx(plain.score / 2)
 
 
 def test_the_trace_is_a_path_through_the_gold_with_the_most_weight(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 
 from genba_shared.problems import Invalid
 from genba_sop.authoring import AuthoredProcedure, contradictions, parse, read_steps_file
+from genba_sop.procedures import _parsed
 
 
 def authored(*steps: dict[str, Any]) -> AuthoredProcedure:
@@ -150,3 +152,11 @@ def test_what_is_written_out_reads_back_the_same(tmp_path: Path) -> None:
     written = authored({"id": "a", "name": {"en": "A", "ja": "あ"}, "tool": "key"}, {"id": "b", "order": "any"})
     (tmp_path / "steps.yaml").write_text(yaml.safe_dump(written.model_dump(), allow_unicode=True), encoding="utf-8")
     assert read_steps_file(tmp_path / "steps.yaml") == written
+
+
+def test_a_document_is_parsed_once_and_another_one_of_the_same_version_anew() -> None:
+    one, other = (json.dumps({"title": title, "steps": [{"id": "a"}]}) for title in ("one", "other"))
+    kept = _parsed(one, "p", 1)
+    assert _parsed(one, "p", 1) is kept
+    assert (kept.title.en, _parsed(other, "p", 1).title.en, _parsed(one, "p", 2).version) == ("one", "other", 2)
+    assert _parsed.cache_info().maxsize == 256
