@@ -229,43 +229,29 @@ def confirm(sets: list[Pictures]) -> None:
             aurc.append(curve.area)
             oracle.append(curve.coverage_at(0.99))
             pools.append((pictures.name, probabilities, truth, similar))
-            names = tuple(str(label) for label in range(probabilities.shape[1]))
-            reviews = [_reviewed(probabilities, truth, similar, i) for i in range(len(truth))]
             for level, found in sets_at.items():
                 rng = np.random.default_rng(seed)
                 halves = [np.array_split(rng.permutation(len(truth)), 2) for _ in range(_HALVINGS)]
-                found.append(
-                    np.mean([_sets_held(level, probabilities, truth, names, reviews, *each) for each in halves], axis=0)
-                )
-        cells = [_cell(np.array(found)) for found in sets_at.values()]
+                found.append(np.mean([_sets_held(level, pools[-1], *each) for each in halves], axis=0))
+        cells = [
+            f"{interval(held)} ({due.mean():.1%}), {size.mean():.2f}"
+            for held, size, due in (np.transpose(found) for found in sets_at.values())
+        ]
         print(
             f"| {pictures.name} | {interval(ece)} | {interval(aurc)} | {interval(oracle)} | {cells[0]} | {cells[1]} |"
         )
     _deployments(pools)
 
 
-def _sets_held(
-    level: float,
-    probabilities: Any,
-    truth: Labels,
-    names: tuple[str, ...],
-    reviews: list[Reviewed],
-    known: Any,
-    fresh: Any,
-) -> tuple[float, float, float]:
+def _sets_held(level: float, pool: Any, known: Any, fresh: Any) -> tuple[float, float, float]:
     """Of one halving: coverage, size, and the coverage that so few reviews are due by rank alone: ⌈(n + 1) level⌉ of n + 1."""
-    none = np.zeros(0)
-    calibration = calibrate(
-        [reviews[i] for i in known], Policy(set_coverage=level), left_out_truth=none, left_out_similarity=none
-    )
+    _, probabilities, truth, similar = pool
+    none, names = np.zeros(0), tuple(str(label) for label in range(probabilities.shape[1]))
+    reviews = [_reviewed(probabilities, truth, similar, i) for i in known]
+    calibration = calibrate(reviews, Policy(set_coverage=level), left_out_truth=none, left_out_similarity=none)
     members = [label_set(probabilities[i], names, calibration) for i in fresh]
-    due = np.ceil((len(known) + 1) * level) / (len(known) + 1)
-    return (*set_coverage(members, [str(truth[i]) for i in fresh]), min(1.0, float(due)))
-
-
-def _cell(found: Any) -> str:
-    """found: (splits, 3), as ``_sets_held`` has them."""
-    return f"{interval(found[:, 0])} ({found[:, 2].mean():.1%}), {found[:, 1].mean():.2f}"
+    n = len(known) + 1
+    return (*set_coverage(members, [str(truth[i]) for i in fresh]), float(np.ceil(n * level) / n))
 
 
 def _reviewed(probabilities: Any, truth: Labels, similar: Any, index: int) -> Reviewed:
