@@ -226,7 +226,6 @@ class Schedules:
             log.info("schedule_fired", schedule=row.id, job=row.last_job_id, late_s=(now - due_at).total_seconds())
             return True
 
-
     def _pass_over(self, schedule_id: str, error: Exception) -> None:
         """Say on the row why its due time made no job, and go on to the next one: the log has the rest."""
         said = Internal(f"The job could not be made: {type(error).__name__}. The log of svc-training says more.")
