@@ -248,7 +248,6 @@ def delete_schedule(schedule_id: ScheduleId, url: Url = LOCAL, key: Key = "") ->
 
 def _follow(genba: Client, job_id: str) -> None:
     """Show a job until it is over. Raises Exit unless it succeeded."""
-    genba.jobs.get(job_id)  # one that is not there, or a server that never was, is said at once
     try:
         with Display(err, job_id) as display:
             job = genba.jobs.wait(job_id, on_event=display.show, on_trouble=display.trouble)
