@@ -58,5 +58,6 @@ def checked(answer: httpx.Response) -> httpx.Response:
         problem: dict[str, Any] = answer.json()
     except ValueError:
         problem = {"detail": answer.text[:500]}
-    complain(f"{answer.status_code}: {problem.get('detail', answer.reason_phrase)}", problem.get("errors", []))
+    hint = " Set GENBA_API_KEY, or pass --key." if answer.status_code == 401 else ""
+    complain(f"{answer.status_code}: {problem.get('detail', answer.reason_phrase)}{hint}", problem.get("errors", []))
     raise typer.Exit(SERVER_SAID_NO)
