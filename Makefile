@@ -55,6 +55,8 @@ bench-disturbed: .venv/.base ## good runs as people really film them: no false a
 	@$(PY) benchmarks/sop_disturbed.py
 bench-real: .venv/.base ## real footage against edits of itself (VIDEO= a film, FOREIGN= another one)
 	@$(PY) benchmarks/sop_real.py --video $(VIDEO) $(if $(FOREIGN),--foreign $(FOREIGN))
+bench-unfamiliar: .venv/.base ## films that nobody chose against copies of themselves and against each other (FILMS=)
+	@$(PY) benchmarks/sop_unfamiliar.py $(FILMS)
 bench-search: .venv/.base ## the same step in other videos, found by a clip of it
 	@$(PY) benchmarks/sop_search.py
 bench-manner: .venv/.base ## learn what tells a wrong object from another manner
@@ -110,4 +112,4 @@ lock: .venv/.test ## write constraints.txt anew
 clean: ## remove the virtual environment, which holds the tools' caches; data in .genba stays
 	@rm -rf .venv
 
-.PHONY: bench-recommend-training bench-model-words bench-ablation bench-disturbed bench-real dashboards docs help setup setup-test demo up test test-long distributed-test savedmodel-test gguf-test lint format types imports check bench-alignment bench-deviations bench-search bench-manner bench-speed bench-order bench-recommend bench-sem bench-sem-job bench-corpus bench-rotations bench-gpu bench-gateway bench-audit lock clean chaos bench-jobs-chaos bench-recommend-serving bench-recommend-refresh bench-gate bench-model build-model
+.PHONY: bench-recommend-training bench-model-words bench-ablation bench-disturbed bench-real bench-unfamiliar dashboards docs help setup setup-test demo up test test-long distributed-test savedmodel-test gguf-test lint format types imports check bench-alignment bench-deviations bench-search bench-manner bench-speed bench-order bench-recommend bench-sem bench-sem-job bench-corpus bench-rotations bench-gpu bench-gateway bench-audit lock clean chaos bench-jobs-chaos bench-recommend-serving bench-recommend-refresh bench-gate bench-model build-model

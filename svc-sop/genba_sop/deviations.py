@@ -39,7 +39,7 @@ FALSE_DISCOVERY_RATE = 0.1
 TEMPO_RATIO = 2.0  # with one gold: twice or half as long, in the run's own tempo
 TEMPO_LEAST = 1.6  # with several golds, whatever their spread
 TEMPO_Z = 3.0
-IDLE_S = 3.0
+IDLE_S, IDLE_OF_ONE_S = 3.0, 3.5  # with one gold
 LAST_HOLD_S = 4.0  # shorter stillness at the end of a slow step is its last hold
 TRANSITION_S = 1.75  # getting from a step to one out of turn may take so long without being an extra action
 NEAR_S = 1.5  # other deviations so near disturb what is measured of a step
@@ -54,7 +54,11 @@ OTHER_HISTORY = (
 )
 ONE_GOLD = 3.0  # times the limits of several golds: one says nothing of how golds differ
 LEAST_ODDS = 0.7  # log-odds of another object or manner against neither: a good run is worth more than a doubtful find
-LEAST_ODDS_OF_FEW = 1.5  # with one gold or two
+LEAST_ODDS_OF_FEW = 1.8  # with one gold or two
+STRANGE_FREE, STRANGE_ODDS = (
+    0.25,
+    10.0,
+)  # typical best match by typical pair with these; what each unit beyond adds to their odds
 COARSE_FREE, COARSE_ODDS = (
     0.35,
     6.0,
@@ -260,7 +264,8 @@ class _Case:
         """Stretches in which nothing moves where something does in the golds."""
         for run in runs_of(self.idle_rows.astype(np.int64)):
             start_s, end_s = self._times(run)
-            if run.label and end_s - start_s >= IDLE_S and not self._leads(run):
+            least_s = IDLE_S if self.known else IDLE_OF_ONE_S
+            if run.label and end_s - start_s >= least_s and not self._leads(run):
                 p = self._p(self.reference.idle_s, end_s - start_s, 0.5)
                 yield self._deviation("idle", None, start_s, end_s, p=p, measure=end_s - start_s, expected=0.0)
 
@@ -388,9 +393,13 @@ class _Case:
             return math.inf  # where one step ends and another begins that no gold shows after it, is not sure enough
         histories = self.reference.histories[performance.step]
         coarser = 0.0 if self.laid is None else self.laid.sight.view.coarser
-        least = (LEAST_ODDS_OF_FEW if few else LEAST_ODDS) + COARSE_ODDS * max(0.0, coarser - COARSE_FREE)
+        strange = max(0.0, float(np.median(self.seen.contrast)) - STRANGE_FREE) if few else 0.0
+        least = (LEAST_ODDS_OF_FEW if few else LEAST_ODDS) + STRANGE_ODDS * strange
+        least += COARSE_ODDS * max(0.0, coarser - COARSE_FREE)
+        later = {at for at, main in enumerate(self.main) if main is not None} - before - {performance.step}
         # What was merely left out asks for no more: both margins are against the same error, so they do not add up.
-        return least if any(before <= set(earlier) for earlier in histories) else max(least, OTHER_HISTORY)
+        usual = any(before <= earlier and not earlier & later for earlier in histories)
+        return least if usual else max(least, OTHER_HISTORY)
 
     @cached_property
     def _borders_s(self) -> Floats:

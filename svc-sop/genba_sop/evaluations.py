@@ -162,7 +162,7 @@ class References:
 
 def _current_key(session: Session, row: ProcedureRow) -> str:
     found = registered(session, row)
-    return _key(found, [store.video_of(session, gold) for gold in found.golds])
+    return _key(found, store.videos_of(session, found.golds))
 
 
 def _key(found: Registered, golds: Sequence[Video]) -> str:
@@ -201,7 +201,7 @@ class Evaluations:
 
     def outliers(self, session: Session, found: Registered) -> list[str]:
         """Ids of golds that lie far from the others; none while the golds have not been fitted here."""
-        golds = [store.video_of(session, gold) for gold in found.golds]
+        golds = store.videos_of(session, found.golds)
         fitted = self._references.peek(found, golds)
         marks = [each.partition(":") for each in fitted.warnings] if fitted else []
         return [found.golds[int(number)].id for kind, _, number in marks if kind == "gold_outlier"]
@@ -210,7 +210,7 @@ class Evaluations:
         """Fit the reference of a procedure's current golds before somebody waits for it. Without golds, nothing."""
         with self._database.read() as session:
             found = registered(session, records.get(session, ProcedureRow, procedure_id, principal))
-            golds = tuple(store.video_of(session, gold) for gold in found.golds)
+            golds = store.videos_of(session, found.golds)
         if golds:
             self._references.get(found, golds, self.features)
 
@@ -245,7 +245,7 @@ class Evaluations:
             trainee = records.get(session, Video, asked.video_id, principal)
             if not found.golds:
                 raise Conflict(f"Procedure {asked.procedure_id} has no gold run yet: attach one, then score.")
-            golds = tuple(store.video_of(session, gold) for gold in found.golds)
+            golds = store.videos_of(session, found.golds)
             policy = Policy(coverage=self._coverage, calibration=calibration(session, principal.tenant))
         if trainee.encoder != golds[0].encoder:
             raise EncoderMismatch(

@@ -17,6 +17,7 @@ import numpy.typing as npt
 from genba_sop.alignment import dtw
 from genba_sop.decoding import ELSEWHERE, Chart, Penalties, follow
 from genba_sop.explaining import NO_STEP, Known, Told, simplest
+from genba_sop.free_order import standing_in
 from genba_sop.procedure import Procedure
 from genba_sop.rows import Rows
 from genba_sop.segmentation import EXTRA, Run, absorb_short, runs_of
@@ -32,6 +33,7 @@ SPREADS = 6.0  # between quartiles of the path's cost, above its median: where "
 ELSEWHERE_LIMITS = (0.2, 0.6)
 BORDER_S = 0.5  # near its borders a step's rows are mixed with its neighbours'
 SAME_ACTION = 0.48  # normalised cost under which an extra run may be a step's action
+ONCE_MORE = 0.22  # dearer than a step's first performance may a second one be
 DISTINCT, LIKELIER_MISSING = 1.1, 1.4  # by so much cheaper than any other step's; in favour of a step not done yet
 REPLACED = (0.4, 2.5)  # an extra run this many times as long as what is left out in its very place stands for that
 MOST_STORIES = 6  # of doubtful stretches, one after the other
@@ -237,6 +239,7 @@ def observe(
         labels, _motion(trainee), [_motion(gold.rows) for gold in golds], order, trainee.frame_s,
     )  # fmt: skip
     _simplify(told, between, golds)
+    _look_elsewhere(told, between, golds)
     skipped, residual, local = measured(trainee, golds, frames, path_costs, labels, steps=len(order))
     contrast = match / pair
     return Observation(votes, frames, path_costs, labels, skipped, residual, local, distance, contrast, tuple(between))
@@ -254,6 +257,23 @@ def _simplify(told: Told, between: Sequence[PairCost], golds: Sequence[GoldRun])
                     _match_anew(run, run.label, each, gold, frame, path_cost)
         if not pieces:
             return
+
+
+def _look_elsewhere(told: Told, between: Sequence[PairCost], golds: Sequence[GoldRun]) -> None:
+    """Find steps that seem to be missing where another permitted order puts them, in the labels and paths of ``told``."""
+    usual = _usual_rows(golds)
+
+    def price(run: Run, step: int) -> float:
+        return _price(run, step, told.costs, golds, told.votes)
+
+    for _ in range(MOST_STORIES):
+        found = standing_in(told.labels, usual, told.order, price, frame_s=told.frame_s)
+        if found is None:
+            return
+        for run, step in ((found.run, found.step), *((left, left.label) for left in found.left)):
+            told.labels[run.first : run.last + 1] = step
+            for each, gold, frame, path_cost in zip(between, golds, told.frames, told.path_costs, strict=True):
+                _match_anew(run, step, each, gold, frame, path_cost)
 
 
 def _motion(rows: Rows) -> Floats:
@@ -395,11 +415,15 @@ def _left_out(run: Run, frame: Ints, gold: GoldRun) -> Mask:
 def recognised(
     labels: Ints, costs: Sequence[Floats], golds: Sequence[GoldRun], votes: Floats, *, frame_s: float
 ) -> tuple[tuple[Run, int], ...]:
-    """The extra runs of a second or more that are a step's whole action, each with that step."""
+    """The extra runs of a second or more that are a step's whole action, each with that step.
+
+    A person who does a step once more does it about as like the golds as the first time; what is less like it is something else.
+    """
     steps = sorted({int(step) for gold in golds for step in gold.labels if step >= 0})
     found = []
-    done = {int(step) for step in np.unique(labels)}
-    for run in runs_of(labels):
+    runs = runs_of(labels)
+    done = {run.label: max((r for r in runs if r.label == run.label), key=_length) for run in runs}
+    for run in runs:
         length = run.last - run.first + 1
         if run.label != EXTRA or length * frame_s < SHORTEST_EXTRA_S:
             continue
@@ -407,9 +431,16 @@ def recognised(
         ease = np.array([1.0 if step in done else LIKELIER_MISSING for step in steps])
         best = int((price / ease).argmin())
         others = float(np.delete(price / ease, best).min(initial=np.inf))
+        again = done.get(steps[best])
+        if again is not None and price[best] > _price(again, again.label, costs, golds, votes) + ONCE_MORE:
+            continue
         if price[best] < SAME_ACTION * ease[best] and others >= DISTINCT * price[best] / ease[best]:
             found.append((run, steps[best]))
     return tuple(found)
+
+
+def _length(run: Run) -> int:
+    return run.last - run.first + 1
 
 
 def _price(run: Run, step: int, costs: Sequence[Floats], golds: Sequence[GoldRun], votes: Floats) -> float:

@@ -33,9 +33,15 @@ from genba_sop.segmentation import EXTRA, labels_of, propose, runs_of, spans_of
 
 Floats = npt.NDArray[np.float64]
 
-FORMAT = 9
+FORMAT = 10
 PLAINLY_LAID = 0.75  # correlation of places, from which on nobody needs to look in the mirror
 LEAST_MIRRORED, MIRRORED_BETTER = 0.65, 0.1  # there, at least; and so much better than as it is
+UNLIKE, UNLIKE_GOLDS = 0.9, 1.3  # typical best match by typical pair; and by the worst among golds: another procedure?
+UNLIKE_LEAST = 0.1
+UNLIKE_ONE, UNLIKE_ELSEWHERE = (
+    0.58,
+    0.5,
+)  # typical best match with the only gold by how far two of its moments are from each other; and in another place
 OUTLIER = 1.5  # a gold this many times as far from the others as they are among themselves
 
 
@@ -113,6 +119,12 @@ class Reference:
         return tuple(holds_of(gold, self.stillness) for gold in self.golds)
 
     @cached_property
+    def variety(self) -> Floats:
+        """(G,) how far two moments of each gold are from each other, typically; cosine distance."""
+        rows = [gold.rows.values[::2] for gold in self.golds]
+        return np.array([float(np.median(1.0 - own @ own.T)) for own in rows])
+
+    @cached_property
     def shown(self) -> tuple[int, ...]:
         """How often the golds show each step, the most that one of them does."""
         seen = [Counter(run.label for run in runs_of(gold.labels)) for gold in self.golds]
@@ -172,6 +184,20 @@ class Reference:
         again = self.lay(other, rows)
         plainly = again is not None and again.sight.view.correlation >= max(LEAST_MIRRORED, fits + MIRRORED_BETTER)
         return other if plainly else None
+
+    def likeness(self, seen: Observation, laid: Laid | None) -> float:
+        """How far a video shows this procedure at all: 1 where it resembles the golds about as they do each other, towards 0 the
+        less it does. One gold says nothing of how golds differ: there the video is to resemble it clearly more than two of the
+        gold's own moments resemble each other, and more clearly in another place.
+        """
+        if len(self.golds) > 1:
+            usual = float(self.contrast.max()) if self.contrast.size else UNLIKE
+            limit, off = min(UNLIKE, UNLIKE_GOLDS * usual + UNLIKE_LEAST), float(np.median(seen.contrast))
+        else:
+            elsewhere = self.scene is not None and laid is None
+            limit = UNLIKE_ELSEWHERE if elsewhere else UNLIKE_ONE
+            off = seen.between[0].match / max(float(self.variety[0]), 1e-6)
+        return max(0.0, min(1.0, (1.0 - off) / (1.0 - limit)))
 
     def spans(self, gold: int) -> tuple[Span, ...]:
         """Where the steps lie in one gold, as annotated, transferred or proposed."""

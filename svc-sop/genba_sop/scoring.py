@@ -1,7 +1,8 @@
 """Evaluate a trainee's run: from findings to a score, a verdict with reasons, and an interval.
 
-The score is the weighted mean quality of the steps, less penalties for order and for what does not belong there, and capped
-where a critical step failed: a skipped critical step fails the run without hiding how well the rest was done.
+The score is the weighted mean quality of the steps, less penalties for order and for what does not belong there, capped
+where a critical step failed: a skipped critical step fails the run without hiding how well the rest was done. The less a video
+shows of the procedure at all, the less of that is left.
 Knows nothing of video files, models or HTTP: features in, ``Evaluation`` out.
 """
 
@@ -26,8 +27,9 @@ from genba_sop.reference import Reference
 QUALITY: dict[DeviationKind, float] = {"wrong_tool": 0.4, "execution": 0.5, "too_fast": 0.7, "too_slow": 0.8}
 POINTS: dict[DeviationKind, float] = {"moved": 12.0, "repeated": 3.0, "extra": 3.0, "idle": 2.0}
 MOST_POINTS = 40.0
-UNLIKE, UNLIKE_GOLDS = 0.9, 1.3  # typical best match by typical pair; and by the worst among golds: another procedure?
-UNLIKE_LEAST = 0.1
+UNLIKE_REASON = (
+    "unlike_the_golds"  # its low score is no fail: what does not show the procedure says nothing of a person
+)
 
 
 @dataclass(frozen=True)
@@ -53,10 +55,13 @@ def evaluate(reference: Reference, trainee: Features, *, policy: Policy | None =
         laid = reference.lay(turned, rows)
     findings = find(reference, rows, seen, laid)
     steps = tuple(_step_result(reference, findings, seen, at) for at in range(len(reference.step_ids)))
-    computed = _score(reference, findings.deviations, steps, policy)
+    likeness = reference.likeness(seen, laid)
+    computed = likeness * _score(reference, findings.deviations, steps, policy)
     calibration = policy.calibration
     score = min(calibration.score(computed), _cap(reference, findings.deviations, policy))
-    verdict, reasons = _verdict(reference, findings.deviations, seen, score, policy, mirrored=turned is not None)
+    noted = {UNLIKE_REASON: likeness < 1, "mirrored": turned is not None}
+    doubts = [reason for reason, there in noted.items() if there]
+    verdict, reasons = _verdict(reference, findings.deviations, doubts, score, policy)
     return Evaluation(
         score=score,
         raw_score=computed,
@@ -129,11 +134,9 @@ def _fails(deviation: Deviation, steps: dict[str, Step]) -> bool:
 def _verdict(
     reference: Reference,
     deviations: Sequence[Deviation],
-    seen: Observation,
+    noted: Sequence[str],
     score: float,
     policy: Policy,
-    *,
-    mirrored: bool,
 ) -> tuple[Verdict, tuple[str, ...]]:
     """Fail, needs review, or pass, each with every reason that there is for it; a pass has none."""
     steps = {step.id: step for step in reference.procedure.steps}
@@ -146,17 +149,12 @@ def _verdict(
             fails.append(f"critical_{deviation.kind}:{step.id}")
         elif step is not None and (deviation.kind in {"missing", "wrong_tool"} or step.critical):
             doubts.append(f"{deviation.kind}:{step.id}")
-    if score < policy.fail_score:
+    if score < policy.fail_score and UNLIKE_REASON not in noted:
         fails.append("score_below_fail")
     elif score < policy.pass_score and not fails:
         doubts.append("score_below_pass")
-    usual = float(reference.contrast.max()) if reference.contrast.size else UNLIKE
-    if float(np.median(seen.contrast)) > min(UNLIKE, UNLIKE_GOLDS * usual + UNLIKE_LEAST):
-        doubts.append("unlike_the_golds")
-    if mirrored:
-        doubts.append("mirrored")
-    verdict: Verdict = "fail" if fails else "needs_review" if doubts else "pass"
-    return verdict, tuple(Counter([*fails, *doubts]))
+    verdict: Verdict = "fail" if fails else "needs_review" if doubts or noted else "pass"
+    return verdict, tuple(Counter([*fails, *doubts, *noted]))
 
 
 def _trace(seen: Observation) -> Trace:

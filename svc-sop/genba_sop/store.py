@@ -137,9 +137,11 @@ def add_gold(
     return gold
 
 
-def video_of(session: Session, gold: Gold) -> Video:
-    """The video of a gold; its label is at most its procedure's, so who sees the one may see the other."""
-    return session.scalars(select(Video).where(Video.id == gold.video_id)).one()
+def videos_of(session: Session, golds: Sequence[Gold]) -> tuple[Video, ...]:
+    """The video of each gold, in one query; its label is at most its procedure's, so who sees the one may see the other."""
+    wanted = select(Video).where(Video.id.in_([gold.video_id for gold in golds]))
+    found = {video.id: video for video in session.scalars(wanted)}
+    return tuple(found[gold.video_id] for gold in golds)
 
 
 def drop_references(session: Session, procedure_id: str) -> None:

@@ -104,7 +104,7 @@ def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 @pytest.fixture
 def genba(server: Server, pauses: list[float]) -> Iterator[Client]:
-    with Client(server.url, "gnb_key", timeout_s=60) as client:
+    with Client(server.url, "gnb_key", timeout_s=10) as client:
         yield client
 
 

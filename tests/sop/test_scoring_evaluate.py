@@ -246,11 +246,24 @@ def test_the_trace_is_a_path_through_the_gold_with_the_most_weight(
     assert rows == sorted(rows)
 
 
-def test_a_video_of_something_else_is_not_passed(world: World, references: dict[int, Reference]) -> None:
-    other = World(seed=99).film(seed=1)
-    evaluation = evaluate(references[3], other.features)
+@ONE_AND_FIVE
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_a_video_of_something_else_is_not_passed_and_scores_low(
+    world: World, references: dict[int, Reference], golds: int, seed: int
+) -> None:
+    evaluation = evaluate(references[golds], World(seed=99).film(seed=seed).features)
     assert evaluation.verdict in {"fail", "needs_review"}
     assert "unlike_the_golds" in evaluation.reasons
+    assert evaluation.score < 50
+
+
+def test_what_hardly_shows_the_only_gold_is_for_a_person_however_well_it_seems_to_be_followed(world: World) -> None:
+    """Two steps can be found in anything; a low score for it fails nobody."""
+    short = World(steps=("a", "b"))
+    reference = fit(short.procedure(), short.golds(1))
+    evaluation = evaluate(reference, World(seed=99, steps=("a", "b")).film(seed=1, noise=0.2).features)
+    assert evaluation.reasons[-1] == "unlike_the_golds"
+    assert "score_below_fail" not in evaluation.reasons
 
 
 def test_features_of_another_encoder_are_refused(world: World, references: dict[int, Reference]) -> None:

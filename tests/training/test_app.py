@@ -257,7 +257,7 @@ def streams_over(jobs: Jobs, **options: Any) -> EventStreams:
 
 
 async def _next(stream: AsyncIterator[bytes]) -> str:
-    return (await asyncio.wait_for(anext(stream), 60)).decode()
+    return (await asyncio.wait_for(anext(stream), 20)).decode()
 
 
 def test_a_stream_follows_a_running_job_to_its_end(jobs: Jobs, submit: Callable[..., Job]) -> None:
@@ -362,7 +362,7 @@ def test_the_sweeper_publishes_what_a_submission_could_not(
     job = submit("test.work")  # by a service that has no broker
     with TestClient(create_app(settings)) as client:
         folder = settings.platform.home / "broker" / "messages"
-        ends_s = time.monotonic() + 60
+        ends_s = time.monotonic() + 20
         while not list(folder.glob("*.cpu.msg")):
             assert time.monotonic() < ends_s, "nothing was published"
             threading.Event().wait(0.01)
