@@ -5,7 +5,8 @@ later for the first time, among all films with at least one event in training; e
 out of the list. Full ranking, no sampled negatives. Nothing is chosen on the test: half-lives, weights, penalties and the
 moment to stop are picked on the newest tenth of the training period, for the peers as for ours. ``+ prior`` rows add the same
 tuned decayed popularity to a peer, so that what the towers bring can be told from what the prior brings.
-Ours is what svc-recommend scores by: towers, neighbours and prior, weighed on that newest tenth; as lists are served, the last place
+Ours is what svc-recommend scores by: towers, neighbours and prior, weighed on that newest tenth, their shortlist put in order by the
+second stage; ``first stage`` is without it. As lists are served, the last place
 of some goes to what is seldom shown, user after user in the order of their rows. Significance: paired bootstrap over
 users, 10,000 resamples, one-sided, of NDCG@10 averaged over seeds. CPU seconds: one thread, training and tuning, without scoring the test.
 
@@ -61,11 +62,13 @@ from genba_recommend.metrics import (
     rank,
 )
 from genba_recommend.prior import Prior, everybody
+from genba_recommend.reranker import Reranker
 from genba_recommend.scoring import (
     Float32s,
     blended,
     latest_vectors,
     popularity_now,
+    reranked,
     served,
     tower_scores,
     with_discovery,
@@ -78,7 +81,8 @@ from genba_recommend.two_tower import user_vectors
 
 Asks = Literal["test", "development"]
 
-OURS = "ours: towers + neighbours + prior"
+OURS = "ours"
+FIRST = "ours, first stage alone"  # towers + neighbours + prior, weighed as with the second
 WIDE = "ours, as lists are served"  # with the discovery place
 DECAYED = "decayed popularity"
 GENERATED = Path("generated")  # no folder: what stands before a world's name
@@ -112,6 +116,7 @@ class Measured:
     cpu_seconds: float
     extras: Extras | None
     wide: Quality | None = None  # with the discovery place
+    first: Quality | None = None  # without the second stage
 
 
 @dataclass(frozen=True)
@@ -175,7 +180,8 @@ def run(folder: Path, options: argparse.Namespace) -> None:
     rows = {label: rows[label] for label in labels if label in rows}
     if OURS in rows:
         wide = {n: Measured(it.wide, it.cpu_seconds, None) for n, it in rows[OURS].by_seed.items() if it.wide}
-        rows = {OURS: rows[OURS], WIDE: Row(WIDE, wide)} | rows
+        first = {n: Measured(it.first, it.cpu_seconds, None) for n, it in rows[OURS].by_seed.items() if it.first}
+        rows = {OURS: rows[OURS], WIDE: Row(WIDE, wide), FIRST: Row(FIRST, first)} | rows
     print()
     for row in rows.values():
         print_row(row.name, f"{len(row.by_seed)} seeds", list(row.by_seed.values()))
@@ -224,12 +230,13 @@ def measure(folder: Path, asks: Asks, label: str, seed: int) -> Measured:
         trained = train(split.train, replace(entry.config, seed=seed))
         cpu_seconds = time.process_time() - started_s
         alone = scores_of(trained, split.train)
-        whole = served(alone, trained, trained.neighbours, split.train)
+        whole = served(alone, trained, trained.neighbours, trained.reranker, split.train)
         found = quality(rank(whole if entry.served else alone, asked), asked)
         if not entry.served:
             return Measured(found, cpu_seconds, None)
         extras, wide = look_closer(trained, split, asked)
-        return Measured(found, cpu_seconds, extras, wide)
+        without = served(alone, trained, trained.neighbours, Reranker.none(len(trained.items)), split.train)
+        return Measured(found, cpu_seconds, extras, wide, quality(rank(without, asked), asked))
 
 
 @dataclass(frozen=True)
@@ -290,15 +297,19 @@ def look_closer(trained: Trained, split: Split, asked: Questions) -> tuple[Extra
     alone = scores_of(trained, data)
     taste = blended(alone, trained.neighbours, data.histories, trained.blend)
     popular = popularity_now(tuned, data.interactions, n_items=len(data.catalogue))
+
+    def listed(weight: float) -> ScoreUsers:
+        return reranked(with_prior(taste, popular, weight), trained.reranker, trained.blend.reranker, data)
+
     curve = []
     for weight in DIALS:
-        found = quality(rank(with_prior(taste, popular, weight), asked), asked).summary()
+        found = quality(rank(listed(weight), asked), asked).summary()
         curve.append({"weight": weight, "discovery": 0.0} | found)
-    whole = with_prior(taste, popular, tuned.weight)
+    whole = listed(tuned.weight)
     by_share = {share: quality(with_discovery(whole, taste, asked, share=share), asked) for share in SHARES}
     for share, wide in by_share.items():
         curve.append({"weight": tuned.weight, "discovery": share} | wide.summary())
-    cold = cold_start(split, alone, served(alone, trained, trained.neighbours, data))
+    cold = cold_start(split, alone, served(alone, trained, trained.neighbours, trained.reranker, data))
     return Extras(tuned, trained.blend, float(trained.metrics["best_epoch"]), curve, cold), by_share[SERVED_SHARE]
 
 

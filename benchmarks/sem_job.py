@@ -99,8 +99,7 @@ def draw(
         for view, at in enumerate(rng.permutation(SIDES)[:views]):
             (home / f"{view}.png").write_bytes(with_text(shots[at], f"{number} {view}"))
     masters = [(kind, pictures(kind, rng, sides=views, side_px=side_px)) for kind in KINDS for _ in range(5)]
-    every = [shot for _, shots in solids for shot in shots]
-    return masters, every[:: max(1, len(every) // ENCODER_SAMPLE)][:ENCODER_SAMPLE]  # of all solids, as the batch is
+    return masters, [shot for _, shots in solids for shot in shots][:ENCODER_SAMPLE]
 
 
 def register(app_settings: Settings, masters: Sequence[tuple[str, list[bytes]]]) -> None:

@@ -142,18 +142,15 @@ class Client:
         json: Any = None,
         params: Mapping[str, Any] | None = None,
         idempotency_key: str | None = None,
-        patience: Patience | None = None,
     ) -> Any:
         """Any route of any service: the answer's JSON, or None for an empty one.
 
         Give ``idempotency_key=fresh_key()`` to what documents that header, and it is repeated safely.
-        ``patience`` stands in for the client's own bound on all tries. Raises: Refused; Unreachable.
+        Raises: Refused; Unreachable.
         """
         headers = {} if idempotency_key is None else {"idempotency-key": idempotency_key}
         repeatable = method in _READS or idempotency_key is not None
-        answer = self._send(
-            method, path, json=json, params=_given(params), headers=headers, repeatable=repeatable, patience=patience
-        )
+        answer = self._send(method, path, json=json, params=_given(params), headers=headers, repeatable=repeatable)
         return orjson.loads(answer.content) if answer.content else None
 
     def upload(
@@ -223,11 +220,10 @@ class Client:
         headers: Mapping[str, str],
         repeatable: bool,
         body: Callable[[], Iterable[bytes]] | None = None,
-        patience: Patience | None = None,
         **options: Any,
     ) -> httpx.Response:
         """Until an answer comes, or there is no use, or repeating might double something."""
-        patience = patience or Patience(self._retry_within_s)
+        patience = Patience(self._retry_within_s)
         while True:
             try:
                 content = None if body is None else body()
@@ -318,22 +314,15 @@ class RemoteJobs:
         return read(Job, self._client.request("POST", f"{_job(job_id)}/requeue"))
 
     def watch(
-        self,
-        job_id: str,
-        *,
-        after: int = 0,
-        within_s: float | None = None,
-        patience_s: float = 60.0,
-        on_trouble: Callable[[GenbaError], object] = lambda _error: None,
+        self, job_id: str, *, after: int = 0, within_s: float | None = None, patience_s: float = 60.0
     ) -> Iterator[JobEvent]:
         """Events as they happen, from the first or after event ``after``, until the job is over.
 
-        A connection that breaks is opened anew where it was; ``on_trouble`` hears of each try that fails before the
-        pause that follows. Raises: Refused; Unreachable when nothing answers for ``patience_s``; TimeoutError after
-        ``within_s``.
+        A connection that breaks is opened anew where it was. Raises: Refused; Unreachable when nothing answers for
+        ``patience_s``; TimeoutError after ``within_s``.
         """
         ends_s = None if within_s is None else time.monotonic() + within_s
-        patience = Patience(patience_s, on_trouble)
+        patience = Patience(patience_s)
         while True:
             try:
                 with self._events(job_id, after, ends_s) as answer:
@@ -360,15 +349,12 @@ class RemoteJobs:
         job_id: str,
         *,
         within_s: float | None = None,
-        patience_s: float = 60.0,
         on_event: Callable[[JobEvent], object] = lambda _event: None,
-        on_trouble: Callable[[GenbaError], object] = lambda _error: None,
     ) -> Job:
         """The job when it is over, however it ended. Raises: as ``watch``."""
-        for event in self.watch(job_id, within_s=within_s, patience_s=patience_s, on_trouble=on_trouble):
+        for event in self.watch(job_id, within_s=within_s):
             on_event(event)
-        patience = Patience(patience_s, on_trouble)  # a server that stops ends its streams just now
-        return read(Job, self._client.request("GET", _job(job_id), patience=patience))
+        return self.get(job_id)
 
     def download(self, job_id: str, name: str, into: Path) -> Path:
         """A file that the job made, by its name in ``result["artifacts"]``."""
@@ -426,22 +412,21 @@ class RemoteSchedules:
 class Patience:
     """How long to go on trying: pauses grow, with jitter, until the time is up."""
 
-    def __init__(self, within_s: float, on_trouble: Callable[[GenbaError], object] = lambda _error: None) -> None:
-        self._within_s, self._on_trouble = within_s, on_trouble
+    def __init__(self, within_s: float) -> None:
+        self._within_s = within_s
         self.renew()
 
     def renew(self) -> None:
         """It works again: start over."""
         self._failures, self._ends_s = 0, time.monotonic() + self._within_s
 
-    def pause(self, error: GenbaError, *, at_least_s: float = 0.0) -> None:
+    def pause(self, error: Exception, *, at_least_s: float = 0.0) -> None:
         """Wait before the next try. Raises: ``error`` when there is no time for one."""
         longest_s = min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2.0 ** min(self._failures, 16))
         pause_s = max(longest_s * random.uniform(0.5, 1.0), at_least_s)  # noqa: S311 - spreads clients, guards nothing
         self._failures += 1
         if time.monotonic() + pause_s > self._ends_s:
             raise error
-        self._on_trouble(error)
         time.sleep(pause_s)
 
 

@@ -8,9 +8,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-import uuid
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 
 from sqlalchemy import make_url
@@ -19,7 +17,6 @@ from sqlalchemy.exc import SQLAlchemyError
 from genba_gateway.cli import Failed
 from genba_gateway.keys import Keys
 from genba_shared.db import Database
-from genba_shared.durable import flush_folder
 from genba_shared.settings import Platform
 
 
@@ -53,20 +50,16 @@ def migrate(platform: Platform) -> Database:
 
 
 def first_admin_key(platform: Platform) -> Path | None:
-    """On the very first start make an admin key and return the file that holds it (mode 0600); None when there are keys already.
-
-    The file is on the disk before the key counts: a crash in between leaves a file that the next start writes anew.
-    """
-    file = admin_key_file(platform)
+    """On the very first start make an admin key and return the file that holds it (mode 0600); None when there are keys already."""
     database = migrate(platform)
     try:
         keys = Keys(database, env=platform.env)
         if keys.list():
             return None
-        keys.create("admin (first start)", role="admin", clearance="secret", keep=partial(write_private, file))
+        _, plaintext = keys.create("admin (first start)", role="admin", clearance="secret")
     finally:
         database.close()
-    return file
+    return write_private(admin_key_file(platform), plaintext + "\n")
 
 
 def admin_key_file(platform: Platform) -> Path:
@@ -75,16 +68,9 @@ def admin_key_file(platform: Platform) -> Path:
 
 
 def write_private(path: Path, text: str) -> Path:
-    """Write a line that only its owner may ever read: the mode is set at creation, and it appears whole or not at all."""
+    """Write a file that only its owner may ever read: the mode is set at creation, not afterwards."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-    try:
-        with os.fdopen(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-            file.write(text + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        aside.rename(path)
-    finally:
-        aside.unlink(missing_ok=True)
-    flush_folder(path.parent)
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+        file.write(text)
+    path.chmod(0o600)
     return path

@@ -8,7 +8,6 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from genba_gateway.client import GenbaError
 from genba_gateway.client_records import JobEvent
 
 _LEAST_STEP = 0.1  # of the progress that is worth a line in a log
@@ -27,7 +26,6 @@ class Display:
         self._task = self._bars.add_task(job_id, total=1.0, said="")
         self._shown = 0.0
         self._metrics = ""
-        self._in_trouble = False
 
     def __enter__(self) -> Self:
         self._bars.start()
@@ -36,15 +34,9 @@ class Display:
     def __exit__(self, *_exc: object) -> None:
         self._bars.stop()
 
-    def trouble(self, error: GenbaError) -> None:
-        """Said once until something is heard again: the job goes on, and so does following it."""
-        if not self._in_trouble:
-            self._say(f"[yellow]{escape(str(error))}; trying again[/]")
-        self._in_trouble = True
-
     def show(self, event: JobEvent) -> None:
         """Events of an earlier attempt come again after a reconnect only if they had not been seen."""
-        data, self._in_trouble = event.data, False
+        data = event.data
         match event.kind:
             case "progress":
                 self._progress(float(data["fraction"]), str(data["message"]))

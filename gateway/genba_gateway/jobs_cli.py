@@ -77,9 +77,17 @@ def list_jobs(
     if as_json:
         print_json([dataclasses.asdict(job) for job in found])
         return
-    table = Table(Column("id", no_wrap=True), Column("recipe", overflow="fold"), "status", "created", "says")
+    table = Table(Column("id", no_wrap=True), "recipe", "status", "progress", "attempt", "created", "says")
     for job in found:
-        table.add_row(job.id, job.recipe, _status(job), clock(job.created_at), escape(_says(job)))
+        table.add_row(
+            job.id,
+            job.recipe,
+            _status(job),
+            f"{job.progress:.0%}",
+            f"{job.attempt}",
+            clock(job.created_at),
+            _says(job),
+        )
     out.print(table)
 
 
@@ -162,7 +170,7 @@ def list_schedules(as_json: AsJson = False, url: Url = LOCAL, key: Key = "") -> 
     if as_json:
         print_json([dataclasses.asdict(schedule) for schedule in found])
         return
-    table = Table(Column("id", no_wrap=True), "name", Column("recipe", overflow="fold"), "when", "next", "says")
+    table = Table(Column("id", no_wrap=True), "name", "recipe", "when", "next", "last job", "says")
     for each in found:
         says = (each.last_error or {}).get("detail", "")
         table.add_row(
@@ -171,6 +179,7 @@ def list_schedules(as_json: AsJson = False, url: Url = LOCAL, key: Key = "") -> 
             each.recipe,
             f"{each.cron} {each.time_zone}",
             _due(each),
+            each.last_job_id,
             escape(str(says)),
         )
     out.print(table)
@@ -250,7 +259,7 @@ def _follow(genba: Client, job_id: str) -> None:
     """Show a job until it is over. Raises Exit unless it succeeded."""
     try:
         with Display(err, job_id) as display:
-            job = genba.jobs.wait(job_id, on_event=display.show, on_trouble=display.trouble)
+            job = genba.jobs.wait(job_id, on_event=display.show)
     except KeyboardInterrupt:
         err.print(f"{job_id} goes on; stop it with: genba jobs cancel {job_id}", highlight=False)
         raise
@@ -294,10 +303,7 @@ def _params(document: str | None, pairs: list[str]) -> dict[str, Any]:
 
 def _status(job: Job) -> str:
     colour = _COLOURS.get(job.status, "default")
-    stopping = " (stopping)" if job.cancel_requested and not job.done else ""
-    how_far = f" {job.progress:.0%}" if 0 < job.progress < 1 else ""
-    attempt = f", attempt {job.attempt}" if job.attempt > 1 else ""
-    return f"[{colour}]{job.status}{stopping}{how_far}{attempt}[/]"
+    return f"[{colour}]{job.status}{' (stopping)' if job.cancel_requested and not job.done else ''}[/]"
 
 
 def _says(job: Job) -> str:

@@ -12,7 +12,7 @@ import hmac
 import re
 import secrets
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -63,9 +63,6 @@ class ApiKeyRow(Record):
     revoked_at: Mapped[datetime | None]
     successor: Mapped[str | None]
     last_used_at: Mapped[datetime | None]
-
-
-def _keep_nowhere(_plaintext: str) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -129,11 +126,8 @@ class Keys:
         expires_at: datetime | None = None,
         rate_per_minute: int | None = None,
         grantor: Principal | None = None,
-        keep: Callable[[str], object] = _keep_nowhere,
     ) -> tuple[ApiKey, str]:
-        """Make a key; the plaintext is returned here and exists nowhere else, unless ``keep`` puts it somewhere.
-
-        That is called before the commit: a key counts only once it is kept.
+        """Make a key; the plaintext is returned here and exists nowhere else.
 
         ``scopes`` narrows what ``role`` grants. Nobody passes on more than they hold: with a ``grantor``, the key's scopes,
         clearance, compartments and tenant must be within theirs; without one (the command line) anything goes.
@@ -156,7 +150,7 @@ class Keys:
         )
         if grantor is not None:
             _check_grant(grantor, row)
-        return self._insert(row, event="key_created", subject=None, keep=keep)
+        return self._insert(row, event="key_created", subject=None)
 
     def list(self, *, tenant: str | None = None) -> list[ApiKey]:
         """Every key, newest first; of one tenant if given."""
@@ -181,15 +175,8 @@ class Keys:
                 _log(session, "key_revoked", row, actor=_actor(grantor))
             return _record(row)
 
-    def rotate(
-        self,
-        key_id: str,
-        *,
-        overlap_s: float = 86400,
-        grantor: Principal | None = None,
-        keep: Callable[[str], object] = _keep_nowhere,
-    ) -> tuple[ApiKey, str]:
-        """Make a successor with the same rights and subject; the old key works on for ``overlap_s``. ``keep``: as above.
+    def rotate(self, key_id: str, *, overlap_s: float = 86400, grantor: Principal | None = None) -> tuple[ApiKey, str]:
+        """Make a successor with the same rights and subject; the old key works on for ``overlap_s``.
 
         Raises: NotFound; Conflict for a key that no longer works or has a successor already.
         """
@@ -211,8 +198,7 @@ class Keys:
         )
         if grantor is not None:
             _check_grant(grantor, row)
-        replaces = (old.id, overlap_s)
-        return self._insert(row, event="key_rotated", subject=old.subject, keep=keep, replaces=replaces)
+        return self._insert(row, event="key_rotated", subject=old.subject, replaces=(old.id, overlap_s))
 
     def verify(self, token: str) -> ApiKey:
         """The key that ``token`` is.
@@ -241,13 +227,7 @@ class Keys:
         return match[2]
 
     def _insert(
-        self,
-        row: ApiKeyRow,
-        *,
-        event: str,
-        subject: str | None,
-        keep: Callable[[str], object],
-        replaces: tuple[str, float] | None = None,
+        self, row: ApiKeyRow, *, event: str, subject: str | None, replaces: tuple[str, float] | None = None
     ) -> tuple[ApiKey, str]:
         row.id = "".join(secrets.choice(_ID_ALPHABET) for _ in range(_ID_CHARS))
         row.subject = subject or f"key:{row.id}"
@@ -264,7 +244,6 @@ class Keys:
             session.add(row)
             session.flush()
             _log(session, event, row, actor=row.created_by, replaces=replaces[0] if replaces else None)
-            keep(plaintext)
             return _record(row), plaintext
 
     def _touch(self, key_id: str) -> None:

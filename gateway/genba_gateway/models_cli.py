@@ -173,7 +173,7 @@ def _show_version(version: Version) -> None:
     out.print(table)
     lineage = version.lineage
     origin = (
-        f"job {lineage['job_id'] or '–'}, data {lineage['data_hash']}, code {lineage['code_commit']}, "
+        f"job {lineage['job_id']}, data {lineage['data_hash']}, code {lineage['code_commit']}, "
         f"compared with {_number(lineage['parent'])}"
     )
     out.print(escape(origin), highlight=False, soft_wrap=True)

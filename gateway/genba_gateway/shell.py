@@ -23,8 +23,7 @@ def connected(url: str, key: str) -> Iterator[Client]:
         with Client(url, key, retry_within_s=3.0) as client:
             yield client
     except Refused as refused:
-        hint = " Set GENBA_API_KEY, or pass --key." if refused.status == 401 else ""
-        complain(f"{refused.status}: {refused.detail or refused.title}{hint}", refused.errors)
+        complain(f"{refused.status}: {refused.detail or refused.title}", refused.errors)
         raise typer.Exit(SERVER_SAID_NO) from refused
     except Unreachable as failure:
         complain(str(failure))

@@ -58,6 +58,5 @@ def checked(answer: httpx.Response) -> httpx.Response:
         problem: dict[str, Any] = answer.json()
     except ValueError:
         problem = {"detail": answer.text[:500]}
-    hint = " Set GENBA_API_KEY, or pass --key." if answer.status_code == 401 else ""
-    complain(f"{answer.status_code}: {problem.get('detail', answer.reason_phrase)}{hint}", problem.get("errors", []))
+    complain(f"{answer.status_code}: {problem.get('detail', answer.reason_phrase)}", problem.get("errors", []))
     raise typer.Exit(SERVER_SAID_NO)

@@ -6,14 +6,12 @@ which jobs need a message and is told which were sent.
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import timedelta
 from typing import Any, NamedTuple
 
 from sqlalchemy import and_, case, delete, func, not_, or_, select, true, update
 from sqlalchemy.exc import IntegrityError
-from sqlalchemy.orm import Session
 
 from genba_shared.db import Database
 from genba_shared.job_rows import (
@@ -33,7 +31,6 @@ from genba_shared.job_rows import (
 
 _MOST_RUNNING = 200
 _REPUBLISH_FIRST_S, _REPUBLISH_CAP_S = 10.0, 300.0
-_COUNT_ATTEMPTS_EVERY_S = 300.0
 _WORKER_LOST: dict[str, Any] = {
     "type": "urn:genba:problem:worker-lost",
     "title": "The worker went silent.",
@@ -64,10 +61,8 @@ class RunningFigures(NamedTuple):
 class Upkeep:
     """The sweeper's view of the job table."""
 
-    def __init__(self, database: Database, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, database: Database) -> None:
         self.database = database
-        self._clock = clock
-        self._attempts: tuple[float, dict[str, int]] | None = None  # when they were counted, and by queue
 
     def lead(self, duty: str, *, owner: str, lease_s: float) -> bool:
         """Take or keep a duty. One process at a time holds it; who stops renewing loses it."""
@@ -168,11 +163,8 @@ class Upkeep:
             return len(ids)
 
     def figures(self) -> Sequence[QueueFigures]:
-        """Depth, age, running, dead letters and attempts of each queue, from the table and not from events.
-
-        Jobs that are over make up nearly all of the table: they are counted every five minutes, not at every scrape.
-        """
-        waiting, running, dead = (JobRow.status == status for status in ("queued", "running", "dead"))
+        """Depth, age, running, dead letters and attempts of each queue, from the table and not from events."""
+        waiting, running = JobRow.status == "queued", JobRow.status == "running"
         with self.database.read() as session:
             now = database_now(session)
             due = and_(waiting, JobRow.run_after <= now)
@@ -182,34 +174,21 @@ class Upkeep:
                     func.count(case((waiting, 1))).label("depth"),
                     func.min(case((due, JobRow.run_after))).label("oldest"),
                     func.count(case((running, 1))).label("running"),
-                    func.count(case((dead, 1))).label("dead"),
-                )
-                .where(JobRow.status.in_(("queued", "running", "dead")))  # an index holds them together
-                .group_by(JobRow.queue)
+                    func.count(case((JobRow.status == "dead", 1))).label("dead"),
+                    func.coalesce(func.sum(JobRow.attempt), 0).label("attempts"),
+                ).group_by(JobRow.queue)
             ).all()
-            attempts = self._counted_attempts(session)
-        found = {row.queue: row for row in rows}
         return [
-            QueueFigures(queue, 0, 0.0, 0, 0, attempts.get(queue, 0))
-            if (row := found.get(queue)) is None
-            else QueueFigures(
-                queue,
+            QueueFigures(
+                row.queue,
                 row.depth,
                 0.0 if row.oldest is None else max((now - row.oldest).total_seconds(), 0.0),
                 row.running,
                 row.dead,
-                attempts.get(queue, 0),
+                int(row.attempts),
             )
-            for queue in sorted({*found, *attempts})
+            for row in rows
         ]
-
-    def _counted_attempts(self, session: Session) -> dict[str, int]:
-        """Attempts of all jobs, by queue, as of at most five minutes ago."""
-        now_s = self._clock()
-        if self._attempts is None or now_s - self._attempts[0] >= _COUNT_ATTEMPTS_EVERY_S:
-            rows = session.execute(select(JobRow.queue, func.sum(JobRow.attempt)).group_by(JobRow.queue)).all()
-            self._attempts = (now_s, {queue: int(attempts) for queue, attempts in rows})
-        return self._attempts[1]
 
     def running(self) -> Sequence[RunningFigures]:
         """What runs, one for each recipe."""

@@ -5,7 +5,6 @@ Exit codes: 0 allowed or done, 1 not allowed, 2 bad input, 3 the server said no,
 
 from __future__ import annotations
 
-from datetime import date, datetime, time, timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -83,8 +82,8 @@ def search(query: str, limit: int = 5, url: Url = LOCAL, key: Key = "") -> None:
 
 @app.command()
 def report(
-    start: Annotated[str, typer.Option(help="From this day or moment on: 2026-11-01, 2026-11-01T00:00:00Z.")],
-    end: Annotated[str, typer.Option(help="To this day, or before this moment.")],
+    start: Annotated[str, typer.Option(help="From this moment on, such as 2026-11-01T00:00:00Z.")],
+    end: Annotated[str, typer.Option(help="Before this moment.")],
     path: Annotated[Path, typer.Option("--out", help="File to write; its ending chooses html or csv.")],
     lang: Annotated[Literal["en", "ja"], typer.Option(help="Language of the page.")] = "en",
     url: Url = LOCAL,
@@ -96,17 +95,8 @@ def report(
         complain(f"{path.name} must end in .html or .csv.")
         raise typer.Exit(BAD_INPUT)
     with connect(url, key) as client:
-        params = {"start": moment(start), "end": moment(end, days_later=1), "format": form, "lang": lang}
+        params = {"start": start, "end": end, "format": form, "lang": lang}
         path.write_bytes(checked(client.get("/v1/llm/report", params=params)).content)
-
-
-def moment(said: str, *, days_later: int = 0) -> str:
-    """A date as its midnight on this machine's clock, ``days_later``; anything else as it is, for the server to judge."""
-    try:
-        day = date.fromisoformat(said)
-    except ValueError:
-        return said
-    return datetime.combine(day + timedelta(days=days_later), time()).astimezone().isoformat()
 
 
 @documents.command("add")

@@ -2,6 +2,8 @@
 
     score(user, item) = towers(n) · cosine / temperature  +  prior  +  Σ over the history of what its items speak for
 
+A second stage (reranker.py) may put the best of them in order.
+
 The cosine is the towers' (two_tower.py), the prior is popularity now (prior.py), the sum is the neighbours' (neighbours.py); n is
 how many items are in the user's history. A user of whom little is known is read with doubt, so the less is known the more the
 prior decides. Every weight may be 0. Numbers and arrays only; what tunes them is tuning.py.
@@ -26,6 +28,7 @@ class Blend:
 
     stranger: weight of the towers for somebody without history.   neighbours: weight of the history's neighbours, 0 without.
     fade: of an item of the history, for each place that it lies further back.   kind: which neighbours, of ``tuning.KINDS``.
+    reranker: weight of what the second stage adds to a shortlist, 0 without.
     """
 
     towers: float = 1.0
@@ -34,6 +37,7 @@ class Blend:
     neighbours: float = 0.0
     fade: float = 1.0
     kind: str = "item_knn"
+    reranker: float = 0.0
 
     def towers_at(self, n_items: npt.NDArray[np.integer]) -> Float32s:
         """Weight of the towers. n_items: (B,) in each history. Returns: (B,)."""

@@ -6,9 +6,10 @@
 | config.json, encoders.json | ``TrainingConfig``; ``Encoders`` |
 | user_tower.safetensors, item_tower.safetensors | weights, as ``two_tower.parameters`` names them |
 | user_tower.onnx, item_tower.onnx | the graphs that serve; the user's takes the vectors of a history as an input |
-| items.npz, vectors.npy | ids and features of the catalogue, what the prior said of each item, their vectors |
+| items.npz, vectors.npy | ids and features of the catalogue, what the first stage's prior said of each item, their vectors |
 | heads.safetensors | what else is foreseen of a pair; only heads that foresee better than the average |
 | neighbours.npz | which items go with which, where that helps; bundles of before have none |
+| reranker.npz | how a shortlist is put in order, where that helps; bundles of before have none |
 
 ``write_bundle`` needs torch; ``LoadedModel`` needs numpy and onnxruntime. What belongs together is in one folder, so a reader
 can never mix the vectors of one version with the tower of another.
@@ -35,6 +36,8 @@ from genba_recommend.heads import Heads
 from genba_recommend.neighbours import FILE as NEIGHBOURS
 from genba_recommend.neighbours import Neighbours
 from genba_recommend.prior import Prior
+from genba_recommend.reranker import FILE as RERANKER
+from genba_recommend.reranker import Reranker
 from genba_recommend.user_tower_onnx import OnnxTower, OnnxUserTower
 from genba_shared.problems import Conflict
 
@@ -70,7 +73,7 @@ def write_bundle(trained: Trained, dataset: Dataset, folder: Path) -> Path:
         save_file(mine, folder / f"{tower}.safetensors")
     onnx.save(onnx.user_tower(weights), folder / USER_TOWER)
     onnx.save(onnx.item_tower(weights), folder / ITEM_TOWER)
-    prior = trained.prior.scores(
+    prior = trained.first_prior.scores(
         dataset.interactions, n_items=len(dataset.catalogue), now_s=float(dataset.interactions.time_s.max())
     )
     ids = np.array([item.item_id for item in dataset.catalogue.items])
@@ -81,6 +84,8 @@ def write_bundle(trained: Trained, dataset: Dataset, folder: Path) -> Path:
         trained.heads.write(folder / HEADS)
     if not trained.neighbours.is_empty:
         trained.neighbours.write(folder / NEIGHBOURS)
+    if not trained.reranker.is_empty:
+        trained.reranker.write(folder / RERANKER)
     (folder / CONFIG).write_text(trained.config.to_json(), "utf-8")
     (folder / ENCODERS).write_text(trained.encoders.to_json(), "utf-8")
     (folder / MANIFEST).write_text(json.dumps(_manifest(trained), indent=1, sort_keys=True), "utf-8")
@@ -98,6 +103,7 @@ def _manifest(trained: Trained) -> dict[str, Any]:
         "n_events": trained.n_events,
         "prior": asdict(trained.prior),
         "blend": asdict(trained.blend),
+        "first_stage": asdict(trained.first_blend),
         "heads": list(trained.heads.tasks),
         "metrics": dict(trained.metrics),
         "epochs": [dict(epoch) for epoch in trained.epochs],
@@ -112,7 +118,7 @@ class LoadedModel:
     """A bundle that serves. Rows are those of the catalogue that was trained on; ``row_by_id`` finds them.
 
     score of item i for a user = blend.towers_at(n) · user_vector @ item_vector / temperature + prior.scores(...)[i]
-    + what the neighbours of the history say (``blending``).
+    + what the neighbours of the history say (``blending``); the best are put in order by ``reranker``.
     items, vectors: (N, …) of that catalogue.   user_tower, item_tower: their graphs, one thread each.
     """
 
@@ -124,8 +130,9 @@ class LoadedModel:
     items: ItemFeatures
     vectors: Float32s
     neighbours: Neighbours
+    reranker: Reranker
     heads: Heads
-    prior_scores: Float32s  # (N,) what the prior said when training ended
+    prior_scores: Float32s  # (N,) what the first stage's prior said when training ended, as exports carry it
     metrics: Mapping[str, float]
     data_hash: str
     trained_until_s: float
@@ -151,6 +158,7 @@ class LoadedModel:
                 items=ItemFeatures(**columns),
                 vectors=vectors,
                 neighbours=Neighbours.read(folder / NEIGHBOURS, len(vectors)),
+                reranker=Reranker.read(folder / RERANKER, columns["genre"]),
                 heads=Heads.read(folder / HEADS, tuple(manifest.get("heads", ()))),
                 metrics=manifest["metrics"],
                 data_hash=manifest["data_hash"],
@@ -164,8 +172,16 @@ class LoadedModel:
             raise
         except Exception as err:  # onnxruntime raises RuntimeErrors of many kinds for a graph that is torn
             raise BundleUnreadable(f"This is not a recommender's bundle: {err}.") from err
-        if len({len(found.ids), len(found.items), len(vectors), len(found.prior_scores), len(found.neighbours)}) != 1:
-            raise BundleUnreadable(f"{ITEMS}, {VECTORS} and {NEIGHBOURS} are of different lengths.")
+        if (
+            len(
+                {
+                    len(found.ids),
+                    *map(len, (found.items, vectors, found.prior_scores, found.neighbours, found.reranker)),
+                }
+            )
+            != 1
+        ):
+            raise BundleUnreadable(f"{ITEMS}, {VECTORS}, {NEIGHBOURS} and {RERANKER} are of different lengths.")
         return found
 
     def __len__(self) -> int:

@@ -6,7 +6,6 @@ Exit codes: 0 done, 1 the work ran and its result is negative, 2 bad input, 3 th
 from __future__ import annotations
 
 import json
-import math
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -63,20 +62,13 @@ def load(
             err.print(f"{path.name}: {taken} rows taken, {refused} refused", highlight=False)
 
 
-def _number(text: str) -> float:
-    value = float(text)
-    if not math.isfinite(value):
-        raise ValueError(f"{text} is larger than a number may be")
-    return value
-
-
 def _parts(path: Path) -> Iterator[tuple[int, list[Any], int]]:
     """(number of the first row, rows, bytes) of a file, part by part."""
     first, rows, size = 0, [], 0
     with path.open("rb") as file:
         for number, line in enumerate(file):
             try:
-                rows.append(json.loads(line.decode("utf-8-sig" if number == 0 else "utf-8"), parse_float=_number))
+                rows.append(json.loads(line))
             except ValueError as failure:
                 complain(f"{path.name}:{number + 1} is not readable as JSON: {failure}")
                 raise typer.Exit(BAD_INPUT) from failure

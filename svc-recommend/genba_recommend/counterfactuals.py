@@ -243,6 +243,7 @@ def _scores(aligned: Aligned, shelf: Shelf, before: Person, shown: DrawnList, bi
     known = np.sort(rows[places])
     scores = aligned.vectors[known] @ taste.query + bias[known]
     raise_some(scores, known, taste.lift)
+    scores += aligned.gains(taste, known, now_s=shown.at_s)
     out[places[np.argsort(rows[places])]] = scores
     return out
 

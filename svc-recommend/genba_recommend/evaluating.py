@@ -76,6 +76,8 @@ class _World:
         catalogue = split.train.catalogue
         rows = np.array([catalogue.row_by_id.get(item_id, -1) for item_id in model.ids], np.int64)
         self.neighbours = model.neighbours.onto(rows, len(catalogue))
+        published_s = np.array([item.published_at_s for item in catalogue.items], np.float64)
+        self.reranker = model.reranker.onto(rows, self.items.genre, published_s)
 
     def quality(self, *, users: UserFeatures | None = None, items: ItemFeatures | None = None) -> Quality:
         """Measures, with features other than the true ones where given."""
@@ -86,7 +88,8 @@ class _World:
             part = slice(at, at + 1024)
             found[self.asked.users[part]] = self.model.embed_features(wanted.take(part), vectors)
         towers = tower_scores(found, vectors, temperature=self.model.temperature)
-        return quality(rank(served(towers, self.model, self.neighbours, self.split.train), self.asked), self.asked)
+        score = served(towers, self.model, self.neighbours, self.reranker, self.split.train)
+        return quality(rank(score, self.asked), self.asked)
 
 
 def ndcg_on_newest(model: LoadedModel, split: Split, config: TrainingConfig) -> float:

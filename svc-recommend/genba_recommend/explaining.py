@@ -17,6 +17,7 @@ from genba_recommend.people import Person
 from genba_recommend.serving_model import Aligned
 
 Float32s = npt.NDArray[np.float32]
+Int32s = npt.NDArray[np.int32]
 Part = Literal["history_item", "top_genres", "top_makers", "age_range", "region", "activity", "popularity"]
 MOST_ITEMS: Final = 50  # of the history, the newest
 
@@ -57,7 +58,9 @@ class Explained:
     moved: tuple[Moved, ...]
 
 
-def explain(aligned: Aligned, person: Person, row: int, *, ids: list[str], titles: list[str]) -> Explained:
+def explain(
+    aligned: Aligned, person: Person, row: int, *, ids: list[str], titles: list[str], now_s: float
+) -> Explained:
     """Args: row: of an item that is present.   ids, titles: by row of the catalogue. One run of the tower for all ablations."""
     rows, window = aligned.window(person, aligned.model.history_len)
     loaded = aligned.model.loaded
@@ -74,6 +77,7 @@ def explain(aligned: Aligned, person: Person, row: int, *, ids: list[str], title
     known[1 : 1 + n] -= 1
     scores = loaded.blend.towers_at(known) * (vectors @ aligned.vectors[row]) / np.float32(loaded.temperature)
     scores += _spoken(aligned, person, row, n, len(batch))
+    scores += _gained(aligned, person, row, rows[:n], len(batch), now_s)
     by = (scores[0] - scores[1:]).tolist()
     moved = [_moved("history_item", by[at], titles[rows[at]], item_id=ids[rows[at]]) for at in range(n)]
     moved += [_moved(part, by[n + at]) for at, part in enumerate(_COLUMNS)]
@@ -94,6 +98,19 @@ def _spoken(aligned: Aligned, person: Person, row: int, n: int, size: int) -> Fl
     for place in range(n):
         kept = np.arange(len(rows)) != place
         out[1 + place] = blend.of_history(weight[kept]) @ of_item[kept]
+    return out
+
+
+def _gained(aligned: Aligned, person: Person, row: int, left_out: Int32s, size: int, now_s: float) -> Float32s:
+    """What the second stage adds to an item's score: (size,), whole, without each of n items of the history, then whole again."""
+    out = np.zeros(size, np.float32)
+    if (whole := aligned.profile(person)) is None:
+        return out
+    profiles = [whole] + [aligned.profile(person, without=int(each)) or whole for each in left_out]
+    weight, item = aligned.model.loaded.blend.reranker, np.array([row])
+    found = [float(aligned.reranker.gains(profile, item, now_s=now_s)[0]) for profile in profiles]
+    out[:] = weight * found[0]
+    out[1 : 1 + len(left_out)] = np.multiply(weight, found[1:])
     return out
 
 

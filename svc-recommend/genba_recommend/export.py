@@ -64,7 +64,8 @@ class Bundle:
             with np.load(folder / "items.npz", allow_pickle=False) as data:
                 columns = {name: data[name] for name in ("ids", "genre", "maker", "prior")}
             temperature = float(manifest["temperature"])
-            blend, neighbours = Blend(**manifest.get("blend", {})), Neighbours.read(folder / NEIGHBOURS, len(vectors))
+            blend = Blend(**manifest.get("first_stage", manifest.get("blend", {})))  # what is exported ranks alone
+            neighbours = Neighbours.read(folder / NEIGHBOURS, len(vectors))
             heads = Heads.read(folder / HEADS, tuple(manifest.get("heads", ())))
         except OSError as err:
             raise BundleIncomplete(f"{Path(str(err.filename)).name} of {folder.name} cannot be read.") from err

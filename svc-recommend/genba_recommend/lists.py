@@ -24,6 +24,7 @@ from genba_recommend.index import Choice, Rows, raise_some
 from genba_recommend.people import Person
 from genba_recommend.ranking import Picked, intra_list_distance, pick, pool_size
 from genba_recommend.reasons import Reason
+from genba_recommend.reranker import SHORTLIST
 from genba_recommend.serving_model import Aligned, Taste
 from genba_recommend.view import View
 
@@ -182,7 +183,7 @@ def _personal(
     wide = ask.explore if made.aim == "fit" else 1.0  # a head chooses among more than fit in
     size = pool_size(ask.k, diversity=ask.diversity, explore=wide)
     choice = view.choice(aligned, ask.wanted)
-    rows, scores = _candidates(aligned, person, ask, taste, choice, without, size)
+    rows, scores = _candidates(aligned, person, ask, taste, choice, without, size, view.now_s)
     if not len(rows):
         made.passed_over.append(PassedOver("personal", "nothing_allowed"))
         return
@@ -192,7 +193,7 @@ def _personal(
     vectors = aligned.vectors[rows] if ask.diversity > 0 else None
     picked = pick(rows, scores, vectors, ask.k, diversity=ask.diversity, explore=ask.explore, rng=rng)
     if discovery is not None and made.aim == "fit" and discovery.is_wanted(ask.discover):
-        picked = _discover(discovery, choice, aligned, person, ask, taste, picked, without)
+        picked = _discover(discovery, choice, aligned, person, ask, taste, picked, without, view.now_s)
     made.among = picked.among.tolist()
     said = None
     if heads.tasks and (ask.predict or made.aim != "fit"):
@@ -210,6 +211,7 @@ def _discover(
     taste: Taste,
     picked: Picked,
     without: npt.NDArray[np.integer],
+    now_s: float,
 ) -> Picked:
     """Give the last place that chance did not fill to what is seldom shown, if the list is one that does; for a day the same."""
     place = len(picked.rows) - int(np.count_nonzero(picked.explored)) - 1
@@ -220,7 +222,7 @@ def _discover(
     key = (person.user.user_id, (aligned.model.number, ask.wanted, ask.discover))
     kept = discovery.kept(key)
     if kept is not None and (kept.row is None or (choice.allowed[kept.row] and kept.row not in out)):
-        return picked if kept.row is None else _giving(picked, place, kept.row, aligned, taste)
+        return picked if kept.row is None else _giving(picked, place, kept.row, aligned, taste, now_s)
     seldom = discovery.seldom.penalty(len(choice.allowed), now_s=discovery.clock())
     rows, fits = aligned.index.best(taste.query, choice.under(seldom), np.unique(out), 1, lift=taste.lift)
     given = None
@@ -228,14 +230,15 @@ def _discover(
         loss = float(picked.scores[place] - (fits[0] - seldom[rows[0]]))
         if ask.discover == "always" or discovery.seldom.gives(loss):
             given = int(rows[0])
-            picked = _giving(picked, place, given, aligned, taste)
+            picked = _giving(picked, place, given, aligned, taste, now_s)
     discovery.give(key, given, picked.rows)
     return picked
 
 
-def _giving(picked: Picked, place: int, row: int, aligned: Aligned, taste: Taste) -> Picked:
+def _giving(picked: Picked, place: int, row: int, aligned: Aligned, taste: Taste, now_s: float) -> Picked:
     score = (aligned.vectors[[row]] @ taste.query + aligned.bias[[row]]).astype(np.float32)
     raise_some(score, np.array([row]), taste.lift)
+    score += aligned.gains(taste, np.array([row]), now_s=now_s)
     return picked.giving(place, row, float(score[0]))
 
 
@@ -272,6 +275,7 @@ def _candidates(
     choice: Choice,
     without: npt.NDArray[np.integer],
     size: int,
+    now_s: float,
 ) -> tuple[Rows, Float32s]:
     """The best for somebody under a choice; the last answer is remembered, for people who come back to the same page.
 
@@ -281,7 +285,13 @@ def _candidates(
     kept: tuple[ref[Choice], Taste, int, bool, tuple[Rows, Float32s]] | None = person.memory.get("candidates")  # type: ignore[assignment]
     if kept and kept[0]() is choice and kept[1] is taste and kept[2:4] == (size, ask.drop_seen) and not ask.exclude:
         return kept[4]
-    found = aligned.index.best(taste.query, choice, without, size, lift=taste.lift)
+    wide = size if taste.profile is None else max(size, SHORTLIST)
+    rows, scores = aligned.index.best(taste.query, choice, without, wide, lift=taste.lift)
+    if taste.profile is not None and len(rows):
+        scores = scores + aligned.gains(taste, rows, now_s=now_s)
+        order = np.argsort(-scores, kind="stable")[:size]
+        rows, scores = rows[order], scores[order]
+    found = (rows, scores)
     if not ask.exclude:
         # A weak reference: a choice is as long as the catalogue, and must go with its view.
         person.memory["candidates"] = (ref(choice), taste, size, ask.drop_seen, found)

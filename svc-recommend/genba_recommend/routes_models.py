@@ -111,7 +111,7 @@ def explain_item(user_id: UserId, item_id: ItemId, here: Here, principal: Reader
     if row is None or view.shelf.clearance[row] > principal.clearance or not aligned.present[row]:
         raise NotFound(f"There is no item {item_id} with a vector.")
     titles = [entry.item.title or entry.item.item_id for entry in view.shelf.entries]
-    found = explain(aligned, person, row, ids=view.shelf.ids, titles=titles)
+    found = explain(aligned, person, row, ids=view.shelf.ids, titles=titles, now_s=view.now_s)
     hidden = {view.shelf.ids[at] for at in np.flatnonzero(view.shelf.clearance > principal.clearance)}
     return ExplanationOut.model_validate(
         {

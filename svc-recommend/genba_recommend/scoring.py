@@ -26,9 +26,11 @@ from genba_recommend.metrics import (
     paired_bootstrap,
     quality,
     rank,
+    top_k,
 )
 from genba_recommend.neighbours import Neighbours
 from genba_recommend.prior import Prior
+from genba_recommend.reranker import SHORTLIST, Reranker
 
 Float32s = npt.NDArray[np.float32]
 USERS_AT_ONCE = 512
@@ -62,8 +64,35 @@ class Terms(Protocol):
     def blend(self) -> Blend: ...
 
 
-def served(towers: ScoreUsers, terms: Terms, neighbours: Neighbours, dataset: Dataset) -> ScoreUsers:
-    """What a model serves at the end of a dataset. Args: neighbours: the model's, by row of the dataset's catalogue."""
+def reranked(score: ScoreUsers, reranker: Reranker, weight: float, dataset: Dataset) -> ScoreUsers:
+    """Put everybody's shortlist of unseen items in order at the end of a dataset; what is not on it is not listed (-inf).
+
+    Whoever has no history keeps the first stage's order.
+    """
+    if not weight or reranker.is_empty:
+        return score
+    past, now_s = dataset.histories, float(dataset.interactions.time_s.max())
+
+    def scores(users: Ints) -> Float32s:
+        out = np.array(score(users), np.float32)  # ours to change
+        known = np.flatnonzero(np.diff(past.offsets)[users])
+        first = out[known]
+        for row, user in zip(first, users[known].tolist(), strict=True):
+            row[past.item[past.of(user)]] = -np.inf
+        for row, best, user in zip(known, top_k(first, SHORTLIST), users[known].tolist(), strict=True):
+            near = best[best >= 0]
+            gained = out[row, near] + weight * reranker.gains(reranker.profile_in(past, user), near, now_s=now_s)
+            out[row] = -np.inf
+            out[row, near] = gained
+        return out
+
+    return scores
+
+
+def served(
+    towers: ScoreUsers, terms: Terms, neighbours: Neighbours, reranker: Reranker, dataset: Dataset
+) -> ScoreUsers:
+    """What a model serves at the end of a dataset. Args: neighbours, reranker: the model's, by row of the dataset's catalogue."""
     prior, past = terms.prior, dataset.histories
     popular, newcomers = (
         popularity_now(each, dataset.interactions, n_items=len(dataset.catalogue))
@@ -75,7 +104,7 @@ def served(towers: ScoreUsers, terms: Terms, neighbours: Neighbours, dataset: Da
         now = np.where(is_known[users][:, None], popular, newcomers)
         return np.asarray(taste(users) + np.float32(prior.weight) * now, np.float32)
 
-    return score
+    return reranked(score, reranker, terms.blend.reranker, dataset)
 
 
 def with_prior(score: ScoreUsers, log_popularity: Float32s, weight: float) -> ScoreUsers:

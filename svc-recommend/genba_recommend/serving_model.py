@@ -23,6 +23,7 @@ from genba_recommend.index import NO_LIFT, ExactIndex, Index, Lift
 from genba_recommend.neighbours import Neighbours
 from genba_recommend.people import Person
 from genba_recommend.prior import Prior
+from genba_recommend.reranker import Profile, Reranker
 
 Float32s = npt.NDArray[np.float32]
 Int32s = npt.NDArray[np.int32]
@@ -106,20 +107,21 @@ class Taste:
 
     vector: (D,), unit length.   query: (D,), the vector over the temperature, times what the towers count.
     rows: of the history that it was made from.
-    lift: what the neighbours of the history get on top.
+    lift: what the neighbours of the history get on top.   profile: how they differ from the crowd, None without a second stage.
     """
 
     vector: Float32s
     query: Float32s
     rows: Int32s
     lift: Lift
+    profile: Profile | None = None
 
 
 @dataclass(frozen=True)
 class Aligned:
     """A version over a shelf of N items: what a list is made from, whole and of one version.
 
-    vectors: (N, D), zeros where there is none.   present: (N,).   bias: (N,), the prior now.   neighbours: by row.
+    vectors: (N, D), zeros where there is none.   present: (N,).   bias: (N,), the prior now.   neighbours, reranker: by row.
     newcomers: (N,), what is popular now for people without history, -inf where nothing is; None where that was not tuned.
     """
 
@@ -131,6 +133,7 @@ class Aligned:
     index: Index
     bias: Float32s
     neighbours: Neighbours
+    reranker: Reranker
     newcomers: Float32s | None = None
     generation: int = 0  # another one when vectors change; what is remembered of a user is remembered under it
 
@@ -143,7 +146,7 @@ class Aligned:
             return Taste(nothing, nothing, rows, NO_LIFT)
         vector = loaded.embed_users([person.user], windows, self.features(rows), self.vectors[rows])[0]
         scale = loaded.blend.towers_at(windows.n_events)[0] / np.float32(loaded.temperature)
-        return Taste(vector, scale * vector, rows, self.lift(person))
+        return Taste(vector, scale * vector, rows, self.lift(person), self.profile(person))
 
     def lift(self, person: Person) -> Lift:
         """What the history speaks for beside the towers, among the items that are present."""
@@ -152,6 +155,22 @@ class Aligned:
             return NO_LIFT
         rows, weight = self.spoken(person)
         return Lift(*self.neighbours.spoken_for(rows, blend.of_history(weight)))
+
+    def profile(self, person: Person, *, without: int | None = None) -> Profile | None:
+        """How somebody differs from the crowd; None without a second stage. Args: without: a row that is left out."""
+        if self.reranker.is_empty:
+            return None
+        known = [(row, did) for row, did in person.history if row < len(self.present) and self.present[row]]
+        kept = [(row, did.weight, did.at_s) for row, did in known[:MOST_HISTORY] if row != without]
+        rows, weight, at_s = zip(*kept, strict=True) if kept else ((), (), ())
+        return self.reranker.profile(np.array(rows, np.int32), np.array(weight, np.float32), np.array(at_s, np.float64))
+
+    def gains(self, taste: Taste, rows: npt.NDArray[np.integer], *, now_s: float) -> Float32s:
+        """(M,) what the second stage adds to a shortlist."""
+        if taste.profile is None:
+            return np.zeros(len(rows), np.float32)
+        weight = np.float32(self.model.loaded.blend.reranker)
+        return weight * self.reranker.gains(taste.profile, rows, now_s=now_s)
 
     def spoken(self, person: Person) -> tuple[Int32s, Float32s]:
         """The newest items of a history whose neighbours are spoken for: rows and weights of the events, (T,) each."""
@@ -203,7 +222,10 @@ def align(model: ServingModel, shelf: Shelf, extra: Mapping[str, Embedded], *, g
         genre[rows], maker[rows] = loaded.encoders.profile_codes([shelf.entries[row].item for row in rows])
         present[rows] = True
     neighbours, bias = loaded.neighbours.onto(row_of, n), np.zeros(n, np.float32)
-    return Aligned(model, vectors, genre, maker, present, ExactIndex(vectors), bias, neighbours, generation=generation)
+    reranker = loaded.reranker.onto(row_of, genre, shelf.published_s)
+    return Aligned(
+        model, vectors, genre, maker, present, ExactIndex(vectors), bias, neighbours, reranker, generation=generation
+    )
 
 
 def missing_or_stale(model: ServingModel, shelf: Shelf, extra: Mapping[str, Embedded]) -> list[int]:

@@ -29,7 +29,7 @@ from genba_recommend.batches import Batches, Step
 from genba_recommend.blending import Blend
 from genba_recommend.cold_start import new_users
 from genba_recommend.dataset import Dataset, Ints, split_by_time
-from genba_recommend.features import Encoders, ItemFeatures
+from genba_recommend.features import FIRST_KNOWN, Encoders, ItemFeatures
 from genba_recommend.heads import Heads, Task
 from genba_recommend.heads_training import (
     MOST_MOMENTS,
@@ -45,6 +45,8 @@ from genba_recommend.metrics import ScoreUsers, quality, questions, rank
 from genba_recommend.neighbours import Neighbours
 from genba_recommend.objective import loss_of
 from genba_recommend.prior import DAY_S, Prior, tune_half_life
+from genba_recommend.reranker import Reranker
+from genba_recommend.reranker_fitting import fit_reranker
 from genba_recommend.scoring import latest_vectors, popularity_now, tower_scores, with_prior
 from genba_recommend.training_config import TrainingConfig
 from genba_recommend.tuning import Tuned, fit_neighbours, half_lives_within, sample_questions, tune
@@ -103,7 +105,8 @@ class Hooks:
 class Trained:
     """A model that is ready to rank, and how it was made.
 
-    vectors: (N, D) of the dataset's catalogue.   neighbours: of the same, empty where they do not help.
+    vectors: (N, D) of the dataset's catalogue.   neighbours, reranker: of the same, empty where they do not help.
+    first_prior, first_blend: how the first stage is weighed where it ranks alone, as in exports.
     metrics: on the validation slice, before refit saw it; figures of popularity
     alone beside it.   epochs: one record for every epoch.   n_events: positive ones that were learnt from.
     """
@@ -112,9 +115,12 @@ class Trained:
     encoders: Encoders
     prior: Prior
     blend: Blend
+    first_prior: Prior
+    first_blend: Blend
     items: ItemFeatures
     vectors: npt.NDArray[np.float32]
     neighbours: Neighbours
+    reranker: Reranker
     heads: Heads
     metrics: Mapping[str, float]
     epochs: tuple[Mapping[str, float], ...]
@@ -237,11 +243,11 @@ class _Training:
         strangers = sample_questions(new_users(self._split), self._config.validation_users, seed=self._config.seed)
         return tune(
             self._validation_scores(self._best, np.union1d(self._asked.users, strangers.users)),
-            self._split.train.interactions,
+            self._split.train,
             self._asked,
-            n_users=len(self._dataset.users),
             half_lives_days=self._half_lives_days,
             prior_weights=self._config.prior_weights,
+            reranker=self._reranker(self._split.train),
             strangers=strangers,
         )
 
@@ -285,9 +291,12 @@ class _Training:
             encoders=self._encoders,
             prior=tuned.prior if tuned else Prior(),
             blend=blend,
+            first_prior=tuned.first_prior if tuned else Prior(),
+            first_blend=tuned.first_blend if tuned else Blend(),
             items=self._items,
             vectors=item_vectors(self._model, self._items),
             neighbours=self._neighbours(blend),
+            reranker=self._reranker(self._dataset) if blend.reranker else Reranker.none(len(self._items)),
             heads=heads,
             metrics=metrics,
             epochs=tuple(self._at.epochs),
@@ -304,6 +313,12 @@ class _Training:
             return Neighbours.none(n_items)
         n_users = len(self._dataset.users)
         return fit_neighbours(blend.kind, self._dataset.interactions, n_users=n_users, n_items=n_items)
+
+    def _reranker(self, dataset: Dataset) -> Reranker:
+        return fit_reranker(
+            dataset, self._items, n_genres=len(self._encoders.genres) + FIRST_KNOWN,
+            half_life_days=self._half_life_days, seed=self._config.seed,
+        )  # fmt: skip
 
     # an epoch
 

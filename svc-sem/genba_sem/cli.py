@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -141,12 +140,7 @@ def export_encoder(
 @app.command()
 def send(
     views: Views,
-    name: Annotated[
-        str,
-        typer.Option(
-            help="Of the particle; when absent its folder's, if nothing else is in there, or the first file's."
-        ),
-    ] = "",
+    name: Annotated[str, typer.Option(help="Of the particle; the first file's when absent.")] = "",
     master_of: Annotated[str, typer.Option(help="Id of a label: register the particle as its master.")] = "",
     batch: Annotated[str, typer.Option(help="Batch that it belongs to.")] = "",
     lot: Annotated[str, typer.Option(help="Lot that it comes from.")] = "",
@@ -156,31 +150,12 @@ def send(
     key: Key = "",
 ) -> None:
     """Send the views of one particle; prints what it is held for and why a person should look."""
-    fields = {
-        "name": name or name_of(views),
-        "master_of": master_of,
-        "batch": batch,
-        "lot": lot,
-        "decide": "later" if later else "now",
-    }
+    fields = {"name": name, "master_of": master_of, "batch": batch, "lot": lot, "decide": "later" if later else "now"}
     fields["pixel_size_nm"] = "" if pixel_size_nm is None else str(pixel_size_nm)
     with connect(url, key) as client:
         files = [("views", (path.name, path.read_bytes())) for path in views]
         answer = client.post("/v1/sem/particles", files=files, data={k: v for k, v in fields.items() if v})
         _show(checked(answer).json())
-
-
-def name_of(views: Sequence[Path]) -> str:
-    """The folder's name when the views are all that is in it, as the import of a folder has it; else "": the first file's.
-
-    Instruments number the views of each particle alike, and a batch takes a name once.
-    """
-    folders = {path.resolve().parent for path in views}
-    if len(views) > 1 and len(folders) == 1:
-        folder = folders.pop()
-        if {each.name for each in folder.iterdir() if not each.name.startswith(".")} == {path.name for path in views}:
-            return folder.name
-    return ""
 
 
 def _show(particle: dict[str, Any]) -> None:

@@ -56,8 +56,6 @@ def score(
         for path in [trainee, steps, *(gold or [])]:
             if not path.is_file():
                 raise FileNotFoundError(2, "There is no such file", str(path))
-        if report_path is not None and not report_path.absolute().parent.is_dir():
-            raise FileNotFoundError(2, "There is no such folder", str(report_path.absolute().parent))
         from genba_sop import offline
         from genba_sop import report as reports
 

@@ -175,10 +175,6 @@ def evaluate(
     from genba_sop.schemas import EvaluationOut
 
     with connect(url, key) as client:
-        checked(client.get(f"/v1/sop/procedures/{procedure}"))  # before a film is sent for nothing
-        if not Path(video).is_file() and not video.startswith("vid_"):
-            complain(f"There is no file {video}, and it is no video's id, such as vid_01….")
-            raise typer.Exit(BAD_INPUT)
         video_id = _video(client, Path(video)) if Path(video).is_file() else video
         body = {"procedure_id": procedure, "video_id": video_id, "operator": operator}
         headers = {"idempotency-key": str(uuid.uuid4())}

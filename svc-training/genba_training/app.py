@@ -198,8 +198,9 @@ async def follow_job(
     job: Job = await to_thread.run_sync(lambda: _jobs(request).get(job_id, principal=principal))
     if job.done and last_event_id >= job.last_seq:
         return Response(status_code=204)
+    streams.check_room()
     return StreamingResponse(
-        await streams.open(job_id, last_event_id),
+        streams.stream(job_id, last_event_id),
         media_type="text/event-stream",
         headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
     )

@@ -19,7 +19,7 @@ _DOCUMENTATION = {
     "oldest_queued_age_seconds": "How long the job that is due longest has waited.",
     "running_jobs": "Jobs that a worker holds.",
     "dead_jobs": "Dead letters: jobs out of attempts, waiting for a person.",
-    "attempts": "Attempts of all jobs in the table, counted every five minutes.",
+    "attempts": "Attempts of all jobs in the table.",
 }
 
 _MOST_NAMES = 16  # of one recipe: names come from the recipe's code, but nobody counts them

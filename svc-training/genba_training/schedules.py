@@ -15,7 +15,7 @@ from datetime import datetime
 from typing import Any, Literal, NamedTuple
 
 from sqlalchemy import CheckConstraint, Index, String, case, func, select
-from sqlalchemy.exc import IntegrityError, InterfaceError, OperationalError
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from genba_shared.db import Database, Json, Record
@@ -23,7 +23,7 @@ from genba_shared.ids import new_id
 from genba_shared.job_rows import TERMINAL, JobRow, NewJob, Owned, database_now, put, visible
 from genba_shared.jobs import check_quota
 from genba_shared.principal import Clearance, Principal
-from genba_shared.problems import AlreadyExists, Internal, NotFound, Problem
+from genba_shared.problems import AlreadyExists, NotFound, Problem
 from genba_shared.telemetry import get_logger
 from genba_training.cron import MAX_CHARS, Cron
 from genba_training.recipes import Recipes
@@ -172,8 +172,7 @@ class Schedules:
     def fire_due(self, recipes: Recipes, *, max_active: int | None, limit: int = 100) -> int:
         """Make the jobs of all due times; how many were made.
 
-        Each schedule is a transaction of its own, and one that breaks keeps nothing else from being made: its row says
-        so and waits for its next due time. What a database that is away breaks stays due.
+        Each schedule is a transaction of its own, and one that breaks keeps nothing else from being made.
         """
         with self.database.read() as session:
             now = database_now(session)
@@ -183,11 +182,8 @@ class Schedules:
         for schedule_id in ids:
             try:
                 made += self._fire(schedule_id, recipes, max_active)
-            except (OperationalError, InterfaceError, OSError) as error:
-                log.warning("schedule_put_off", schedule=schedule_id, error=type(error).__name__)
-            except Exception as error:
+            except Exception:
                 log.exception("schedule_broken", schedule=schedule_id)
-                self._pass_over(schedule_id, error)
         return made
 
     def figures(self) -> ScheduleFigures:
@@ -225,19 +221,6 @@ class Schedules:
                 return False
             log.info("schedule_fired", schedule=row.id, job=row.last_job_id, late_s=(now - due_at).total_seconds())
             return True
-
-    def _pass_over(self, schedule_id: str, error: Exception) -> None:
-        """Say on the row why its due time made no job, and go on to the next one: the log has the rest."""
-        said = Internal(f"The job could not be made: {type(error).__name__}. The log of svc-training says more.")
-        try:
-            with self.database.transaction() as session:
-                locked = select(ScheduleRow).where(ScheduleRow.id == schedule_id).with_for_update()
-                row, now = session.scalars(locked).one_or_none(), database_now(session)
-                if row is not None and row.next_run_at is not None and row.next_run_at <= now:
-                    row.last_error = said.document()
-                    row.last_run_at, row.next_run_at = row.next_run_at, _next(row, now)
-        except Exception:
-            log.exception("schedule_still_due", schedule=schedule_id)
 
 
 def add(session: Session, new: NewSchedule, *, principal: Principal) -> Schedule:

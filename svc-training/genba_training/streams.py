@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
@@ -57,21 +57,15 @@ class EventStreams:
             closing.set()  # no cancelling: a look that is under way must give its connection back
             await poller
 
-    async def open(self, job_id: str, after: int) -> AsyncIterator[bytes]:
-        """Events after ``after`` as they come; the last is ``end``, without id, when the job is done.
-
-        It has its place when this returns, and gives it back when it is closed or forgotten. Raises: Overloaded.
-        """
+    def check_room(self) -> None:
+        """Raises: Overloaded."""
         if self._watched.total() >= self._max_streams:
             raise Overloaded("Too many event streams are open; poll the job instead, or try again.", retry_after_s=5)
-        stream = self._stream(job_id, after)
-        await anext(stream)  # takes the place: a generator that never began would not give it back
-        return stream
 
-    async def _stream(self, job_id: str, after: int) -> AsyncGenerator[bytes]:
+    async def stream(self, job_id: str, after: int) -> AsyncIterator[bytes]:
+        """Events after ``after`` as they come; the last is ``end``, without id, when the job is done."""
         self._watched[job_id] += 1
         try:
-            yield b""
             yield b"retry: %d\n\n" % _RECONNECT_MS
             ends_s = time.monotonic() + self._max_stream_s
             while time.monotonic() < ends_s and not self._draining():

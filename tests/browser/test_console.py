@@ -72,7 +72,7 @@ def _look_at_the_video(page: Page) -> None:
     page.click("#result tr[data-seek]:has-text('抜け')")
     page.wait_for_selector("#result .screen img")  # hidden until it has loaded
     page.click("#result [data-act=play]")
-    page.wait_for_selector("#result .screen video", timeout=90_000)
+    page.wait_for_selector("#result .screen video", timeout=30_000)
     page.click("#result tr[data-seek]:has-text('オイル量')")
     began = page.locator("#result tr[data-seek]:has-text('オイル量')").last.get_attribute("data-seek")
     player = page.locator("#result .screen video")

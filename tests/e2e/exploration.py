@@ -16,7 +16,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import pytest
 import schemathesis
@@ -74,7 +73,6 @@ class Found:
     )  # (operation, check, title) → how to repeat it
     errors: list[str] = field(default_factory=list)
     statuses: dict[str, Counter[int]] = field(default_factory=dict)
-    seeded: frozenset[str] = frozenset()  # operations that answered well while records were made for the exploration
 
     @property
     def operations(self) -> frozenset[str]:
@@ -112,25 +110,10 @@ def explore(platform: Platform, folder: Path) -> Found:
     with _application(platform) as (application, key), asgi.get_client(application) as client:
         try:
             client.headers["authorization"] = f"Bearer {key}"
-            answers: list[tuple[str, str]] = []
-            client.hooks["response"].append(lambda answer, **_: answers.append(_asked(answer)) if answer.ok else None)
             records = _make_records(client, platform, folder)
-            paths = client.get("/v1/openapi.json").json()["paths"]
-            found = Found(seeded=frozenset(_operation(*each, paths) for each in answers))
-            _run(application, key, records, found)
-            return found
+            return _run(application, key, records)
         finally:
             asgi.shutdown_lifespans()
-
-
-def _asked(answer: Any) -> tuple[str, str]:
-    return str(answer.request.method), urlsplit(answer.request.url).path
-
-
-def _operation(method: str, path: str, paths: dict[str, Any]) -> str:
-    """The operation that a request was, named as schemathesis names it; of two templates, the one that says more."""
-    fitting = [each for each in paths if re.fullmatch(re.sub(r"\{[^/]+?\}", "[^/]+", each), path)]
-    return f"{method} {min(fitting, key=lambda each: each.count('{'), default=path)}"
 
 
 @contextmanager
@@ -198,10 +181,6 @@ def _make_records(client: Any, platform: Platform, folder: Path) -> Records:
     arms = [{"name": "a", "lists": "popular"}, {"name": "b", "lists": "trending"}]
     experiments = [post("/v1/recommend/experiments", {"name": f"seed {n}", "arms": arms})["id"] for n in range(5)]
     keys = [post("/v1/keys", {"name": f"seed {n}"})["id"] for n in range(12)]
-    doomed = {"procedure": doomed_procedures.pop(), "video": upload(clips[3] + b"\0"), "evaluated": videos[0]}
-    doomed |= {"job": jobs[0], "experiment": experiments.pop(), "key": keys.pop(), **particles.doomed}
-    doomed |= {"document": llm["document_id"].pop(), "escalation": llm["escalation_id"][1], "main": main_procedure}
-    _answer_well(client, doomed)
     return Records(
         ids={
             "video_id": videos[:2],
@@ -229,34 +208,6 @@ def _make_records(client: Any, platform: Platform, folder: Path) -> Records:
         finished_job=done,
         videos=tuple(clips),
     )
-
-
-def _answer_well(client: Any, doomed: dict[str, str]) -> None:
-    """What the exploration only does by luck: a schema does not say which version is current, nor what is still open."""
-    sem, two_steps = "/v1/sem", {"title": {"en": "Two"}, "steps": [{"id": "red"}, {"id": "blue"}]}
-    batch = {"procedure_id": doomed["main"], "videos": [{"video_id": doomed["evaluated"]}]}
-    name, master = {"name": {"en": "renamed"}}, {"label_id": doomed["label"], "particle_id": doomed["particle"]}
-    for method, path, body in (
-        ("PUT", f"/v1/sop/procedures/{doomed['procedure']}", two_steps),
-        ("POST", "/v1/sop/evaluations/batch", batch),
-        ("DELETE", f"/v1/sop/videos/{doomed['video']}", None),
-        ("POST", f"/v1/jobs/{doomed['job']}/requeue", None),
-        ("POST", f"/v1/keys/{doomed['key']}/rotate", {}),
-        ("POST", f"/v1/recommend/experiments/{doomed['experiment']}/stop", None),
-        ("POST", f"/v1/llm/escalations/{doomed['escalation']}/assign", {}),
-        ("DELETE", f"/v1/llm/documents/{doomed['document']}", None),
-        ("PUT", f"{sem}/labels/{doomed['label']}", name),
-        ("PUT", f"{sem}/policy", {"precision": 0.8}),
-        ("PATCH", f"{sem}/particles/{doomed['particle']}", {"note": "seed"}),
-        ("POST", f"{sem}/reviews", {"particle_id": doomed["particle"], "label_id": doomed["label"]}),
-        ("POST", f"{sem}/masters", master),
-        ("POST", f"{sem}/batches/b-1/classify", None),
-        ("POST", f"{sem}/label-studio/webhook", {"action": "TASKS_CREATED"}),
-        ("DELETE", f"{sem}/particles/{doomed['stray']}", None),
-    ):
-        headers = {"if-match": "*", "idempotency-key": f"well-{method}-{path}".replace("/", ".")}
-        answer = client.request(method, path, json=body, headers=headers)
-        assert answer.ok, (method, path, answer.text)
 
 
 def _make_llm_records(post: Callable[[str, Any], Any], client: Any) -> dict[str, list[str]]:
@@ -294,7 +245,6 @@ class _Particles:
 
     ids: dict[str, list[str]]
     spares: dict[str, Iterator[str]]
-    doomed: dict[str, str]
 
 
 def _make_particles(client: Any, post: Callable[[str, Any], Any]) -> _Particles:
@@ -347,7 +297,6 @@ def _make_particles(client: Any, post: Callable[[str, Any], Any]) -> _Particles:
             "master_id": iter([each["id"] for each in masters]),
             "particle_id": iter([send("needle") for _ in range(4)]),
         },
-        doomed={"label": doomed_labels.pop(), "particle": send("needle"), "stray": send("needle")},
     )
 
 
@@ -396,17 +345,19 @@ def _register(platform: Platform, folder: Path) -> None:
         database.close()
 
 
-def _run(application: Any, key: str, records: Records, found: Found) -> None:
+def _run(application: Any, key: str, records: Records) -> Found:
     videos = st.sampled_from(records.videos) | st.binary(max_size=512)
     for kind in ("video/mp4", "application/octet-stream"):
         schemathesis.openapi.media_type(kind, videos)
     schema = schemathesis.openapi.from_asgi("/v1/openapi.json", application, config=_config(key))
+    found = Found()
     with _before_every_call(lambda case: _aim(case, records)):
         for event in from_schema(schema).execute():
             if isinstance(event, events.ScenarioFinished):
                 _note(event, found)
             elif isinstance(event, events.NonFatalError | events.FatalError):
                 found.errors.append(f"{getattr(event, 'label', '')}: {getattr(event, 'value', None) or event}")
+    return found
 
 
 @contextmanager

@@ -163,7 +163,7 @@ def test_a_body_that_says_it_is_too_large_is_refused_before_it_is_read(genba: Ge
         f"POST /v1/sop/videos HTTP/1.1\r\nHost: genba.test\r\nAuthorization: Bearer {genba.admin_key}\r\n"
         f"Content-Type: video/mp4\r\nContent-Length: {MAX_UPLOAD_BYTES + 1}\r\nExpect: 100-continue\r\n\r\n"
     )
-    with socket.create_connection(("127.0.0.1", genba.port), timeout=120) as connection:
+    with socket.create_connection(("127.0.0.1", genba.port), timeout=30) as connection:
         connection.sendall(head.encode())
         said = connection.makefile("rb").read()  # not one byte of the body was sent
     assert said.startswith(b"HTTP/1.1 413 ")
@@ -313,6 +313,6 @@ def same_videos(genba: Genba, body: bytes) -> list[str]:
 
 def _in_work(genba: Genba) -> int:
     """Requests that svc-sop is answering, by its own count."""
-    text = httpx.get(f"{genba.url}/metrics", trust_env=False, timeout=120).text
+    text = httpx.get(f"{genba.url}/metrics", trust_env=False, timeout=30).text
     line = next(line for line in text.splitlines() if line.startswith("genba_sop_requests_in_flight "))
     return int(float(line.split()[1]))

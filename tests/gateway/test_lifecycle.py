@@ -105,7 +105,7 @@ def test_a_drain_under_load_fails_no_request(platform: Platform, tmp_path: Path)
             await until(lambda: answered > 200)
             process.send_signal(signal.SIGTERM)
             try:
-                await until(lambda: process.poll() is not None, within_s=120)
+                await until(lambda: process.poll() is not None, within_s=30)
             finally:
                 process.kill()
                 is_over = True

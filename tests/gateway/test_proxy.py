@@ -346,7 +346,7 @@ def test_a_client_that_leaves_takes_its_request_to_the_service_with_it(platform:
             writer.write(request_bytes("GET", "/v1/sop/x", headers=gateway.auth()))
             await until(lambda: service.requests)
             writer.close()
-            await asyncio.wait_for(gone.wait(), 60)
+            await asyncio.wait_for(gone.wait(), 5)
             await until(lambda: gateway.gateway.admission.in_work == 0)
             gateway.gateway.access_log.flush()
             assert b" 499 " in gateway.log.getvalue()

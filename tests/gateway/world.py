@@ -190,12 +190,12 @@ async def read_body(headers: Mapping[str, str], reader: asyncio.StreamReader) ->
 
 async def read_answer(reader: asyncio.StreamReader, *, method: str = "GET") -> Answer:
     """The next answer on a connection."""
-    raw = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 60)
+    raw = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 10)
     line, headers = parse_head(raw)
     status = int(line.split(" ")[1])
     body = b""
     if method != "HEAD" and status not in {204, 304}:
-        body = await asyncio.wait_for(read_body(headers, reader), 60)
+        body = await asyncio.wait_for(read_body(headers, reader), 10)
     return Answer(status, headers, body)
 
 
@@ -264,7 +264,7 @@ class Door:
             writer.write(raw)
             if writer.can_write_eof():
                 writer.write_eof()
-            return await asyncio.wait_for(reader.read(), 60)
+            return await asyncio.wait_for(reader.read(), 10)
         finally:
             writer.close()
 
@@ -307,7 +307,7 @@ async def door(chosen: Settings, *, mounts: Mapping[str, Any] | None = None) -> 
         await task
 
 
-async def until(condition: Callable[[], object], *, within_s: float = 60) -> None:
+async def until(condition: Callable[[], object], *, within_s: float = 10) -> None:
     """Wait for something that another task does. Raises: TimeoutError."""
     async with asyncio.timeout(within_s):
         while not condition():

@@ -44,7 +44,7 @@ class Load(threading.Thread):
         super().__init__(daemon=True)
 
     def run(self) -> None:
-        with httpx.Client(base_url=self.url, headers=self.headers, trust_env=False, timeout=120) as http:
+        with httpx.Client(base_url=self.url, headers=self.headers, trust_env=False, timeout=30) as http:
             while not self.over.wait(0.03):
                 answer = http.post("/v1/points/predict", json={"point": POINT})
                 self.answers.append((answer.status_code, answer.json()))
@@ -160,7 +160,7 @@ def test_a_model_lives_from_its_training_to_its_rollback(world: World) -> None:
     folder = world.genba.home / "jobs" / job.id
     until(lambda: world.client.jobs.get(job.id).progress > 0, what="its start")
     world.client.jobs.cancel(job.id)
-    assert world.client.jobs.wait(job.id, within_s=120).status == "cancelled"
+    assert world.client.jobs.wait(job.id, within_s=30).status == "cancelled"
     until(lambda: not folder.exists(), what="the folder's end")
     assert models.get(MODEL).newest == 4
 

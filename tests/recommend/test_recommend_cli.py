@@ -106,14 +106,6 @@ def test_a_line_that_is_no_json_is_named(tmp_path: Path) -> None:
     assert (found.exit_code, "events.jsonl:1" in found.output) == (2, True)
 
 
-@pytest.mark.parametrize("price", [b"1e400", b"\xff"])
-def test_a_number_too_large_and_bytes_that_are_no_text_are_named_with_their_line(tmp_path: Path, price: bytes) -> None:
-    rows = b'\xef\xbb\xbf{"item_id": "a", "title": "A"}\n{"item_id": "b", "title": "B", "price": ' + price + b"}\n"
-    (tmp_path / "items.jsonl").write_bytes(rows)
-    said = run(app, ["load", str(tmp_path), "--url", "http://127.0.0.1:9"])
-    assert (said.exit_code, "items.jsonl:2 is not readable as JSON" in said.output) == (2, True)
-
-
 def test_a_folder_that_is_no_bundle_is_not_exported(tmp_path: Path) -> None:
     found = run(app, ["export", str(tmp_path), "--out", str(tmp_path / "out"), "--format", "tfjs"])
     assert (found.exit_code, "bundle.json" in found.output) == (2, True)

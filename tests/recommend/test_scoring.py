@@ -14,6 +14,7 @@ from genba_recommend.dataset import Catalogue, Dataset, Interactions, Item, Spli
 from genba_recommend.metrics import questions
 from genba_recommend.neighbours import Neighbours
 from genba_recommend.prior import Prior
+from genba_recommend.reranker import Reranker
 from genba_recommend.scoring import judge, served, with_prior
 
 
@@ -70,6 +71,7 @@ def test_people_without_history_are_served_the_half_life_tuned_for_them() -> Non
         lambda users: np.zeros((len(users), 2), np.float32),
         Served(Prior(half_life_days=1e4, newcomer_half_life_days=1.0), Blend()),
         Neighbours.none(2),
+        Reranker.none(2),
         data,
     )
     assert score(np.arange(5)).argmax(1).tolist() == [0, 0, 0, 0, 1]

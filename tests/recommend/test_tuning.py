@@ -9,7 +9,7 @@ from tests.recommend.taste_world import world
 from genba_recommend import tuning
 from genba_recommend.blending import Blend
 from genba_recommend.cold_start import new_users
-from genba_recommend.dataset import Dataset, Interactions, split_by_time
+from genba_recommend.dataset import Catalogue, Dataset, Interactions, Item, User, split_by_time
 from genba_recommend.metrics import Questions, ScoreUsers, quality, questions, rank
 from genba_recommend.prior import Prior, everybody
 from genba_recommend.scoring import blended, popularity_now, with_prior
@@ -41,7 +41,7 @@ def shuffled(data: Dataset) -> Dataset:
 def tuned(data: Dataset, towers: ScoreUsers) -> Tuned:
     split = split_by_time(data)
     return tune(
-        towers, split.train.interactions, questions(split), n_users=N_USERS,
+        towers, split.train, questions(split),
         half_lives_days=(3.0, 1e4), prior_weights=(0.1, 0.5, 1.0, 2.0),
     )  # fmt: skip
 
@@ -96,7 +96,7 @@ def test_strangers_get_the_towers_only_where_that_helps(data: Dataset, monkeypat
     assert len(strangers) >= 20
     weights = {
         name: tune(
-            towers, split.train.interactions, questions(split), n_users=N_USERS,
+            towers, split.train, questions(split),
             half_lives_days=(1e4,), prior_weights=(0.5, 1.0), strangers=strangers,
         ).blend.stranger
         for name, towers in (("profile", truth(data)), ("noise", noise()))
@@ -105,7 +105,7 @@ def test_strangers_get_the_towers_only_where_that_helps(data: Dataset, monkeypat
     assert weights["noise"] == 0.0
     monkeypatch.setattr(tuning, "LEAST_STRANGERS", 100)  # so few say nothing
     found = tune(
-        truth(data), split.train.interactions, questions(split), n_users=N_USERS,
+        truth(data), split.train, questions(split),
         half_lives_days=(1e4,), prior_weights=(0.5, 1.0), strangers=strangers,
     )  # fmt: skip
     assert found.blend.stranger == 0.0
@@ -117,6 +117,7 @@ def test_people_without_history_get_the_half_life_that_is_best_without_the_tower
     old, late = [(user, 0, user * 100.0) for user in range(20)], [(20 + n, 1, 30 * day_s) for n in range(5)]
     events = Interactions.of(*zip(*old, *late, strict=True))
     nothing = np.zeros(0, np.int64)
+    data = Dataset(Catalogue((Item("a"), Item("b"))), tuple(User(str(user)) for user in range(40)), events)
 
     def asked(users: range, relevant: int) -> Questions:
         n = len(users)
@@ -125,7 +126,7 @@ def test_people_without_history_get_the_half_life_that_is_best_without_the_tower
 
     def newcomer_half_life_days(strangers: Questions | None) -> float | None:
         return tune(
-            lambda users: np.zeros((len(users), 2), np.float32), events, asked(range(3), 0), n_users=40,
+            lambda users: np.zeros((len(users), 2), np.float32), data, asked(range(3), 0),
             half_lives_days=(1.0, 1e4), prior_weights=(1.0,), strangers=strangers,
         ).prior.newcomer_half_life_days  # fmt: skip
 

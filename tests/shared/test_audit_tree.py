@@ -82,7 +82,7 @@ def test_what_meets_a_log_that_closes_is_refused_and_never_left_waiting(
 
     monkeypatch.setattr(audit_writer, "Future", closes_first)
     with pytest.raises(Draining):
-        writer.submit([entry(1)]).result(timeout=60)
+        writer.submit([entry(1)]).result(timeout=20)
 
 
 def test_entries_that_others_append_are_taken_in_with_the_next_seal(writer: AuditWriter, database: Database) -> None:

@@ -74,7 +74,7 @@ def serving(live: Live[str]) -> tuple[str, int] | None:
     return None if live.current is None else (live.current.value, live.current.version.number)
 
 
-def wait_until(condition: Callable[[], object], *, at_most_s: float = 60.0) -> None:
+def wait_until(condition: Callable[[], object], *, at_most_s: float = 20.0) -> None:
     """For what another thread does; the limit only ends a test that is broken."""
     ends_s = time.monotonic() + at_most_s
     while not condition():

@@ -6,10 +6,9 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 import pytest
-from sqlalchemy import event, text, update
+from sqlalchemy import text, update
 from sqlalchemy.orm import Session
 
 from genba_shared.db import Database
@@ -508,32 +507,6 @@ def test_figures_tell_depth_age_running_and_dead(
     assert (cpu.queue, cpu.depth, cpu.running, cpu.dead, cpu.attempts) == ("cpu", 1, 1, 0, 1)
     assert 299 < cpu.oldest_age_s < 400
     assert (gpu.queue, gpu.depth, gpu.dead, gpu.oldest_age_s) == ("gpu", 0, 1, 0.0)
-
-
-def test_a_scrape_reads_only_jobs_that_are_not_over_and_counts_attempts_of_all_every_five_minutes(
-    submit: Callable[..., Job], jobs: Jobs, database: Database
-) -> None:
-    now_s = 0.0
-    upkeep = Upkeep(database, clock=lambda: now_s)
-    asked: list[str] = []
-
-    def listen(_connection: Any, _cursor: Any, statement: str, *_rest: Any) -> None:
-        asked.append(statement)
-
-    jobs.finish(claimed(jobs, submit()), {})
-    event.listen(database.engine, "before_cursor_execute", listen)
-    try:
-        assert [(each.queue, each.depth, each.attempts) for each in upkeep.figures()] == [("cpu", 0, 1)]
-        jobs.finish(claimed(jobs, submit()), {})
-        asked.clear()
-        now_s = 299.0
-        assert [each.attempts for each in upkeep.figures()] == [1]
-        whole = [each for each in asked if "FROM jobs" in each and "jobs.status IN" not in each]
-        assert whole == []
-        now_s = 300.0
-        assert [each.attempts for each in upkeep.figures()] == [2]
-    finally:
-        event.remove(database.engine, "before_cursor_execute", listen)
 
 
 def test_of_each_recipe_the_newest_running_job_tells_how_far_it_is_and_what_it_said_last(

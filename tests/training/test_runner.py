@@ -43,7 +43,7 @@ def effects(database: Database) -> list[str]:
         return list(session.scalars(text("SELECT job_id FROM effects")))
 
 
-def wait_until(condition: Callable[[], object], *, at_most_s: float = 60.0) -> None:
+def wait_until(condition: Callable[[], object], *, at_most_s: float = 20.0) -> None:
     """For what another thread does; the limit only ends a test that is broken."""
     ends_s = time.monotonic() + at_most_s
     while not condition():

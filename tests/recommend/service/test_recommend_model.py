@@ -443,6 +443,7 @@ def _check_scores(service: Service, user: str, document: Any, model: ServingMode
     rows = np.array([shelf.row_by_id[each["item_id"]] for each in known])
     bias = service.shop._counting.bias(model.prior, time.time() / 86_400, len(shelf))
     expected = aligned.vectors[rows] @ taste.query + bias[rows] + lift[rows]
+    expected = expected + aligned.gains(taste, rows, now_s=time.time())
     assert [each["score"] for each in known] == pytest.approx(expected.tolist(), abs=2e-2)
 
 
