@@ -215,13 +215,13 @@ def _held_out_sources(f: Path) -> Iterator[tuple[str, Iterator[Row]]]:
 def _last_sources(f: Path) -> Iterator[tuple[str, Iterator[Row]]]:
     """Requests to be refused (some are only statements), and questions of common sense and of health, which are harmless."""
     kinds = (
-        ("unsafe_instructions", "Unsafe_Instruction_Topic", {"en": "_n"}, R),
-        ("common_sense", "commonsense", {}, A),
-        ("physical_harm", "Physical_Harm", {"en": "_n"}, A),
+        ("unsafe_instructions", "Unsafe_Instruction_Topic", "_n", R),
+        ("common_sense", "commonsense", "", A),
+        ("physical_harm", "Physical_Harm", "_n", A),
     )
     for name, kind, suffix, decision in kinds:
-        for language in ("en", "ja"):
-            path = f / f"xsafety/{language}/{kind}{suffix.get(language, '')}.csv"
+        for language, ending in (("en", suffix), ("ja", "")):
+            path = f / f"xsafety/{language}/{kind}{ending}.csv"
             lines = [line for line in path.read_text("utf-8-sig").splitlines() if line.strip()]
             yield f"xsafety_{name}_{language}", _rows(iter(lines), decision, language)
 
