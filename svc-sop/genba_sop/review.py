@@ -121,16 +121,16 @@ def _disagreement(counts: Mapping[Hashable, int]) -> float:
     return float(n * n - sum(count * count for count in counts.values()))
 
 
-def calibration(session: Session, tenant: str) -> Calibration:
-    """What the reviewers of one tenant have taught; see ``conformal.calibrate``.
+def calibration(session: Session, tenant: str, clearance: int) -> Calibration:
+    """What the reviewers of one tenant have taught about evaluations up to this label; see ``conformal.calibrate``.
 
     Of each reviewer the latest score of an evaluation counts, several reviewers are averaged, and the newest
-    ``MOST_LESSONS``
-    evaluations are learnt from. Labels are not looked at: the lesson holds no more than two numbers per evaluation.
+    ``MOST_LESSONS`` evaluations are learnt from. A score carries nothing of records above its own label: with few reviews, a
+    caller could read from a changed score that there was another one, and roughly what it said.
     """
     columns = (EvaluationRow.id, EvaluationRow.procedure_id, EvaluationRow.raw_score, Review.reviewer, Review.score)
     query = select(*columns).join(Review, Review.evaluation_id == EvaluationRow.id)
-    query = query.where(EvaluationRow.tenant == tenant, Review.score.is_not(None))
+    query = query.where(EvaluationRow.tenant == tenant, EvaluationRow.clearance <= clearance, Review.score.is_not(None))
     rows = session.execute(query.order_by(Review.id.desc()).limit(MOST_LESSONS)).all()
     said: dict[str, dict[str, float]] = {}
     about: dict[str, tuple[str, float]] = {}
