@@ -59,6 +59,7 @@ class EscalationRow(Labelled, Record):
 
     __tablename__ = "llm_escalations"
     __table_args__ = (
+        Index("ix_llm_escalations_tenant_id", "tenant", "id"),
         Index("ix_llm_escalations_tenant_status_due_at", "tenant", "status", "due_at"),
         Index("ix_llm_escalations_decision_id", "decision_id", unique=True),
     )

@@ -64,6 +64,7 @@ class EventRow(Record):
         UniqueConstraint("tenant", "event_id"),
         Index("ix_recommend_events_tenant_user_id_at", "tenant", "user_id", "at"),
         Index("ix_recommend_events_tenant_day", "tenant", "day"),
+        Index("ix_recommend_events_tenant_seq", "tenant", "seq"),
     )
 
     seq: Mapped[int] = mapped_column(BigId, primary_key=True, autoincrement=True)

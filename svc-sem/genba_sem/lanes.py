@@ -101,7 +101,7 @@ class Lanes:
         with self._database.read() as session:
             book = labels.book(session, tenant)
             newest = master_sets.newest(session, tenant)
-            reviews = _calibrating_count(session, tenant, clearance)
+            reviews = calibrating_count(session, tenant, clearance)
             parts = loaded.value if loaded else None
             number = parts.master_set if parts else newest.number if newest else 0
             model = f"{model_name(tenant)} {loaded.version.number}" if loaded else "masters"
@@ -252,7 +252,7 @@ def newest_views(tenant: str, clearance: int) -> Select[str]:
         select(ViewRow.particle_id)
         .join(ParticleRow, ParticleRow.id == ViewRow.particle_id)
         .where(ParticleRow.tenant == tenant, ParticleRow.clearance <= clearance, ViewRow.raw.is_not(None))
-        .order_by(ViewRow.particle_id.desc())
+        .order_by(ParticleRow.id.desc())
     )
 
 
@@ -371,7 +371,8 @@ def newest_fused(
     return found
 
 
-def _calibrating_count(session: Session, tenant: str, clearance: int) -> int:
+def calibrating_count(session: Session, tenant: str, clearance: int) -> int:
+    """Reviews of particles that were drawn whatever their confidence, as far as this clearance sees them."""
     query = (
         select(func.count())
         .select_from(ReviewRow)

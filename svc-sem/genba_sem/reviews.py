@@ -205,8 +205,10 @@ def progress(session: Session, principal: Principal, book: LabelBook) -> Progres
         reasons.update(row.reasons)
     statuses = select(ParticleRow.status, func.count()).where(visible, ParticleRow.role == "sample")
     counts = {status: count for status, count in session.execute(statuses.group_by(ParticleRow.status))}  # noqa: C416
-    said = select(ReviewRow).join(ParticleRow, ParticleRow.id == ReviewRow.particle_id).where(visible)
-    words = session.scalars(said.order_by(ReviewRow.id)).all()
+    table = ReviewRow
+    columns = (table.id, table.bundle_id, table.seconds, table.reasons, table.label_id, table.was_label_id)
+    said = select(*columns).join(ParticleRow, ParticleRow.id == table.particle_id)
+    words = session.execute(said.where(table.tenant == principal.tenant, visible).order_by(table.id)).all()
     units = {each.bundle_id or each.id for each in words}
     seconds = sorted({each.bundle_id or each.id: each.seconds for each in words if each.seconds is not None}.values())
     audited = [each for each in words if "random_audit" in each.reasons]

@@ -132,7 +132,7 @@ def list_reviews(
 ) -> Page[ReviewOut]:
     """What reviewers said, newest first."""
     query = select(ReviewRow).join(ParticleRow, ParticleRow.id == ReviewRow.particle_id)
-    query = query.where(records.visible(ParticleRow, principal))
+    query = query.where(ReviewRow.tenant == principal.tenant, records.visible(ParticleRow, principal))
     if particle_id is not None:
         query = query.where(ReviewRow.particle_id == particle_id)
     if cursor is not None:

@@ -200,7 +200,11 @@ class ReviewRow(Record):
     """A reviewer's word on a particle. Rows are only ever added: the latest of each reviewer counts, the history stays."""
 
     __tablename__ = "sem_reviews"
-    __table_args__ = (Index("ix_sem_reviews_particle_id_id", "particle_id", "id"),)
+    __table_args__ = (
+        Index("ix_sem_reviews_particle_id_id", "particle_id", "id"),
+        Index("ix_sem_reviews_tenant_id", "tenant", "id"),
+        Index("ix_sem_reviews_tenant_calibrates_id", "tenant", "calibrates", "id"),
+    )
 
     id: Mapped[str] = mapped_column(String(40), primary_key=True)
     particle_id: Mapped[str] = mapped_column(ForeignKey("sem_particles.id", ondelete="CASCADE"))

@@ -11,7 +11,7 @@ from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from sqlalchemy import select
+from sqlalchemy import exists, select
 from sqlalchemy.orm import Session
 
 from genba_shared import records
@@ -128,15 +128,21 @@ def calibration(session: Session, tenant: str, clearance: int) -> Calibration:
     ``MOST_LESSONS`` evaluations are learnt from. A score carries nothing of records above its own label: with few reviews, a
     caller could read from a changed score that there was another one, and roughly what it said.
     """
-    columns = (EvaluationRow.id, EvaluationRow.procedure_id, EvaluationRow.raw_score, Review.reviewer, Review.score)
-    query = select(*columns).join(Review, Review.evaluation_id == EvaluationRow.id)
-    query = query.where(EvaluationRow.tenant == tenant, EvaluationRow.clearance <= clearance, Review.score.is_not(None))
-    rows = session.execute(query.order_by(Review.id.desc()).limit(MOST_LESSONS)).all()
+    reviewed = EvaluationRow.id == Review.evaluation_id
+    seen = (reviewed, EvaluationRow.tenant == tenant, EvaluationRow.clearance <= clearance)
+    # Not a join: from the newest review backwards, instead of through every evaluation that nobody reviewed.
+    query = select(
+        Review.evaluation_id,
+        Review.reviewer,
+        Review.score,
+        select(EvaluationRow.procedure_id).where(reviewed).scalar_subquery().label("procedure_id"),
+        select(EvaluationRow.raw_score).where(reviewed).scalar_subquery().label("raw_score"),
+    ).where(Review.score.is_not(None), exists().where(*seen))
     said: dict[str, dict[str, float]] = {}
     about: dict[str, tuple[str, float]] = {}
-    for evaluation_id, procedure_id, raw_score, reviewer, score in rows:
-        said.setdefault(evaluation_id, {}).setdefault(reviewer, float(score or 0.0))
-        about[evaluation_id] = (procedure_id, raw_score)
+    for row in session.execute(query.order_by(Review.id.desc()).limit(MOST_LESSONS)):
+        said.setdefault(row.evaluation_id, {}).setdefault(row.reviewer, float(row.score))
+        about[row.evaluation_id] = (row.procedure_id, row.raw_score)
     return calibrate(
         [
             Lesson(procedure_id=about[key][0], score=about[key][1], reviewed=sum(by.values()) / len(by))

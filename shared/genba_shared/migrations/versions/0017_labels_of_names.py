@@ -8,8 +8,8 @@ from __future__ import annotations
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0016_labels_of_names"
-down_revision = "0015_recommend_shown"
+revision = "0017_labels_of_names"
+down_revision = "0016_ordered_reads"
 branch_labels = None
 depends_on = None
 

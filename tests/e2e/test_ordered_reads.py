@@ -1,0 +1,93 @@
+"""Tables that grow are read in the order of an index: what is asked for all the time neither scans nor sorts what nobody asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from sqlalchemy import event, select
+from sqlalchemy.orm import Session
+
+from genba_llm.tables import EscalationRow
+from genba_recommend import store
+from genba_sem import lanes
+from genba_sem.tables import ParticleRow, ReviewRow
+from genba_shared import records
+from genba_shared.db import Database
+from genba_shared.principal import Clearance, Principal
+from genba_sop import review
+
+SOMEBODY = Principal("key:somebody", (), frozenset(), Clearance.SECRET)
+
+
+def plans(database: Database, look: Callable[[Session], Any]) -> list[str]:
+    """How SQLite would carry out whatever ``look`` asks, step by step."""
+    asked: list[tuple[str, Any]] = []
+
+    def note(_connection: Any, _cursor: Any, statement: str, parameters: Any, *_rest: Any) -> None:
+        asked.append((statement, parameters))
+
+    event.listen(database.engine, "before_cursor_execute", note)
+    try:
+        with database.read() as session:
+            look(session)
+    finally:
+        event.remove(database.engine, "before_cursor_execute", note)
+    with database.engine.connect() as connection:
+        return [
+            str(step[3])
+            for statement, parameters in asked
+            if statement.startswith("SELECT")
+            for step in connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", parameters)
+        ]
+
+
+def history(session: Session) -> None:
+    """As /v1/sem/reviews/history reads it."""
+    query = select(ReviewRow).join(ParticleRow, ParticleRow.id == ReviewRow.particle_id)
+    query = query.where(ReviewRow.tenant == SOMEBODY.tenant, records.visible(ParticleRow, SOMEBODY))
+    session.scalars(query.order_by(ReviewRow.id.desc()).limit(50)).all()
+
+
+READS: dict[str, tuple[Callable[[Session], Any], str]] = {
+    "events for what follows them": (
+        lambda s: list(store.events_after(s, "a", 7, limit=9)),
+        "recommend_events_tenant_seq",
+    ),
+    "events for an estimate": (lambda s: store.seqs_after(s, "a", 7, limit=9), "recommend_events_tenant_seq"),
+    "views that a first lane is fitted to": (
+        lambda s: s.scalars(lanes.newest_views("a", 3).limit(9)).all(),
+        "sem_particles_tenant_id",
+    ),
+    "reviews, newest first": (history, "sem_reviews_tenant_id"),
+    "reviews that calibrate": (lambda s: lanes.calibrating_count(s, "a", 3), "sem_reviews_tenant_calibrates_id"),
+    "what reviewers taught about scores": (lambda s: review.calibration(s, "a"), "sop_reviews"),
+    "questions that wait": (
+        lambda s: s.scalars(
+            select(EscalationRow)
+            .where(records.visible(EscalationRow, SOMEBODY))
+            .order_by(EscalationRow.id.desc())
+            .limit(9)
+        ).all(),
+        "llm_escalations_tenant_id",
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Database]:
+    database = Database(f"sqlite:///{tmp_path_factory.mktemp('reads')}/genba.db")
+    database.upgrade()
+    yield database
+    database.close()
+
+
+@pytest.mark.parametrize("name", READS)
+def test_what_is_read_all_the_time_follows_an_index(database: Database, name: str) -> None:
+    look, index = READS[name]
+    steps = plans(database, look)
+    assert index in steps[0], steps
+    assert not [each for each in steps if "TEMP B-TREE" in each or (each.startswith("SCAN") and "INDEX" not in each)], (
+        steps
+    )
