@@ -7,7 +7,7 @@ data, not a blind test. (2) With the shared sets added to the training rows: lea
 (3) Generated minimal pairs, with whole template families, and whole subjects, held out.
 
 Beside each score stand "all safe" and "all unsafe". Where a decision has fewer than 30 rows, it says "too few".
-Run: python -m benchmarks.gate_quality [--leave-one-out] [--disguises] [--families] [--held-out]   (data: $GENBA_DATA or ../shared/data, folder llm)
+Run: python -m benchmarks.gate_quality [--leave-one-out] [--disguises] [--families] [--held-out] [--last-look]   (data: $GENBA_DATA or ../shared/data, folder llm)
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import yaml
-from benchmarks.gate_sources import data_folder, held_out, load
+from benchmarks.gate_sources import data_folder, held_out, last_look, load
 from scipy.sparse import vstack
 
 from genba_llm.build_champion import held_by_subject, mean_fit, training_rows
@@ -146,19 +146,19 @@ def shipped(sets: dict[str, list[Row]]) -> None:
     )
 
 
-def unseen(folder: Path, pairs: dict[str, tuple[Classifier, Fusion]], *, most: int) -> None:
+def unseen(sets: dict[str, list[Row]], pairs: dict[str, tuple[Classifier, Fusion]], *, title: str) -> None:
     """Sources whose texts nobody looked at: the share held back, for each classifier side by side."""
-    sets = {name: rows for name, rows in held_out(folder, most=most).items() if rows}
+    sets = {name: rows for name, rows in sets.items() if rows}
     judged = {name: {each: judge(rows, *pair) for each, pair in pairs.items()} for name, rows in sets.items()}
-    print("\n## Sources that nobody looked at, share held back")
+    print(f"\n## {title}, share held back")
     print(f"| source | rows | kind | all safe | all unsafe | {' | '.join(pairs)} |\n|{'---|' * (5 + len(pairs))}")
     for name, each in judged.items():
         kind = "dangerous" if sets[name][0].decision else "harmless"
         cells = " | ".join(f"{(found.decided > 0).mean():.3f}" for found in each.values())
         print(f"| {name} | {len(sets[name])} | {kind} | .000 | 1.000 | {cells} |", flush=True)
-    for title in pairs:
-        parts = [each[title] for each in judged.values()]
-        table(f"All of them, {title}", sum(parts[1:], parts[0]))
+    for which in pairs:
+        parts = [each[which] for each in judged.values()]
+        table(f"All of them, {which}", sum(parts[1:], parts[0]))
 
 
 def own_prompts(classifier: Classifier, fusion: Fusion) -> None:
@@ -253,17 +253,21 @@ def main() -> int:
     parser.add_argument("--families", action="store_true")
     parser.add_argument("--disguises", action="store_true")
     parser.add_argument("--held-out", action="store_true", help="the sources kept for one look, and nothing else")
-    parser.add_argument("--beside", type=Path, metavar="FOLDER", help="another bundle, for --held-out")
+    parser.add_argument("--last-look", action="store_true", help="the sources kept for the present champion alone")
+    parser.add_argument("--beside", type=Path, metavar="FOLDER", help="another bundle, for --held-out and --last-look")
     args = parser.parse_args()
     folder = data_folder()
     if folder is None:
         print("no gate data: set GENBA_DATA to a folder with llm/SOURCE.txt")
         return 2
-    if args.held_out:
+    if args.held_out or args.last_look:
         pairs = {"champion": (champion(), default_fusion())}
         if args.beside:
             pairs["the other"] = (Classifier.load(args.beside), load_fusion(args.beside))
-        unseen(folder, pairs, most=args.most)
+        if args.held_out:
+            unseen(held_out(folder, most=args.most), pairs, title="Sources that nobody looked at")
+        if args.last_look:
+            unseen(last_look(folder, most=args.most), pairs, title="Sources kept for this champion")
         return 0
     sets = load(folder, most=args.most)
     if not args.leave_one_out:

@@ -2,7 +2,8 @@
 repository (``GENBA_DATA`` or ``../shared/data``); none of them is part of the project, and none of their texts is printed.
 
 ``load`` gives the development sets: somebody looked at errors on them while the lexicons were written. ``held_out`` gives the
-sets whose texts nobody looked at, for one measurement at the end.
+sets whose texts nobody looked at, for one measurement at the end; ``last_look`` gives more of those, of which four rows each
+were read to know what their label is.
 
 The sets say harmful or harmless, not which of four decisions; ``REFUSE`` stands for harmful here, ``DENY`` for attacks
 on the assistant itself. What a set does not label clearly is left out.
@@ -46,6 +47,14 @@ def held_out(folder: Path, *, most: int = 1000, seed: int = 0) -> dict[str, list
     names = {name for name, _ in _sources(folder)}
     found = _without_doubles(iter(both), most=most, seed=seed)
     return {name: rows for name, rows in found.items() if name not in names}
+
+
+def last_look(folder: Path, *, most: int = 1000, seed: int = 0) -> dict[str, list[Row]]:
+    """Sets kept for one measurement of the present champion, without near-duplicates of all the others."""
+    kept = list(_last_sources(folder))
+    others = [*_sources(folder), *_held_out_sources(folder)]
+    found = _without_doubles(iter([*others, *kept]), most=most, seed=seed)
+    return {name: found[name] for name, _ in kept}
 
 
 def _without_doubles(sources: Iterator[tuple[str, Iterator[Row]]], *, most: int, seed: int) -> dict[str, list[Row]]:
@@ -201,6 +210,20 @@ def _held_out_sources(f: Path) -> Iterator[tuple[str, Iterator[Row]]]:
         f"次の文章を読んで質問に答えてください。\n{_body(p['context'])}\n質問：{p['qas'][0]['question']}" for p in pages
     )
     yield "jsquad_passages", _rows(asked, A, "ja")
+
+
+def _last_sources(f: Path) -> Iterator[tuple[str, Iterator[Row]]]:
+    """Requests to be refused (some are only statements), and questions of common sense and of health, which are harmless."""
+    kinds = (
+        ("unsafe_instructions", "Unsafe_Instruction_Topic", "_n", R),
+        ("common_sense", "commonsense", "", A),
+        ("physical_harm", "Physical_Harm", "_n", A),
+    )
+    for name, kind, suffix, decision in kinds:
+        for language, ending in (("en", suffix), ("ja", "")):
+            path = f / f"xsafety/{language}/{kind}{ending}.csv"
+            lines = [line for line in path.read_text("utf-8-sig").splitlines() if line.strip()]
+            yield f"xsafety_{name}_{language}", _rows(iter(lines), decision, language)
 
 
 def _body(context: str) -> str:
