@@ -166,7 +166,7 @@ def _candidates(scores: Scores, n: int) -> Ints:
     whole = n_groups * GROUP
     tops = scores[:, :whole].reshape(len(scores), GROUP, n_groups).max(1)
     chosen = np.argpartition(tops, n_groups - n, axis=1)[:, n_groups - n :]
-    columns = (np.arange(GROUP)[None, :, None] * n_groups + chosen[:, None, :]).reshape(len(scores), -1)
+    columns = (np.arange(GROUP)[None, :, None] * n_groups + chosen[:, None, :]).reshape(len(scores), GROUP * n)
     rest = np.broadcast_to(np.arange(whole, size), (len(scores), size - whole))
     columns = np.concatenate([columns, rest], 1)
     found = np.take_along_axis(scores, columns, 1)

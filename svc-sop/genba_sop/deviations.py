@@ -8,7 +8,7 @@ Knows nothing of scores and verdicts.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -126,6 +126,11 @@ def _within(inner: Deviation, outer: Deviation) -> bool:
 def _touches(one: Deviation, other: Deviation) -> bool:
     """Whether one begins where the other ends, by and large."""
     return min(abs(one.start_s - other.end_s), abs(one.end_s - other.start_s)) < 0.5
+
+
+def happened_before(before: set[int], later: set[int], histories: Sequence[frozenset[int]]) -> bool:
+    """Whether a gold had done all that was done before, and nothing more that is done only later; what is left out does not count."""
+    return any(before <= earlier and not earlier & later for earlier in histories)
 
 
 class _Shown(TypedDict):
@@ -398,8 +403,7 @@ class _Case:
         least += COARSE_ODDS * max(0.0, coarser - COARSE_FREE)
         later = {at for at, main in enumerate(self.main) if main is not None} - before - {performance.step}
         # What was merely left out asks for no more: both margins are against the same error, so they do not add up.
-        usual = any(before <= earlier and not earlier & later for earlier in histories)
-        return least if usual else max(least, OTHER_HISTORY)
+        return least if happened_before(before, later, histories) else max(least, OTHER_HISTORY)
 
     @cached_property
     def _borders_s(self) -> Floats:

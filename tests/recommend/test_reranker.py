@@ -151,6 +151,9 @@ def test_only_a_shortlist_is_put_in_order_and_people_without_history_keep_theirs
     users = np.array([0, 3])
     known, stranger = reranked(lambda users: first[users], second, 1.0, data)(users)
     np.testing.assert_array_equal(stranger, first[3])
+    monkeypatch.setattr("genba_recommend.scoring.SHORTLIST", 3)  # of whom there may be none in a batch, at any width
+    np.testing.assert_array_equal(reranked(lambda users: first[users], second, 1.0, data)(users[1:]), first[3:4])
+    monkeypatch.setattr("genba_recommend.scoring.SHORTLIST", 15)
     seen = data.histories.item[data.histories.of(0)]
     expected = first[0].copy()
     expected[seen] = -np.inf
