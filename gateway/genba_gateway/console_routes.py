@@ -18,7 +18,10 @@ _HEADERS = {
     "referrer-policy": "no-referrer",
     "cache-control": "no-cache",
 }
-_SCRIPTS = ("assistant.js", "console.js", "jobs.js", "models.js", "particles.js", "recommend.js", "sop.js", "texts.js")
+_SCRIPTS = tuple(
+    f"{name}.js"
+    for name in ("assistant", "console", "jobs", "models", "particles", "problems", "recommend", "sop", "texts")
+)
 _TYPES = {"console.css": "text/css", **dict.fromkeys(_SCRIPTS, "text/javascript")}
 
 router = APIRouter(include_in_schema=False)

@@ -31,7 +31,7 @@ def platform_at(home: Path | None) -> Platform:
 @contextlib.contextmanager
 def only_one(home: Path) -> Iterator[None]:
     """Hold the home's lock: two supervisors over one folder would fight over its vectors."""
-    home.mkdir(parents=True, exist_ok=True)
+    home.mkdir(parents=True, exist_ok=True, mode=0o700)  # videos and documents lie below it as they are
     with (home / "lock").open("a+") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -199,7 +199,7 @@ def _add_probes(app: FastAPI, name: str, version: str) -> None:
         said = readiness.said()
         degraded = {check: reason for check, reason in said.items() if isinstance(reason, Degraded)}
         if reasons := {check: reason for check, reason in said.items() if check not in degraded}:
-            why = "; ".join(f"{check} {reason}" for check, reason in reasons.items())
+            why = "; ".join(f"{check} {reason}".rstrip(".") for check, reason in reasons.items())
             raise Unavailable(f"Not ready: {why}.", reasons=dict(reasons))
         return Ready(checks=readiness.names, degraded=degraded)
 

@@ -8,9 +8,10 @@ webhook.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
+from types import MappingProxyType
 from typing import Annotated, Any, Literal, TypeVar
 
 import httpx
@@ -37,6 +38,7 @@ TRIES = 3
 FIRST_WAIT_S = 0.2
 LOG_KEPT = timedelta(days=7)
 MOST_NAMED = 100
+NOTHING_FAILED: Mapping[int, str] = MappingProxyType({})
 WEBHOOK_TIMEOUT_S = 5.0
 
 
@@ -57,24 +59,30 @@ class _Refresh:
     tenant: str
     model: ServingModel
     batch: int
-    failed: list[str] = field(default_factory=list)
+    failed: list[tuple[int, str]] = field(default_factory=list)  # the label of each, and what it is called
     done: dict[str, int] = field(default_factory=lambda: {"item": 0, "user": 0})
 
-    def write(self, kind: VectorKind, vectors: Sequence[Vector], message: str, level: str = "info") -> None:
-        """A batch and its line in the log, together or not at all."""
-        line = {
-            "tenant": self.tenant, "job_id": self.run.job_id, "version": self.model.number,
-            "kind": kind, "level": level, "message": message,
-        }  # fmt: skip
+    def write(
+        self, kind: VectorKind, vectors: Sequence[Vector], message: str, *, failed: Mapping[int, str] = NOTHING_FAILED
+    ) -> None:
+        """A batch and its lines in the log, together or not at all. ``failed``: what to say of rows of each label."""
+        line = {"tenant": self.tenant, "job_id": self.run.job_id, "version": self.model.number, "kind": kind}
+        lines = [{**line, "level": "info", "message": message, "clearance": 0}]
+        for label, said in sorted(failed.items()):
+            lines.append({**line, "level": "error", "message": said, "clearance": label})
         with self.run.database.transaction() as session:
             store.put_vectors(session, self.tenant, self.model.number, kind, vectors)
-            store.log_refresh(session, [line])
+            store.log_refresh(session, lines)
+
+    def failed_for(self, clearance: int) -> list[str]:
+        """Those that may be named to whoever asked for the refresh."""
+        return [name for label, name in self.failed if label <= clearance]
 
     def all_of(
         self,
         kind: VectorKind,
         rows: Sequence[T],
-        name: Callable[[T], str],
+        name: Callable[[T], tuple[int, str]],
         embed: Callable[[Sequence[T]], list[Vector]],
     ) -> None:
         """Embed rows in batches; a batch that fails is tried again, then row by row."""
@@ -107,20 +115,21 @@ class _Refresh:
         self,
         kind: VectorKind,
         part: Sequence[T],
-        name: Callable[[T], str],
+        name: Callable[[T], tuple[int, str]],
         embed: Callable[[Sequence[T]], list[Vector]],
     ) -> list[Vector]:
         good: list[Vector] = []
-        bad: list[str] = []
+        bad: list[tuple[int, str]] = []
         for row in part:
             try:
                 good += _finite(embed([row]))
             except Exception:  # noqa: BLE001 - this is the row that is poisoned
                 bad.append(name(row))
             self.run.raise_if_cancelled()
-        self.failed += [f"{kind} {each}" for each in bad]
-        said = f"{len(good)} embedded, {len(bad)} cannot be: {', '.join(bad[:MOST_NAMED])}"
-        self.write(kind, good, said, level="error" if bad else "info")
+        self.failed += [(label, f"{kind} {each}") for label, each in bad]
+        named = {label: [each for its, each in bad if its == label] for label, _ in bad}
+        failed = {label: f"{len(ids)} cannot be: {', '.join(ids[:MOST_NAMED])}" for label, ids in named.items()}
+        self.write(kind, good, f"{len(good)} embedded", failed=failed)
         return good
 
 
@@ -161,7 +170,9 @@ def _refresh(params: RefreshParams, run: Run) -> Result:
         people = list(_stale_people(run, tenant, shelf, model)) if params.what != "items" else []
         return Result(value={"version": model.number, "items": len(items), "users": len(people), "dry_run": True})
     run.note(f"{len(items)} items of {len(shelf)} are missing or stale under version {model.number}")
-    work.all_of("item", items, lambda entry: entry.item.item_id, lambda part: _item_vectors(model, part))
+    work.all_of(
+        "item", items, lambda entry: (entry.clearance, entry.item.item_id), lambda part: _item_vectors(model, part)
+    )
     people = []
     if params.what != "items":
         with run.database.read() as session:
@@ -170,9 +181,10 @@ def _refresh(params: RefreshParams, run: Run) -> Result:
         aligned = align(model, shelf, stored, generation=0)
         people = list(_stale_people(run, tenant, shelf, model))
         run.note(f"{len(people)} users are missing or stale")
-        work.all_of("user", people, lambda one: one[0].user.user_id, lambda part: _user_vectors(aligned, part))
+        work.all_of("user", people, lambda one: (0, one[0].user.user_id), lambda part: _user_vectors(aligned, part))
     if work.failed and not sum(work.done.values()):
-        raise Conflict(f"None of {len(work.failed)} rows could be embedded: {work.failed[0]} is the first.")
+        first = next(iter(work.failed_for(int(run.principal.clearance))), "none that you may see")
+        raise Conflict(f"None of {len(work.failed)} rows could be embedded: {first} is the first.")
 
     def publish(session: Session) -> None:
         store.note_refresh(session, model_of(tenant), model.number)
@@ -180,7 +192,7 @@ def _refresh(params: RefreshParams, run: Run) -> Result:
 
     value: dict[str, Any] = {"version": model.number, "items": work.done["item"], "users": work.done["user"]}
     if work.failed:
-        value["failed"] = work.failed[:MOST_NAMED]
+        value["failed"] = work.failed_for(int(run.principal.clearance))[:MOST_NAMED]
     metrics = {"items": float(work.done["item"]), "users": float(work.done["user"]), "failed": float(len(work.failed))}
     return Result(value=value, metrics=metrics, publish=publish)
 

@@ -88,8 +88,9 @@ def estimate_version(
 
 @router.get("/refresh-log", responses=problem_responses())
 def get_refresh_log(here: Here, principal: Reader, limit: Annotated[int, Query(ge=1, le=1000)] = 100) -> RefreshLogOut:
-    """What refreshes did, the newest first; lines are kept for seven days."""
-    query = select(RefreshLog).where(RefreshLog.tenant == principal.tenant).order_by(RefreshLog.id.desc()).limit(limit)
+    """What refreshes did, the newest first; lines are kept for seven days. Those that name items above your clearance are left out."""
+    mine = (RefreshLog.tenant == principal.tenant, RefreshLog.clearance <= int(principal.clearance))
+    query = select(RefreshLog).where(*mine).order_by(RefreshLog.id.desc()).limit(limit)
     with here.database.read() as session:
         return RefreshLogOut(
             lines=[RefreshLine.model_validate(row, from_attributes=True) for row in session.scalars(query)]

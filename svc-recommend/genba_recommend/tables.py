@@ -138,6 +138,7 @@ class RefreshLog(Record):
     kind: Mapped[str] = mapped_column(String(8))
     level: Mapped[str] = mapped_column(String(8))
     message: Mapped[str] = mapped_column(Text)
+    clearance: Mapped[int] = mapped_column(SmallInteger, server_default="3")  # of the items that it names
     at: Mapped[datetime]
 
 

@@ -102,7 +102,8 @@ def bring_in(work: Work, folder: str, batch: str, clearance: int) -> int:
     """
     root = _allowed(work.settings, folder)
     with work.database.read() as session:
-        mine = (ParticleRow.tenant == work.principal.tenant, ParticleRow.batch == batch)
+        here = (ParticleRow.tenant == work.principal.tenant, ParticleRow.batch == batch)
+        mine = (*here, ParticleRow.clearance == clearance)
         known = set(session.scalars(select(ParticleRow.name).where(*mine)))
     owner = Owner(work.principal.tenant, clearance, work.principal.subject)
     listed = (each for each in _listed(root, batch) if each[0].name not in known)

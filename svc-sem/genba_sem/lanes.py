@@ -81,7 +81,7 @@ class Lanes:
 
     def close(self) -> None:
         """Stop following champions."""
-        for live in self._live.values():
+        for live in list(self._live.values()):
             live.stop()
 
     def unwell(self) -> str | None:
@@ -194,17 +194,24 @@ class Lanes:
         return Policy(precision=row.precision, audit_share=row.audit_share)
 
     def _follow(self, tenant: str) -> Live[LaneParts]:
-        with self._lock:
-            live = self._live.get(tenant)
-            if live is None:
-                live = self._live[tenant] = Live(
-                    self._registry,
-                    model_name(tenant),
-                    lambda folder, _version: LaneParts.load(folder, self.encoders.opened),
-                    cache=self._settings.platform.home / "models",
-                    refresh_s=self._settings.refresh_s,
-                )
-                live.start()
+        """Loads the champion the first time, while other tenants go on."""
+        if (found := self._live.get(tenant)) is not None:
+            return found
+        key = ("follow", tenant)
+        with self._turn(key):
+            if (found := self._live.get(tenant)) is not None:
+                return found
+            live = Live(
+                self._registry,
+                model_name(tenant),
+                lambda folder, _version: LaneParts.load(folder, self.encoders.opened),
+                cache=self._settings.platform.home / "models",
+                refresh_s=self._settings.refresh_s,
+            )
+            live.start()
+            with self._lock:
+                self._live[tenant] = live
+                self._making.pop(key, None)
             return live
 
     def _known(self, key: tuple[object, ...]) -> Ready | None:

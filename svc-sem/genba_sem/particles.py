@@ -136,7 +136,9 @@ def record(
     *,
     role: str = "sample",
 ) -> list[ParticleRow]:
-    """Write particles and their views, undecided, all or none. Raises: AlreadyExists for a name that its batch has already."""
+    """Write particles and their views, undecided, all or none. Raises: AlreadyExists for a name that its batch has
+    already under the same label.
+    """
     rows = [_row(stored, facts, owner, role) for stored, facts in found]
     try:
         with session.begin_nested():

@@ -70,7 +70,7 @@ class ParticleRow(Labelled, Record):
 
     __tablename__ = "sem_particles"
     __table_args__ = (
-        UniqueConstraint("tenant", "batch", "name"),
+        UniqueConstraint("tenant", "batch", "name", "clearance"),  # by label: a name in use tells of no record above
         Index("ix_sem_particles_tenant_id", "tenant", "id"),
         Index("ix_sem_particles_tenant_label_id", "tenant", "label_id", "status"),
         Index("ix_sem_particles_tenant_queue", "tenant", "in_queue", "priority"),

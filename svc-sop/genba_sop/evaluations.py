@@ -246,7 +246,8 @@ class Evaluations:
             if not found.golds:
                 raise Conflict(f"Procedure {asked.procedure_id} has no gold run yet: attach one, then score.")
             golds = store.videos_of(session, found.golds)
-            policy = Policy(coverage=self._coverage, calibration=calibration(session, principal.tenant))
+            label = max(found.row.clearance, trainee.clearance)
+            policy = Policy(coverage=self._coverage, calibration=calibration(session, principal.tenant, label))
         if trainee.encoder != golds[0].encoder:
             raise EncoderMismatch(
                 f"Video {trainee.id} was embedded by {trainee.encoder}, the golds by {golds[0].encoder}: "

@@ -121,14 +121,15 @@ def _disagreement(counts: Mapping[Hashable, int]) -> float:
     return float(n * n - sum(count * count for count in counts.values()))
 
 
-def calibration(session: Session, tenant: str) -> Calibration:
-    """What the reviewers of one tenant have taught; see ``conformal.calibrate``.
+def calibration(session: Session, tenant: str, clearance: int) -> Calibration:
+    """What the reviewers of one tenant have taught about evaluations up to this label; see ``conformal.calibrate``.
 
     Of each reviewer the latest score of an evaluation counts, several reviewers are averaged, and the newest
-    ``MOST_LESSONS``
-    evaluations are learnt from. Labels are not looked at: the lesson holds no more than two numbers per evaluation.
+    ``MOST_LESSONS`` evaluations are learnt from. A score carries nothing of records above its own label: with few reviews, a
+    caller could read from a changed score that there was another one, and roughly what it said.
     """
     reviewed = EvaluationRow.id == Review.evaluation_id
+    seen = (reviewed, EvaluationRow.tenant == tenant, EvaluationRow.clearance <= clearance)
     # Not a join: from the newest review backwards, instead of through every evaluation that nobody reviewed.
     query = select(
         Review.evaluation_id,
@@ -136,7 +137,7 @@ def calibration(session: Session, tenant: str) -> Calibration:
         Review.score,
         select(EvaluationRow.procedure_id).where(reviewed).scalar_subquery().label("procedure_id"),
         select(EvaluationRow.raw_score).where(reviewed).scalar_subquery().label("raw_score"),
-    ).where(Review.score.is_not(None), exists().where(reviewed, EvaluationRow.tenant == tenant))
+    ).where(Review.score.is_not(None), exists().where(*seen))
     said: dict[str, dict[str, float]] = {}
     about: dict[str, tuple[str, float]] = {}
     for row in session.execute(query.order_by(Review.id.desc()).limit(MOST_LESSONS)):

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 import yaml
-from playwright.sync_api import Page
+from playwright.sync_api import Dialog, Page
 from tests.browser.console import sign_in
 
 from genba_sop.data import generate
 
 pytestmark = pytest.mark.xdist_group("browser")
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -158,10 +161,15 @@ def test_a_wrong_key_stays_at_the_door(page: Page) -> None:
     page.click("#sign-in button")
     page.wait_for_selector("#message.bad")
     assert page.is_visible("#sign-in")
+    assert "Who is asking is not known." in page.inner_text("#message")
+    page.click("#language")
+    page.fill("#sign-in input", "gnb_dev_wrong")
+    page.click("#sign-in button")
+    page.wait_for_selector("#message.bad:has-text('利用者を確認できません。')")
 
 
 @pytest.mark.filterwarnings("default")
-def test_an_admin_makes_and_revokes_a_key(page: Page, genba: tuple[str, str]) -> None:
+def test_an_admin_makes_rotates_and_revokes_a_key_once_it_is_confirmed(page: Page, genba: tuple[str, str]) -> None:
     sign_in(page, genba[1])
     page.click("nav button[data-tab=keys]")
     page.fill("#new-key input", "line 3")
@@ -171,9 +179,29 @@ def test_an_admin_makes_and_revokes_a_key(page: Page, genba: tuple[str, str]) ->
     headers = {"authorization": f"Bearer {made}"}
     answer = httpx.get(f"{genba[0]}/v1/whoami", headers=headers, trust_env=False)
     assert answer.json().get("roles") == ["viewer"], answer.text
-    page.click("tr:has-text('line 3') button")
+    asked: list[str] = []
+
+    def refuse(dialog: Dialog) -> None:
+        asked.append(dialog.message)
+        dialog.dismiss()
+
+    def agree(dialog: Dialog) -> None:
+        asked.append(dialog.message)
+        dialog.accept()
+
+    page.once("dialog", refuse)
+    page.click("tr:has-text('line 3') button[data-act=revoke]")
+    page.on("dialog", agree)
+    page.click("tr:has-text('line 3') button[data-act=rotate]")
+    page.wait_for_selector("tr:has-text('line 3') td:has-text('Rotated')")
+    successor = page.inner_text("#made-key code")
+    assert successor != made
+    page.click("tr:has-text('Rotated') button[data-act=revoke]")
     page.wait_for_selector("tr:has-text('line 3') td:has-text('Revoked')")
+    assert [message.startswith("line 3: ") for message in asked] == [True] * 3
     assert httpx.get(f"{genba[0]}/v1/whoami", headers=headers, trust_env=False).status_code == 401
+    headers = {"authorization": f"Bearer {successor}"}
+    assert httpx.get(f"{genba[0]}/v1/whoami", headers=headers, trust_env=False).status_code == 200
 
 
 @pytest.mark.filterwarnings("default")
@@ -190,6 +218,7 @@ def test_every_tab_opens_without_a_complaint_and_shows_a_job_that_ran(page: Page
         "ask",
         "escalations",
         "particles",
+        "recommend",
         "keys",
         "system",
         "models",
@@ -199,15 +228,31 @@ def test_every_tab_opens_without_a_complaint_and_shows_a_job_that_ran(page: Page
         page.wait_for_selector(f"nav button[data-tab={tab}][aria-selected=true]")
         page.wait_for_load_state("networkidle")
         assert page.is_hidden("#message"), page.inner_text("#message")
+        page.set_viewport_size({"width": 390, "height": 800})  # a phone: tables scroll, the page does not
+        assert page.evaluate("document.documentElement.scrollWidth") <= 390, tab
+        page.set_viewport_size({"width": 1280, "height": 800})
     page.wait_for_selector("tr:has-text('platform.verify_audit') td:has-text('Done')", timeout=60_000)
 
 
 def test_both_languages_have_the_same_texts() -> None:
-    if (node := shutil.which("node")) is None:
-        pytest.skip("no Node on this machine")
-    texts = Path(__file__).parents[2] / "gateway/genba_gateway/console/texts.js"
-    script = f"import({json.dumps(texts.as_uri())}).then(({{TEXTS}}) => console.log(JSON.stringify(TEXTS)))"
-    quiet = {**os.environ, "NODE_NO_WARNINGS": "1"}
-    made = json.loads(subprocess.run([node, "-e", script], capture_output=True, check=True, env=quiet).stdout)
+    made = _exported("texts.js", "TEXTS")
     assert set(made["en"]) == set(made["ja"])
     assert all(made[language][name] for language in made for name in made[language])
+
+
+def test_every_problem_has_a_title_in_japanese() -> None:
+    reference = (ROOT / "docs/reference/problems.md").read_text("utf-8")
+    assert set(_exported("problems.js", "TITLES_JA")) == set(re.findall(r"`urn:genba:problem:([a-z-]+)`", reference))
+
+
+def _exported(script: str, name: str) -> dict[str, Any]:
+    """What a module of the console exports under this name."""
+    if (node := shutil.which("node")) is None:
+        pytest.skip("no Node on this machine")
+    module = ROOT / "gateway/genba_gateway/console" / script
+    command = f"import({json.dumps(module.as_uri())}).then((all) => console.log(JSON.stringify(all.{name})))"
+    quiet = {**os.environ, "NODE_NO_WARNINGS": "1"}
+    found: dict[str, Any] = json.loads(
+        subprocess.run([node, "-e", command], capture_output=True, check=True, env=quiet).stdout
+    )
+    return found

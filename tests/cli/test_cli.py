@@ -125,6 +125,14 @@ def test_the_first_start_makes_one_admin_key_that_only_its_owner_can_read(tmp_pa
     assert homes.first_admin_key(platform) is None
 
 
+def test_a_home_that_is_made_is_its_owners_alone_and_one_that_is_there_stays_as_it_is(tmp_path: Path) -> None:
+    there = tmp_path / "there"
+    there.mkdir(mode=0o750)
+    for home, mode in ((tmp_path / "new", 0o700), (there, 0o750)):
+        with homes.only_one(home):
+            assert stat.S_IMODE(home.stat().st_mode) == mode
+
+
 def test_a_first_start_that_dies_around_the_key_file_leaves_a_key_that_the_next_one_makes_usable(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

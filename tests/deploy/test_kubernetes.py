@@ -8,7 +8,9 @@ import os
 import shutil
 import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import kubernetes_validate
 import pytest
@@ -17,7 +19,7 @@ from tests.deploy.promql import ROOT
 from tests.deploy.test_containers import COMPOSE, OURS
 
 from genba_gateway import settings as gateway_settings
-from genba_gateway.embedded import SERVICES
+from genba_gateway.embedded import DRAIN_S, SERVICES
 from genba_llm import settings as llm_settings
 from genba_shared.settings import Platform
 from genba_training import settings as training_settings
@@ -108,9 +110,50 @@ def test_pods_may_do_little_and_say_whether_they_are_well(overlay: str) -> None:
                 asked = container[probe]["httpGet"]
                 assert asked["path"] in {"/health", "/ready"}, name
                 assert asked["port"] in ports, name
-            assert pod["terminationGracePeriodSeconds"] > 30, name
             scraped = template["metadata"]["annotations"]["prometheus.io/port"]
             assert int(scraped) in ports.values(), name
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_who_is_told_to_go_has_time_to_be_forgotten_and_to_finish(overlay: str) -> None:
+    worker = training_settings.Settings(platform=Platform())
+    notice_name = "GENBA_GATEWAY_RESILIENCE__DRAIN_NOTICE_S"
+    for name, template, container in pods(overlay):
+        if name == "migrate":
+            continue
+        grace_s = template["spec"]["terminationGracePeriodSeconds"]
+        if name.startswith("worker"):
+            assert grace_s > worker.drain_wait_s + worker.stop_grace_s, name
+            continue
+        sleeps = container.get("lifecycle", {}).get("preStop", {}).get("exec", {}).get("command", ["sleep", "0"])
+        notice_s = float(environment(overlay, container).get(notice_name, "0"))
+        assert sleeps[0] == "sleep"
+        forgotten_s = float(sleeps[1]) + notice_s
+        assert forgotten_s >= 5, f"{name} would stop listening while requests are still sent to it"
+        assert grace_s >= forgotten_s + DRAIN_S + 5, name
+
+
+def test_a_closed_installation_reaches_its_databases_and_nothing_else(tmp_path: Path) -> None:
+    if shutil.which("kubectl") is None:
+        pytest.skip("needs kubectl, for kustomize")
+    shutil.copytree(ROOT / "deploy/k8s", tmp_path / "k8s")
+    overlay = tmp_path / "k8s/overlays/production/kustomization.yaml"
+    overlay.write_text(overlay.read_text().replace("components/s3]", "components/s3, ../../components/closed]"))
+    argv = ["kubectl", "kustomize", str(overlay.parent)]
+    made = subprocess.run(argv, capture_output=True, text=True, check=True)
+    found = [each for each in yaml.safe_load_all(made.stdout) if each["kind"] == "NetworkPolicy"]
+    for each in found:
+        kubernetes_validate.validate(each, KUBERNETES, strict=True)
+    policies = {each["metadata"]["name"]: each["spec"] for each in found}
+    everything = policies["nothing-leaves"]
+    assert (everything["podSelector"], everything["policyTypes"]) == ({}, ["Egress"])
+    reached = [port["port"] for rule in everything["egress"] for port in rule["ports"]]
+    urls = [str(value) for value in environment("production", {}).values() if "://" in str(value)]
+    needed = {urlsplit(url).port for url in urls if not url.startswith("s3:")}
+    assert needed <= set(reached), "a port of a database that the installation names is shut"
+    assert (
+        policies["the-gateway-reaches-services"]["podSelector"] == policies["callers-reach-the-gateway"]["podSelector"]
+    )
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)

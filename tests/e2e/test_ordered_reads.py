@@ -62,7 +62,7 @@ READS: dict[str, tuple[Callable[[Session], Any], str]] = {
     ),
     "reviews, newest first": (history, "sem_reviews_tenant_id"),
     "reviews that calibrate": (lambda s: lanes.calibrating_count(s, "a", 3), "sem_reviews_tenant_calibrates_id"),
-    "what reviewers taught about scores": (lambda s: review.calibration(s, "a"), "sop_reviews"),
+    "what reviewers taught about scores": (lambda s: review.calibration(s, "a", 3), "sop_reviews"),
     "questions that wait": (
         lambda s: s.scalars(
             select(EscalationRow)

@@ -3,6 +3,7 @@ import { assistantPages } from "/console/assistant.js";
 import { jobsPage } from "/console/jobs.js";
 import { modelsPage } from "/console/models.js";
 import { particlesPage } from "/console/particles.js";
+import { TITLES_JA } from "/console/problems.js";
 import { recommendPage } from "/console/recommend.js";
 import { sopPages } from "/console/sop.js";
 import { TEXTS } from "/console/texts.js";
@@ -34,7 +35,7 @@ const field = (label, input, help = null) => el("label", {}, label, input, help 
 function table(columns, rows) {
   if (rows.length === 0) return el("p", { className: "help" }, t("none"));
   const head = el("thead", {}, el("tr", {}, columns.map((column) => el("th", { scope: "col" }, column))));
-  return el("table", {}, head, el("tbody", {}, rows));
+  return el("div", { className: "scrolls" }, el("table", {}, head, el("tbody", {}, rows)));
 }
 
 const row = (cells, properties = {}) => el("tr", properties, cells.map((cell) => el("td", {}, cell ?? "–")));
@@ -43,7 +44,8 @@ class Refused extends Error {
   constructor(status, problem) {
     const faults = (problem.errors ?? []).map((fault) => `\n• ${fault.field}: ${fault.message}`).join("");
     const id = problem.request_id ? `\n${t("requestId")}: ${problem.request_id}` : "";
-    super(`${problem.title ?? status} ${problem.detail ?? ""}${faults}${id}`);
+    const title = (language === "ja" && TITLES_JA[String(problem.type).split(":").at(-1)]) || problem.title || status;
+    super(`${title} ${problem.detail ?? ""}${faults}${id}`);
     this.status = status;
   }
 }
@@ -105,15 +107,23 @@ async function keysPage() {
     await open("keys");
     $("made-key").replaceChildren(t("shownOnce"), " ", el("code", {}, answer.key));
   }) }, el("h2", {}, t("newKey")), field(t("name"), name), field(t("role"), role), field(t("clearance"), clearance), el("button", { className: "primary" }, t("create")));
+  const act = (k, name, work) => el("button", { type: "button", data: { act: name }, onclick: (event) => confirm(`${k.name}: ${t(`${name}Sure`)}`) && attempt(work, event.target) }, t(name));
+  const revoke = (k) => act(k, "revoke", async () => { await call(`/v1/keys/${k.id}`, { method: "DELETE" }); await open("keys"); });
+  const rotate = (k) => act(k, "rotate", async () => {
+    const answer = await post(`/v1/keys/${k.id}/rotate`, {});
+    await open("keys");
+    $("made-key").replaceChildren(t("shownOnce"), " ", el("code", {}, answer.key));
+  });
   const rows = keys.map((k) => row([
     k.name, k.role, k.clearance, t(`state_${k.state}`), when(k.expires_at),
-    k.state === "active" ? el("button", { type: "button", onclick: (event) => attempt(async () => { await call(`/v1/keys/${k.id}`, { method: "DELETE" }); await open("keys"); }, event.target) }, t("revoke")) : "",
+    k.state === "active" ? [rotate(k), " ", revoke(k)] : k.state === "rotated" ? revoke(k) : "",
   ]));
   return [made, table([t("name"), t("role"), t("clearance"), t("state"), t("expires"), ""], rows), form];
 }
 
 async function systemPage() {
-  const answer = await fetch("/ready");
+  const answer = await fetch("/ready").catch(() => { throw new Error(t("unreachable")); });
+  if (answer.status === 404) return [el("p", { className: "help" }, t("readyElsewhere")), el("p", {}, el("a", { href: "/docs" }, "/docs"))];
   const state = await answer.json();
   const wrong = state.reasons ?? {};
   const checks = [...new Set([...(state.checks ?? []), ...Object.keys(wrong)])].map((name) => row([name, wrong[name] ?? t("ready")]));

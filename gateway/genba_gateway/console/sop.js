@@ -165,7 +165,7 @@ export function sopPages(kit) {
     const register = async (procedure) => { await post("/v1/sop/procedures", procedure, { once: true }); await open("procedures"); show(t("created")); };
     const head = el("thead", {}, el("tr", {}, [t("step"), t("critical"), t("optional"), t("freeOrder"), t("tool"), t("action"), ""].map((column) => el("th", { scope: "col" }, column))));
     const form = el("form", { id: "new-procedure", className: "wide", onsubmit: onsubmit(() => register(written())) },
-      field(t("title"), title), el("table", {}, head, rows), el("p", { className: "help" }, t("stepsHelp")),
+      field(t("title"), title), el("div", { className: "scrolls" }, el("table", {}, head, rows)), el("p", { className: "help" }, t("stepsHelp")),
       el("p", {}, el("button", { className: "primary" }, t("create")), " ", el("button", { type: "button", data: { act: "add-step" }, onclick: add }, t("addStep"))));
     const definition = el("textarea", { name: "definition", required: true, spellcheck: false });
     const raw = el("form", { id: "procedure-document", onsubmit: onsubmit(() => register(JSON.parse(definition.value))) }, field(t("definition"), definition, t("procedureHelp")), el("button", { className: "primary" }, t("create")));

@@ -325,6 +325,32 @@ def test_a_poisoned_row_fails_alone_and_is_reported(trained: Trained, monkeypatc
     assert "v5007" in next(line["message"] for line in lines if line["level"] == "error")
 
 
+def test_a_poisoned_row_above_the_clearance_of_who_asks_is_not_named(
+    trained: Trained, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(refreshing, "FIRST_WAIT_S", 0.0)
+    secret = {**item(5001), "clearance": "secret"}
+    trained.service.items(secret, item(5002), item(5003), clearance=Clearance.SECRET)
+    real = ServingModel.embed_items
+
+    def poisoned(self: ServingModel, items: Any) -> Any:
+        if any(each.item_id in {"v5001", "v5002"} for each in items):
+            raise ValueError("poison")
+        return real(self, items)
+
+    monkeypatch.setattr(ServingModel, "embed_items", poisoned)
+    trained.principal = replace(trained.principal, clearance=Clearance.INTERNAL)
+    job = trained.run("recommend.refresh", what="items")
+    assert (job.result["value"]["failed"], job.result["metrics"]["failed"]) == (["item v5002"], 2.0)
+
+    def said(clearance: Clearance) -> str:
+        return str(trained.service.get("/refresh-log", clearance=clearance).json())
+
+    assert ["v5001" in said(Clearance.INTERNAL), "v5002" in said(Clearance.INTERNAL)] == [False, True]
+    assert "v5001" in said(Clearance.SECRET)
+    assert "v5002" not in said(Clearance.PUBLIC)
+
+
 def test_a_refresh_counts_without_doing_when_it_is_told_to(trained: Trained) -> None:
     trained.service.items(item(5001))
     dry = trained.run("recommend.refresh", dry_run=True)

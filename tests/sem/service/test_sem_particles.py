@@ -35,6 +35,14 @@ def tiff(kind: str, *, seed: int, pixel_size_nm: float, size_px: int = 96) -> by
     return file.getvalue()
 
 
+def test_a_name_in_use_tells_of_no_particle_above_the_clearance_of_who_sends(service: Service) -> None:
+    def sent(label: str) -> int:
+        fields = {"batch": "b1", "name": "P-1", "decide": "later"}
+        return int(service.send(views("disc", seed=9), clearance=label, **fields).status_code)
+
+    assert [sent("internal"), sent("public"), sent("public"), sent("internal")] == [201, 201, 409, 409]
+
+
 def test_a_particle_gets_its_label_with_all_that_led_to_it(service: Service) -> None:
     labels = service.lab()
     found = service.particle(

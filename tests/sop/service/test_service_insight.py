@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from sqlalchemy import update
 
+from genba_shared.principal import Clearance
 from genba_sop.tables import EvaluationRow, Video
 
 Service = Any  # of conftest, which tests cannot import
@@ -75,6 +76,19 @@ def test_reviewers_scores_calibrate_the_next_evaluation(service: Service, films:
     assert found["interval"]["low"] == pytest.approx(first["score"] - 4, abs=0.01)
     assert found["interval"]["high"] == pytest.approx(first["score"] + 4, abs=0.01)
     assert not found["interval"]["calibrated"]  # an interval needs 9 reviews, a curve 30
+
+
+def test_scores_learn_nothing_from_reviews_of_evaluations_above_their_own_label(service: Service, films: Films) -> None:
+    procedure, video = service.procedure(films), service.video(films.skipped)
+    before = service.evaluation(procedure, video)
+    for n in range(10):
+        made = service.evaluation(procedure, video)["id"]
+        review(service, made, "fail", subject=f"r{n}", score=before["score"] - 4)
+    learnt = service.evaluation(procedure, video)
+    with service.sop.database.transaction() as session:
+        session.execute(update(EvaluationRow).values(clearance=int(Clearance.SECRET)))
+    after = service.evaluation(procedure, video)
+    assert after["interval"] == before["interval"] != learnt["interval"]
 
 
 @pytest.mark.parametrize("text", ["lid", "funnel", "fill tank", "蓋を閉める", "タンク", "tanks"])
