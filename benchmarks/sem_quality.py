@@ -237,9 +237,7 @@ def confirm(sets: list[Pictures]) -> None:
             f"{interval(held)} ({due.mean():.1%}), {size.mean():.2f}"
             for held, size, due in (np.transpose(found) for found in sets_at.values())
         ]
-        print(
-            f"| {pictures.name} | {interval(ece)} | {interval(aurc)} | {interval(oracle)} | {cells[0]} | {cells[1]} |"
-        )
+        print("|", " | ".join([pictures.name, *map(interval, (ece, aurc, oracle)), *cells]), "|")
     _deployments(pools)
 
 

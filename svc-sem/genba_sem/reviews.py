@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, and_, cast, func, or_, select
+from sqlalchemy import ColumnElement, Select, and_, cast, func, or_, select
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
@@ -130,6 +130,13 @@ def now_id(book: LabelBook, label_id: str | None) -> str | None:
     """What a label id means now; None stays."""
     label = None if label_id is None else book.now(label_id)
     return label_id if label is None else label.id
+
+
+def newest(principal: Principal) -> Select[ReviewRow]:
+    """What reviewers said of particles that the caller may see, newest first."""
+    said = select(ReviewRow).join(ParticleRow, ParticleRow.id == ReviewRow.particle_id)
+    mine = (ReviewRow.tenant == principal.tenant, records.visible(ParticleRow, principal))
+    return said.where(*mine).order_by(ReviewRow.id.desc())
 
 
 def latest_words(session: Session, particle_ids: Sequence[str]) -> dict[str, dict[str, ReviewRow]]:

@@ -7,7 +7,6 @@ import re
 from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Query, Response, status
-from sqlalchemy import select
 
 from genba_sem import labels, master_sets, reviews
 from genba_sem.labels import LabelBook
@@ -131,15 +130,14 @@ def list_reviews(
     cursor: Cursor = None,
 ) -> Page[ReviewOut]:
     """What reviewers said, newest first."""
-    query = select(ReviewRow).join(ParticleRow, ParticleRow.id == ReviewRow.particle_id)
-    query = query.where(ReviewRow.tenant == principal.tenant, records.visible(ParticleRow, principal))
+    query = reviews.newest(principal)
     if particle_id is not None:
         query = query.where(ReviewRow.particle_id == particle_id)
     if cursor is not None:
         query = query.where(ReviewRow.id < cursor)
     with here.database.read() as session:
         book = labels.book(session, principal.tenant)
-        rows = session.scalars(query.order_by(ReviewRow.id.desc()).limit(limit + 1)).all()
+        rows = session.scalars(query.limit(limit + 1)).all()
     following = rows[limit - 1].id if len(rows) > limit else None
     return Page[ReviewOut](items=[review_out(row, book) for row in rows[:limit]], next_cursor=following)
 

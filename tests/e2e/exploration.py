@@ -148,9 +148,8 @@ def _application(platform: Platform) -> Iterator[tuple[Any, str]]:
 
 
 def _make_records(client: Any, platform: Platform, folder: Path) -> Records:
-    """A procedure with a gold, evaluations, jobs in several states, keys; spares of whatever can be deleted."""
+    """Records of every service, jobs in several states, keys; spares of whatever can be deleted."""
     clips = [film(folder / f"clip_{n}.mp4", seconds=2.0 + n / 4, seed=n).read_bytes() for n in range(4)]
-    spans = [{"id": "red", "start_s": 0, "end_s": 1}, {"id": "blue", "start_s": 1, "end_s": 2}]
     numbers = itertools.count()
 
     def post(path: str, body: Any) -> Any:
@@ -158,32 +157,7 @@ def _make_records(client: Any, platform: Platform, folder: Path) -> Records:
         assert answer.ok, answer.text
         return answer.json()
 
-    def upload(clip: bytes) -> str:
-        answer = client.post("/v1/sop/videos", data=clip, headers={"content-type": "video/mp4"})
-        assert answer.ok, answer.text
-        return str(answer.json()["id"])
-
-    def procedure() -> str:
-        steps = [{"id": "red", "name": {"en": "Red", "ja": "赤"}}, {"id": "blue", "critical": True}]
-        document = {"title": {"en": "Blocks"}, "steps": steps, "golds": [{"video": videos[0], "steps": spans}]}
-        return str(post("/v1/sop/procedures", document)["id"])
-
-    def attach(procedure_id: str, video_id: str) -> str:
-        body = {"video_id": video_id, "steps": spans}
-        return str(post(f"/v1/sop/procedures/{procedure_id}/golds", body)["id"])
-
-    videos = [upload(clip) for clip in clips]
-    main_procedure = procedure()
-    doomed_procedures = [procedure() for _ in range(3)]
-    evaluations = [
-        post("/v1/sop/evaluations", {"procedure_id": main_procedure, "video_id": video, "operator": "op-1"})["id"]
-        for video in videos[:2]
-    ]
-    doomed_golds = [attach(main_procedure, video) for video in videos[1:3]]
-    corrected = client.put(f"/v1/sop/procedures/{main_procedure}/golds/{doomed_golds[0]}", json={"steps": spans})
-    assert corrected.ok, corrected.text
-    taken_away = client.delete(f"/v1/sop/procedures/{main_procedure}/golds/{attach(main_procedure, videos[3])}")
-    assert taken_away.status_code == 204, taken_away.text
+    procedures = _make_procedures(client, post, clips)
     jobs = [post("/v1/jobs", {"recipe": "platform.verify_audit"})["id"] for _ in range(6)]
     for job in jobs[:2]:
         post(f"/v1/jobs/{job}/cancel", None)
@@ -198,15 +172,12 @@ def _make_records(client: Any, platform: Platform, folder: Path) -> Records:
     arms = [{"name": "a", "lists": "popular"}, {"name": "b", "lists": "trending"}]
     experiments = [post("/v1/recommend/experiments", {"name": f"seed {n}", "arms": arms})["id"] for n in range(5)]
     keys = [post("/v1/keys", {"name": f"seed {n}"})["id"] for n in range(12)]
-    doomed = {"procedure": doomed_procedures.pop(), "video": upload(clips[3] + b"\0"), "evaluated": videos[0]}
-    doomed |= {"job": jobs[0], "experiment": experiments.pop(), "key": keys.pop(), **particles.doomed}
-    doomed |= {"document": llm["document_id"].pop(), "escalation": llm["escalation_id"][1], "main": main_procedure}
-    _answer_well(client, doomed)
+    doomed = {"job": jobs[0], "experiment": experiments.pop(), "key": keys.pop()}
+    doomed |= {"document": llm["document_id"].pop(), "escalation": llm["escalation_id"][1]}
+    _answer_well(client, doomed | procedures.doomed | particles.doomed)
     return Records(
         ids={
-            "video_id": videos[:2],
-            "procedure_id": [main_procedure],
-            "evaluation_id": evaluations,
+            **procedures.ids,
             "job_id": [*jobs, done],
             "key_id": keys[:4],
             "schedule_id": schedules[:2],
@@ -217,9 +188,7 @@ def _make_records(client: Any, platform: Platform, folder: Path) -> Records:
             **particles.ids,
         },
         spares={
-            "video_id": iter(videos[3:]),
-            "procedure_id": iter(doomed_procedures),
-            "gold_id": iter(doomed_golds),
+            **procedures.spares,
             "key_id": iter(keys[4:]),
             "schedule_id": iter(schedules[2:]),
             "document_id": iter(llm["document_id"][1:]),
@@ -228,6 +197,59 @@ def _make_records(client: Any, platform: Platform, folder: Path) -> Records:
         },
         finished_job=done,
         videos=tuple(clips),
+    )
+
+
+@dataclass
+class _Made:
+    """What exists of a service's records, what may go while others are asked for, and what goes before."""
+
+    ids: dict[str, list[str]]
+    spares: dict[str, Iterator[str]]
+    doomed: dict[str, str]
+
+
+def _make_procedures(client: Any, post: Callable[[str, Any], Any], clips: list[bytes]) -> _Made:
+    """A procedure with golds and evaluations; spare procedures, golds and videos."""
+    spans = [{"id": "red", "start_s": 0, "end_s": 1}, {"id": "blue", "start_s": 1, "end_s": 2}]
+
+    def upload(clip: bytes) -> str:
+        answer = client.post("/v1/sop/videos", data=clip, headers={"content-type": "video/mp4"})
+        assert answer.ok, answer.text
+        return str(answer.json()["id"])
+
+    def procedure() -> str:
+        steps = [{"id": "red", "name": {"en": "Red", "ja": "赤"}}, {"id": "blue", "critical": True}]
+        document = {"title": {"en": "Blocks"}, "steps": steps, "golds": [{"video": videos[0], "steps": spans}]}
+        return str(post("/v1/sop/procedures", document)["id"])
+
+    def attach(video_id: str) -> str:
+        return str(post(golds, {"video_id": video_id, "steps": spans})["id"])
+
+    videos = [upload(clip) for clip in clips]
+    main, *spare_procedures = [procedure() for _ in range(4)]
+    golds = f"/v1/sop/procedures/{main}/golds"
+    asked = [{"procedure_id": main, "video_id": video, "operator": "op-1"} for video in videos[:2]]
+    evaluations = [str(post("/v1/sop/evaluations", each)["id"]) for each in asked]
+    spare_golds = [attach(video) for video in videos[1:3]]
+    corrected = client.put(f"{golds}/{spare_golds[0]}", json={"steps": spans})
+    assert corrected.ok, corrected.text
+    taken_away = client.delete(f"{golds}/{attach(videos[3])}")
+    assert taken_away.status_code == 204, taken_away.text
+    doomed = {
+        "procedure": spare_procedures.pop(),
+        "video": upload(clips[3] + b"\0"),
+        "evaluated": videos[0],
+        "main": main,
+    }
+    return _Made(
+        ids={"video_id": videos[:2], "procedure_id": [main], "evaluation_id": evaluations},
+        spares={
+            "video_id": iter(videos[3:]),
+            "procedure_id": iter(spare_procedures),
+            "gold_id": iter(spare_golds),
+        },
+        doomed=doomed,
     )
 
 
@@ -288,16 +310,7 @@ def _make_llm_records(post: Callable[[str, Any], Any], client: Any) -> dict[str,
     }
 
 
-@dataclass
-class _Particles:
-    """What of svc-sem exists and what may go."""
-
-    ids: dict[str, list[str]]
-    spares: dict[str, Iterator[str]]
-    doomed: dict[str, str]
-
-
-def _make_particles(client: Any, post: Callable[[str, Any], Any]) -> _Particles:
+def _make_particles(client: Any, post: Callable[[str, Any], Any]) -> _Made:
     """Two kinds with masters, particles that wait and are reviewed, bundles; spare labels, masters, particles and bundles."""
     numbers = itertools.count()
 
@@ -335,7 +348,7 @@ def _make_particles(client: Any, post: Callable[[str, Any], Any]) -> _Particles:
         bundles = client.post("/v1/sem/reviews/bundles", json={"least": 2}).json()
         assert bundles, "the discs should lie together"
         assert client.post(f"/v1/sem/reviews/bundles/{bundles[0]['id']}/{verb}", json=body, headers=any_version).ok
-    return _Particles(
+    return _Made(
         ids={
             "label_id": list(kinds.values()),
             "particle_id": known,

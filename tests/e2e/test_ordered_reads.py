@@ -6,14 +6,13 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from sqlalchemy import event, select
+from sqlalchemy import event
 from sqlalchemy.orm import Session
 
+from genba_llm import store as decisions
 from genba_llm.tables import EscalationRow
 from genba_recommend import store
-from genba_sem import lanes
-from genba_sem.tables import ParticleRow, ReviewRow
-from genba_shared import records
+from genba_sem import lanes, reviews
 from genba_shared.db import Database
 from genba_shared.principal import Clearance, Principal
 from genba_sop import review
@@ -43,13 +42,6 @@ def plans(database: Database, look: Callable[[Session], Any]) -> list[str]:
         ]
 
 
-def history(session: Session) -> None:
-    """As /v1/sem/reviews/history reads it."""
-    query = select(ReviewRow).join(ParticleRow, ParticleRow.id == ReviewRow.particle_id)
-    query = query.where(ReviewRow.tenant == SOMEBODY.tenant, records.visible(ParticleRow, SOMEBODY))
-    session.scalars(query.order_by(ReviewRow.id.desc()).limit(50)).all()
-
-
 READS: dict[str, tuple[Callable[[Session], Any], str]] = {
     "events for what follows them": (
         lambda s: list(store.events_after(s, "a", 7, limit=9)),
@@ -60,16 +52,14 @@ READS: dict[str, tuple[Callable[[Session], Any], str]] = {
         lambda s: s.scalars(lanes.newest_views("a", 3).limit(9)).all(),
         "sem_particles_tenant_id",
     ),
-    "reviews, newest first": (history, "sem_reviews_tenant_id"),
+    "reviews, newest first": (
+        lambda s: s.scalars(reviews.newest(SOMEBODY).limit(9)).all(),
+        "sem_reviews_tenant_id",
+    ),
     "reviews that calibrate": (lambda s: lanes.calibrating_count(s, "a", 3), "sem_reviews_tenant_calibrates_id"),
     "what reviewers taught about scores": (lambda s: review.calibration(s, "a", 3), "sop_reviews"),
     "questions that wait": (
-        lambda s: s.scalars(
-            select(EscalationRow)
-            .where(records.visible(EscalationRow, SOMEBODY))
-            .order_by(EscalationRow.id.desc())
-            .limit(9)
-        ).all(),
+        lambda s: decisions.page(s, EscalationRow, SOMEBODY, limit=9, cursor=None),
         "llm_escalations_tenant_id",
     ),
 }

@@ -66,13 +66,18 @@ def test_agreement_counts_each_reviewers_latest_word(service: Service, films: Fi
     assert found["machine_agreement"] == pytest.approx(2 / 3)
 
 
-def test_reviewers_scores_calibrate_the_next_evaluation(service: Service, films: Films) -> None:
-    procedure, video = service.procedure(films), service.video(films.skipped)
-    first = service.evaluation(procedure, video)
+def taught(service: Service, procedure: str, video: str) -> tuple[Any, Any]:
+    """The same video scored before and after ten reviews that give it four points less."""
+    before = service.evaluation(procedure, video)
     for n in range(10):
         made = service.evaluation(procedure, video)["id"]
-        review(service, made, "fail", subject=f"r{n}", score=first["score"] - 4)
-    found = service.evaluation(procedure, video)
+        review(service, made, "fail", subject=f"r{n}", score=before["score"] - 4)
+    return before, service.evaluation(procedure, video)
+
+
+def test_reviewers_scores_calibrate_the_next_evaluation(service: Service, films: Films) -> None:
+    procedure, video = service.procedure(films), service.video(films.skipped)
+    first, found = taught(service, procedure, video)
     assert found["interval"]["low"] == pytest.approx(first["score"] - 4, abs=0.01)
     assert found["interval"]["high"] == pytest.approx(first["score"] + 4, abs=0.01)
     assert not found["interval"]["calibrated"]  # an interval needs 9 reviews, a curve 30
@@ -80,11 +85,7 @@ def test_reviewers_scores_calibrate_the_next_evaluation(service: Service, films:
 
 def test_scores_learn_nothing_from_reviews_of_evaluations_above_their_own_label(service: Service, films: Films) -> None:
     procedure, video = service.procedure(films), service.video(films.skipped)
-    before = service.evaluation(procedure, video)
-    for n in range(10):
-        made = service.evaluation(procedure, video)["id"]
-        review(service, made, "fail", subject=f"r{n}", score=before["score"] - 4)
-    learnt = service.evaluation(procedure, video)
+    before, learnt = taught(service, procedure, video)
     with service.sop.database.transaction() as session:
         session.execute(update(EvaluationRow).values(clearance=int(Clearance.SECRET)))
     after = service.evaluation(procedure, video)
