@@ -2,15 +2,13 @@
 
 Protocol. Videos are generated (320×240, 15 frames/s, H.264 or MPEG-4, some with variable rate; other operators, cameras,
 lights, noise and speeds of 0.7–1.4 than the golds), written to disk, decoded and described by motion-hog-v1. Every
-variant carries none to three planted deviations with known times. Constants of the scoring were chosen on the *tuning*
-and *validation* sets (oil change, brake pad and hand washing; seeds 1 and 3) only. Reported are other seeds of these three, and two
-procedures on which nothing was chosen: the protective equipment, of which errors of earlier versions had been read, and the kit
-packing, which nobody had looked at before its figures were written down. Since that first look one rule was added (halts in a
-step), found on the validation seeds after the totals of the test seeds had shown too much idling.
+variant carries none to three planted deviations with known times. Constants of the scoring were chosen on the *tuning* and
+*validation* sets (seeds 1 and 3), by now of all five procedures. *seen* (seed 2) was never chosen on, but its totals were read
+after many a change, so it is no longer fresh; *test* (seed 4, other runs and other golds) is what is judged by now.
 A deviation counts as found when kind and step agree and the temporal IoU is at least 0.5 (a missing step, an instant:
 within 4 s). Macro-F1 is the mean over the nine kinds.
 
-Run: python benchmarks/sop_deviations.py [--quick] [--cache FOLDER] [--set tuning|validation|test]
+Run: python benchmarks/sop_deviations.py [--quick] [--cache FOLDER] [--set tuning|validation|seen|test]
 """
 
 from __future__ import annotations
@@ -45,9 +43,9 @@ from genba_sop.video import Limits, extract
 LEARNT_FROM = ("oil_change", "brake_pad", "hand_wash")
 HELD_OUT = ("ppe", "kit_packing")
 KINDS = (*LEARNT_FROM, *HELD_OUT)
-TUNING, TEST, VALIDATION = 1, 2, 3
-FIRST_GOLD = {TUNING: 77_000, TEST: 78_000, VALIDATION: 79_000}  # other golds as well
-SETS = {"tuning": TUNING, "validation": VALIDATION, "test": TEST}
+TUNING, SEEN, VALIDATION, TEST = 1, 2, 3, 4
+FIRST_GOLD = {TUNING: 77_000, SEEN: 78_000, VALIDATION: 79_000, TEST: 80_000}  # other golds as well
+SETS = {"tuning": TUNING, "validation": VALIDATION, "seen": SEEN, "test": TEST}
 GOLD_COUNTS = (1, 3, 5)
 Wanted = tuple[str, Plan, str]  # procedure, plan and a name in the cache
 WORKERS = int(os.environ.get("GENBA_BENCH_WORKERS", os.cpu_count() or 1))
@@ -325,7 +323,7 @@ def main() -> None:
     seed = SETS[arguments.set]
     corpus = Corpus(arguments.cache or default, seed)
     corpus.folder.mkdir(parents=True, exist_ok=True)
-    kinds = arguments.kinds or (KINDS[:1] if arguments.quick else KINDS if seed == TEST else LEARNT_FROM)
+    kinds = arguments.kinds or (KINDS[:1] if arguments.quick else KINDS if seed in {SEEN, TEST} else LEARNT_FROM)
     count, gold_counts = (12, (3,)) if arguments.quick else (arguments.count, arguments.golds)
     samples = make(corpus, kinds, count, golds=max(gold_counts) + 1)
     if arguments.only_make:
@@ -335,7 +333,7 @@ def main() -> None:
         for kind in kinds:
             reference = prepare(corpus, kind, golds)
             mine = run(reference, [sample for sample in samples if sample.kind == kind])
-            held_out = " (held-out seeds)" if seed == TEST else ""
+            held_out = " (held-out seeds)" if seed in {SEEN, TEST} else ""
             print_table(f"{kind}{held_out}, {golds} gold{'s' * (golds > 1)}", mine)
             results += mine
         if len(kinds) > 1:

@@ -8,7 +8,7 @@ Knows nothing of scores and verdicts.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -83,12 +83,12 @@ def find(reference: Reference, rows: Rows, seen: Observation, laid: Laid | None)
     """Find what differs from the golds."""
     case = _Case(reference, rows, seen, laid)
     candidates = [
-        *case.missing(),
-        *case.order(),
-        *case.again(),
-        *case.extra(),
-        *case.idle(),
-        *case.tempo(),
+        *case.missing,
+        *case.order,
+        *case.again,
+        *case.extra,
+        *case.idle,
+        *case.tempo,
         *case.manner(),
     ]
     tested = 4 * len(reference.step_ids) + sum(c.step_id is None for c in candidates)
@@ -110,7 +110,7 @@ def numbers_of(reference: Reference, trainee: Features) -> dict[str, Floats]:
         raise ValueError("The videos do not show one place.")
     case = _Case(reference, rows, seen, laid)
     given = laid.numbers(**case.shown())
-    explained = {d.step_id for d in (*case.order(), *case.tempo())}
+    explained = {d.step_id for d in (*case.order, *case.tempo)}
     return {
         step.id: row for step, row, done in zip(case.steps, *given, strict=True) if done and step.id not in explained
     }
@@ -138,6 +138,11 @@ class _Shown(TypedDict):
     settled: Mask
     action: Floats
     item: Floats
+
+
+def _once(find_kind: Callable[[_Case], Iterator[Deviation]]) -> cached_property[tuple[Deviation, ...]]:
+    """A kind's candidates, found once: other kinds ask for them too."""
+    return cached_property(lambda case: tuple(find_kind(case)))
 
 
 class _Case:
@@ -201,6 +206,7 @@ class _Case:
             chosen.append(None if self.skipped[step] >= SKIPPED_SHARE else first)
         return tuple(chosen)
 
+    @_once
     def missing(self) -> Iterator[Deviation]:
         """Steps of which the golds show mostly what the trainee does not."""
         pool = np.nanmax(
@@ -220,6 +226,7 @@ class _Case:
         ends = [p.end_s for p in self.main[:step] if p is not None]
         return ends[-1] if ends else 0.0
 
+    @_once
     def order(self) -> Iterator[Deviation]:
         """Steps done before something that must come first, fewest possible."""
         done = sorted((p for p in self.main if p is not None), key=lambda p: p.start_s)
@@ -228,6 +235,7 @@ class _Case:
             p = self._p(self.reference.extra_s, performance.length_s, 0.5)
             yield self._of(performance, "moved", p=p, measure=performance.length_s, expected=0.0)
 
+    @_once
     def again(self) -> Iterator[Deviation]:
         """Steps done once more, in full or for the better part."""
         for step, main in enumerate(self.main):
@@ -241,9 +249,10 @@ class _Case:
                 p = self._p(self.reference.extra_s, performance.length_s, 0.5)
                 yield self._of(performance, "repeated", p=p, measure=performance.length_s, expected=0.0)
 
+    @_once
     def extra(self) -> Iterator[Deviation]:
         """What no gold shows, for a second or more, while something moves."""
-        starts = {d.start_s for d in (*self.again(), *self.order())} | {d.end_s for d in (*self.again(), *self.order())}
+        starts = {d.start_s for d in (*self.again, *self.order)} | {d.end_s for d in (*self.again, *self.order)}
         for run in runs_of(self.seen.labels):
             start_s, end_s = self._times(run)
             if self._leads(run) or (end_s - start_s < TRANSITION_S and {start_s, end_s} & starts):
@@ -265,6 +274,7 @@ class _Case:
         rest_s = float(self.rows.edges[last + 1] - self.rows.edges[first]) - idle_s
         return idle_s >= STILL_SHARE * (idle_s + rest_s) or (idle_s >= IDLE_S and rest_s <= BRIEFLY_S)
 
+    @_once
     def idle(self) -> Iterator[Deviation]:
         """Stretches in which nothing moves where something does in the golds."""
         for run in runs_of(self.idle_rows.astype(np.int64)):
@@ -274,6 +284,7 @@ class _Case:
                 p = self._p(self.reference.idle_s, end_s - start_s, 0.5)
                 yield self._deviation("idle", None, start_s, end_s, p=p, measure=end_s - start_s, expected=0.0)
 
+    @_once
     def tempo(self) -> Iterator[Deviation]:
         """Steps that take much less or more time than the golds', in the run's own tempo, or outside the procedure's limits."""
         active_s = np.array([np.nan if main is None else self._active_s(main) for main in self.main])
@@ -334,7 +345,7 @@ class _Case:
     def manner(self) -> Iterator[Deviation]:
         """Steps done in their place but not as the golds do them: with another object, or otherwise."""
         measured = self._measured
-        explained = {d.step_id for d in (*self.order(), *self.tempo())}
+        explained = {d.step_id for d in (*self.order, *self.tempo)}
         if self.laid is not None:
             yield from self._told(self.laid.ask(**self.shown()), self.laid.scene.pool, explained)
             return
@@ -408,7 +419,7 @@ class _Case:
     @cached_property
     def _borders_s(self) -> Floats:
         """Where something begins or ends that is wrong and changes what is around it."""
-        wrong = (*self.missing(), *self.order(), *self.again(), *self.extra(), *self.idle(), *self.tempo())
+        wrong = (*self.missing, *self.order, *self.again, *self.extra, *self.idle, *self.tempo)
         return np.array([moment for deviation in wrong for moment in (deviation.start_s, deviation.end_s)])
 
     def _disturbed(self, performance: Performance) -> bool:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +19,7 @@ from genba_sop.alignment import dtw
 from genba_sop.decoding import ELSEWHERE, Chart, Penalties, follow
 from genba_sop.explaining import NO_STEP, Known, Told, simplest
 from genba_sop.free_order import standing_in
+from genba_sop.medians import median
 from genba_sop.procedure import Procedure
 from genba_sop.rows import Rows
 from genba_sop.segmentation import EXTRA, Run, absorb_short, runs_of
@@ -47,6 +49,21 @@ class GoldRun:
 
     rows: Rows
     labels: Ints
+
+    @cached_property
+    def runs(self) -> tuple[Run, ...]:
+        """Its stretches of one label."""
+        return runs_of(self.labels)
+
+    @cached_property
+    def motion(self) -> Floats:
+        """(N,) motion as a share of its busy level."""
+        return motion_of(self.rows)
+
+    @cached_property
+    def progress(self) -> Floats:
+        """(N,) how far into its stretch each row is, in [0, 1]."""
+        return np.concatenate([np.linspace(0, 1, run.last - run.first + 1) for run in self.runs])
 
 
 @dataclass(frozen=True)
@@ -182,7 +199,7 @@ def pair_cost(gold: Rows, trainee: Rows) -> PairCost:
     raw = 1.0 - gold.values @ trainee.values.T
     padded = np.pad(raw, 1, mode="edge")
     smooth = (padded[:-2, :-2] + padded[1:-1, 1:-1] + padded[2:, 2:]) / 3
-    match, pair = float(np.median(smooth.min(axis=0))), float(np.median(smooth[::2, ::2]))
+    match, pair = median(smooth.min(axis=0)), median(smooth[::2, ::2])
     cost = (smooth - match).astype(np.float64) / max(pair - match, 1e-3)
     low, middle = np.quantile(cost[tuple(dtw(cost).path.T)], [0.25, 0.5])
     return PairCost(cost, match, pair, float(np.clip(middle + SPREADS * (middle - low), *ELSEWHERE_LIMITS)))
@@ -236,7 +253,7 @@ def observe(
             _place(run, gold.labels == step, cost, frame, path_cost)
     told = Told(
         whole, [gold.labels for gold in golds], votes, np.array([each.elsewhere for each in between]), path_costs, frames,
-        labels, _motion(trainee), [_motion(gold.rows) for gold in golds], order, trainee.frame_s,
+        labels, motion_of(trainee), [gold.motion for gold in golds], order, trainee.frame_s,
     )  # fmt: skip
     _simplify(told, between, golds)
     _look_elsewhere(told, between, golds)
@@ -276,7 +293,7 @@ def _look_elsewhere(told: Told, between: Sequence[PairCost], golds: Sequence[Gol
                 _match_anew(run, step, each, gold, frame, path_cost)
 
 
-def _motion(rows: Rows) -> Floats:
+def motion_of(rows: Rows) -> Floats:
     """(T,) motion as a share of the run's busy level."""
     return np.asarray(rows.motion / max(float(np.quantile(rows.motion, 0.75)), 1e-9), np.float64)
 
@@ -395,7 +412,7 @@ def _usual_rows(golds: Sequence[GoldRun]) -> dict[int, float]:
     """Mean length in rows of a run of each step."""
     lengths: dict[int, list[int]] = {}
     for gold in golds:
-        for run in runs_of(gold.labels):
+        for run in gold.runs:
             if run.label >= 0:
                 lengths.setdefault(run.label, []).append(run.last - run.first + 1)
     return {step: float(np.mean(rows)) for step, rows in lengths.items()}
