@@ -41,6 +41,7 @@ TEMPO_LEAST = 1.6  # with several golds, whatever their spread
 TEMPO_Z = 3.0
 IDLE_S, IDLE_OF_ONE_S = 3.0, 3.5  # with one gold
 LAST_HOLD_S = 4.0  # shorter stillness at the end of a slow step is its last hold
+SLOW_HOLD = 2.5  # times as long as usual may a step take with a hold of that; with a longer one in proportion
 TRANSITION_S = 1.75  # getting from a step to one out of turn may take so long without being an extra action
 NEAR_S = 1.5  # other deviations so near disturb what is measured of a step
 DOUBTFUL, ALONE = 2.5, 4.0  # times the usual limit for a step that is disturbed, and with one gold
@@ -117,10 +118,13 @@ def numbers_of(reference: Reference, trainee: Features) -> dict[str, Floats]:
 
 
 def _within(inner: Deviation, outer: Deviation) -> bool:
-    """Whether most of one deviation lies in the other: standing still in a step that is slow without that is a part of it."""
+    """Whether most of one deviation lies in the other: standing still in a step that is slow without that is a part of it, and the
+    slower the step, the longer is its last hold.
+    """
     shared_s = min(inner.end_s, outer.end_s) - max(inner.start_s, outer.start_s)
     length_s = inner.end_s - inner.start_s
-    return shared_s > 0.5 * length_s or (shared_s > -0.5 and length_s < LAST_HOLD_S)
+    hold_s = LAST_HOLD_S * max(1.0, outer.measure / SLOW_HOLD)
+    return shared_s > 0.5 * length_s or (shared_s > -0.5 and length_s < hold_s)
 
 
 def _touches(one: Deviation, other: Deviation) -> bool:
@@ -169,8 +173,10 @@ class _Case:
         """
         length_s = c.end_s - c.start_s
         if c.kind == "extra":
-            beside = other.kind in {"wrong_tool", "execution"} and _touches(c, other)
-            return length_s < TRANSITION_S and (beside or (other.kind == "too_slow" and _within(c, other)))
+            if other.kind == "too_slow":  # a moment of a step that takes long is not one of any gold's
+                inside = other.start_s < c.start_s and c.end_s < other.end_s
+                return (inside and length_s < LAST_HOLD_S) or (length_s < TRANSITION_S and _within(c, other))
+            return length_s < TRANSITION_S and other.kind in {"wrong_tool", "execution"} and _touches(c, other)
         if c.kind != "idle":
             return False
         if other.kind == "too_slow":

@@ -17,12 +17,13 @@ import numpy.typing as npt
 
 from genba_sop.alignment import dtw
 from genba_sop.decoding import ELSEWHERE, Chart, Penalties, follow
+from genba_sop.doubled import doubled
 from genba_sop.explaining import NO_STEP, Known, Told, simplest
 from genba_sop.free_order import standing_in
 from genba_sop.medians import median
 from genba_sop.procedure import Procedure
 from genba_sop.rows import Rows
-from genba_sop.segmentation import EXTRA, Run, absorb_short, runs_of
+from genba_sop.segmentation import BETWEEN, EXTRA, Run, absorb_short, runs_of
 
 Floats = npt.NDArray[np.float64]
 Singles = npt.NDArray[np.float32]
@@ -241,7 +242,8 @@ def observe(
     path_costs = np.where(frames == ELSEWHERE, np.array([[each.elsewhere] for each in between]), path_costs)
     labels = _vote(frames, golds, votes, steps=len(order))
     labels = absorb_short(labels, shortest=max(1, round(SHORTEST_RUN_S / trainee.frame_s)))
-    for run, step, rows in replacing(labels, frames, golds, votes):
+    resting = np.zeros(len(labels), np.bool_) if pauses is None else pauses.length_s > 0
+    for run, step, rows in replacing(labels, frames, golds, votes, resting=resting):
         labels[run.first : run.last + 1] = step
         for cost, frame, path_cost, inside in zip(costs, frames, path_costs, rows, strict=True):
             _place(run, inside, cost, frame, path_cost)
@@ -257,6 +259,7 @@ def observe(
     )  # fmt: skip
     _simplify(told, between, golds)
     _look_elsewhere(told, between, golds)
+    _tell_two(told, between, golds)
     skipped, residual, local = measured(trainee, golds, frames, path_costs, labels, steps=len(order))
     contrast = match / pair
     return Observation(votes, frames, path_costs, labels, skipped, residual, local, distance, contrast, tuple(between))
@@ -287,10 +290,25 @@ def _look_elsewhere(told: Told, between: Sequence[PairCost], golds: Sequence[Gol
         found = standing_in(told.labels, usual, told.order, price, frame_s=told.frame_s)
         if found is None:
             return
-        for run, step in ((found.run, found.step), *((left, left.label) for left in found.left)):
-            told.labels[run.first : run.last + 1] = step
-            for each, gold, frame, path_cost in zip(between, golds, told.frames, told.path_costs, strict=True):
-                _match_anew(run, step, each, gold, frame, path_cost)
+        _believe((found.run._replace(label=found.step), *found.left), told, between, golds)
+
+
+def _tell_two(told: Told, between: Sequence[PairCost], golds: Sequence[GoldRun]) -> None:
+    """Tell two performances where one that takes as long hides them, in the labels and paths of ``told``."""
+
+    def price(run: Run, step: int) -> float:
+        return _price(run, step, told.costs, golds, told.votes)
+
+    for two in doubled(told.labels, _usual_rows(golds), price, frame_s=told.frame_s):
+        _believe(two, told, between, golds)
+
+
+def _believe(runs: Sequence[Run], told: Told, between: Sequence[PairCost], golds: Sequence[GoldRun]) -> None:
+    """Give runs their labels, each matched to the golds' whole step."""
+    for run in runs:
+        told.labels[run.first : run.last + 1] = run.label
+        for each, gold, frame, path_cost in zip(between, golds, told.frames, told.path_costs, strict=True):
+            _match_anew(run, run.label, each, gold, frame, path_cost)
 
 
 def motion_of(rows: Rows) -> Floats:
@@ -354,14 +372,16 @@ def _vote(frames: Ints, golds: Sequence[GoldRun], votes: Floats, *, steps: int) 
 
 
 def replacing(
-    labels: Ints, frames: Ints, golds: Sequence[GoldRun], votes: Floats
+    labels: Ints, frames: Ints, golds: Sequence[GoldRun], votes: Floats, *, resting: Mask
 ) -> tuple[tuple[Run, int, tuple[Mask, ...]], ...]:
     """The extra runs that stand in the place of a part of a step and take about its time: that step, done unlike any gold.
+
+    Who rests, (M,), before or after it is not still doing it.
 
     Returns: each run with its step and, for every gold, the rows of it that were left out there.
     """
     found = []
-    for run in runs_of(labels):
+    for run in runs_of(np.where(resting & (labels == EXTRA), BETWEEN, labels)):
         if run.label != EXTRA:
             continue
         gaps = [_left_out(run, frame, gold) for frame, gold in zip(frames, golds, strict=True)]
