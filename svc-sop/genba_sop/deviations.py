@@ -132,6 +132,12 @@ def _touches(one: Deviation, other: Deviation) -> bool:
     return min(abs(one.start_s - other.end_s), abs(one.end_s - other.start_s)) < 0.5
 
 
+def _adjoins(deviation: Deviation, performance: Performance) -> bool:
+    """Whether a performance begins where a deviation ends, or ends where it begins, by and large."""
+    gaps_s = deviation.start_s - performance.end_s, performance.start_s - deviation.end_s
+    return min(abs(gap_s) for gap_s in gaps_s) < NEAR_S
+
+
 def happened_before(before: set[int], later: set[int], histories: Sequence[frozenset[int]]) -> bool:
     """Whether a gold had done all that was done before, and nothing more that is done only later; what is left out does not count."""
     return any(before <= earlier and not earlier & later for earlier in histories)
@@ -407,12 +413,15 @@ class _Case:
             yield self._of(main, "wrong_tool" if item >= action else "execution", p=p, measure=odds, expected=0.0)
 
     def _least_odds(self, performance: Performance) -> float:
-        """How sure the pictures must be, by what was done before: gloves that are on, or not yet, change what a picture shows."""
+        """How sure the pictures must be, by what was done before: gloves that are on, or not yet, change what a picture shows. What was
+        done once more right before or after is in no gold there either, and what it put down lies where the step is judged.
+        """
         earlier_ones = sorted((p for p in self.main if p and p.start_s < performance.start_s), key=lambda p: p.start_s)
         before, last = {p.step for p in earlier_ones}, earlier_ones[-1].step if earlier_ones else None
         few = len(self.reference.golds) < MANY_GOLDS
         if few and (last, performance.step) not in self.reference.transitions:
             return math.inf  # where one step ends and another begins that no gold shows after it, is not sure enough
+        beside = any(_adjoins(again, performance) for again in self.again)
         histories = self.reference.histories[performance.step]
         coarser = 0.0 if self.laid is None else self.laid.sight.view.coarser
         strange = max(0.0, float(np.median(self.seen.contrast)) - STRANGE_FREE) if few else 0.0
@@ -420,7 +429,7 @@ class _Case:
         least += COARSE_ODDS * max(0.0, coarser - COARSE_FREE)
         later = {at for at, main in enumerate(self.main) if main is not None} - before - {performance.step}
         # What was merely left out asks for no more: both margins are against the same error, so they do not add up.
-        return least if happened_before(before, later, histories) else max(least, OTHER_HISTORY)
+        return least if happened_before(before, later, histories) and not beside else max(least, OTHER_HISTORY)
 
     @cached_property
     def _borders_s(self) -> Floats:
