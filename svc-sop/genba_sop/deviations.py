@@ -127,12 +127,23 @@ def _within(inner: Deviation, outer: Deviation) -> bool:
     return shared_s > 0.5 * length_s or (shared_s > -0.5 and length_s < hold_s)
 
 
+def part_of(extra: Deviation, other: Deviation) -> bool:
+    """Whether a short stretch in no step is a part of a step that was done slowly or otherwise: who takes long over a step has moments
+    in it that no gold shows.
+    """
+    length_s = extra.end_s - extra.start_s
+    if other.kind == "too_slow":
+        inside = other.start_s < extra.start_s and extra.end_s < other.end_s
+        return (inside and length_s < LAST_HOLD_S) or (length_s < TRANSITION_S and _within(extra, other))
+    return length_s < TRANSITION_S and other.kind in {"wrong_tool", "execution"} and _touches(extra, other)
+
+
 def _touches(one: Deviation, other: Deviation) -> bool:
     """Whether one begins where the other ends, by and large."""
     return min(abs(one.start_s - other.end_s), abs(one.end_s - other.start_s)) < 0.5
 
 
-def _adjoins(deviation: Deviation, performance: Performance) -> bool:
+def adjoins(deviation: Deviation, performance: Performance) -> bool:
     """Whether a performance begins where a deviation ends, or ends where it begins, by and large."""
     gaps_s = deviation.start_s - performance.end_s, performance.start_s - deviation.end_s
     return min(abs(gap_s) for gap_s in gaps_s) < NEAR_S
@@ -179,10 +190,7 @@ class _Case:
         """
         length_s = c.end_s - c.start_s
         if c.kind == "extra":
-            if other.kind == "too_slow":  # a moment of a step that takes long is not one of any gold's
-                inside = other.start_s < c.start_s and c.end_s < other.end_s
-                return (inside and length_s < LAST_HOLD_S) or (length_s < TRANSITION_S and _within(c, other))
-            return length_s < TRANSITION_S and other.kind in {"wrong_tool", "execution"} and _touches(c, other)
+            return part_of(c, other)
         if c.kind != "idle":
             return False
         if other.kind == "too_slow":
@@ -421,7 +429,7 @@ class _Case:
         few = len(self.reference.golds) < MANY_GOLDS
         if few and (last, performance.step) not in self.reference.transitions:
             return math.inf  # where one step ends and another begins that no gold shows after it, is not sure enough
-        beside = any(_adjoins(again, performance) for again in self.again)
+        beside = any(adjoins(again, performance) for again in self.again)
         histories = self.reference.histories[performance.step]
         coarser = 0.0 if self.laid is None else self.laid.sight.view.coarser
         strange = max(0.0, float(np.median(self.seen.contrast)) - STRANGE_FREE) if few else 0.0
