@@ -313,6 +313,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="12 variants of one procedure, 3 golds")
     parser.add_argument("--set", choices=tuple(SETS), default="test", help="which seeds")
     parser.add_argument("--count", type=int, default=70, help="variants a procedure")
+    parser.add_argument("--first", type=int, default=None, help="take only so many of them, where time is short")
     parser.add_argument("--kinds", nargs="+", choices=KINDS, default=None)
     parser.add_argument("--golds", nargs="+", type=int, default=GOLD_COUNTS)
     parser.add_argument("--cache", type=Path, default=None, help="where videos and features are kept for the next run")
@@ -325,7 +326,7 @@ def main() -> None:
     corpus.folder.mkdir(parents=True, exist_ok=True)
     kinds = arguments.kinds or (KINDS[:1] if arguments.quick else KINDS if seed in {SEEN, TEST} else LEARNT_FROM)
     count, gold_counts = (12, (3,)) if arguments.quick else (arguments.count, arguments.golds)
-    samples = make(corpus, kinds, count, golds=max(gold_counts) + 1)
+    samples = make(corpus, kinds, count, golds=max(gold_counts) + 1, first=arguments.first)
     if arguments.only_make:
         return
     for golds in gold_counts:
@@ -350,9 +351,10 @@ def main() -> None:
     print_naive(corpus, samples)
 
 
-def make(corpus: Corpus, kinds: Sequence[str], count: int, *, golds: int) -> list[Sample]:
-    """Make ready what is not in the cache yet; return the planted runs."""
-    wanted = [run for kind in kinds for run in corpus.wanted(kind, golds=golds, variants=count)]
+def make(corpus: Corpus, kinds: Sequence[str], count: int, *, golds: int, first: int | None = None) -> list[Sample]:
+    """Make ready what is not in the cache yet; return the planted runs, of each procedure all or the first so many."""
+    last = golds + (count if first is None else first)
+    wanted = [run for kind in kinds for run in corpus.wanted(kind, golds=golds, variants=count)[:last]]
     made = fill(corpus, wanted)
     return [sample for sample, (_, _, name) in zip(made, wanted, strict=True) if not name.startswith("gold")]
 
