@@ -18,6 +18,9 @@ from tests.e2e.clips import film
 
 from genba_gateway import home as homes
 from genba_gateway.keys import Keys
+from genba_shared.artifacts import Artifacts
+from genba_shared.recipe import Registration
+from genba_shared.registry import Registry
 from genba_shared.settings import Platform
 
 pytestmark = pytest.mark.xdist_group("cli")
@@ -301,3 +304,29 @@ def test_a_server_that_is_not_there_is_exit_code_three() -> None:
     said = genba("sop", "videos", "list", "--url", "http://127.0.0.1:1")
     assert said.code == 3
     assert "does not answer" in refusal(said)
+
+
+# --- models ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_versions_files_are_fetched_where_genba_runs(tmp_path: Path) -> None:
+    platform = Platform(home=tmp_path / "home")
+    bundle = tmp_path / "bundle"
+    bundle.mkdir()
+    (bundle / "bundle.json").write_text("{}")
+    (bundle / "towers.safetensors").write_bytes(b"weights")
+    database = homes.migrate(platform)
+    registry = Registry(database, Artifacts(platform.artifacts_url))
+    registration = Registration("test.toy", bundle, {}, data_hash="d1")
+    stored = registry.store(registration)
+    with database.transaction() as session:
+        registry.register(session, registration, job_id="job_1", by="key_1", stored=stored, compared=None)
+    database.close()
+
+    said = genba("models", "fetch", "test.toy", "1", "--out", tmp_path / "out", home=tmp_path / "home")
+    assert said.code == 0, said.err
+    folder = Path(said.out.strip())
+    assert folder.is_relative_to(tmp_path / "out")
+    assert (folder / "towers.safetensors").read_bytes() == b"weights"
+    missing = genba("models", "fetch", "test.toy", "2", "--out", tmp_path / "out", home=tmp_path / "home")
+    assert (missing.code, refusal(missing)) == (2, "genba: There is no version 2 of test.toy.")

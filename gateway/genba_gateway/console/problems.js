@@ -8,7 +8,7 @@ export const TITLES_JA = {
   "bad-gateway": "内部のサービスから使える応答が得られませんでした。",
   "bad-request": "リクエストを読み取れません。",
   "bundle-unreadable": "バンドルを読み込めません。",
-  "clearance-too-low": "機密区分がこの情報に届いていません。",
+  "clearance-too-low": "取扱区分がこの情報に届いていません。",
   "conflict": "現在の状態と矛盾するため実行できません。",
   "connect-failed": "内部のサービスに接続できませんでした。",
   "connection-broken": "応答が始まる前に内部のサービスとの接続が切れました。",
