@@ -10,12 +10,12 @@ from typing import Annotated
 
 import typer
 from rich.markup import escape
-from rich.table import Column, Table
+from rich.table import Column
 
 from genba_gateway.client import Client
 from genba_gateway.client_models import Alias, Gates, Model, Pointer, Version
 from genba_gateway.shell import AsJson, clock, connected, print_json
-from genba_shared.commands import LOCAL, Key, Url, out
+from genba_shared.commands import LOCAL, Key, Url, folding_table, out
 
 app = typer.Typer(help="Models of a running Genba.", no_args_is_help=True, pretty_exceptions_enable=False)
 
@@ -38,7 +38,7 @@ def list_models(as_json: AsJson = False, url: Url = LOCAL, key: Key = "") -> Non
     if as_json:
         print_json([dataclasses.asdict(model) for model in found])
         return
-    table = Table(Column("model", no_wrap=True), "champion", "since", "challenger", "rollback to", "newest")
+    table = folding_table(Column("model", no_wrap=True), "champion", "since", "challenger", "rollback to", "newest")
     for model in found:
         since = clock(model.champion.moved_at) if model.champion.number else "–"
         table.add_row(model.name, _number(model.champion.number), since, *_others(model))
@@ -81,7 +81,7 @@ def history(
     if as_json:
         print_json([dataclasses.asdict(move) for move in moves])
         return
-    table = Table("when", "alias", "move", "from", "to", "by", "why")
+    table = folding_table("when", "alias", "move", "from", "to", "by", "why")
     for move in moves:
         numbers = map(_number, (move.from_number, move.to_number))
         table.add_row(clock(move.at), move.alias, move.kind, *numbers, escape(move.by), escape(move.reason))
@@ -145,7 +145,7 @@ def _show_model(genba: Client, name: str, limit: int, *, as_json: bool) -> None:
     champion = _number(model.champion.number)
     out.print(f"{name}: champion {champion}, challenger {_number(model.challenger.number)}", highlight=False)
     out.print(f"a rollback goes to {_number(model.previous)}", highlight=False)
-    table = Table("version", "serves as", "status", "outcome", "metrics", "job", "made")
+    table = folding_table("version", "serves as", "status", "outcome", "metrics", "job", "made")
     for version in versions:
         metrics = "  ".join(f"{metric}={_value(value)}" for metric, value in version.metrics.items())
         table.add_row(
@@ -163,7 +163,7 @@ def _show_model(genba: Client, name: str, limit: int, *, as_json: bool) -> None:
 def _show_version(version: Version) -> None:
     serves = f", {' and '.join(version.aliases)}" if version.aliases else ""
     out.print(f"{version.model} version {version.number}: {version.status}{serves}", highlight=False)
-    table = Table("metric", Column("value", justify="right"), "gate")
+    table = folding_table("metric", Column("value", justify="right"), "gate")
     for metric in sorted({*version.metrics, *(gate.metric for gate in version.gates)}):
         gates = [gate for gate in version.gates if gate.metric == metric]
         said = "\n".join(

@@ -320,7 +320,7 @@ def test_bad_files_are_said_in_one_line(small: tuple[Path, Path], tmp_path: Path
     for trainee, steps_file, said in (
         (tmp_path / "absent.mp4", steps, "There is no such file"),
         (text, steps, "text.mp4"),
-        (gold, broken, "broken.yaml is not readable as YAML at line 1"),
+        (gold, broken, "broken.yaml is not readable as YAML: line 1: "),
     ):
         refused = genba("sop", "score", "--gold", gold, "--trainee", trainee, "--steps", steps_file)
         assert refused.code == 2

@@ -246,10 +246,11 @@ def test_an_upload_cut_off_by_a_kill_leaves_nothing_and_can_be_repeated(
     body = filmed.golds[0].path.read_bytes() + b"\0" * 64  # other bytes than any that are known
     before = {each["id"] for each in admin.listed("/v1/sop/videos")}
     half = HalfUpload(genba.port, genba.admin_key, body)
-    until(lambda: list((genba.home / "spool").glob("upload-*")), what="the upload's arrival")
+    until(lambda: list((genba.home / "spool").glob("sop-*/upload-*")), what="the upload's arrival")
     killed = genba.kill("api")
     assert half.status() == 0
     genba.wait_for_restart("api", killed)
+    assert list((genba.home / "spool").glob("sop-*/*")) == []
     assert {each["id"] for each in admin.listed("/v1/sop/videos")} == before
     again = tmp_path / "again.mp4"
     again.write_bytes(body)
@@ -309,7 +310,7 @@ def test_sigterm_finishes_what_is_in_hand_and_a_second_start_keeps_the_key(
 ) -> None:
     body = filmed.golds[0].path.read_bytes() + b"\0" * 32
     upload = HalfUpload(genba.port, genba.admin_key, body)
-    until(lambda: list((genba.home / "spool").glob("upload-*")), what="the upload's arrival")
+    until(lambda: list((genba.home / "spool").glob("sop-*/upload-*")), what="the upload's arrival")
     evaluated: list[int] = []
     asking = threading.Thread(target=lambda: evaluated.append(admin.evaluate(procedure_id, trainee_id).status_code))
     asking.start()

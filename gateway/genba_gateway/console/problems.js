@@ -42,6 +42,7 @@ export const TITLES_JA = {
   "range-not-satisfiable": "指定された範囲は内容の外にあります。",
   "request-timeout": "リクエストの到着に時間がかかりすぎました。",
   "scope-missing": "あなたの役割にはこの権限がありません。",
+  "service-not-deployed": "この環境では、このサービスは動いていません。",
   "service-unavailable": "内部のサービスが利用できません。",
   "too-few-masters": "判定に必要なマスターが足りません。",
   "too-little-overlap": "この版が表示するはずのものが、まだ十分に表示されていません。",
