@@ -228,6 +228,39 @@ def test_a_time_that_no_calendar_holds_is_refused(tmp_path: Path, arguments: tup
     assert arguments[-2] in said.err
 
 
+# --- backup ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_backup_is_made_checked_and_restored_from_a_shell(tmp_path: Path) -> None:
+    home, file, restored = tmp_path / "home", tmp_path / "genba.tar", tmp_path / "restored"
+    made = genba("keys", "create", "tablet", home=home)
+    key_id = made.out.split()[0]
+    said = genba("backup", "create", file, home=home)
+    assert (said.code, said.err) == (0, "")
+    assert str(file) in said.out
+    assert genba("backup", "check", file).code == 0
+    assert genba("backup", "restore", file, home=restored).code == 0
+    assert key_id in genba("keys", "list", home=restored).out
+
+
+def test_what_a_backup_cannot_do_is_said_in_one_line(tmp_path: Path) -> None:
+    home, file = tmp_path / "home", tmp_path / "genba.tar"
+    none = genba("backup", "create", file, home=home)
+    assert none.code == 2
+    assert "nothing was ever started there" in refusal(none)
+    genba("keys", "create", "tablet", home=home)
+    nowhere = genba("backup", "create", tmp_path / "no-folder" / "genba.tar", home=home)
+    assert nowhere.code == 2
+    assert "No such file or directory" in refusal(nowhere)
+    assert genba("backup", "create", file, home=home).code == 0
+    file.write_bytes(file.read_bytes()[:20_000])
+    damaged = genba("backup", "restore", file, home=tmp_path / "restored")
+    assert damaged.code == 1
+    assert "cut off" in refusal(damaged)
+    assert not (tmp_path / "restored").exists()
+    assert "No such file or directory" in refusal(genba("backup", "check", tmp_path / "none.tar"))
+
+
 # --- sop ------------------------------------------------------------------------------------------------------------
 
 
