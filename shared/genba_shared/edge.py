@@ -24,6 +24,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from genba_shared.idempotency import HEADER as IDEMPOTENCY_HEADER
 from genba_shared.idempotency import key_missing
 from genba_shared.ids import new_id
+from genba_shared.patterns import message
 from genba_shared.principal import PRINCIPAL_HEADER, verify
 from genba_shared.problems import (
     BY_STATUS,
@@ -90,7 +91,7 @@ def as_problem(error: Exception) -> Problem:
             return key_missing()
         # For JSON that cannot be parsed the location goes on with a character's number, which is no field.
         return invalid(
-            (found["loc"][:1] if found["type"] == "json_invalid" else found["loc"], found["msg"])
+            (found["loc"][:1] if found["type"] == "json_invalid" else found["loc"], message(found))
             for found in error.errors()
         )
     if isinstance(error, HTTPException):
