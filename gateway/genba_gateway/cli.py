@@ -98,6 +98,7 @@ def _others() -> Iterator[EntryPoint]:
     yield EntryPoint("jobs", "genba_gateway.jobs_cli:app", "genba.commands")
     yield EntryPoint("models", "genba_gateway.models_cli:app", "genba.commands")
     yield EntryPoint("keys", "genba_gateway.keys_cli:keys", "genba.commands")
+    yield EntryPoint("backup", "genba_gateway.backup_cli:app", "genba.commands")
     yield from sorted(entry_points(group="genba.commands"), key=lambda entry: entry.name)
 
 

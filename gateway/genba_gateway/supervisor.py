@@ -37,7 +37,7 @@ class Program:
     argv: Sequence[str]
     ready: Callable[[], Awaitable[bool]]
     env: Mapping[str, str] = field(default_factory=dict)
-    ready_within_s: float = 60.0
+    ready_within_s: float = 180.0
 
 
 def pause_s(failures: int) -> float:
