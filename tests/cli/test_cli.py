@@ -164,6 +164,24 @@ def test_a_first_start_that_dies_around_the_key_file_leaves_a_key_that_the_next_
         database.close()
 
 
+def test_a_setting_that_does_not_validate_is_named_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GENBA_SOP_SWEEP_EVERY_S", "-1")
+    said = genba("run", "sop", "--port", "1", home=tmp_path / "home")
+    assert (said.code, refusal(said)) == (2, "genba: GENBA_SOP_SWEEP_EVERY_S: Input should be greater than 0")
+
+
+def test_a_service_that_does_not_start_says_why_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GENBA_SOP_ENCODER", "openclip:ViT-B-32")
+    monkeypatch.setenv("GENBA_SOP_ENCODER_WEIGHTS", str(tmp_path / "absent.safetensors"))
+    argv = [sys.executable, "-m", "genba_gateway", "run", "sop", "--port", "1"]
+    env = {**os.environ, "COLUMNS": "300", "NO_COLOR": "1", "GENBA_HOME": str(tmp_path / "home")}
+    ended = subprocess.run(argv, capture_output=True, text=True, timeout=240, env=env, check=False)
+    assert ended.returncode == 1
+    last = ended.stderr.strip().splitlines()[-1]
+    assert last.startswith("genba: The service sop did not start: ")
+    assert str(tmp_path / "absent.safetensors") in last
+
+
 # --- keys -----------------------------------------------------------------------------------------------------------
 
 
@@ -310,6 +328,18 @@ def test_a_run_that_is_the_gold_run_passes(small: tuple[Path, Path]) -> None:
     said = genba("sop", "score", "--gold", gold, "--trainee", gold, "--steps", steps, "--lang", "ja")
     assert said.code == 0
     assert "合格" in said.out
+
+
+def test_files_are_scored_by_the_encoder_of_the_settings(
+    small: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gold, steps = small
+    for encoder, said in (("nonsense", "is no encoder"), ("openclip:ViT-B-32", "There are no weights")):
+        monkeypatch.setenv("GENBA_SOP_ENCODER", encoder)
+        monkeypatch.setenv("GENBA_SOP_ENCODER_WEIGHTS", "/absent/weights.safetensors")
+        refused = genba("sop", "score", "--gold", gold, "--trainee", gold, "--steps", steps)
+        assert refused.code == 2
+        assert said in refusal(refused)
 
 
 def test_bad_files_are_said_in_one_line(small: tuple[Path, Path], tmp_path: Path) -> None:

@@ -72,6 +72,16 @@ def test_each_detail_that_is_translated_is_one_that_is_said_and_its_places_are_k
         assert re.search(r"[ぁ-んァ-ヶ一-龠]", japanese), english
 
 
+def test_whoever_types_something_malformed_reads_in_japanese_what_is_wanted() -> None:
+    translated = {english for english, _ in PAIRS}
+    for folder in ("gateway", "shared", "svc-sop", "svc-llm", "svc-recommend", "svc-sem", "svc-training"):
+        for path in (ROOT / folder).rglob("*.py"):
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+                if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "pattern":
+                    words = [each.value for each in node.args[1:] if isinstance(each, ast.Constant)]
+                    assert set(words) <= translated, f"{path.name}: {words}"
+
+
 def test_roles_and_clearances_have_words_in_both_languages() -> None:
     texts = (CONSOLE / "texts.js").read_text(encoding="utf-8")
     for name in [*(f"role_{role}" for role in ROLES), *(f"clearance_{each.label}" for each in Clearance)]:

@@ -41,9 +41,11 @@ function table(columns, rows) {
 
 const row = (cells, properties = {}) => el("tr", properties, cells.map((cell) => el("td", {}, cell ?? "–")));
 
+/** What a service says, in the reader's language where it is translated. */
+const say = (text) => (language === "ja" && text && inJapanese(text)) || text;
+
 class Refused extends Error {
   constructor(status, problem) {
-    const say = (text) => (language === "ja" && inJapanese(text)) || text;
     const faults = (problem.errors ?? []).map((fault) => `\n• ${fault.field}: ${say(fault.message)}`).join("");
     const id = problem.request_id ? `\n${t("requestId")}: ${problem.request_id}` : "";
     const title = (language === "ja" && TITLES_JA[String(problem.type).split(":").at(-1)]) || problem.title || status;
@@ -132,7 +134,7 @@ async function systemPage() {
   return [el("p", { className: `verdict ${answer.ok ? "good" : "bad"}` }, t(answer.ok ? "ready" : "notReady")), table([t("check"), t("status")], checks), el("p", {}, el("a", { href: "/docs" }, "/docs"), " · ", el("a", { href: "/metrics" }, "/metrics"))];
 }
 
-const KIT = { el, t, table, row, field, get, post, call, attempt, show, when, onsubmit, open, refused: (status, problem) => new Refused(status, problem), language: () => language, key: () => key, may: (service, verb) => ["*", `${service}:*`, `${service}:${verb}`].some((scope) => scopes.includes(scope)) };
+const KIT = { el, t, say, table, row, field, get, post, call, attempt, show, when, onsubmit, open, refused: (status, problem) => new Refused(status, problem), language: () => language, key: () => key, may: (service, verb) => ["*", `${service}:*`, `${service}:${verb}`].some((scope) => scopes.includes(scope)) };
 const assistant = assistantPages(KIT);
 const sop = sopPages(KIT);
 const PAGES = { score: sop.score, procedures: sop.procedures, evaluations: sop.evaluations, clips: sop.clips, ask: assistant.ask, escalations: assistant.escalations, particles: particlesPage(KIT), recommend: recommendPage(KIT), jobs: jobsPage(KIT), models: modelsPage(KIT), keys: keysPage, system: systemPage };
