@@ -21,6 +21,7 @@ from genba_gateway.keys import COMPARTMENT, ApiKey, Keys
 from genba_gateway.openapi import OpenApi
 from genba_gateway.routes import CONTROL
 from genba_shared.audit import AuditLog
+from genba_shared.patterns import pattern
 from genba_shared.principal import ROLES, Clearance, Principal, require
 from genba_shared.problems import NotFound
 from genba_shared.service import create_service, problem_responses
@@ -33,6 +34,7 @@ _PAGE_HEADERS = {
     "referrer-policy": "no-referrer",
     "cache-control": "no-cache",
 }
+_SHA256 = pattern("^[0-9a-f]{64}$", "must be 64 hex digits, lower case")
 _ASSETS = {"docs.js": "text/javascript; charset=utf-8", "docs.css": "text/css; charset=utf-8"}
 
 Admin = Annotated[Principal, require("keys:admin")]
@@ -226,7 +228,7 @@ def read_audit(
 def verify_audit(
     _auditor: Auditor,
     request: Request,
-    head: Annotated[str | None, Query(pattern="^[0-9a-f]{64}$", description="A head seen earlier.")] = None,
+    head: Annotated[str | None, Query(pattern=_SHA256, description="A head seen earlier.")] = None,
 ) -> AuditVerdict:
     """Walk the whole chain and say whether it holds."""
     return AuditVerdict.model_validate(_audit(request).verify(expected_head=head))

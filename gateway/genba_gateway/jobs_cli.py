@@ -14,13 +14,13 @@ from zoneinfo import ZoneInfo
 
 import typer
 from rich.markup import escape
-from rich.table import Column, Table
+from rich.table import Column
 
 from genba_gateway.client import Client, Job, Schedule
 from genba_gateway.client_records import Overlap, Status
 from genba_gateway.job_progress import Display
 from genba_gateway.shell import AsJson, clock, connected, print_json
-from genba_shared.commands import BAD_INPUT, LOCAL, NEGATIVE, Key, Url, complain, err, out
+from genba_shared.commands import BAD_INPUT, LOCAL, NEGATIVE, Key, Url, complain, err, folding_table, out
 
 app = typer.Typer(help="Jobs of a running Genba.", no_args_is_help=True, pretty_exceptions_enable=False)
 schedules = typer.Typer(help="Jobs by the clock: list, create, change, delete.", no_args_is_help=True)
@@ -77,7 +77,7 @@ def list_jobs(
     if as_json:
         print_json([dataclasses.asdict(job) for job in found])
         return
-    table = Table(Column("id", no_wrap=True), Column("recipe", overflow="fold"), "status", "created", "says")
+    table = folding_table(Column("id", no_wrap=True), Column("recipe", overflow="fold"), "status", "created", "says")
     for job in found:
         table.add_row(job.id, job.recipe, _status(job), clock(job.created_at), escape(_says(job)))
     out.print(table)
@@ -146,7 +146,7 @@ def recipes(
             raise typer.Exit(BAD_INPUT)
         print_json(found[name].params_schema)
         return
-    table = Table(Column("recipe", no_wrap=True), "queue", "parameters", "what it does")
+    table = folding_table(Column("recipe", no_wrap=True), "queue", "parameters", "what it does")
     for recipe in found.values():
         required = set(recipe.params_schema.get("required", []))
         names = [each if each in required else f"[{each}]" for each in recipe.params_schema.get("properties", {})]
@@ -162,7 +162,7 @@ def list_schedules(as_json: AsJson = False, url: Url = LOCAL, key: Key = "") -> 
     if as_json:
         print_json([dataclasses.asdict(schedule) for schedule in found])
         return
-    table = Table(Column("id", no_wrap=True), "name", Column("recipe", overflow="fold"), "when", "next", "says")
+    table = folding_table(Column("id", no_wrap=True), "name", Column("recipe", overflow="fold"), "when", "next", "says")
     for each in found:
         says = (each.last_error or {}).get("detail", "")
         table.add_row(

@@ -23,11 +23,14 @@ from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from genba_shared.audit import append_in
 from genba_shared.db import Database, Json, Record, utc_now
+from genba_shared.patterns import pattern
 from genba_shared.principal import ROLES, Clearance, Principal, scopes_of
 from genba_shared.problems import ClearanceTooLow, Conflict, Invalid, NotFound, ScopeMissing, Unauthorized
 
 PREFIX = "gnb"
-COMPARTMENT = r"^[^\s,\x00-\x1f\x7f]{1,64}$"  # a comma parts them where they are kept
+COMPARTMENT = pattern(  # a comma parts them where they are kept
+    r"^[^\s,\x00-\x1f\x7f]{1,64}$", "must be one word of at most 64 characters, without commas"
+)
 
 _ID_ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
 _BASE62 = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"

@@ -9,16 +9,15 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.table import Column, Table
+from rich.table import Column
 
 from genba_gateway.cli import Failed, Home
 from genba_gateway.home import migrate, platform_at, write_private
 from genba_gateway.keys import Keys
+from genba_shared.commands import folding_table, out
 from genba_shared.problems import Problem
 
 keys = typer.Typer(help="API keys: create, list, revoke, rotate.", no_args_is_help=True)
-out = Console()
 
 KeyFile = Annotated[Path | None, typer.Option(help="Write the key to this file (mode 0600) instead of printing it.")]
 
@@ -46,7 +45,7 @@ def create(
 @keys.command(name="list")
 def list_keys(home: Home = None) -> None:
     """List every key, without its secret."""
-    table = Table(Column("id", no_wrap=True), "name", "role", "clearance", "created", "expires", "state")
+    table = folding_table(Column("id", no_wrap=True), "name", "role", "clearance", "created", "expires", "state")
     with _keys(home) as store:
         for key in store.list():
             expires = f"{key.expires_at:%Y-%m-%d %H:%M}" if key.expires_at else "never"

@@ -6,16 +6,20 @@ Exit codes: 0 done, 2 bad input, 3 the server said no (a gate that is missed, a 
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.markup import escape
-from rich.table import Column, Table
+from rich.table import Column
 
+from genba_gateway.cli import Failed, Home
 from genba_gateway.client import Client
 from genba_gateway.client_models import Alias, Gates, Model, Pointer, Version
+from genba_gateway.home import migrate, platform_at
 from genba_gateway.shell import AsJson, clock, connected, print_json
-from genba_shared.commands import LOCAL, Key, Url, out
+from genba_shared.commands import LOCAL, Key, Url, folding_table, out
+from genba_shared.problems import Problem
 
 app = typer.Typer(help="Models of a running Genba.", no_args_is_help=True, pretty_exceptions_enable=False)
 
@@ -38,7 +42,7 @@ def list_models(as_json: AsJson = False, url: Url = LOCAL, key: Key = "") -> Non
     if as_json:
         print_json([dataclasses.asdict(model) for model in found])
         return
-    table = Table(Column("model", no_wrap=True), "champion", "since", "challenger", "rollback to", "newest")
+    table = folding_table(Column("model", no_wrap=True), "champion", "since", "challenger", "rollback to", "newest")
     for model in found:
         since = clock(model.champion.moved_at) if model.champion.number else "–"
         table.add_row(model.name, _number(model.champion.number), since, *_others(model))
@@ -81,7 +85,7 @@ def history(
     if as_json:
         print_json([dataclasses.asdict(move) for move in moves])
         return
-    table = Table("when", "alias", "move", "from", "to", "by", "why")
+    table = folding_table("when", "alias", "move", "from", "to", "by", "why")
     for move in moves:
         numbers = map(_number, (move.from_number, move.to_number))
         table.add_row(clock(move.at), move.alias, move.kind, *numbers, escape(move.by), escape(move.reason))
@@ -137,6 +141,30 @@ def challenger(
     _say(model, now.challenger)
 
 
+@app.command()
+def fetch(
+    model: ModelName,
+    number: Number,
+    folder: Annotated[Path, typer.Option("--out", file_okay=False, help="Where the bundle's folder goes.")],
+    home: Home = None,
+) -> None:
+    """Write a version's files into a folder and print its path. Works on the database and the artifacts, where Genba runs."""
+    from genba_shared.artifacts import Artifacts
+    from genba_shared.registry import Registry
+
+    platform = platform_at(home)
+    database = migrate(platform)
+    try:
+        registry = Registry(database, Artifacts(platform.artifacts_url))
+        typer.echo(registry.fetch(registry.get(model, number), folder))
+    except Problem as problem:
+        raise Failed(problem.detail) from problem
+    except OSError as failure:
+        raise Failed(str(failure)) from failure
+    finally:
+        database.close()
+
+
 def _show_model(genba: Client, name: str, limit: int, *, as_json: bool) -> None:
     model, versions = genba.models.get(name), list(genba.models.versions(name, limit=limit))
     if as_json:
@@ -145,7 +173,7 @@ def _show_model(genba: Client, name: str, limit: int, *, as_json: bool) -> None:
     champion = _number(model.champion.number)
     out.print(f"{name}: champion {champion}, challenger {_number(model.challenger.number)}", highlight=False)
     out.print(f"a rollback goes to {_number(model.previous)}", highlight=False)
-    table = Table("version", "serves as", "status", "outcome", "metrics", "job", "made")
+    table = folding_table("version", "serves as", "status", "outcome", "metrics", "job", "made")
     for version in versions:
         metrics = "  ".join(f"{metric}={_value(value)}" for metric, value in version.metrics.items())
         table.add_row(
@@ -163,7 +191,7 @@ def _show_model(genba: Client, name: str, limit: int, *, as_json: bool) -> None:
 def _show_version(version: Version) -> None:
     serves = f", {' and '.join(version.aliases)}" if version.aliases else ""
     out.print(f"{version.model} version {version.number}: {version.status}{serves}", highlight=False)
-    table = Table("metric", Column("value", justify="right"), "gate")
+    table = folding_table("metric", Column("value", justify="right"), "gate")
     for metric in sorted({*version.metrics, *(gate.metric for gate in version.gates)}):
         gates = [gate for gate in version.gates if gate.metric == metric]
         said = "\n".join(

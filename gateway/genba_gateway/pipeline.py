@@ -42,6 +42,7 @@ from genba_shared.problems import (
     Problem,
     RequestTimeout,
     ScopeMissing,
+    ServiceNotDeployed,
     TooManyRequests,
     render,
 )
@@ -324,8 +325,14 @@ class Pipeline:
                 "The path is too long, or has parts that could be read in two ways: //, /./, /../, %2F, %5C or %00."
             )
         route = self._table.find(scope["path"])
-        if route is None or route.service not in self._services:
+        if route is None:
             raise NotFound("There is no such address; /v1/openapi.json lists those there are.")
+        if route.service not in self._services:
+            raise ServiceNotDeployed(
+                f"The service {route.service} is not part of this installation. Its operator adds it: start"
+                f" `genba run {route.service}` and name its address in the gateway's GENBA_GATEWAY_UPSTREAMS.",
+                service=route.service,
+            )
         if route.operations and self._operations_port is not None and scope["server"][1] != self._operations_port:
             raise NotFound("Metrics and readiness are served on the operations port.")
         if method not in METHODS:

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from genba_shared.audit import AuditLog
@@ -22,13 +21,12 @@ from genba_shared.audit_export import export as write_tiles
 from genba_shared.audit_tree import prove as make_proof
 from genba_shared.audit_tree import seal_in
 from genba_shared.audit_writer import audit_signer
-from genba_shared.commands import BAD_INPUT, NEGATIVE, complain
+from genba_shared.commands import BAD_INPUT, NEGATIVE, complain, out
 from genba_shared.db import Database
 from genba_shared.problems import Conflict, Problem
 from genba_shared.settings import Platform
 from genba_shared.tlog import NoteKey, NotSigned, open_checkpoint
 
-out = Console()
 app = typer.Typer(help="Check and export the audit log.", no_args_is_help=True, pretty_exceptions_enable=False)
 
 File = Annotated[Path, typer.Argument(dir_okay=False)]
@@ -81,6 +79,7 @@ def prove(
         typer.echo(text, nl=False)
     else:
         path.write_text(text, encoding="utf-8")
+        out.print(f"The proof of entry {entry} is in {path}.", highlight=False, soft_wrap=True)
 
 
 @app.command()

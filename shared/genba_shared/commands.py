@@ -6,6 +6,8 @@ A service's commands use ``connect`` and ``checked``; the gateway's own have ``g
 from __future__ import annotations
 
 import contextlib
+import os
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any
 
@@ -13,13 +15,26 @@ import httpx
 import typer
 from rich.console import Console
 from rich.markup import escape
+from rich.table import Column, Table
 
 # 0 done, 1 the work ran and its result is negative, 130 interrupted.
 NEGATIVE, BAD_INPUT, SERVER_SAID_NO = 1, 2, 3
 LOCAL = "http://127.0.0.1:8080"
 _TIMEOUT_S = 600.0
+_WIDE = 200
 
-out = Console()
+
+def _printed() -> Console:
+    """What goes into a file or another program is as wide as it is, and not cut to the 80 columns that rich takes for one."""
+    return Console(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else _WIDE)
+
+
+def folding_table(*columns: str | Column, title: str | None = None) -> Table:
+    """A table whose cells fold where the terminal is narrow: an id or a date that is cut off is of no use."""
+    return Table(*(Column(each, overflow="fold") if isinstance(each, str) else each for each in columns), title=title)
+
+
+out = _printed()
 err = Console(stderr=True)
 
 Url = Annotated[str, typer.Option("--url", envvar="GENBA_URL", help="Where Genba answers.")]

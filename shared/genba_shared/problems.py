@@ -4,7 +4,7 @@
     ├── BadRequest 400 ─ IdempotencyKeyMissing
     ├── Unauthorized 401
     ├── Forbidden 403 ─ ScopeMissing · ClearanceTooLow
-    ├── NotFound 404
+    ├── NotFound 404 ─ ServiceNotDeployed
     ├── MethodNotAllowed 405
     ├── RequestTimeout 408
     ├── Conflict 409 ─ EncoderMismatch · IdempotencyInFlight · VersionConflict · AlreadyExists · GateNotMet
@@ -111,6 +111,10 @@ class NotFound(Problem):
     """There is nothing here."""
 
     status = 404
+
+
+class ServiceNotDeployed(NotFound):
+    """This installation does not run the service that answers here."""
 
 
 class MethodNotAllowed(Problem):

@@ -24,6 +24,8 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TextIO, TypeV
 
 from pydantic import BaseModel, ConfigDict
 
+from genba_shared.patterns import pattern
+
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
@@ -34,7 +36,9 @@ if TYPE_CHECKING:
 
 QueueName = Literal["cpu", "gpu"]
 Level = Literal["info", "warning", "error"]
-MODEL_NAME = r"^[a-z][a-z0-9_]{0,59}\.[a-z][a-z0-9_]{0,59}$"
+MODEL_NAME = pattern(
+    r"^[a-z][a-z0-9_]{0,59}\.[a-z][a-z0-9_]{0,59}$", "must be two names joined by a dot, such as recommend.two_tower"
+)
 _NAME = re.compile(r"[a-z][a-z0-9_]*\.[a-z][a-z0-9_]*\Z")
 _CHECKPOINT = re.compile(r"(\d{6})-(\d{8})\Z")
 

@@ -10,11 +10,13 @@ from fastapi import Header
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, WithJsonSchema
 
 from genba_shared.jobs import Job
+from genba_shared.patterns import pattern
 from genba_shared.principal import Clearance
 from genba_shared.problems import Invalid, fault
 
+_AN_ID = "must be an id as answers give it, such as vid_01k7zc3v8q2m5n6p7r8s9t0w1x"
 ClearanceLabel = Literal["public", "internal", "confidential", "secret"]
-RecordId = Annotated[str, StringConstraints(pattern=r"^[a-z]{2,8}_[0-9a-z]{1,30}$")]
+RecordId = Annotated[str, StringConstraints(pattern=pattern(r"^[a-z]{2,8}_[0-9a-z]{1,30}$", _AN_ID))]
 Item = TypeVar("Item")
 
 _LABELS: tuple[ClearanceLabel, ...] = get_args(ClearanceLabel)

@@ -12,10 +12,11 @@ from typing import Annotated, Any, Literal
 import typer
 import yaml
 from rich.markup import escape
-from rich.table import Column, Table
+from rich.table import Column
 
 from genba_llm.line_cli import train
-from genba_shared.commands import BAD_INPUT, LOCAL, NEGATIVE, Key, Url, checked, complain, connect, out
+from genba_shared import yaml_files
+from genba_shared.commands import BAD_INPUT, LOCAL, NEGATIVE, Key, Url, checked, complain, connect, folding_table, out
 
 app = typer.Typer(help="Ask, decide, prove.", no_args_is_help=True, pretty_exceptions_enable=False)
 documents = typer.Typer(help="The company's documents.", no_args_is_help=True)
@@ -75,7 +76,7 @@ def search(query: str, limit: int = 5, url: Url = LOCAL, key: Key = "") -> None:
     if found["decision"]["decision"] != "ALLOW":
         _show(found["decision"])
         raise typer.Exit(NEGATIVE)
-    table = Table("score", "document", "passage")
+    table = folding_table("score", "document", "passage")
     for each in found["hits"]:
         table.add_row(f"{each['score']:.2f}", escape(each["title"]), escape(each["text"][:200]))
     out.print(table)
@@ -134,7 +135,7 @@ def list_documents(url: Url = LOCAL, key: Key = "") -> None:
     """The newest documents that you may see."""
     with connect(url, key) as client:
         found: Json = checked(client.get("/v1/llm/documents", params={"limit": 200})).json()
-    table = Table(_id(), "title", "kind", "clearance", "characters")
+    table = folding_table(_id(), "title", "kind", "clearance", "characters")
     for each in found["items"]:
         table.add_row(each["id"], escape(each["title"]), each["kind"], each["clearance"], f"{each['chars']:,}")
     out.print(table)
@@ -147,7 +148,7 @@ def list_escalations(
     """The newest questions in the queue."""
     with connect(url, key) as client:
         found: Json = checked(client.get("/v1/llm/escalations", params={"status": status, "limit": 200})).json()
-    table = Table(_id(), "for", "asked by", "due", "overdue", "assignee")
+    table = folding_table(_id(), "for", "asked by", "due", "overdue", "assignee")
     for each in found["items"]:
         late = "yes" if each["overdue"] else ""
         table.add_row(each["id"], each["target"], each["created_by"], each["due_at"], late, each["assignee"] or "")
@@ -197,9 +198,9 @@ def publish_policy(
 ) -> None:
     """Let a document take effect; one that does not validate is refused and changes nothing."""
     try:
-        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+        document = yaml_files.load(path.read_text(encoding="utf-8"))
     except (OSError, yaml.YAMLError, UnicodeDecodeError) as failure:
-        complain(f"{path.name} cannot be read: {str(failure).splitlines()[0]}")
+        complain(f"{path.name} cannot be read: {yaml_files.fault(failure)}")
         raise typer.Exit(BAD_INPUT) from failure
     with connect(url, key) as client:
         found: Json = checked(client.post(f"/v1/llm/{kind}", json={"document": document, "note": note})).json()

@@ -18,6 +18,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from genba_llm.egress import EgressGuard
+from genba_shared import yaml_files
 
 Finding = Literal["process", "port", "connection"]
 
@@ -53,9 +54,9 @@ class Inventory:
 def load_allowed(path: Path) -> Allowed:
     """Raises: ValueError with one line for a file that cannot be read or does not validate."""
     try:
-        return Allowed.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")) or {})
+        return Allowed.model_validate(yaml_files.load(path.read_text(encoding="utf-8")) or {})
     except (OSError, yaml.YAMLError, ValidationError) as error:
-        raise ValueError(f"{path} is no list for the host watch: {str(error).splitlines()[0]}") from error
+        raise ValueError(f"{path} is no list for the host watch: {yaml_files.fault(error)}") from error
 
 
 def look() -> Inventory:

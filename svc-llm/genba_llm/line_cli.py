@@ -21,10 +21,10 @@ import yaml
 from rich.live import Live
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
-from rich.table import Table
 
 from genba_llm.finetune_config import config_of
-from genba_shared.commands import BAD_INPUT, LOCAL, NEGATIVE, Key, Url, checked, complain, connect, out
+from genba_shared import yaml_files
+from genba_shared.commands import BAD_INPUT, LOCAL, NEGATIVE, Key, Url, checked, complain, connect, folding_table, out
 from genba_shared.server_sent import events
 
 Json = dict[str, Any]
@@ -42,9 +42,9 @@ class BadRunFile(ValueError):
 def read_run(path: Path) -> dict[str, Json]:
     """The steps of a run file in the line's order, each with its parameters. Raises: BadRunFile; OSError."""
     try:
-        document = yaml.safe_load(path.read_text("utf-8"))
+        document = yaml_files.load(path.read_text("utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as failure:
-        raise BadRunFile(f"{path.name} cannot be read: {str(failure).splitlines()[0]}") from failure
+        raise BadRunFile(f"{path.name} cannot be read: {yaml_files.fault(failure)}") from failure
     if not isinstance(document, dict) or not all(isinstance(each or {}, dict) for each in document.values()):
         raise BadRunFile(f"{path.name} must hold a part for each step: {', '.join(STEPS)}.")
     if unknown := [name for name in document if name not in STEPS]:
@@ -183,12 +183,12 @@ def _follow(client: httpx.Client, job: Json, board: _Board, name: str) -> Json:
 
 def _show(results: dict[str, Json]) -> None:
     """What was measured, and where the bundle is from."""
-    table = Table("step", "figure", "value")
+    table = folding_table("step", "figure", "value")
     for name in ("so8t", "calibrate", "evaluate"):
         for figure, value in results.get(name, {}).get("metrics", {}).items():
             table.add_row(name, figure, f"{value:.4g}")
     out.print(table)
-    chain = Table("lineage", "SHA-256", "files")
+    chain = folding_table("lineage", "SHA-256", "files")
     for link in results["so8t"]["value"].get("lineage", []):
         chain.add_row(link["step"], link["sha256"][:16], str(len(link["files"])) if link["files"] else "")
     if chain.row_count:

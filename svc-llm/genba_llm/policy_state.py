@@ -17,14 +17,19 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from genba_llm.verdict import ACTIONS, DOMAINS, Action, Decision, Domain
+from genba_shared import yaml_files
 from genba_shared.clearance import Clearance
+from genba_shared.patterns import message, pattern
 
 D = TypeVar("D", bound=BaseModel)
 DEFAULTS = Path(__file__).parent / "defaults"
 Outcome = Literal["ESCALATE", "DENY", "REFUSE"]
 LevelName = Literal["public", "internal", "confidential", "secret"]
-RuleId = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,59}$")]
-Target = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,59}$")]
+_A_NAME = pattern(
+    r"^[a-z][a-z0-9_]{0,59}$", "must be a name of at most 60 characters: a to z, digits and _, a letter first"
+)
+RuleId = Annotated[str, Field(pattern=_A_NAME)]
+Target = Annotated[str, Field(pattern=_A_NAME)]
 Words = tuple[Annotated[str, Field(min_length=1, max_length=60)], ...]
 
 
@@ -192,9 +197,9 @@ def default_identities() -> Mapping[str, IdentityContract]:
 def load_document(path: Path) -> dict[str, Any]:
     """A document from a YAML or JSON file. Raises: PolicyInvalid if it does not parse; OSError if it cannot be read."""
     try:
-        document = yaml.safe_load(path.read_text("utf-8"))
+        document = yaml_files.load(path.read_text("utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise PolicyInvalid([f"{path.name} does not parse: {error}"]) from error
+        raise PolicyInvalid([f"{path.name} does not parse: {yaml_files.fault(error)}"]) from error
     if not isinstance(document, dict):
         raise PolicyInvalid([f"{path.name} must hold a mapping"])
     return document
@@ -205,5 +210,5 @@ def _parse(kind: type[D], document: Mapping[str, Any]) -> D:
         return kind.model_validate(document)
     except ValidationError as error:
         raise PolicyInvalid(
-            [f"{'.'.join(map(str, each['loc'])) or kind.__name__}: {each['msg']}" for each in error.errors()]
+            [f"{'.'.join(map(str, each['loc'])) or kind.__name__}: {message(each)}" for each in error.errors()]
         ) from error

@@ -8,12 +8,21 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from genba_llm.verdict import Action, Domain
+from genba_shared.patterns import pattern
 from genba_shared.wire import Flag, Moment, Whole
 from genba_shared.wire_records import ClearanceLabel, RecordId
 
 DecisionName = Literal["ALLOW", "ESCALATE", "DENY", "REFUSE"]
 LanguageName = Literal["ja", "en"]
-Compartment = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,39}$")]
+Compartment = Annotated[
+    str,
+    Field(
+        pattern=pattern(
+            r"^[a-z0-9][a-z0-9_-]{0,39}$",
+            "must be 1 to 40 of a to z, digits, _ and -, beginning with a letter or digit",
+        )
+    ),
+]
 Prompt = Annotated[str, Field(min_length=1, description="The text; longer than GENBA_LLM_MAX_PROMPT_CHARS gets 413.")]
 Line = Annotated[str, StringConstraints(min_length=1, max_length=500, strip_whitespace=True)]
 

@@ -29,6 +29,7 @@ from genba_llm.gate_metrics import auroc, expected_calibration_error, gated
 from genba_llm.line_settings import LineSettings
 from genba_llm.normalise import language_of, normalise
 from genba_llm.verdict import Decision
+from genba_shared.patterns import pattern
 from genba_shared.problems import Conflict, Invalid, NotFound
 from genba_shared.recipe import Gate, Params, Recipe, Registration, Result, Run
 
@@ -38,6 +39,24 @@ _HELD_SHARE = 0.2
 _EVALUATED_ROWS = 1200
 _TOLERANCE = 0.01
 
+RowsKey = Annotated[
+    str,
+    Field(
+        pattern=pattern(
+            r"^[0-9a-f]{2}/[0-9a-f]{64}(\.[a-z0-9]{1,8})?$",
+            "must be an artifact's key: two hex digits, a slash, 64 hex digits and perhaps a suffix",
+        )
+    ),
+]
+RowsFile = Annotated[
+    str,
+    Field(
+        pattern=pattern(
+            r"^[\w][\w.-]{0,120}$", "must be the name of a file in GENBA_LLM_LINE_DATA_DIR, without a folder"
+        )
+    ),
+]
+
 
 class GateClassifierParams(Params):
     """Where the company's own rows lie, if there are any: an uploaded artifact, or a file in the folder of corpora.
@@ -46,8 +65,8 @@ class GateClassifierParams(Params):
     together on one side of the split.
     """
 
-    rows_key: Annotated[str, Field(pattern=r"^[0-9a-f]{2}/[0-9a-f]{64}(\.[a-z0-9]{1,8})?$")] | None = None
-    rows_file: Annotated[str, Field(pattern=r"^[\w][\w.-]{0,120}$")] | None = None
+    rows_key: RowsKey | None = None
+    rows_file: RowsFile | None = None
     own_rows_count: Annotated[float, Field(gt=0, le=100)] = 3.0
     amount: Annotated[float, Field(gt=0, le=1)] = 1.0
     promote: Literal["when_gates_pass", "never"] = "when_gates_pass"

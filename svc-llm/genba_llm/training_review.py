@@ -32,7 +32,7 @@ from genba_llm.reasoner_fit import Judged, fit_joined
 from genba_llm.review import Refitted, Reviewed, refit
 from genba_llm.settings import Settings
 from genba_llm.tables import DecisionRow
-from genba_llm.training_gate import MODEL, evaluate, evaluation_rows, own_rows
+from genba_llm.training_gate import MODEL, RowsFile, RowsKey, evaluate, evaluation_rows, own_rows
 from genba_shared import records
 from genba_shared.db import utc_now
 from genba_shared.problems import Conflict, Invalid
@@ -51,8 +51,8 @@ class GateReviewParams(Params):
 class GateReasonerParams(Params):
     """Labelled rows of your own, as ``llm.gate_classifier`` takes them, or none: then generated ones. ``rows`` is how many are asked."""
 
-    rows_key: Annotated[str, Field(pattern=r"^[0-9a-f]{2}/[0-9a-f]{64}(\.[a-z0-9]{1,8})?$")] | None = None
-    rows_file: Annotated[str, Field(pattern=r"^[\w][\w.-]{0,120}$")] | None = None
+    rows_key: RowsKey | None = None
+    rows_file: RowsFile | None = None
     rows: Annotated[int, Field(ge=200, le=20_000)] = 600
     promote: Literal["when_gates_pass", "never"] = "when_gates_pass"
 

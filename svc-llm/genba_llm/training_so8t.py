@@ -16,11 +16,15 @@ from genba_llm.refused import Refused
 from genba_llm.so8t_bundle import is_shipped
 from genba_llm.synthesise import SHARES
 from genba_llm.verdict import DOMAINS, Domain
+from genba_shared.patterns import pattern
 from genba_shared.problems import Conflict, Invalid
 from genba_shared.recipe import Gate, Params, Recipe, Registration, Result, Run
 
 MODEL_NAME = "llm.so8t"
-ShardKey = Annotated[str, Field(pattern=r"^[0-9a-f]{2}/[0-9a-f]{64}\.jsonl(\.gz)?$")]
+ShardKey = Annotated[
+    str,
+    Field(pattern=pattern(r"^[0-9a-f]{2}/[0-9a-f]{64}\.jsonl(\.gz)?$", "must be a shard's key from a job's result")),
+]
 FileName = Annotated[str, Field(min_length=1, max_length=400)]
 
 

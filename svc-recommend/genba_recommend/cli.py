@@ -15,10 +15,9 @@ from typing import Annotated, Any, Literal
 import httpx
 import typer
 from rich.progress import Progress
-from rich.table import Table
 
 from genba_recommend.cli_experiments import experiments
-from genba_shared.commands import BAD_INPUT, LOCAL, Key, Url, checked, complain, connect, err, out
+from genba_shared.commands import BAD_INPUT, LOCAL, Key, Url, checked, complain, connect, err, folding_table, out
 
 app = typer.Typer(help="Recommend videos.", no_args_is_help=True, pretty_exceptions_enable=False)
 app.add_typer(experiments, name="experiments")
@@ -170,7 +169,7 @@ def _ask(path: str, asked: dict[str, Any], *, lang: str, as_json: bool, url: str
     version = (
         f"version {made['model_version']} of {made['model']}, index {made['index']}" if made["model"] else "no model"
     )
-    table = Table("item", "title", "score", "source", "why", title=f"{made['source']} · {version}")
+    table = folding_table("item", "title", "score", "source", "why", title=f"{made['source']} · {version}")
     for each in made["items"]:
         why = "; ".join(reason[lang] for reason in each["reasons"])
         table.add_row(each["item_id"], each["title"], f"{each['score']:.3f}", each["source"], why)

@@ -6,9 +6,8 @@ import json
 from typing import Annotated, Any, Literal
 
 import typer
-from rich.table import Table
 
-from genba_shared.commands import BAD_INPUT, LOCAL, Key, Url, checked, complain, connect, out
+from genba_shared.commands import BAD_INPUT, LOCAL, Key, Url, checked, complain, connect, folding_table, out
 
 experiments = typer.Typer(help="Try versions against each other.", no_args_is_help=True)
 PATH = "/v1/recommend/experiments"
@@ -18,7 +17,7 @@ ExperimentId = Annotated[str, typer.Argument(help="Id of the experiment.")]
 @experiments.command("list")
 def list_experiments(url: Url = LOCAL, key: Key = "") -> None:
     """The newest experiments."""
-    table = Table("id", "name", "status", "share", "arms")
+    table = folding_table("id", "name", "status", "share", "arms")
     with connect(url, key) as client:
         for each in checked(client.get(PATH)).json()["experiments"]:
             arms = ", ".join(f"{arm['name']} ({arm['version'] or arm['lists']})" for arm in each["arms"])
@@ -64,7 +63,7 @@ def results(
     if as_json:
         typer.echo(json.dumps(found, indent=2, ensure_ascii=False))
         return
-    table = Table("arm", "users", "lists", "metric", "value", "against control", "verdict")
+    table = folding_table("arm", "users", "lists", "metric", "value", "against control", "verdict")
     for arm in found["arms"]:
         for metric, value in arm["values"].items():
             against = found["against_control"].get(arm["name"], {}).get(metric)
@@ -118,7 +117,7 @@ def estimate(
     asked: dict[str, Any] = {"outcome": outcome, "policy": policy, "days": days}
     with connect(url, key) as client:
         found = checked(client.get(f"/v1/recommend/models/{version}/offpolicy", params=asked)).json()
-    table = Table("", f"{outcome}s a place", "95 %", title=f"version {version} of {found['model']}")
+    table = folding_table("", f"{outcome}s a place", "95 %", title=f"version {version} of {found['model']}")
     for name in ("shown", "ips", "snips", "doubly_robust", "gain"):
         it = found[name]
         table.add_row(name.replace("_", " "), f"{it['value']:.4f}", f"{it['low']:.4f} to {it['high']:.4f}")

@@ -31,12 +31,15 @@ from genba_recommend.tables import ExperimentRow
 from genba_shared.audit import append_in
 from genba_shared.db import take_turns
 from genba_shared.ids import new_id
+from genba_shared.patterns import pattern
 from genba_shared.problems import AlreadyExists, Conflict, Invalid, NotFound, ScopeMissing
 from genba_shared.service import problem_responses
 
 router = APIRouter(prefix="/v1/recommend/experiments", tags=["recommend experiments"])
 
-ExperimentId = Annotated[str, Path(pattern=r"^exp_[0-9a-z]{1,30}$")]
+ExperimentId = Annotated[
+    str, Path(pattern=pattern(r"^exp_[0-9a-z]{1,30}$", "must be an experiment's id as answers give it: exp_…"))
+]
 MOST_LISTED = 200
 
 

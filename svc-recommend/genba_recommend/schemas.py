@@ -8,10 +8,14 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, WithJsonSchema
 
 from genba_recommend.discovering import When
+from genba_shared.patterns import pattern
 from genba_shared.wire import Flag, Moment, Real
 from genba_shared.wire_records import ClearanceLabel
 
-ID_PATTERN: Final = r"^[A-Za-z0-9_][A-Za-z0-9_.:@~-]{0,127}$"
+ID_PATTERN: Final = pattern(
+    r"^[A-Za-z0-9_][A-Za-z0-9_.:@~-]{0,127}$",
+    "must be an id of at most 128 characters: letters, digits and _ . : @ ~ -, a letter, digit or _ first",
+)
 KindName = Literal["like", "view", "click", "impression", "dislike"]
 Source = Literal["personal", "similar", "segment", "trending", "popular"]
 

@@ -10,9 +10,18 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from genba_recommend.counterfactuals import Outcome, Policy
 from genba_recommend.discovering import When
 from genba_recommend.schemas import Wire
+from genba_shared.patterns import pattern
 from genba_shared.wire import Real, Whole
 
-ArmName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,39}$")]
+ArmName = Annotated[
+    str,
+    Field(
+        pattern=pattern(
+            r"^[a-z0-9][a-z0-9_-]{0,39}$",
+            "must be 1 to 40 of a to z, digits, _ and -, beginning with a letter or digit",
+        )
+    ),
+]
 
 
 class ArmIn(Wire):

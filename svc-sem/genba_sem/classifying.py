@@ -36,6 +36,7 @@ from genba_sem.settings import Settings
 from genba_sem.tables import DecisionRow, ParticleRow, ViewRow
 from genba_shared.artifacts import Artifacts
 from genba_shared.db import Database
+from genba_shared.patterns import message
 from genba_shared.principal import Principal
 from genba_shared.problems import AlreadyExists, Invalid, NotFound, Problem
 from genba_shared.recipe import Run
@@ -175,7 +176,7 @@ def _listed(root: Path, batch: str) -> Iterator[tuple[particles.Facts, Hints, li
             if form.name is None or not paths:
                 raise ValueError("name and views are needed")  # noqa: TRY301 - told apart by line below
         except (ValidationError, ValueError) as err:
-            said = err.errors()[0]["msg"] if isinstance(err, ValidationError) else str(err)
+            said = message(err.errors()[0]) if isinstance(err, ValidationError) else str(err)
             raise Invalid(
                 f"{MANIFEST}, line {number}: {said}.", errors=[{"field": "folder", "message": f"line {number}: {said}"}]
             ) from err

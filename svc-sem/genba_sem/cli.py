@@ -14,9 +14,9 @@ from typing import Annotated, Any, Literal
 
 import httpx
 import typer
-from rich.table import Column, Table
+from rich.table import Column
 
-from genba_shared.commands import BAD_INPUT, LOCAL, Key, Url, checked, complain, connect, out
+from genba_shared.commands import BAD_INPUT, LOCAL, Key, Url, checked, complain, connect, folding_table, out
 
 app = typer.Typer(
     help="Say what kind of particle SEM images show.", no_args_is_help=True, pretty_exceptions_enable=False
@@ -57,7 +57,7 @@ def demo_particles(
 @labels.command("list")
 def list_labels(url: Url = LOCAL, key: Key = "") -> None:
     """List the labels that you may see, with what they hold."""
-    table = Table(
+    table = folding_table(
         Column("id", no_wrap=True, overflow="fold"), "name", "名前", "status", "version", "masters", "particles"
     )
     with connect(url, key) as client:
@@ -221,7 +221,7 @@ def queue(
     key: Key = "",
 ) -> None:
     """Show what waits for a reviewer, most urgent first, and why."""
-    table = Table(Column("id", no_wrap=True, overflow="fold"), "name", "held for", "confidence", "why")
+    table = folding_table(Column("id", no_wrap=True, overflow="fold"), "name", "held for", "confidence", "why")
     with connect(url, key) as client:
         params: dict[str, str | int] = {"limit": limit, **({"reason": reason} if reason else {})}
         for row in checked(client.get("/v1/sem/reviews", params=params)).json()["items"]:
@@ -256,7 +256,7 @@ def search(
     key: Key = "",
 ) -> None:
     """Find particles by words."""
-    table = Table(Column("id", no_wrap=True, overflow="fold"), "name", "label", "score", "matched")
+    table = folding_table(Column("id", no_wrap=True, overflow="fold"), "name", "label", "score", "matched")
     with connect(url, key) as client:
         found = checked(client.post("/v1/sem/search", json={"text": text, "k": k})).json()
     for hit in found["hits"]:

@@ -23,6 +23,7 @@ from genba_sem.tables import LabelStudioTask, ParticleRow
 from genba_sem.wire import Reader, Reviewer
 from genba_shared import records
 from genba_shared.audit import append_in
+from genba_shared.patterns import pattern
 from genba_shared.principal import Principal
 from genba_shared.problems import Invalid, fault
 from genba_shared.service import problem_responses
@@ -267,7 +268,12 @@ def tasks(
     here: Here,
     principal: Reader,
     address: Annotated[
-        str, Query(max_length=200, pattern=r"^https?://[^\s\"<>]+$", description="of this API")
+        str,
+        Query(
+            max_length=200,
+            pattern=pattern(r"^https?://[^\s\"<>]+$", "must begin with http:// or https://"),
+            description="of this API",
+        ),
     ] = "http://localhost:8080",
     limit: Annotated[int, Query(ge=1, le=1000)] = 200,
 ) -> TasksOut:

@@ -35,6 +35,7 @@ from genba_sem.wire import Cursor, Limit, Line, Reader, Writer
 from genba_shared import records
 from genba_shared.audit import append_in
 from genba_shared.idempotency import Answer, IdempotencyKey, OptionalIdempotencyKey, Submission
+from genba_shared.patterns import message
 from genba_shared.principal import Clearance, Principal
 from genba_shared.problems import Conflict, EncoderMismatch, Invalid, NotFound, VersionConflict, fault, invalid
 from genba_shared.service import problem_responses
@@ -78,7 +79,7 @@ def _form(form: Form) -> ParticleForm:
     try:
         return ParticleForm.model_validate(form.fields)
     except ValidationError as err:
-        raise invalid((each["loc"], each["msg"]) for each in err.errors(include_url=False)) from err
+        raise invalid((each["loc"], message(each)) for each in err.errors(include_url=False)) from err
 
 
 def _take(

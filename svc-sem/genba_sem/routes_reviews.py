@@ -30,6 +30,7 @@ from genba_sem.tables import ParticleRow, ReviewRow
 from genba_sem.wire import Cursor, Limit, Reader, Reviewer
 from genba_shared import records
 from genba_shared.audit import append_in
+from genba_shared.patterns import pattern
 from genba_shared.principal import Principal
 from genba_shared.problems import Invalid, fault
 from genba_shared.service import problem_responses
@@ -38,7 +39,10 @@ from genba_shared.wire_records import IfMatch, Page, RecordId, expected_version
 router = APIRouter(prefix="/v1/sem", tags=["sem reviews"])
 
 _CURSOR: Final = re.compile(r"(-?\d{1,3}(?:\.\d{1,20})?(?:e-?\d{1,3})?)~([a-z]{2,8}_[0-9a-z]{1,30})", re.ASCII)
-Reason = Annotated[str | None, Query(max_length=40, pattern=r"^[a-z_]+$")]
+Reason = Annotated[
+    str | None,
+    Query(max_length=40, pattern=pattern(r"^[a-z_]+$", "must be a reason that the queue names")),
+]
 
 
 @router.get("/reviews", responses=problem_responses(404))
@@ -49,7 +53,11 @@ def get_queue(
     label_id: Annotated[RecordId | None, Query(description="held for this label, as labels are now")] = None,
     batch: Annotated[Batch | None, Query()] = None,
     mine: Annotated[
-        str | None, Query(pattern="^open$", description="open: without those that you have reviewed")
+        str | None,
+        Query(
+            pattern=pattern("^open$", "must be open, or left out"),
+            description="open: without those that you have reviewed",
+        ),
     ] = None,
     limit: Limit = 50,
     cursor: Annotated[str | None, Query(max_length=80, description="next_cursor of the page before")] = None,

@@ -13,12 +13,28 @@ from genba_sem.labels import LabelBook
 from genba_sem.particles import Facts
 from genba_sem.tables import DecisionRow, ParticleRow, ViewRow
 from genba_sem.wire import Line, Note, TextOut
+from genba_shared.patterns import pattern
 from genba_shared.wire import Moment
 from genba_shared.wire_records import Asked, ClearanceLabel, LabelledOut, RecordId, Wire, clearance_label
 
 ParticleStatus = Literal["waiting", "confirmed", "needs_review", "unknown", "reviewed", "unreadable"]
-Batch = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,79}$")]
-Tag = Annotated[str, StringConstraints(min_length=1, max_length=60, pattern=r"^[^\x00-\x1f,]+$")]
+Batch = Annotated[
+    str,
+    StringConstraints(
+        pattern=pattern(
+            r"^[A-Za-z0-9][A-Za-z0-9._-]{0,79}$",
+            "must be 1 to 80 of A to Z, a to z, digits and . _ -, beginning with a letter or digit",
+        )
+    ),
+]
+Tag = Annotated[
+    str,
+    StringConstraints(
+        min_length=1,
+        max_length=60,
+        pattern=pattern(r"^[^\x00-\x1f,]+$", "must be one line without commas"),
+    ),
+]
 Name = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f]+$")]
 Nanometres = Annotated[FiniteFloat, Field(gt=1e-4, lt=1e6)]
 

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import shutil
-import time
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated
 
 from fastapi import Depends, Request
 from sqlalchemy import text
@@ -24,7 +22,6 @@ from genba_sem.picture_reader import PictureReader
 from genba_sem.pictured import TextEncoder
 from genba_sem.settings import Settings
 from genba_sem.store import ARTIFACTS
-from genba_sem.upload import PREFIX
 from genba_sem.watch import Watch
 from genba_shared.artifacts import Artifacts
 from genba_shared.db import Database
@@ -33,12 +30,11 @@ from genba_shared.jobs import Jobs
 from genba_shared.pool import WorkPool
 from genba_shared.queue import Wakeups, make_celery
 from genba_shared.repeated import Repeated
+from genba_shared.spool import open_spool
 from genba_shared.telemetry import Metrics, get_logger
 from genba_shared.vectors import open_vectors
 
 log = get_logger(__name__)
-
-_STALE_SPOOL_S: Final = 24 * 3600.0
 
 
 @dataclass(frozen=True)
@@ -46,6 +42,7 @@ class Sem:
     """The resources of one process."""
 
     settings: Settings
+    spool: Path  # where uploads land
     database: Database
     artifacts: Artifacts  # of views: a store of this service's own
     registry_artifacts: Artifacts  # the installation's, below which models lie
@@ -60,11 +57,6 @@ class Sem:
     watch: Watch
 
     @property
-    def spool(self) -> Path:
-        """Where uploads land."""
-        return self.settings.platform.home / "spool"
-
-    @property
     def limits(self) -> Limits:
         """What one image may be."""
         return Limits(max_bytes=self.settings.max_image_bytes)
@@ -73,10 +65,6 @@ class Sem:
         """Everything that is due."""
         erasure.erase_due(self.database, self.artifacts)
         self.idempotency.purge()
-        for folder in self.spool.glob(f"{PREFIX}*"):  # of a process that was killed
-            with contextlib.suppress(FileNotFoundError):
-                if folder.stat().st_mtime < time.time() - _STALE_SPOOL_S:
-                    shutil.rmtree(folder)
         self.watch.look(self.database)
         for tenant, space in self.lanes.spaces().items():
             self.likeness.follow(tenant, space)
@@ -105,6 +93,7 @@ async def open_service(settings: Settings, metrics: Metrics) -> AsyncIterator[Se
         stack.callback(wakeups.close)
         sem = Sem(
             settings=settings,
+            spool=stack.enter_context(open_spool(settings.platform.home, "sem")),
             database=database,
             artifacts=artifacts.below(ARTIFACTS),
             registry_artifacts=artifacts,
@@ -123,7 +112,6 @@ async def open_service(settings: Settings, metrics: Metrics) -> AsyncIterator[Se
         stack.callback(sem.pictures.close)
         stack.callback(sem.background.shutdown, wait=True, cancel_futures=True)
         stack.callback(sem.classifying.close)
-        sem.spool.mkdir(parents=True, exist_ok=True)
         stack.callback(Repeated("sem-sweeper", settings.sweep_every_s, sem.sweep).stop)
         yield sem
 

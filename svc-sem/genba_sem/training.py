@@ -27,6 +27,7 @@ from genba_sem.schemas_particles import Batch
 from genba_sem.tables import ParticleRow
 from genba_shared import records
 from genba_shared.encoders import EncoderUnavailable
+from genba_shared.patterns import pattern
 from genba_shared.problems import Conflict
 from genba_shared.recipe import Params, Recipe, Result, Run
 from genba_shared.wire_records import ClearanceLabel, RecordId
@@ -34,7 +35,14 @@ from genba_shared.wire_records import ClearanceLabel, RecordId
 DECIDED: Final = ("confirmed", "needs_review", "unknown", "reviewed", "unreadable")
 _PART: Final = "[A-Za-z0-9][A-Za-z0-9._-]*"
 EncoderName = Annotated[
-    str, StringConstraints(pattern=rf"^(hlg-shape-v1|onsite-v1|(dino|onnx):{_PART}(/{_PART}){{0,3}})$", max_length=120)
+    str,
+    StringConstraints(
+        pattern=pattern(
+            rf"^(hlg-shape-v1|onsite-v1|(dino|onnx):{_PART}(/{_PART}){{0,3}})$",
+            "must be hlg-shape-v1, onsite-v1, dino:NAME or onnx:NAME",
+        ),
+        max_length=120,
+    ),
 ]
 Folder = Annotated[str, StringConstraints(min_length=1, max_length=400, pattern=r"^[^\x00]+$")]
 

@@ -15,6 +15,8 @@ from typing import Annotated, Any, Final, Literal
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, ValidationError
 
+from genba_shared import yaml_files
+from genba_shared.patterns import message, pattern
 from genba_shared.problems import Invalid, fault
 from genba_shared.wire import Flag, Real
 from genba_sop.procedure import Procedure, Severity, Span, Step, Text
@@ -25,7 +27,15 @@ MAX_STEPS_FILE_BYTES: Final = 1 << 20
 GOLD_END_TOLERANCE_S: Final = 0.5  # containers round durations; an author who writes the full second is right
 
 WITHOUT_NUL: Final = r"^[^\x00]*$"  # Postgres stores no U+0000
-StepId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
+StepId = Annotated[
+    str,
+    StringConstraints(
+        pattern=pattern(
+            r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$",
+            "must be 1 to 64 of A to Z, a to z, digits and _ . -, beginning with a letter or digit",
+        )
+    ),
+]
 Seconds = Annotated[Real, Field(ge=0, le=7200)]
 Fault = dict[str, Any]  # {"field": "steps[2].after", "message": "…"}: a member of the Invalid problem
 
@@ -123,17 +133,15 @@ def read_steps_file(path: Path) -> AuthoredProcedure:
     if path.stat().st_size > MAX_STEPS_FILE_BYTES:
         raise Invalid(f"{path.name} is larger than {MAX_STEPS_FILE_BYTES} bytes; a steps file is a page of text.")
     try:
-        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+        document = yaml_files.load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as err:
-        mark = getattr(err, "problem_mark", None)
-        where = f" at line {mark.line + 1}" if mark else ""
-        raise Invalid(f"{path.name} is not readable as YAML{where}: {getattr(err, 'problem', None) or err}") from err
+        raise Invalid(f"{path.name} is not readable as YAML: {yaml_files.fault(err)}") from err
     if not isinstance(document, Mapping):
         raise Invalid(f"{path.name} must be a mapping with title and steps.")
     try:
         return AuthoredProcedure.model_validate(document)
     except ValidationError as err:
-        raise invalid(path.name, [fault(_dotted(e["loc"]), e["msg"]) for e in err.errors()]) from err
+        raise invalid(path.name, [fault(_dotted(e["loc"]), message(e)) for e in err.errors()]) from err
 
 
 def _dotted(location: Sequence[int | str]) -> str:

@@ -11,9 +11,10 @@ from typing import Annotated, Any, Literal
 import httpx
 import typer
 import yaml
-from rich.table import Column, Table
+from rich.table import Column
 
-from genba_shared.commands import BAD_INPUT, LOCAL, Key, Url, checked, complain, connect, out
+from genba_shared import yaml_files
+from genba_shared.commands import BAD_INPUT, LOCAL, Key, Url, checked, complain, connect, folding_table, out
 
 procedures = typer.Typer(help="Procedures of a running Genba.", no_args_is_help=True)
 videos = typer.Typer(help="Videos of a running Genba.", no_args_is_help=True)
@@ -26,7 +27,7 @@ def _print(document: Any) -> None:
 @procedures.command("list")
 def list_procedures(url: Url = LOCAL, key: Key = "") -> None:
     """List the procedures that you may see."""
-    table = Table(Column("id", no_wrap=True, overflow="fold"), "version", "title", "steps", "golds")
+    table = folding_table(Column("id", no_wrap=True, overflow="fold"), "version", "title", "steps", "golds")
     with connect(url, key) as client:
         for row in _all(client, "/v1/sop/procedures"):
             title = row["title"]["en"] or row["title"]["ja"]
@@ -79,7 +80,7 @@ def correct_gold(
 @videos.command("list")
 def list_videos(url: Url = LOCAL, key: Key = "") -> None:
     """List the videos that you may see."""
-    table = Table(Column("id", no_wrap=True, overflow="fold"), "title", "seconds", "encoder", "clearance")
+    table = folding_table(Column("id", no_wrap=True, overflow="fold"), "title", "seconds", "encoder", "clearance")
     with connect(url, key) as client:
         for row in _all(client, "/v1/sop/videos"):
             table.add_row(row["id"], row["title"], f"{row['info']['duration_s']:.1f}", row["encoder"], row["clearance"])
@@ -124,9 +125,9 @@ def delete_video(video_id: str, url: Url = LOCAL, key: Key = "") -> None:
 
 def _read(path: Path) -> Any:
     try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
+        return yaml_files.load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as failure:
-        complain(f"{path.name} is not readable as YAML: {failure}")
+        complain(f"{path.name} is not readable as YAML: {yaml_files.fault(failure)}")
         raise typer.Exit(BAD_INPUT) from failure
 
 

@@ -6,12 +6,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import time
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated
 
 from fastapi import Depends, Request
 from sqlalchemy import text
@@ -26,6 +25,7 @@ from genba_shared.principal import Principal
 from genba_shared.problems import Problem
 from genba_shared.queue import Wakeups, make_celery
 from genba_shared.repeated import Repeated
+from genba_shared.spool import open_spool
 from genba_shared.telemetry import Metrics, get_logger
 from genba_shared.vectors import Vectors, open_vectors
 from genba_sop import decoding, erasure, explaining, sight
@@ -40,14 +40,13 @@ from genba_sop.tables import Video
 
 log = get_logger(__name__)
 
-_STALE_SPOOL_S: Final = 24 * 3600.0
-
 
 @dataclass(frozen=True)
 class Sop:
     """The resources of one process."""
 
     settings: Settings
+    spool: Path  # where uploads land
     database: Database
     artifacts: Artifacts
     idempotency: Idempotency
@@ -59,11 +58,6 @@ class Sop:
     extracting: WorkPool
     evaluating: WorkPool
     background: ThreadPoolExecutor
-
-    @property
-    def spool(self) -> Path:
-        """Where uploads land."""
-        return self.settings.platform.home / "spool"
 
     def ingest(self, received: Received, owner: Owner) -> tuple[Video, bool]:
         """Decode, embed and record a video in this process; also whether it was there before.
@@ -114,10 +108,6 @@ class Sop:
         erasure.erase_due(self.database, self.artifacts, self.clips.erase)
         self.index()
         self.idempotency.purge()
-        for path in self.spool.glob("upload-*"):
-            with contextlib.suppress(FileNotFoundError):
-                if path.stat().st_mtime < time.time() - _STALE_SPOOL_S:
-                    path.unlink()
 
     def database_answers(self) -> str | None:
         """Readiness: None when well."""
@@ -144,6 +134,7 @@ async def open_service(settings: Settings, metrics: Metrics) -> AsyncIterator[So
         stack.callback(wakeups.close)
         sop = Sop(
             settings=settings,
+            spool=stack.enter_context(open_spool(settings.platform.home, "sop")),
             database=database,
             artifacts=artifacts,
             idempotency=Idempotency(database),
@@ -168,7 +159,6 @@ async def open_service(settings: Settings, metrics: Metrics) -> AsyncIterator[So
         stack.callback(sop.background.shutdown, wait=True, cancel_futures=True)
         stack.callback(sop.evaluating.close)
         stack.callback(sop.extracting.close)
-        sop.spool.mkdir(parents=True, exist_ok=True)
         await asyncio.to_thread(sop.clips.open)
         for kernels in (
             warm_up,

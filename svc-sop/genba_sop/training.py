@@ -15,6 +15,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from genba_shared.db import Database
+from genba_shared.patterns import pattern
 from genba_shared.principal import Clearance
 from genba_shared.problems import ClearanceTooLow, Conflict, Gone, NotFound, Problem
 from genba_shared.recipe import Params, Recipe, Result, Run
@@ -32,8 +33,10 @@ class IngestParams(Params):
     """An upload that lies among the artifacts already."""
 
     video_id: RecordId
-    key: Annotated[str, Field(pattern=r"^[0-9a-f]{2}/[0-9a-f]{64}\.[a-z0-9]{1,8}$")]
-    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    key: Annotated[
+        str, Field(pattern=pattern(r"^[0-9a-f]{2}/[0-9a-f]{64}\.[a-z0-9]{1,8}$", "must be an artifact's key"))
+    ]
+    sha256: Annotated[str, Field(pattern=pattern(r"^[0-9a-f]{64}$", "must be 64 hex digits, lower case"))]
     size_bytes: Annotated[int, Field(gt=0)]
     title: Annotated[str, Field(max_length=200)] = ""
     clearance: ClearanceLabel = "internal"

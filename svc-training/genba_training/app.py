@@ -25,8 +25,10 @@ from genba_training import recipes, routes_models, routes_schedules
 from genba_training.metrics import ModelCollector, QueueCollector, RunningCollector, SweeperCollector
 from genba_training.schedules import Schedules
 from genba_training.schemas import (
+    ARTIFACT_NAME,
     EVENT_SCHEMA,
     JOB_ID,
+    QUEUE,
     RECIPE_NAME,
     SCHEDULE_ID,
     JobPage,
@@ -149,7 +151,7 @@ def list_jobs(
     request: Request,
     status: Annotated[Status | None, Query(description="`dead` are the dead letters.")] = None,
     recipe: Annotated[str | None, Query(pattern=RECIPE_NAME)] = None,
-    queue: Annotated[str | None, Query(pattern="^[a-z]{1,16}$")] = None,
+    queue: Annotated[str | None, Query(pattern=QUEUE)] = None,
     schedule: Annotated[str | None, Query(pattern=SCHEDULE_ID, description="Jobs that this schedule made.")] = None,
     before: Annotated[str | None, Query(pattern=JOB_ID, description="`next_before` of the page before.")] = None,
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
@@ -216,7 +218,7 @@ async def follow_job(
 )
 def get_artifact(
     job_id: JobId,
-    name: Annotated[str, Path(pattern=r"^[A-Za-z0-9_.-]{1,100}$", description="A name in result.artifacts.")],
+    name: Annotated[str, Path(pattern=ARTIFACT_NAME, description="A name in result.artifacts.")],
     principal: Reader,
     request: Request,
 ) -> Response:

@@ -9,6 +9,7 @@ from pydantic import Field
 
 from genba_shared.audit import AuditLog
 from genba_shared.job_upkeep import Upkeep
+from genba_shared.patterns import pattern
 from genba_shared.problems import Conflict
 from genba_shared.recipe import Params, Recipe, Result, Run
 
@@ -18,7 +19,7 @@ class VerifyAudit(Params):
 
     expected_head: str | None = Field(
         default=None,
-        pattern=r"^[0-9a-f]{64}$",
+        pattern=pattern(r"^[0-9a-f]{64}$", "must be 64 hex digits, lower case"),
         description="A head noted earlier and kept elsewhere; without it, a log whose end was cut off looks whole.",
     )
 

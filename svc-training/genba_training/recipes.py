@@ -14,6 +14,7 @@ from typing import Any
 import orjson
 from pydantic import JsonValue, ValidationError
 
+from genba_shared.patterns import message
 from genba_shared.principal import Principal
 from genba_shared.problems import Invalid, PayloadTooLarge, ScopeMissing
 from genba_shared.recipe import P, Recipe
@@ -108,7 +109,7 @@ def validate(recipe: Recipe[P], params: Mapping[str, Any]) -> P:
         errors: list[JsonValue] = [
             {
                 "field": field_name(("body", "params", *found["loc"])),
-                "message": str(found["msg"]).removeprefix("Value error, "),
+                "message": message(found).removeprefix("Value error, "),
             }
             for found in error.errors(include_url=False)
         ]

@@ -9,14 +9,19 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field
 
 from genba_shared.jobs import Job, Status
+from genba_shared.patterns import pattern
 from genba_shared.recipe import Recipe
 from genba_training.cron import MAX_CHARS
 from genba_training.schedules import MAX_NAME_CHARS, Overlap, Schedule
 
 Label = Literal["public", "internal", "confidential", "secret"]
-JOB_ID = r"^job_[0-9a-z]{26}$"
-SCHEDULE_ID = r"^sch_[0-9a-z]{26}$"
-RECIPE_NAME = r"^[a-z][a-z0-9_]{0,59}\.[a-z][a-z0-9_]{0,59}$"
+QUEUE = pattern("^[a-z]{1,16}$", "must be the name of a queue: cpu or gpu")
+ARTIFACT_NAME = pattern(r"^[A-Za-z0-9_.-]{1,100}$", "must be the name of a file in the job's result")
+JOB_ID = pattern(r"^job_[0-9a-z]{26}$", "must be a job's id as answers give it: job_ and 26 characters")
+SCHEDULE_ID = pattern(r"^sch_[0-9a-z]{26}$", "must be a schedule's id as answers give it: sch_ and 26 characters")
+RECIPE_NAME = pattern(
+    r"^[a-z][a-z0-9_]{0,59}\.[a-z][a-z0-9_]{0,59}$", "must be two names joined by a dot, such as recommend.two_tower"
+)
 
 
 # One event of the stream, as its fields are named there; `data` is JSON.

@@ -121,6 +121,8 @@ def test_secrets_are_files_and_never_values() -> None:
     assert set(COMPOSE["secrets"]) == {
         path.name for path in map(Path, (s["file"] for s in COMPOSE["secrets"].values()))
     }
+    readers = [name for name, service in COMPOSE["services"].items() if "llm_texts" in service.get("secrets", [])]
+    assert readers == ["llm"], "whoever holds this key reads what waits for a person"
 
 
 def test_secrets_are_made_once_long_enough_and_for_their_owner_only(tmp_path: Path) -> None:

@@ -194,11 +194,14 @@ def test_secrets_are_mounted_files_and_settings_exist(overlay: str) -> None:
         mounted = {mount["mountPath"] for mount in container["volumeMounts"]}
         secret = next(v["secret"] for v in template["spec"]["volumes"] if v["name"] == "secrets")
         assert secret["secretName"] == "genba-secrets"
+        held = {item["path"] for item in secret["items"]}
+        assert ("llm_texts" in held) == (container["args"] == ["run", "llm"] if "args" in container else False), name
         for variable, value in given.items():
             if variable.endswith("_FILE"):
                 folder, _, file = value.rpartition("/")
                 assert folder in mounted, variable
                 assert file in COMPOSE["secrets"], "deploy/secrets.sh makes it"
+                assert file in held, f"{name}: {variable}"
             else:
                 assert not any(word in variable for word in ("PASSWORD", "SECRET", "API_KEY")), variable
 

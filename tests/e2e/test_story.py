@@ -28,7 +28,9 @@ from tests.e2e.world import (
     user,
 )
 
+from genba_gateway import backup
 from genba_sem.demo_pictures import draw_set
+from genba_shared.settings import Platform
 from genba_sop.data import DemoSet
 
 pytestmark = pytest.mark.xdist_group("story")
@@ -244,10 +246,11 @@ def test_an_upload_cut_off_by_a_kill_leaves_nothing_and_can_be_repeated(
     body = filmed.golds[0].path.read_bytes() + b"\0" * 64  # other bytes than any that are known
     before = {each["id"] for each in admin.listed("/v1/sop/videos")}
     half = HalfUpload(genba.port, genba.admin_key, body)
-    until(lambda: list((genba.home / "spool").glob("upload-*")), what="the upload's arrival")
+    until(lambda: list((genba.home / "spool").glob("sop-*/upload-*")), what="the upload's arrival")
     killed = genba.kill("api")
     assert half.status() == 0
     genba.wait_for_restart("api", killed)
+    assert list((genba.home / "spool").glob("sop-*/*")) == []
     assert {each["id"] for each in admin.listed("/v1/sop/videos")} == before
     again = tmp_path / "again.mp4"
     again.write_bytes(body)
@@ -276,12 +279,38 @@ def test_an_evaluation_cut_off_by_a_kill_is_made_once_when_repeated(
 
 
 @pytest.mark.long
+def test_a_backup_made_at_work_becomes_a_home_that_goes_on_with_it(
+    genba: Genba, admin: User, procedure_id: str, trainee_id: str, clips: list[Path], tmp_path: Path
+) -> None:
+    assert admin.evaluate(procedure_id, trainee_id).status_code == 201
+    body = {"procedure_id": procedure_id, "videos": [{"video_id": admin.video(clips[0])}]}
+    job_id = admin.post("/v1/sop/evaluations/batch", body, key=fresh_key()).json()["id"]
+    file, home = tmp_path / "genba.tar", tmp_path / "restored"
+    backup.create(Platform(home=genba.home), file)
+    evaluations = admin.listed("/v1/sop/evaluations", video_id=trainee_id)
+    content = admin.get(f"/v1/sop/videos/{trainee_id}/content").content
+    clip = {"clip": {"video_id": trainee_id, "start_s": 0, "end_s": 3}, "k": 3}
+    hits = admin.post("/v1/sop/search", clip).json()["hits"]
+    assert hits
+
+    backup.restore(file, Platform(home=home))
+    with up(home, settings=SETTINGS) as second, user(second.url, genba.admin_key) as same:
+        assert same.listed("/v1/sop/evaluations", video_id=trainee_id) == evaluations
+        assert same.get(f"/v1/sop/videos/{trainee_id}/content").content == content
+        assert same.post("/v1/sop/search", clip).json()["hits"] == hits
+        job = same.done(job_id)
+        assert job["status"] == "succeeded", job
+        assert admin.done(job_id)["status"] == "succeeded"
+        assert same.get("/v1/llm/verify").json()["intact"]
+
+
+@pytest.mark.long
 def test_sigterm_finishes_what_is_in_hand_and_a_second_start_keeps_the_key(
     genba: Genba, admin: User, filmed: DemoSet, procedure_id: str, trainee_id: str
 ) -> None:
     body = filmed.golds[0].path.read_bytes() + b"\0" * 32
     upload = HalfUpload(genba.port, genba.admin_key, body)
-    until(lambda: list((genba.home / "spool").glob("upload-*")), what="the upload's arrival")
+    until(lambda: list((genba.home / "spool").glob("sop-*/upload-*")), what="the upload's arrival")
     evaluated: list[int] = []
     asking = threading.Thread(target=lambda: evaluated.append(admin.evaluate(procedure_id, trainee_id).status_code))
     asking.start()

@@ -24,7 +24,7 @@ from genba_gateway.keys import Keys
 from genba_shared.db import Database
 from genba_shared.settings import Platform
 
-START_WITHIN_S = 120.0
+START_WITHIN_S = 240.0
 STOP_WITHIN_S = 60.0
 T = TypeVar("T")
 Json = dict[str, Any]

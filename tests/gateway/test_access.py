@@ -228,3 +228,28 @@ def test_a_trace_goes_on_and_a_broken_one_is_begun_anew(platform: Platform) -> N
             assert second["x-request-id"].startswith("req_")
 
     asyncio.run(story())
+
+
+def test_a_service_that_is_not_deployed_is_named_with_what_adds_it(platform: Platform) -> None:
+    async def story() -> None:
+        async with door(settings(platform)) as gateway:
+            answer = await gateway.ask("GET", "/v1/recommend/popular", key=gateway.new_key("operator"))
+            problem = answer.json()
+            assert (answer.status, problem["type"]) == (404, "urn:genba:problem:service-not-deployed")
+            assert problem["service"] == "recommend"
+            assert "genba run recommend" in problem["detail"]
+            assert "GENBA_GATEWAY_UPSTREAMS" in problem["detail"]
+            unknown = await gateway.ask("GET", "/v1/nothing", key=gateway.new_key("operator"))
+            assert unknown.json()["type"] == "urn:genba:problem:not-found"
+
+    asyncio.run(story())
+
+
+def test_a_service_that_is_deployed_and_away_is_named(platform: Platform) -> None:
+    async def story() -> None:
+        async with door(settings(platform, upstreams={"sem": ("http://127.0.0.1:9",)})) as gateway:
+            problem = (await gateway.ask("GET", "/v1/sem/labels", key=gateway.new_key("operator"))).json()
+            assert (problem["status"], problem["service"]) == (502, "sem")
+            assert problem["detail"].startswith("The service sem does not accept connections")
+
+    asyncio.run(story())

@@ -21,6 +21,7 @@ from genba_shared.principal import PRINCIPAL_HEADER, Clearance, Principal, curre
 from genba_shared.problems import Conflict, Unavailable
 from genba_shared.service import create_service, problem_responses
 from genba_shared.settings import Platform
+from genba_shared.wire_records import _AN_ID, RecordId
 
 Headers = Callable[..., dict[str, str]]
 
@@ -357,3 +358,16 @@ def test_a_request_outside_v1_has_no_principal(client: TestClient, app: FastAPI)
         return current_principal(request).subject
 
     assert client.get("/whoami").status_code == 401
+
+
+def test_a_malformed_id_is_answered_in_words(platform: Platform, signed: Headers) -> None:
+    app = create_service("sop", title="Test", platform=platform, lifespan=lifespan)
+
+    @app.get("/v1/sop/things/{thing_id}")
+    def read_thing(thing_id: RecordId) -> str:
+        return thing_id
+
+    with TestClient(app) as client:
+        problem = client.get("/v1/sop/things/Not-an-id", headers=signed("viewer")).json()
+    assert problem["errors"] == [{"field": "thing_id", "message": _AN_ID}]
+    assert "[" not in _AN_ID

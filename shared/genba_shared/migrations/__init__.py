@@ -37,12 +37,16 @@ def upgrade(url: URL) -> None:
     """Run what is missing. A schema newer than this code is left alone: contracting waits a release, so it serves us too."""
     with _locked(url) as connection:
         config = _config(connection)
-        known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
         revision = MigrationContext.configure(connection).get_current_revision()
-        if revision is not None and revision not in known:
+        if revision is not None and not knows(revision):
             log.warning("schema_is_newer_than_the_code", revision=revision)
             return
         command.upgrade(config, "head")
+
+
+def knows(revision: str) -> bool:
+    """Whether this code's history has ``revision``; one that it has not is of newer code."""
+    return any(script.revision == revision for script in ScriptDirectory(str(HISTORY)).walk_revisions())
 
 
 def downgrade(url: URL, revision: str = "base") -> None:

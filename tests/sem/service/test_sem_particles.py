@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import os
-import time
 from pathlib import Path
 from typing import Any
 
@@ -248,15 +246,3 @@ def test_particles_and_pictures_of_others_do_not_exist_for_a_caller(service: Ser
         assert service.get(f"/v1/sem/particles/{found['id']}{path}", tenant="plant-2").status_code == 404
     other = service.send(views("disc", seed=92), tenant="plant-2")
     assert other.status_code == 409  # no masters of its own
-
-
-def test_what_a_killed_upload_left_goes_and_one_under_way_stays(sqlite_service: Service) -> None:
-    spool = sqlite_service.sem.spool
-    left, under_way = spool / "particle-left", spool / "particle-under-way"
-    for folder in (left, under_way):
-        folder.mkdir()
-        (folder / "001").write_bytes(b"half an image")
-    long_ago = time.time() - 2 * 24 * 3600
-    os.utime(left, (long_ago, long_ago))
-    sqlite_service.sem.sweep()
-    assert [each.name for each in spool.glob("particle-*")] == ["particle-under-way"]
