@@ -166,12 +166,12 @@ def _masters(centres: Rows, labels: Sequence[int], each: int) -> list[KeptMaster
     for at, label in enumerate(labels):
         for number in range(each):
             row = np.asarray(centres[at] + 0.2 * rng.normal(size=centres.shape[1]), np.float32)
-            made.append(KeptMaster(MasterParticle(f"p{at}-{number}", f"lbl_{label}", row[None], np.ones(1)), 0))
+            made.append(KeptMaster(MasterParticle(f"p{at}-{number}", f"lbl_{label}", row[None], np.ones(1, np.float32)), 0))
     return made
 
 
 def test_another_classifier_than_the_default_is_taken_only_where_a_test_says_that_it_is_better() -> None:
-    axes = np.eye(12)
+    axes = np.eye(12, dtype=np.float32)
     clear, scores = best_classifier(_AsTheyAre(), QualityMean(), _masters(axes[:3], (0, 1, 2), 6))
     assert clear == DEFAULT
     assert set(scores) == set(CLASSIFIERS)
