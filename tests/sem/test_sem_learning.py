@@ -166,7 +166,9 @@ def _masters(centres: Rows, labels: Sequence[int], each: int) -> list[KeptMaster
     for at, label in enumerate(labels):
         for number in range(each):
             row = np.asarray(centres[at] + 0.2 * rng.normal(size=centres.shape[1]), np.float32)
-            made.append(KeptMaster(MasterParticle(f"p{at}-{number}", f"lbl_{label}", row[None], np.ones(1, np.float32)), 0))
+            made.append(
+                KeptMaster(MasterParticle(f"p{at}-{number}", f"lbl_{label}", row[None], np.ones(1, np.float32)), 0)
+            )
     return made
 
 
