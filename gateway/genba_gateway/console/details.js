@@ -119,7 +119,7 @@ export const DETAILS_JA = [
   ["escalation", "エスカレーション"],
   ["evaluation", "評価"],
   ["label", "ラベル"],
-  ["master", "マスター"],
+  ["master", "見本"],
   ["particle", "粒子"],
   ["procedure", "手順"],
   ["video", "動画"],
