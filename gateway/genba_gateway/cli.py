@@ -115,7 +115,9 @@ def _faults_of_settings(error: ValueError) -> list[str]:
     for found in error.errors():
         path = "__".join(str(part) for part in found["loc"] if isinstance(part, str)).upper()
         set_here = sorted(name for name in os.environ if name.startswith("GENBA_") and name.endswith(f"_{path}"))
-        faults.append(f"{' or '.join(set_here) or path}: {found['msg']}")
+        if not set_here:  # of something else than a setting
+            return []
+        faults.append(f"{' or '.join(set_here)}: {found['msg']}")
     return faults
 
 

@@ -39,7 +39,7 @@ function table(columns, rows) {
   return el("div", { className: "scrolls" }, el("table", {}, head, el("tbody", {}, rows)));
 }
 
-const row = (cells, properties = {}) => el("tr", properties, cells.map((cell) => el("td", {}, cell ?? "–")));
+const row = (cells, properties = {}) => el("tr", properties, cells.map((cell) => el("td", { className: String(cell ?? "").length > 24 && !(cell instanceof Node) ? "long" : "" }, cell ?? "–")));
 
 /** What a service says, in the reader's language where it is translated. */
 const say = (text) => (language === "ja" && text && inJapanese(text)) || text;

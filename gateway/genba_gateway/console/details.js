@@ -1,4 +1,4 @@
-// What problems say of themselves, in Japanese: [as a service says it, with {} for what it fills in; the same in Japanese].
+// What problems say of themselves, in Japanese: [as a service says it, with {} for what it fills in and {word} where that is one word; the same in Japanese].
 // The first that fits counts. tests/gateway/test_console_texts.py fails on one that neither a service nor pydantic says any more; what is not here stays English.
 export const DETAILS_JA = [
   ["The API key is not known, has expired or was revoked.", "この API キーは登録されていないか、期限切れか、失効しています。"],
@@ -110,17 +110,30 @@ export const DETAILS_JA = [
   ["The gate cannot learn from people yet: {}", "まだ人の判断から学べません：{}"],
   ["Training needs {} likes, views or clicks, one a user and item; there are {}.", "学習には、いいね、視聴、クリックが（利用者と動画の組で）{} 件必要です。今は {} 件です。"],
   ["The held-out rows have {} learnt tokens; {} are needed to calibrate.", "校正用に取り置いた行の学習トークンは {} 個で、{} 個必要です。"],
-  ["There is no {} {}.", "{} {} は見つかりません。"],
+  ["There is no {word} below {word}.", "{} は {} の下にありません。"],
+  ["There is no encoder {} here: {}, dino:NAME and onnx:NAME are known, and NAME is a folder below GENBA_SEM_ENCODERS_DIR.", "エンコーダー {} はありません。{}、dino:名前、onnx:名前 が使え、名前は GENBA_SEM_ENCODERS_DIR の下のフォルダーです。"],
+  ["{} decisions of people are needed, of both kinds; there are {}.", "人の判断が（許可と不許可の両方を含めて）{} 件必要です。今は {} 件です。"],
+  ["bundle", "まとまり"],
+  ["decision", "判定"],
+  ["document", "文書"],
+  ["escalation", "エスカレーション"],
+  ["evaluation", "評価"],
+  ["label", "ラベル"],
+  ["master", "見本"],
+  ["particle", "粒子"],
+  ["procedure", "手順"],
+  ["video", "動画"],
+  ["There is no {word} {word}.", "{} {} は見つかりません。"],
 ];
 
 const literal = (text) => text.replace(/[.*+?^${}()|[\]\\]/g, "\\$&");
-const PATTERNS = DETAILS_JA.map(([said, ja]) => [new RegExp(`^${said.split("{}").map(literal).join("(.*?)")}$`, "s"), ja]);
+const PATTERNS = DETAILS_JA.map(([said, ja]) => [new RegExp(`^${literal(said).replaceAll("\\{\\}", "(.*?)").replaceAll("\\{word\\}", "(\\S+)")}$`, "s"), ja]);
 
 /** A problem's detail in Japanese; null for one that nobody has translated. */
 export function inJapanese(detail) {
   for (const [pattern, ja] of PATTERNS) {
     const found = pattern.exec(detail);
-    if (found) return ja.split("{}").reduce((whole, part, at) => whole + (at ? found[at] : "") + part, "");
+    if (found) return ja.split("{}").reduce((whole, part, at) => whole + (at ? inJapanese(found[at]) ?? found[at] : "") + part, "");
   }
   return null;
 }

@@ -44,7 +44,7 @@ export const TITLES_JA = {
   "scope-missing": "あなたの役割にはこの権限がありません。",
   "service-not-deployed": "この環境では、このサービスは動いていません。",
   "service-unavailable": "内部のサービスが利用できません。",
-  "too-few-masters": "判定に必要なマスターが足りません。",
+  "too-few-masters": "判定に必要な見本が足りません。",
   "too-little-overlap": "この版が表示するはずのものが、まだ十分に表示されていません。",
   "too-many-requests": "リクエスト数の上限に達しました。",
   "unauthorized": "利用者を確認できません。",
