@@ -7,7 +7,8 @@ data, not a blind test. (2) With the shared sets added to the training rows: lea
 (3) Generated minimal pairs, with whole template families, and whole subjects, held out.
 
 Beside each score stand "all safe" and "all unsafe". Where a decision has fewer than 30 rows, it says "too few".
-Run: python -m benchmarks.gate_quality [--leave-one-out] [--disguises] [--families] [--held-out] [--last-look]   (data: $GENBA_DATA or ../shared/data, folder llm)
+Run: python -m benchmarks.gate_quality [--leave-one-out] [--disguises] [--families] [--held-out] [--last-look] [--fresh]
+[--leave-sources-out]   (data: $GENBA_DATA or ../shared/data, folder llm)
 """
 
 from __future__ import annotations
@@ -22,12 +23,13 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import yaml
-from benchmarks.gate_sources import data_folder, held_out, last_look, load
+from benchmarks import gate_selection
+from benchmarks.gate_sources import data_folder, for_selection, fresh, held_out, last_look, load
 from scipy.sparse import vstack
 
 from genba_llm.build_champion import held_by_subject, mean_fit, training_rows
 from genba_llm.classifier import Classifier, champion, softmax
-from genba_llm.classifier_fit import L2, Row, balanced, fit_logistic, quantise
+from genba_llm.classifier_fit import Row, balanced, fit_on
 from genba_llm.features import FeatureConfig, matrix
 from genba_llm.fusion import Fusion, default_fusion, load_fusion, signals_of
 from genba_llm.gate_metrics import (
@@ -203,11 +205,8 @@ def leave_one_out(sets: dict[str, list[Row]], rows: Sequence[Row], *, most_gener
 
     def trained(names: Sequence[str]) -> Classifier:
         some = balanced([*kept, *(row for name in names for row in sets[name])])
-        labels = np.array([int(row.decision) for row in some], np.int64)
-        counts = np.array([row.weight for row in some])
         stacked = vstack([generated, *(public[name] for name in names)]).tocsr()
-        weights, bias = fit_logistic(stacked, labels, counts, l2=L2, max_iterations=30)
-        return quantise(weights, bias, config=config, version="left-out")
+        return fit_on(some, stacked, config=config, max_iterations=30, version="left-out")
 
     alone = trained(())
     print(f"\n## Leave one source out: {len(kept)} generated rows, with and without the other sources")
@@ -249,25 +248,41 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--most", type=int, default=1000, help="rows of a source")
     parser.add_argument("--leave-one-out", action="store_true")
-    parser.add_argument("--generated", type=int, default=20_000, help="generated rows for --leave-one-out")
+    parser.add_argument(
+        "--generated",
+        type=int,
+        default=20_000,
+        help="generated rows for --leave-one-out and --leave-sources-out (0: bundles alone)",
+    )
     parser.add_argument("--families", action="store_true")
     parser.add_argument("--disguises", action="store_true")
     parser.add_argument("--held-out", action="store_true", help="the sources kept for one look, and nothing else")
     parser.add_argument("--last-look", action="store_true", help="the sources kept for the present champion alone")
-    parser.add_argument("--beside", type=Path, metavar="FOLDER", help="another bundle, for --held-out and --last-look")
+    parser.add_argument("--fresh", action="store_true", help="the sources that no candidate was judged on before")
+    parser.add_argument("--leave-sources-out", action="store_true", help="choose between candidates (gate_selection)")
+    parser.add_argument("--parts", default="", metavar="MODULE", help="a module of which each part is left out in turn")
+    parser.add_argument("--beside", type=Path, action="append", default=[], metavar="FOLDER", help="another bundle")
     args = parser.parse_args()
     folder = data_folder()
     if folder is None:
         print("no gate data: set GENBA_DATA to a folder with llm/SOURCE.txt")
         return 2
-    if args.held_out or args.last_look:
-        pairs = {"champion": (champion(), default_fusion())}
-        if args.beside:
-            pairs["the other"] = (Classifier.load(args.beside), load_fusion(args.beside))
+    pairs = {"champion": (champion(), default_fusion())}
+    pairs |= {other.name: (Classifier.load(other), load_fusion(other)) for other in args.beside}
+    if args.leave_sources_out:
+        if args.generated:
+            pairs |= gate_selection.variants(
+                training_rows(), most=args.generated, fusion=default_fusion(), module=args.parts
+            )
+        gate_selection.report(for_selection(folder, most=args.most), pairs)
+        return 0
+    if args.held_out or args.last_look or args.fresh:
         if args.held_out:
             unseen(held_out(folder, most=args.most), pairs, title="Sources that nobody looked at")
         if args.last_look:
-            unseen(last_look(folder, most=args.most), pairs, title="Sources kept for this champion")
+            unseen(last_look(folder, most=args.most), pairs, title="Sources kept for one look")
+        if args.fresh:
+            unseen(fresh(folder, most=args.most), pairs, title="Sources that no candidate was judged on before")
         return 0
     sets = load(folder, most=args.most)
     if not args.leave_one_out:

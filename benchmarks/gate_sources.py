@@ -1,9 +1,9 @@
 """The public sets on which the gate is measured, each as labelled rows of one source. Reads files that lie beside the
 repository (``GENBA_DATA`` or ``../shared/data``); none of them is part of the project, and none of their texts is printed.
 
-``load`` gives the development sets: somebody looked at errors on them while the lexicons were written. ``held_out`` gives the
-sets whose texts nobody looked at, for one measurement at the end; ``last_look`` gives more of those, of which four rows each
-were read to know what their label is.
+``load`` gives the development sets: somebody looked at errors on them while the lexicons were written; ``for_selection`` adds
+three that were opened for choosing between candidates. ``held_out`` gives the sets whose texts nobody looked at, for one
+measurement at the end; ``last_look`` and ``fresh`` give more of those, of which four rows each were read to know what their label is.
 
 The sets say harmful or harmless, not which of four decisions; ``REFUSE`` stands for harmful here, ``DENY`` for attacks
 on the assistant itself. What a set does not label clearly is left out.
@@ -53,6 +53,19 @@ def last_look(folder: Path, *, most: int = 1000, seed: int = 0) -> dict[str, lis
     """Sets kept for one measurement of the present champion, without near-duplicates of all the others."""
     kept = list(_last_sources(folder))
     others = [*_sources(folder), *_held_out_sources(folder)]
+    found = _without_doubles(iter([*others, *kept]), most=most, seed=seed)
+    return {name: found[name] for name, _ in kept}
+
+
+def for_selection(folder: Path, *, most: int = 1000, seed: int = 0) -> dict[str, list[Row]]:
+    """Every set that may be used to choose between candidates."""
+    return _without_doubles(iter([*_sources(folder), *_more_sources(folder)]), most=most, seed=seed)
+
+
+def fresh(folder: Path, *, most: int = 1000, seed: int = 0) -> dict[str, list[Row]]:
+    """Sets on which no candidate had been judged before, without near-duplicates of all the others."""
+    kept = list(_fresh_sources(folder))
+    others = [*_sources(folder), *_more_sources(folder), *_held_out_sources(folder), *_last_sources(folder)]
     found = _without_doubles(iter([*others, *kept]), most=most, seed=seed)
     return {name: found[name] for name, _ in kept}
 
@@ -219,11 +232,41 @@ def _last_sources(f: Path) -> Iterator[tuple[str, Iterator[Row]]]:
         ("common_sense", "commonsense", "", A),
         ("physical_harm", "Physical_Harm", "_n", A),
     )
+    yield from _xsafety(f, kinds)
+
+
+def _more_sources(f: Path) -> Iterator[tuple[str, Iterator[Row]]]:
+    """Crimes in English (some are only thoughts about them), and questions of right and wrong, which are harmless."""
+    yield "xsafety_crimes_en", _lines(f / "xsafety/en/Crimes_And_Illegal_Activities_en.csv", R, "en")
+    yield from _xsafety(f, (("ethics", "Ethics_And_Morality", "_n", A),))
+
+
+def _fresh_sources(f: Path) -> Iterator[tuple[str, Iterator[Row]]]:
+    """Insults and prejudices (most are statements), troubled minds, and more of what other sets have."""
+    kinds = (
+        ("insults", "Insult", "_n", R),
+        ("prejudices", "Unfairness_And_Discrimination", "_n", R),
+        ("mental_health", "Mental_Health", "_n", A),
+    )
+    yield from _xsafety(f, kinds)
+    harmful = (r["instruction"] for r in _json(f / "refusal_direction/harmful_val.json"))
+    yield "refusal_direction_harmful_val", _rows(harmful, R, "en")
+    everyday = (r["instruction"] for r in _json(f / "refusal_direction/harmless_val.json"))
+    yield "refusal_direction_harmless_val", _rows(everyday, A, "en")
+    asked = (str(r["question"]) for r in _jsonl(f / "jglue/jcqa_train.json"))
+    yield "jcommonsenseqa_train", _rows(asked, A, "ja")
+
+
+def _xsafety(f: Path, kinds: Iterable[tuple[str, str, str, Decision]]) -> Iterator[tuple[str, Iterator[Row]]]:
+    """Both languages of each kind: its name here, its file, what the English file's name ends with, what it calls for."""
     for name, kind, suffix, decision in kinds:
         for language, ending in (("en", suffix), ("ja", "")):
-            path = f / f"xsafety/{language}/{kind}{ending}.csv"
-            lines = [line for line in path.read_text("utf-8-sig").splitlines() if line.strip()]
-            yield f"xsafety_{name}_{language}", _rows(iter(lines), decision, language)
+            yield f"xsafety_{name}_{language}", _lines(f / f"xsafety/{language}/{kind}{ending}.csv", decision, language)
+
+
+def _lines(path: Path, decision: Decision, language: str) -> Iterator[Row]:
+    lines = [line for line in path.read_text("utf-8-sig").splitlines() if line.strip()]
+    return _rows(iter(lines), decision, language)
 
 
 def _body(context: str) -> str:

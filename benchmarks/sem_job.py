@@ -237,8 +237,7 @@ def attempt(home: Path, job_id: str, database: Database, *, kill_at: float | Non
     """Start a worker, watch it, and kill it once so many particles have gone through a phase, all phases together."""
     seen = Attempt()
     argv = [sys.executable, __file__, "--worker", str(home), job_id]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    with subprocess.Popen(argv, env=environment, stdout=subprocess.DEVNULL) as process:
+    with subprocess.Popen(argv, stdout=subprocess.DEVNULL) as process:
         watched = psutil.Process(process.pid)
         while process.poll() is None:
             look = Look(time.perf_counter(), done(database), *spent(watched))

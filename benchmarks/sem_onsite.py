@@ -25,7 +25,7 @@ from benchmarks.sem_sets import (
     splits,
 )
 
-from genba_sem.classifier import CLASSIFIERS, Prototypes, greatest_cosine
+from genba_sem.classifier import CLASSIFIERS, DEFAULT, Prototypes, greatest_cosine
 from genba_sem.encoders import unit
 from genba_sem.metrics import auroc
 from genba_sem.onsite import OnsiteEncoder
@@ -34,10 +34,10 @@ from genba_sem.views import QualityMean
 
 STEPS = int(os.environ.get("SEM_STEPS", "400"))
 WAYS = (
-    ("hlg-shape-v1 (the default)", "blend-v1"),
-    ("onsite-v1: default and network", "blend-v1"),
-    ("network alone", "blend-v1"),
-    ("default and another's network", "blend-v1"),
+    ("hlg-shape-v1 (the default)", DEFAULT),
+    ("onsite-v1: default and network", DEFAULT),
+    ("network alone", DEFAULT),
+    ("default and another's network", DEFAULT),
     ("HOG + LBP + GLCM", "head-v1"),
     ("raw pixels", "nearest-v1"),
 )

@@ -44,6 +44,7 @@ from genba_sem import bundling, descriptors, generator
 from genba_sem.active import choose
 from genba_sem.classifier import (
     CLASSIFIERS,
+    DEFAULT,
     LogisticHead,
     Prototypes,
     fitted_temperature,
@@ -75,7 +76,7 @@ def encoders(sets: list[Pictures]) -> None:
     print("\n## Accuracy, five masters a label: 1 view / 6 views\n")
     print("| set | encoder | classifier | 1 view | 6 views |\n|---|---|---|---|---|")
     ways: list[tuple[str, Embedding, str]] = [("hlg-shape-v1", hlg_shape, kind) for kind in CLASSIFIERS]
-    ways += [("hlg-shape-v1, without particles", hlg_shape_plain, kind) for kind in ("prototypes-v1", "blend-v1")]
+    ways += [("hlg-shape-v1, without particles", hlg_shape_plain, kind) for kind in ("prototypes-v1", DEFAULT)]
     ways += [("HOG + LBP + GLCM", hog_lbp_glcm, "head-v1"), ("raw pixels", raw_pixels, "nearest-v1")]
     for pictures in sets:
         results: dict[tuple[str, str], tuple[list[float], list[float]]] = {}
@@ -179,7 +180,7 @@ def spoilt(_sets: list[Pictures]) -> None:
         encoder = HlgShape.fit(pictures.raw[split.free], as_particles(pictures, split))
         rows, ill_rows = encoder.embed(pictures.raw), encoder.embed(np.stack(bad))
         teach = fused(rows, pictures.quality, split.masters, QualityMean(), 6)
-        head = CLASSIFIERS["blend-v1"](teach, split.master_labels, len(generator.KINDS))
+        head = CLASSIFIERS[DEFAULT](teach, split.master_labels, len(generator.KINDS))
         for k, (weighted, plain, votes) in table.items():
             both = [np.where(np.arange(6) < k, 1, 0) for _ in split.tests]
             mixed = [np.where(b[:, None], ill_rows[t], rows[t]) for b, t in zip(both, split.tests, strict=True)]
@@ -201,10 +202,10 @@ def outcomes(pictures: Pictures, split: Split) -> tuple[npt.NDArray[np.float64],
     classes = int(pictures.label.max()) + 1
     rows = hlg_shape(pictures, split)
     teach = fused(rows, pictures.quality, split.masters, QualityMean(), 6)
-    left = leave_out("blend-v1", teach, split.master_labels, classes)
+    left = leave_out(DEFAULT, teach, split.master_labels, classes)
     temperature = fitted_temperature(left.logits, left.labels)
     asked = fused(rows, pictures.quality, split.tests, QualityMean(), 6)
-    probabilities = tempered(CLASSIFIERS["blend-v1"](teach, split.master_labels, classes).logits(asked), temperature)
+    probabilities = tempered(CLASSIFIERS[DEFAULT](teach, split.master_labels, classes).logits(asked), temperature)
     return (
         probabilities,
         split.test_labels,
@@ -352,7 +353,7 @@ def few(sets: list[Pictures]) -> None:
                         )
                         have += [int(rest[i]) for i in asked]
                     present = np.unique(labels[have])
-                    head = CLASSIFIERS["blend-v1"](pool[have], np.searchsorted(present, labels[have]), len(present))
+                    head = CLASSIFIERS[DEFAULT](pool[have], np.searchsorted(present, labels[have]), len(present))
                     into.append(float((present[head.logits(tests[0]).argmax(1)] == tests[1]).mean()))
             print(
                 f"| {pictures.name} | {strategy} | " + " | ".join(interval(values) for values in curve.values()) + " |"
@@ -451,7 +452,7 @@ def bundles(sets: list[Pictures]) -> None:
             asked = split if pictures.grouped else split.one_by_one()
             teach = fused(rows, pictures.quality, split.masters, QualityMean(), 6)
             vectors = fused(rows, pictures.quality, asked.tests, QualityMean(), views)
-            held = CLASSIFIERS["blend-v1"](teach, split.master_labels, int(pictures.label.max()) + 1).logits(vectors)
+            held = CLASSIFIERS[DEFAULT](teach, split.master_labels, int(pictures.label.max()) + 1).logits(vectors)
             for name, grouping in BUNDLINGS.items():
                 columns = found.setdefault(name, ([], [], [], []))
                 for value, into in zip(

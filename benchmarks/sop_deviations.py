@@ -2,15 +2,13 @@
 
 Protocol. Videos are generated (320×240, 15 frames/s, H.264 or MPEG-4, some with variable rate; other operators, cameras,
 lights, noise and speeds of 0.7–1.4 than the golds), written to disk, decoded and described by motion-hog-v1. Every
-variant carries none to three planted deviations with known times. Constants of the scoring were chosen on the *tuning*
-and *validation* sets (oil change, brake pad and hand washing; seeds 1 and 3) only. Reported are other seeds of these three, and two
-procedures on which nothing was chosen: the protective equipment, of which errors of earlier versions had been read, and the kit
-packing, which nobody had looked at before its figures were written down. Since that first look one rule was added (halts in a
-step), found on the validation seeds after the totals of the test seeds had shown too much idling.
+variant carries none to three planted deviations with known times. Constants of the scoring were chosen on the *tuning* and
+*validation* sets (seeds 1 and 3), by now of all five procedures. *seen* (seed 2) was never chosen on, but its totals were read
+after many a change, so it is no longer fresh; *test* (seed 4, other runs and other golds) is what is judged by now.
 A deviation counts as found when kind and step agree and the temporal IoU is at least 0.5 (a missing step, an instant:
 within 4 s). Macro-F1 is the mean over the nine kinds.
 
-Run: python benchmarks/sop_deviations.py [--quick] [--cache FOLDER] [--set tuning|validation|test]
+Run: python benchmarks/sop_deviations.py [--quick] [--cache FOLDER] [--set tuning|validation|seen|test]
 """
 
 from __future__ import annotations
@@ -45,9 +43,9 @@ from genba_sop.video import Limits, extract
 LEARNT_FROM = ("oil_change", "brake_pad", "hand_wash")
 HELD_OUT = ("ppe", "kit_packing")
 KINDS = (*LEARNT_FROM, *HELD_OUT)
-TUNING, TEST, VALIDATION = 1, 2, 3
-FIRST_GOLD = {TUNING: 77_000, TEST: 78_000, VALIDATION: 79_000}  # other golds as well
-SETS = {"tuning": TUNING, "validation": VALIDATION, "test": TEST}
+TUNING, SEEN, VALIDATION, TEST = 1, 2, 3, 4
+FIRST_GOLD = {TUNING: 77_000, SEEN: 78_000, VALIDATION: 79_000, TEST: 80_000}  # other golds as well
+SETS = {"tuning": TUNING, "validation": VALIDATION, "seen": SEEN, "test": TEST}
 GOLD_COUNTS = (1, 3, 5)
 Wanted = tuple[str, Plan, str]  # procedure, plan and a name in the cache
 WORKERS = int(os.environ.get("GENBA_BENCH_WORKERS", os.cpu_count() or 1))
@@ -315,6 +313,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="12 variants of one procedure, 3 golds")
     parser.add_argument("--set", choices=tuple(SETS), default="test", help="which seeds")
     parser.add_argument("--count", type=int, default=70, help="variants a procedure")
+    parser.add_argument("--first", type=int, default=None, help="take only so many of them, where time is short")
     parser.add_argument("--kinds", nargs="+", choices=KINDS, default=None)
     parser.add_argument("--golds", nargs="+", type=int, default=GOLD_COUNTS)
     parser.add_argument("--cache", type=Path, default=None, help="where videos and features are kept for the next run")
@@ -325,9 +324,9 @@ def main() -> None:
     seed = SETS[arguments.set]
     corpus = Corpus(arguments.cache or default, seed)
     corpus.folder.mkdir(parents=True, exist_ok=True)
-    kinds = arguments.kinds or (KINDS[:1] if arguments.quick else KINDS if seed == TEST else LEARNT_FROM)
+    kinds = arguments.kinds or (KINDS[:1] if arguments.quick else KINDS if seed in {SEEN, TEST} else LEARNT_FROM)
     count, gold_counts = (12, (3,)) if arguments.quick else (arguments.count, arguments.golds)
-    samples = make(corpus, kinds, count, golds=max(gold_counts) + 1)
+    samples = make(corpus, kinds, count, golds=max(gold_counts) + 1, first=arguments.first)
     if arguments.only_make:
         return
     for golds in gold_counts:
@@ -335,7 +334,7 @@ def main() -> None:
         for kind in kinds:
             reference = prepare(corpus, kind, golds)
             mine = run(reference, [sample for sample in samples if sample.kind == kind])
-            held_out = " (held-out seeds)" if seed == TEST else ""
+            held_out = " (held-out seeds)" if seed in {SEEN, TEST} else ""
             print_table(f"{kind}{held_out}, {golds} gold{'s' * (golds > 1)}", mine)
             results += mine
         if len(kinds) > 1:
@@ -352,9 +351,10 @@ def main() -> None:
     print_naive(corpus, samples)
 
 
-def make(corpus: Corpus, kinds: Sequence[str], count: int, *, golds: int) -> list[Sample]:
-    """Make ready what is not in the cache yet; return the planted runs."""
-    wanted = [run for kind in kinds for run in corpus.wanted(kind, golds=golds, variants=count)]
+def make(corpus: Corpus, kinds: Sequence[str], count: int, *, golds: int, first: int | None = None) -> list[Sample]:
+    """Make ready what is not in the cache yet; return the planted runs, of each procedure all or the first so many."""
+    last = golds + (count if first is None else first)
+    wanted = [run for kind in kinds for run in corpus.wanted(kind, golds=golds, variants=count)[:last]]
     made = fill(corpus, wanted)
     return [sample for sample, (_, _, name) in zip(made, wanted, strict=True) if not name.startswith("gold")]
 

@@ -43,9 +43,9 @@ from genba_sop.procedure import Span
 from genba_sop.tables import Video
 
 if TYPE_CHECKING:
-    from benchmarks.sop_deviations import KINDS, TEST, Corpus, Sample, fill
+    from benchmarks.sop_deviations import KINDS, SEEN, Corpus, Sample, fill
 else:  # beside this script
-    from sop_deviations import KINDS, TEST, Corpus, Sample, fill
+    from sop_deviations import KINDS, SEEN, Corpus, Sample, fill
 
 SOMEBODY = Principal("benchmark", ("engineer",), scopes_of(("engineer",)), Clearance.INTERNAL)
 DEPTHS = (1, 5, 10)
@@ -222,7 +222,7 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=8, help="of each procedure")
     arguments = parser.parse_args()
     default = Path(os.environ.get("XDG_CACHE_HOME", tempfile.gettempdir())) / "genba-sop-deviations"
-    corpus = Corpus(arguments.cache or default, TEST)
+    corpus = Corpus(arguments.cache or default, SEEN)
     corpus.folder.mkdir(parents=True, exist_ok=True)
     wanted = [run for kind in KINDS for run in corpus.wanted(kind, golds=0, variants=PLANS)[: arguments.runs]]
     samples = fill(corpus, wanted)

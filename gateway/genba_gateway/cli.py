@@ -8,6 +8,7 @@ Exit codes: 0 done, 1 the work ran and its result is negative, 2 bad input or se
 from __future__ import annotations
 
 import ast
+import os
 import sys
 from collections.abc import Iterator
 from importlib.metadata import EntryPoint, entry_points, version
@@ -17,6 +18,7 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 
 out = Console()
 err = Console(stderr=True)
@@ -92,6 +94,31 @@ def main() -> None:
         sys.exit(failure.exit_code)
     except KeyboardInterrupt:
         sys.exit(130)
+    except ValueError as error:
+        if not (faults := _faults_of_settings(error)):
+            raise
+        for fault in faults:
+            err.print(f"[bold red]genba:[/] {escape(fault)}", highlight=False, soft_wrap=True)
+        sys.exit(2)
+
+
+def _faults_of_settings(error: ValueError) -> list[str]:
+    """One line for each environment variable that does not validate; nothing for an error of another kind."""
+    from pydantic import ValidationError
+    from pydantic_settings import SettingsError
+
+    if isinstance(error, SettingsError):
+        return [str(error)]
+    if not isinstance(error, ValidationError):
+        return []
+    faults = []
+    for found in error.errors():
+        path = "__".join(str(part) for part in found["loc"] if isinstance(part, str)).upper()
+        set_here = sorted(name for name in os.environ if name.startswith("GENBA_") and name.endswith(f"_{path}"))
+        if not set_here:  # of something else than a setting
+            return []
+        faults.append(f"{' or '.join(set_here)}: {found['msg']}")
+    return faults
 
 
 def _others() -> Iterator[EntryPoint]:

@@ -20,7 +20,18 @@ _HEADERS = {
 }
 _SCRIPTS = tuple(
     f"{name}.js"
-    for name in ("assistant", "console", "jobs", "models", "particles", "problems", "recommend", "sop", "texts")
+    for name in (
+        "assistant",
+        "console",
+        "details",
+        "jobs",
+        "models",
+        "particles",
+        "problems",
+        "recommend",
+        "sop",
+        "texts",
+    )
 )
 _TYPES = {"console.css": "text/css", **dict.fromkeys(_SCRIPTS, "text/javascript")}
 

@@ -25,6 +25,7 @@ from genba_gateway import settings as gateway_settings
 from genba_gateway.app import Gateway
 from genba_gateway.cli import Failed
 from genba_gateway.home import admin_key_file, first_admin_key, migrate, only_one, platform_at
+from genba_gateway.mounted import reason_of
 from genba_gateway.server import serve
 from genba_gateway.supervisor import Program, StartFailed, Supervisor
 from genba_shared.settings import Platform
@@ -32,6 +33,7 @@ from genba_shared.telemetry import configure_logging
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 DRAIN_S = 30
 
@@ -74,6 +76,26 @@ SERVICES: Mapping[str, Callable[[Platform], FastAPI]] = {
     "sem": _sem,
     "training": _training,
 }
+
+
+class Served:
+    """A service's application that remembers why it did not start, so that this can be said last and in one line."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+        self.not_started: str | None = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "lifespan":
+            await self._app(scope, receive, send)
+            return
+
+        async def watched(message: Message) -> None:
+            if message["type"] == "lifespan.startup.failed":
+                self.not_started = reason_of(message)
+            await send(message)
+
+        await self._app(scope, receive, watched)
 
 
 def create_app(platform: Platform) -> Gateway:
@@ -127,16 +149,22 @@ def _gateway(platform: Platform) -> Gateway:
 
 
 def _serve_service(name: str, platform: Platform, host: str, port: int) -> None:
-    uvicorn.run(
-        SERVICES[name](platform),
-        host=host,
-        port=port,
-        lifespan="on",
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        timeout_graceful_shutdown=DRAIN_S,
-    )
+    service = Served(SERVICES[name](platform))
+    try:
+        uvicorn.run(
+            service,
+            host=host,
+            port=port,
+            lifespan="on",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            timeout_graceful_shutdown=DRAIN_S,
+        )
+    except SystemExit as ended:
+        if service.not_started is None:
+            raise
+        raise Failed(f"The service {name} did not start: {service.not_started}", exit_code=1) from ended
 
 
 def _run_worker(queues: str, host: str) -> None:

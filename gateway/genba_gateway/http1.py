@@ -302,7 +302,9 @@ class Pool:
         except TimeoutError as error:
             raise ConnectFailed(f"The service did not accept a connection within {self._connect_s:g} s.") from error
         except OSError as error:
-            raise ConnectFailed("The service does not accept connections.") from error
+            raise ConnectFailed(
+                "The service does not accept connections: it is not running, or still starting. Its log says more."
+            ) from error
         self._open.add(connection)
         return connection
 

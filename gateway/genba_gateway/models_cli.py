@@ -6,16 +6,20 @@ Exit codes: 0 done, 2 bad input, 3 the server said no (a gate that is missed, a 
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.markup import escape
 from rich.table import Column
 
+from genba_gateway.cli import Failed, Home
 from genba_gateway.client import Client
 from genba_gateway.client_models import Alias, Gates, Model, Pointer, Version
+from genba_gateway.home import migrate, platform_at
 from genba_gateway.shell import AsJson, clock, connected, print_json
 from genba_shared.commands import LOCAL, Key, Url, folding_table, out
+from genba_shared.problems import Problem
 
 app = typer.Typer(help="Models of a running Genba.", no_args_is_help=True, pretty_exceptions_enable=False)
 
@@ -135,6 +139,30 @@ def challenger(
                 model, int(number), reason=reason, alias="challenger", generation=generation, gates=gates
             )
     _say(model, now.challenger)
+
+
+@app.command()
+def fetch(
+    model: ModelName,
+    number: Number,
+    folder: Annotated[Path, typer.Option("--out", file_okay=False, help="Where the bundle's folder goes.")],
+    home: Home = None,
+) -> None:
+    """Write a version's files into a folder and print its path. Works on the database and the artifacts, where Genba runs."""
+    from genba_shared.artifacts import Artifacts
+    from genba_shared.registry import Registry
+
+    platform = platform_at(home)
+    database = migrate(platform)
+    try:
+        registry = Registry(database, Artifacts(platform.artifacts_url))
+        typer.echo(registry.fetch(registry.get(model, number), folder))
+    except Problem as problem:
+        raise Failed(problem.detail) from problem
+    except OSError as failure:
+        raise Failed(str(failure)) from failure
+    finally:
+        database.close()
 
 
 def _show_model(genba: Client, name: str, limit: int, *, as_json: bool) -> None:

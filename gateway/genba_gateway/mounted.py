@@ -23,6 +23,12 @@ class StartFailed(RuntimeError):
     """A mounted service did not start."""
 
 
+def reason_of(failed: Message) -> str:
+    """Why an application did not start, in one line: frameworks send the whole traceback, whose last line says it."""
+    lines = str(failed.get("message") or "").strip().splitlines()
+    return lines[-1] if lines else "see the log"
+
+
 class Mounted:
     """One service's application with its lifespan."""
 
@@ -54,7 +60,8 @@ class Mounted:
         await self._to_app.put({"type": "lifespan.startup"})
         answer = await self._from_app.get()
         if answer["type"] == "lifespan.startup.failed":
-            raise StartFailed(f"The service {self.service} did not start: {answer.get('message') or 'see the log'}")
+            log.error("service_not_started", service=self.service, traceback=answer.get("message"))
+            raise StartFailed(f"The service {self.service} did not start: {reason_of(answer)}")
 
     async def stop(self) -> None:
         """Run the application's shutdown; a failure is logged, because the others must stop too."""

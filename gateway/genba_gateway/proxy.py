@@ -86,6 +86,10 @@ class ReverseProxy:
         self._budget.earn()
         try:
             await self._attempt_until_answered(scope, exchange, body, send)
+        except UpstreamFailed as failure:  # a connection does not know whose it is
+            failure.detail = failure.detail.replace("The service", f"The service {self.service}", 1)
+            failure.members["service"] = self.service
+            raise
         finally:
             self._exchanges.discard(exchange)
             if exchange.watcher is not None:

@@ -102,8 +102,11 @@ class Supervisor:
         process = await self._start(program)
         if await self._becomes_ready(program, process) or self._stopping.is_set():
             return process
-        how = f"ended with exit code {process.returncode}" if process.returncode is not None else "did not become ready"
-        raise StartFailed(f"{program.name} {how} within {program.ready_within_s:g} s; its log is above.")
+        if process.returncode is not None:
+            raise StartFailed(
+                f"{program.name} ended with exit code {process.returncode} before it was ready; the lines above say why."
+            )
+        raise StartFailed(f"{program.name} did not become ready within {program.ready_within_s:g} s; its log is above.")
 
     async def _becomes_ready(self, program: Program, process: asyncio.subprocess.Process) -> bool:
         with contextlib.suppress(TimeoutError):

@@ -8,14 +8,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import psycopg
-from sqlalchemy import JSON, DateTime, Engine, MetaData, create_engine, event, func, select
+from sqlalchemy import JSON, DateTime, Engine, MetaData, create_engine, event, func, select, text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.engine import URL, Connection, Dialect, make_url
-from sqlalchemy.exc import DataError, OperationalError
+from sqlalchemy.exc import DataError, DBAPIError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import DeclarativeBase, Session, sessionmaker
 from sqlalchemy.types import TypeDecorator
@@ -116,12 +117,31 @@ class Database:
 
     def upgrade(self) -> None:
         """Bring the schema to the newest revision. Any number of processes may call it at the same moment."""
-        from genba_shared.migrations import upgrade
+        if self._is_at_head():
+            return
+        from genba_shared.migrations import upgrade  # importing Alembic takes longer than most commands do
 
         upgrade(self.url)
 
+    def _is_at_head(self) -> bool:
+        """Whether nothing is missing, as far as one look tells; what it does not tell the upgrade itself finds out."""
+        if self.is_sqlite and not Path(str(self.url.database)).exists():
+            return False  # to look would make the file
+        try:
+            with self.engine.connect() as connection:
+                found = connection.scalar(text("SELECT version_num FROM alembic_version"))
+        except DBAPIError:
+            return False
+        return bool(found == newest_revision())
+
     def close(self) -> None:
         self.engine.dispose()
+
+
+@cache
+def newest_revision() -> str:
+    """The last of this code's revisions, which are named in their order."""
+    return max(path.stem for path in (Path(__file__).parent / "migrations" / "versions").glob("[0-9]*.py"))
 
 
 @contextmanager

@@ -8,24 +8,27 @@ from __future__ import annotations
 
 import re
 import time
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from http import HTTPStatus
+from typing import Any
 
 import structlog
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import iter_route_contexts
-from starlette.datastructures import Headers, MutableHeaders
+from prometheus_client import Counter, Histogram
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.routing import compile_path
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from genba_shared.direct import DirectRoute, direct_routes
 from genba_shared.idempotency import HEADER as IDEMPOTENCY_HEADER
 from genba_shared.idempotency import key_missing
 from genba_shared.ids import new_id
 from genba_shared.patterns import message
-from genba_shared.principal import PRINCIPAL_HEADER, verify
+from genba_shared.principal import PRINCIPAL_HEADER, Verifier
 from genba_shared.problems import (
     BY_STATUS,
     BadRequest,
@@ -44,6 +47,7 @@ REQUEST_ID_HEADER = "x-request-id"
 CLIENT_CLOSED_REQUEST = 499  # nginx's number for it; there is nobody left to send it to
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{8,128}", re.ASCII)
+_REQUEST_ID_NAME, _PRINCIPAL = REQUEST_ID_HEADER.encode(), PRINCIPAL_HEADER.encode()
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
 log = get_logger(__name__)
@@ -57,6 +61,15 @@ class RouteTable:
 
     def __init__(self, app: FastAPI) -> None:
         self._app = app
+        self._direct: tuple[Callable[..., Any], ...] = ()
+
+    def direct(self, *endpoints: Callable[..., Any]) -> None:
+        """Name the endpoints that are to be called past the framework; see ``direct``."""
+        self._direct += endpoints
+
+    def direct_routes(self) -> Sequence[DirectRoute]:
+        """Their routes. Raises: TypeError for one that cannot be called so."""
+        return direct_routes(self._app, self._direct) if self._direct else ()
 
     @cached_property
     def _routes(self) -> list[tuple[int, str, re.Pattern[str], frozenset[str]]]:
@@ -130,20 +143,27 @@ class PrincipalCheck:
 
     def __init__(self, app: ASGIApp, *, secret: bytes) -> None:
         self._app = app
-        self._secret = secret
+        self._verifier = Verifier(secret)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] in {"http", "websocket"} and _is_public(scope):
-            header = Headers(scope=scope).get(PRINCIPAL_HEADER)
+            header = _first(scope, _PRINCIPAL)
             if header is None:
                 raise Unauthorized("This request carries no principal: it did not come through the gateway.")
-            scope.setdefault("state", {})["principal"] = verify(header, self._secret)
+            scope.setdefault("state", {})["principal"] = self._verifier.verify(header)
         await self._app(scope, receive, send)
+
+
+def _first(scope: Scope, name: bytes) -> str | None:
+    """The first header field of that name, in lower case as ASGI has names."""
+    return next((value.decode("latin-1") for key, value in scope["headers"] if key == name), None)
 
 
 def _is_public(scope: Scope) -> bool:
     """Whether a request is for /v1, seen from outside or from within whatever prefix the service is mounted under."""
     path: str = scope["path"]
+    if path.startswith("/v1/"):
+        return True
     seen = (path, path.removeprefix(scope.get("root_path", "")))
     return any(part == "/v1" or part.startswith("/v1/") for part in seen)
 
@@ -162,26 +182,27 @@ class Edge:
         self._requests = metrics.counter("requests", "Requests answered, by route template and status.", labels)
         self._seconds = metrics.histogram("request_seconds", "From request line to last byte.", ("method", "route"))
         self._in_flight = metrics.gauge("requests_in_flight", "Requests being answered now.")
+        self._series: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        headers = Headers(scope=scope)
-        given = headers.get(REQUEST_ID_HEADER, "")
+        given = _first(scope, _REQUEST_ID_NAME) or ""
         request_id = given if _REQUEST_ID.fullmatch(given) else new_id("req")
-        above = TraceContext.parse(headers.get("traceparent"))
+        above = TraceContext.parse(_first(scope, b"traceparent"))
         trace = TraceContext.start() if above is None else above if self._spans is None else above.child()
         scope.setdefault("state", {}).update(request_id=request_id, trace=trace)
         exchange = _Exchange(send, request_id)
         started_s = time.perf_counter()
         self._in_flight.inc()
         try:
-            with structlog.contextvars.bound_contextvars(request_id=request_id, trace_id=trace.trace_id):
-                try:
-                    await self._answer(scope, receive, exchange)
-                finally:
-                    self._record(scope, exchange, above, time.perf_counter() - started_s)
+            bound = structlog.contextvars.bind_contextvars(request_id=request_id, trace_id=trace.trace_id)
+            try:
+                await self._answer(scope, receive, exchange)
+            finally:
+                self._record(scope, exchange, above, time.perf_counter() - started_s)
+                structlog.contextvars.reset_contextvars(**bound)
         finally:
             self._in_flight.dec()
 
@@ -202,8 +223,12 @@ class Edge:
         method = scope["method"] if scope["method"] in _METHODS else "other"
         route = self._routes.template(scope)
         status = exchange.outcome
-        self._requests.labels(method, route, str(status)).inc()
-        self._seconds.labels(method, route).observe(duration_s)
+        series = self._series.get((method, route, status))
+        if series is None:
+            series = self._requests.labels(method, route, str(status)), self._seconds.labels(method, route)
+            self._series[method, route, status] = series
+        series[0].inc()
+        series[1].observe(duration_s)
         principal = scope["state"].get("principal")
         is_probe = status < HTTPStatus.BAD_REQUEST and not _is_public(scope)  # every few seconds, for ever
         (log.debug if is_probe else log.info)(
@@ -250,7 +275,8 @@ class _Exchange:
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.status = message["status"]
-            MutableHeaders(scope=message)[REQUEST_ID_HEADER] = self._request_id
+            fields = [pair for pair in message.get("headers", ()) if pair[0] != _REQUEST_ID_NAME]
+            message["headers"] = [*fields, (_REQUEST_ID_NAME, self._request_id.encode("ascii"))]
         elif message["type"] == "http.response.body":
             self.body_bytes += len(message.get("body", b""))
             self.finished = not message.get("more_body", False)

@@ -84,7 +84,7 @@ def find_source(name: str, path: Path | None = None) -> Source:
     weights = _weights_in(path)
     if weights is None:
         raise EncoderUnavailable(
-            f"There are no weights of {name} where the settings say; a file or a folder is wanted."
+            f"There are no weights of {name} at {path}; a file or a folder with a checkpoint is wanted."
         )
     return Source(architecture, weights, path if (path / _CONFIG).is_file() else None)
 

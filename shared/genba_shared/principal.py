@@ -27,6 +27,7 @@ __all__ = [
     "ROLES",
     "Clearance",
     "Principal",
+    "Verifier",
     "current_principal",
     "require",
     "scopes_of",
@@ -106,6 +107,42 @@ def verify(header: str, secret: bytes, *, now_s: float | None = None) -> Princip
 
     Raises: Unauthorized if it was not signed with ``secret``, is malformed, has expired, or comes from the future.
     """
+    return _read(header, secret).at(time.time() if now_s is None else now_s)
+
+
+class Verifier:
+    """``verify`` for one secret that remembers what held: a gateway signs a caller anew every few seconds, not every request."""
+
+    def __init__(self, secret: bytes, *, most: int = 1024) -> None:
+        self._secret, self._most = secret, most
+        self._held: dict[str, _Signed] = {}
+
+    def verify(self, header: str, *, now_s: float | None = None) -> Principal:
+        """As ``verify``. Whether it has expired is looked at each time."""
+        signed = self._held.get(header)
+        if signed is None:
+            signed = _read(header, self._secret)
+            if len(self._held) >= self._most:
+                self._held.clear()
+            self._held[header] = signed
+        return signed.at(time.time() if now_s is None else now_s)
+
+
+@dataclass(frozen=True)
+class _Signed:
+    """What a header says that was signed with the secret, at any moment."""
+
+    principal: Principal
+    issued_s: float
+    expires_s: float
+
+    def at(self, now_s: float) -> Principal:
+        if now_s >= self.expires_s or self.issued_s > now_s + _CLOCK_SKEW_S:
+            raise Unauthorized("The principal has expired, or the clocks of gateway and service disagree.")
+        return self.principal
+
+
+def _read(header: str, secret: bytes) -> _Signed:
     if len(header) > _MAX_HEADER_CHARS or not header.isascii():
         raise Unauthorized("The principal is malformed.")
     signed, _, mac = header.encode("ascii").rpartition(b".")
@@ -121,13 +158,9 @@ def verify(header: str, secret: bytes, *, now_s: float | None = None) -> Princip
             compartments=frozenset(claims["compartments"]),
             tenant=claims["tenant"],
         )
-        issued_s, expires_s = float(claims["iat"]), float(claims["exp"])
+        return _Signed(principal, float(claims["iat"]), float(claims["exp"]))
     except (ValueError, KeyError, TypeError) as error:
         raise Unauthorized("The principal is malformed.") from error
-    now_s = time.time() if now_s is None else now_s
-    if now_s >= expires_s or issued_s > now_s + _CLOCK_SKEW_S:
-        raise Unauthorized("The principal has expired, or the clocks of gateway and service disagree.")
-    return principal
 
 
 def _mac(signed: bytes, secret: bytes) -> bytes:

@@ -22,6 +22,7 @@ from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 
+from genba_shared.direct import Direct
 from genba_shared.edge import Edge, PrincipalCheck, RouteTable, answer_with_problem
 from genba_shared.problems import BY_STATUS, MEDIA_TYPE, Problem, Unavailable, field_name
 from genba_shared.settings import Platform
@@ -168,6 +169,7 @@ def create_service(
     for kind in (Problem, HTTPException, RequestValidationError):
         app.add_exception_handler(kind, answer_with_problem)
     _add_probes(app, name, version)
+    app.add_middleware(Direct, routes=app.state.routes.direct_routes, answer_problem=answer_with_problem)
     app.add_middleware(PrincipalCheck, secret=platform.load_principal_secret())
     app.add_middleware(Edge, service=name, metrics=app.state.metrics, routes=app.state.routes, spans=spans)
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]  # FastAPI's documented way to change it

@@ -49,11 +49,24 @@ def fit(
     Raises: ValueError without rows of at least two decisions.
     """
     config = config or FeatureConfig()
+    found = matrix([row.text for row in rows], config)
+    return fit_on(rows, found, config=config, l2=l2, max_iterations=max_iterations, version=version, step=step)
+
+
+def fit_on(
+    rows: Sequence[Row],
+    found: csr_matrix,
+    *,
+    config: FeatureConfig,
+    l2: float = L2,
+    max_iterations: int = 45,
+    version: str = "local",
+    step: Callable[[int, float], None] | None = None,
+) -> Classifier:
+    """The same for rows whose features are there already; ``found``: (N, D)."""
     labels = np.array([int(row.decision) for row in rows], np.int64)
     counts = np.array([row.weight for row in rows], np.float64)
-    weights, bias = fit_logistic(
-        matrix([row.text for row in rows], config), labels, counts, l2=l2, max_iterations=max_iterations, step=step
-    )
+    weights, bias = fit_logistic(found, labels, counts, l2=l2, max_iterations=max_iterations, step=step)
     return quantise(weights, bias, config=config, version=version)
 
 
@@ -120,4 +133,4 @@ def quantise(
     return Classifier(rounded, scale.astype(np.float32), bias.astype(np.float32), config, version)
 
 
-__all__ = ["CLASSES", "Row", "fit", "fit_logistic", "quantise"]
+__all__ = ["CLASSES", "Row", "fit", "fit_logistic", "fit_on", "quantise"]

@@ -31,4 +31,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.include_router(routes_catalogue.router)
     app.include_router(routes_experiments.router)
     app.include_router(routes_models.router)
+    app.state.routes.direct(
+        routes_lists.list_for_user, routes_lists.list_similar, routes_lists.list_popular, routes_lists.list_trending
+    )
     return app

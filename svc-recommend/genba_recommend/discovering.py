@@ -45,6 +45,7 @@ class Seldom:
         self._untold: dict[int, float] = {}  # by row, as of ORIGIN_DAY
         self._lately = np.zeros(0, np.float32)  # times shown by item, as of _afresh_s
         self._costs = np.zeros(0, np.float32)  # what that takes from an item's fit
+        self._usual = 0.0  # times that the average item was shown
         self._afresh_s = now_s
         self._losses: deque[float] = deque()
         self._in_order: list[float] = []  # the same, the least first
@@ -62,8 +63,8 @@ class Seldom:
             if n != len(self._lately) or now_s - self._afresh_s > AFRESH_AFTER_S:
                 self._lately, self._afresh_s = self._shown.at(now_s / DAY_S, n), now_s
                 self._costs = np.float32(-WEIGHT) * np.log1p(self._lately)
-            usual = self._lately.mean() if n else 0.0
-            return np.where(self._lately <= usual, self._costs, np.float32(-np.inf))
+                self._usual = float(self._lately.mean()) if n else 0.0
+            return np.where(self._lately <= np.float32(self._usual), self._costs, np.float32(-np.inf))
 
     def note(self, rows: npt.NDArray[np.integer], *, now_s: float) -> None:
         """A list was shown, each item once."""
@@ -72,6 +73,7 @@ class Seldom:
             self._shown.add(rows, np.full(len(rows), day), np.ones(len(rows)))
             known = rows[rows < len(self._lately)]
             self._lately[known] += 1.0
+            self._usual += len(known) / max(1, len(self._lately))
             self._costs[known] = np.float32(-WEIGHT) * np.log1p(self._lately[known])
             self._owe(dict.fromkeys(rows.tolist(), 2.0 ** ((day - ORIGIN_DAY) / HALF_LIFE_DAYS)))
 

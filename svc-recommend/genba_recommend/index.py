@@ -45,6 +45,8 @@ class Choice:
 
     def under(self, bias: Float32s) -> Choice:
         """The same items under another bias, (N,)."""
+        if self.n_allowed == len(bias):
+            return Choice(bias, self.allowed, self.rows, self.n_allowed)
         return Choice(np.where(self.allowed, bias, np.float32(-np.inf)), self.allowed, self.rows, self.n_allowed)
 
 
@@ -83,16 +85,24 @@ class ExactIndex:
 
     def __init__(self, vectors: Float32s) -> None:
         self._vectors = np.ascontiguousarray(vectors, np.float32)
+        self._columns: Float32s | None = None  # (D, N), made at the first question about all
         self._latest: tuple[Float32s, Rows | None, Float32s] | None = None
 
     def _products(self, query: Float32s, rows: Rows | None) -> Float32s:
         """Of all or of some rows, not to be written to. The latest are kept: a list asks for its places, then for its discovery."""
         latest = self._latest
         if latest is None or latest[0] is not query or latest[1] is not rows:
-            # take() reads whole rows, three times as fast as indexing with the same rows.
-            vectors = self._vectors if rows is None else self._vectors.take(rows, axis=0)
-            self._latest = latest = (query, rows, vectors @ query)
+            self._latest = latest = (query, rows, self._of_all(query) if rows is None else self._of_some(query, rows))
         return latest[2]
+
+    def _of_all(self, query: Float32s) -> Float32s:
+        # By columns: BLAS reads a table of few columns in two thirds of the time that it takes by rows (measured).
+        if self._columns is None:
+            self._columns = np.ascontiguousarray(self._vectors.T)
+        return np.asarray(query @ self._columns)
+
+    def _of_some(self, query: Float32s, rows: Rows) -> Float32s:
+        return np.asarray(self._vectors.take(rows, axis=0) @ query)  # take() is three times as fast as indexing
 
     def best(
         self, query: Float32s, choice: Choice, without: npt.NDArray[np.integer], n: int, *, lift: Lift = NO_LIFT

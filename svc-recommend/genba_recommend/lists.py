@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Final, Literal
+from typing import Final, Literal, NamedTuple
 from weakref import ref
 
 import numpy as np
@@ -57,8 +57,7 @@ class Ask:
     start: Source = "personal"
 
 
-@dataclass(frozen=True, slots=True)
-class Listed:
+class Listed(NamedTuple):  # not a dataclass: twenty of them are made for every list
     """One place of a list."""
 
     item_id: str
@@ -190,7 +189,7 @@ def _personal(
     made.aligned = aligned
     if made.aim != "fit":
         rows, scores = _by_head(heads, made.aim, taste.vector, aligned.vectors[rows], rows, scores)
-    vectors = aligned.vectors[rows] if ask.diversity > 0 else None
+    vectors = aligned.vectors.take(rows, axis=0) if ask.diversity > 0 else None
     picked = pick(rows, scores, vectors, ask.k, diversity=ask.diversity, explore=ask.explore, rng=rng)
     if discovery is not None and made.aim == "fit" and discovery.is_wanted(ask.discover):
         picked = _discover(discovery, choice, aligned, person, ask, taste, picked, without, view.now_s)
@@ -218,13 +217,15 @@ def _discover(
     if place < LEAST_TO_DISCOVER - 1:
         return picked
     # What chance might have drawn stays with chance: its propensities are logged.
-    out = np.concatenate([without, picked.rows, picked.among])
+    out = np.concatenate([without, picked.rows])
+    if len(picked.among):  # of which some were picked
+        out = np.union1d(out, picked.among)
     key = (person.user.user_id, (aligned.model.number, ask.wanted, ask.discover))
     kept = discovery.kept(key)
     if kept is not None and (kept.row is None or (choice.allowed[kept.row] and kept.row not in out)):
         return picked if kept.row is None else _giving(picked, place, kept.row, aligned, taste, now_s)
     seldom = discovery.seldom.penalty(len(choice.allowed), now_s=discovery.clock())
-    rows, fits = aligned.index.best(taste.query, choice.under(seldom), np.unique(out), 1, lift=taste.lift)
+    rows, fits = aligned.index.best(taste.query, choice.under(seldom), out, 1, lift=taste.lift)
     given = None
     if len(rows):
         loss = float(picked.scores[place] - (fits[0] - seldom[rows[0]]))
@@ -353,41 +354,53 @@ def _personal_reasons(
 
     An item of the history above the clearance of who asks is not named.
     """
-    cosines = aligned.vectors[history] @ aligned.vectors[picked.rows].T  # (H, K)
+    cosines = aligned.vectors.take(history, axis=0) @ aligned.vectors.take(picked.rows, axis=0).T  # (H, K)
     nearest, closeness = cosines.argmax(0).tolist(), cosines.max(0).tolist()
     genres, makers = _tops_of(view.shelf, person, history)
+    entries, explored = view.shelf.entries, picked.explored.tolist()
     out = []
     for place, row in enumerate(picked.rows.tolist()):
-        item = view.shelf.entries[row].item
-        why = [reasons.said("explored")] if picked.explored[place] else []
+        item = entries[row].item
+        why = [_EXPLORED] if explored[place] else []
         if place == picked.newcomer:
-            why.append(reasons.said("seldom"))
-        likest = view.shelf.entries[int(history[nearest[place]])]
-        liked = likest.item
-        if closeness[place] >= ALIKE and liked.title and likest.clearance <= clearance:
-            why.append(reasons.said("because_of", liked.title, item_id=liked.item_id))
-        if genre := next((word for word in item.genre if word in genres), None):
-            why.append(reasons.said("genre", genre))
-        elif item.maker and item.maker in makers:
-            why.append(reasons.said("maker", item.maker))
+            why.append(_SELDOM)
+        if closeness[place] >= ALIKE:
+            likest = entries[int(history[nearest[place]])]
+            liked = likest.item
+            if liked.title and likest.clearance <= clearance:
+                why.append(reasons.said("because_of", liked.title, item_id=liked.item_id))
+        for word in item.genre:
+            if word in genres:
+                why.append(genres[word])
+                break
+        else:
+            if item.maker and item.maker in makers:
+                why.append(makers[item.maker])
         if item.published_at_s is not None and 0 <= view.now_s - item.published_at_s < NEW_S:
-            why.append(reasons.said("new"))
-        out.append(tuple(why[:2]) or (reasons.said("for_you"),))
+            why.append(_NEW)
+        out.append(tuple(why[:2]) or _FOR_YOU)
     return out
 
 
-def _tops_of(shelf: Shelf, person: Person, history: npt.NDArray[np.int32]) -> tuple[frozenset[str], frozenset[str]]:
-    """The genres and makers that a user watches most; remembered with the person."""
+_EXPLORED, _SELDOM, _NEW = reasons.said("explored"), reasons.said("seldom"), reasons.said("new")
+_FOR_YOU = (reasons.said("for_you"),)
+
+
+def _tops_of(
+    shelf: Shelf, person: Person, history: npt.NDArray[np.int32]
+) -> tuple[dict[str, Reason], dict[str, Reason]]:
+    """The genres and makers that a user watches most, each as a reason; remembered with the person."""
     found = person.memory.get("tops")
     if found is None:
         entries = [shelf.entries[row] for row in history.tolist()]
+        kinds: tuple[Literal["genre", "maker"], ...] = ("genre", "maker")
         found = tuple(
-            frozenset(
-                word
-                for word, n in Counter(word for e in entries for word in words_of(e, name)).most_common(TOP_WORDS)
+            {
+                word: reasons.said(kind, word)
+                for word, n in Counter(word for e in entries for word in words_of(e, kind)).most_common(TOP_WORDS)
                 if n > 1
-            )
-            for name in ("genre", "maker")
+            }
+            for kind in kinds
         )
         person.memory["tops"] = found
     return found  # type: ignore[return-value]  # what was put there above

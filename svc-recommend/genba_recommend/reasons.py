@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Literal
+
+import orjson
 
 Kind = Literal[
     "because_of", "genre", "maker", "for_you", "segment", "trending", "popular", "new", "explored", "seldom", "similar"
@@ -27,12 +29,17 @@ _SAID: dict[Kind, tuple[str, str]] = {
 
 @dataclass(frozen=True, slots=True)
 class Reason:
-    """A reason, in both languages. ``item_id`` is the item that it speaks of, if any."""
+    """A reason, in both languages. ``item_id`` is the item that it speaks of, if any.   json: itself, written once for many lists."""
 
     kind: Kind
     en: str
     ja: str
     item_id: str | None = None
+    json: orjson.Fragment = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        said = {"kind": self.kind, "en": self.en, "ja": self.ja, "item_id": self.item_id}
+        object.__setattr__(self, "json", orjson.Fragment(orjson.dumps(said)))
 
 
 @lru_cache(maxsize=16_384)  # the same titles and genres are named in list after list

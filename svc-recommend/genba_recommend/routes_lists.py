@@ -17,7 +17,7 @@ from fastapi import APIRouter, Path, Query, Request, Response
 from genba_recommend import lists, store
 from genba_recommend.catalogue import Wanted
 from genba_recommend.experiments import Arm, Experiment, assign
-from genba_recommend.lists import Ask, Made
+from genba_recommend.lists import Ask, Listed, Made
 from genba_recommend.query import parameters_of, read_query
 from genba_recommend.routes_catalogue import Reader, UserId, Writer
 from genba_recommend.schemas import ID_PATTERN, EmbeddingOut, Filters, ListOut, ListQuery, SessionIn, Status
@@ -229,7 +229,7 @@ def _answer(here: Recommender, shop: Shop, made: Made, shown: _Shown | None = No
         orjson.dumps(
             {
                 "list_id": list_id,
-                "items": made.items,
+                "items": [_written(item) for item in made.items],
                 "source": made.source,
                 "aim": made.aim,
                 "passed_over": made.passed_over,
@@ -241,6 +241,18 @@ def _answer(here: Recommender, shop: Shop, made: Made, shown: _Shown | None = No
         ),
         media_type="application/json",
     )
+
+
+def _written(item: Listed) -> dict[str, Any]:
+    return {
+        "item_id": item.item_id,
+        "title": item.title,
+        "score": item.score,
+        "source": item.source,
+        "propensity": item.propensity,
+        "reasons": [reason.json for reason in item.reasons],
+        "predicted": item.predicted,
+    }
 
 
 def _exposure(shop: Shop, made: Made, shown: _Shown, list_id: str) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from sqlalchemy import ColumnElement, func, select
 from sqlalchemy.orm import Session
 
 from genba_sem import master_sets, reviews
+from genba_sem.classifier import DEFAULT
 from genba_sem.label_issues import ranked_issues
 from genba_sem.labels import LabelBook
 from genba_sem.tables import LabelAuditRow, ParticleRow, ReviewRow
@@ -143,7 +144,7 @@ def _compared_now(session: Session, principal: Principal, book: LabelBook) -> Do
     encoder = encoders.most_common(1)[0][0]
     vectors = {row.id: np.frombuffer(row.vector or b"", np.float32) for row in rows if row.encoder == encoder}
     given = given_by(session, book, list(vectors))
-    found = ranked({each: (vectors[each], given[each]) for each in vectors if each in given}, "blend-v1")
+    found = ranked({each: (vectors[each], given[each]) for each in vectors if each in given}, DEFAULT)
     return Doubts(tuple(each for each in found if each.given != each.suggested), len(found), encoder)
 
 

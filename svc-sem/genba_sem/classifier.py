@@ -1,4 +1,4 @@
-"""A particle's row against the masters: cosine prototypes, nearest masters, a logistic head, and the blend that decides.
+"""A particle's row against the masters: cosine prototypes, nearest masters, a blend, and the logistic head that decides.
 
 Trained in a blink on the lab's few masters; temperature and unknown threshold come from leaving each master out in turn.
 Rows in, scores out: it knows label ids and nothing of their names.
@@ -119,6 +119,7 @@ class Blend:
 
 
 CLASSIFIERS: Final = {kind.id: kind for kind in (Prototypes, NearestMasters, LogisticHead, Blend)}
+DEFAULT: Final = LogisticHead.id  # as right as the blend, whose standardised scores forget by how far a label leads
 
 
 @dataclass(frozen=True, eq=False)

@@ -21,6 +21,7 @@ from typing import Final
 from pydantic import ValidationError
 from sqlalchemy import ColumnElement, exists, func, select
 from sqlalchemy.orm import Session
+from threadpoolctl import threadpool_limits
 
 from genba_sem import lanes, particles, store
 from genba_sem.describing import Describer, Shelf
@@ -86,7 +87,8 @@ class Work:
         pictures = PictureReader(memory_bytes=settings.decoder_memory_bytes, timeout_s=settings.decode_timeout_s)
         own = run.artifacts.below(store.ARTIFACTS)
         try:
-            yield cls(run, settings, run.database, own, lanes, pictures)
+            with threadpool_limits(limits=1, user_api="blas"):  # the pool's threads are the parallelism
+                yield cls(run, settings, run.database, own, lanes, pictures)
         finally:
             lanes.close()
             pictures.close()

@@ -66,10 +66,12 @@ def describe(pixels: Pixels, mask: Mask) -> Row:
         mask = np.ones_like(mask)
     crop, inside = cut_out(pixels, mask)
     masked = np.where(inside, crop, 0.0).astype(np.float32)
+    grey = _gradients(masked)
+    edge = _gradients(cv2.GaussianBlur(inside.astype(np.float32), (0, 0), 1.0))
     parts = {
-        "fine": _mirrored(_fine_grid(masked)),
-        "coarse": _mirrored(_coarse_grid(masked)),
-        "outline": _mirrored(_coarse_grid(cv2.GaussianBlur(inside.astype(np.float32), (0, 0), 1.0))),
+        "fine": _mirrored(_fine_grid(*grey)),
+        "coarse": _mirrored(_coarse_grid(*grey)),
+        "outline": _mirrored(_coarse_grid(*edge)),
         "polar": _polar(masked, inside),
         "lbp": _lbp(crop, inside),
         "glcm": _glcm(crop, inside),
@@ -102,16 +104,15 @@ def _gradients(crop: Pixels) -> tuple[Pixels, Pixels]:
     return np.hypot(across, down), np.mod(np.arctan2(down, across), np.pi)
 
 
-def _fine_grid(crop: Pixels) -> Row:
+def _fine_grid(strength: Pixels, direction: Pixels) -> Row:
     """(8, 8, 9): histograms of oriented gradients, each cell normalised by its four neighbourhoods (Felzenszwalb et al. 2010)."""
     cell_px, bins = _FINE
-    strength, direction = _gradients(crop)
     place = direction * (bins / np.pi) - 0.5
     low = np.floor(place).astype(np.int64)
     share = place - low
-    side = crop.shape[0] // cell_px
-    y, x = np.mgrid[: crop.shape[0], : crop.shape[1]] // cell_px
-    cell, size = (y * side + x) * bins, side * side * bins
+    side = strength.shape[0] // cell_px
+    row = np.arange(strength.shape[0]) // cell_px
+    cell, size = (row[:, None] * side + row) * bins, side * side * bins
     sums = np.bincount((cell + low % bins).ravel(), (strength * (1 - share)).ravel(), size)
     sums += np.bincount((cell + (low + 1) % bins).ravel(), (strength * share).ravel(), size)
     grid = sums.reshape(side, side, bins)
@@ -123,12 +124,11 @@ def _fine_grid(crop: Pixels) -> Row:
     )
 
 
-def _coarse_grid(crop: Pixels) -> Row:
+def _coarse_grid(strength: Pixels, direction: Pixels) -> Row:
     """(4, 4, 12): where gradients of each direction lie, blurred, so that parts may move; square root, unit length."""
     cell_px, bins = _COARSE
-    strength, direction = _gradients(crop)
     which = np.floor(direction * (bins / np.pi)).astype(np.int64) % bins
-    side = crop.shape[0] // cell_px
+    side = strength.shape[0] // cell_px
     planes = [np.where(which == index, strength, 0).astype(np.float32) for index in range(bins)]
     pooled = [
         cv2.resize(cv2.GaussianBlur(plane, (0, 0), cell_px / 2.5), (side, side), interpolation=cv2.INTER_AREA)

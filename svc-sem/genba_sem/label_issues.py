@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from genba_sem.classifier import fitted_temperature, leave_out, tempered
+from genba_sem.classifier import DEFAULT, fitted_temperature, leave_out, tempered
 
 Rows = npt.NDArray[np.float32]
 Floats = npt.NDArray[np.float64]
@@ -46,7 +46,7 @@ def label_quality(probabilities: Floats, given: Labels) -> Floats:
 
 
 def ranked_issues(
-    rows: Rows, given: Labels, labels: Sequence[str], *, classifier: str = "blend-v1", folds: int = 5
+    rows: Rows, given: Labels, labels: Sequence[str], *, classifier: str = DEFAULT, folds: int = 5
 ) -> list[LabelIssue]:
     """Every particle whose label others can judge, most doubtful first.
 

@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from genba_sem.classifier import (
     CLASSIFIERS,
+    DEFAULT,
     Classifier,
     Floats,
     LeftOut,
@@ -141,7 +142,7 @@ class Lane:
         masters: MasterSet,
         *,
         fusion: Fusion | None = None,
-        classifier: str = "blend-v1",
+        classifier: str = DEFAULT,
         head: LearntHead | None = None,
         policy: Policy | None = None,
         reviews: Sequence[Reviewed] = (),

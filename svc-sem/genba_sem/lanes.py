@@ -19,6 +19,7 @@ from sqlalchemy import ColumnElement, Row, Select, and_, case, func, select
 from sqlalchemy.orm import Session
 
 from genba_sem import labels, master_sets
+from genba_sem.classifier import DEFAULT
 from genba_sem.deciding import Policy, Reviewed, reviews_for
 from genba_sem.encoders import Encoder, HlgShape
 from genba_sem.labels import LabelBook
@@ -175,7 +176,7 @@ class Lanes:
             encoder,
             MasterSet(kept, str(number)),
             fusion=parts.fusion if parts else None,
-            classifier=parts.classifier if parts else "blend-v1",
+            classifier=parts.classifier if parts else DEFAULT,
             head=head,
             policy=policy,
         )

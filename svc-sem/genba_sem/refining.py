@@ -19,14 +19,15 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from genba_sem import labels, lanes, master_sets
-from genba_sem.classifier import CLASSIFIERS, label_indices, leave_out
+from genba_sem.classifier import CLASSIFIERS, DEFAULT, label_indices, leave_out
 from genba_sem.classifying import Work
 from genba_sem.encoders import Encoder, HlgShape
-from genba_sem.fusion_choice import Taught, fitted_fusion, fused, name_of
+from genba_sem.fusion_choice import LEAST_P, Taught, fitted_fusion, fused, name_of
 from genba_sem.labels import LabelBook
 from genba_sem.lane import Lane, SeenView
 from genba_sem.lanes import model_name
 from genba_sem.masters import MasterParticle, MasterSet
+from genba_sem.metrics import mcnemar_p
 from genba_sem.model import KeptMaster, LaneParts
 from genba_sem.onsite import OnsiteEncoder
 from genba_sem.reviews import share_of
@@ -188,16 +189,16 @@ def taught(encoder: Encoder, masters: Sequence[KeptMaster]) -> tuple[Taught, tup
 
 
 def best_classifier(encoder: Encoder, fusion: Fusion, masters: Sequence[KeptMaster]) -> tuple[str, dict[str, float]]:
-    """The classifier that is right most often when each master is left out in turn; the simplest of equals. Also all scores."""
+    """The default, unless another is better by McNemar's test where each master is left out in turn; and how often each is right."""
     known, _ = taught(encoder, masters)
     rows = fused(fusion, known)
-    scores = {}
+    right = {}
     for kind in CLASSIFIERS:
         left = leave_out(kind, rows, known.labels, known.classes)
-        scores[kind] = float((left.logits.argmax(1) == left.labels).mean()) if len(left.labels) else 0.0
-    best = max(scores.values())
-    order = ("blend-v1", "prototypes-v1", "nearest-v1", "head-v1")
-    return next((kind for kind in order if scores.get(kind) == best), "blend-v1"), scores
+        right[kind] = left.logits.argmax(1) == left.labels
+    scores = {kind: float(each.mean()) if len(each) else 0.0 for kind, each in right.items()}
+    better = [kind for kind, each in right.items() if mcnemar_p(each, right[DEFAULT]) <= LEAST_P]
+    return max(better, key=lambda kind: scores[kind], default=DEFAULT), scores
 
 
 def refitted(now: LaneParts, held: Stock, masters: Sequence[KeptMaster], *, seed: int) -> LaneParts:

@@ -7,6 +7,7 @@ border; Otsu's threshold divides the two, GrabCut sharpens the edge, holes are f
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import Final
 
@@ -107,8 +108,7 @@ def _ground_border(smooth: Pixels) -> Mask:
 def _background(smooth: Pixels, ground: Mask, *, terms: int) -> Pixels:
     """(h, w): a plane (3 terms) or quadratic surface (6) through the ground's border, outliers weighed down."""
     height, width = smooth.shape
-    y, x = np.mgrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j]
-    basis = np.stack([np.ones_like(x), x, y, x * y, x * x, y * y][:terms], axis=-1)  # (h, w, terms)
+    basis = _surfaces(height, width, terms)
     band = cv2.dilate(ground.astype(np.uint8), np.ones((2 * _BORDER_PX - 1,) * 2, np.uint8)) > 0
     band[_BORDER_PX:-_BORDER_PX, _BORDER_PX:-_BORDER_PX] = False
     design, values = basis[band], smooth[band].astype(np.float64)
@@ -120,6 +120,13 @@ def _background(smooth: Pixels, ground: Mask, *, terms: int) -> Pixels:
         weighted = design * np.square(weights)[:, None]
         surface = np.linalg.solve(weighted.T @ design + 1e-6 * np.eye(terms), weighted.T @ values)
     return np.asarray(basis @ surface, np.float32)
+
+
+@functools.lru_cache(maxsize=16)  # a batch's pictures are of few sizes
+def _surfaces(height: int, width: int, terms: int) -> npt.NDArray[np.float64]:
+    """(h, w, terms): 1, x, y, xy, x², y² over [−1, 1]², the first of them."""
+    y, x = np.mgrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j]
+    return np.stack([np.ones_like(x), x, y, x * y, x * x, y * y][:terms], axis=-1)
 
 
 def _sharpened(small: Pixels, standing_out: Pixels, ground: Mask) -> Mask:
@@ -151,18 +158,24 @@ def _piece(mask: Mask, seed: tuple[float, float] | None) -> Mask:
     if count < 2:
         return np.zeros(mask.shape, bool)
     height, width = mask.shape
-    y, x = np.mgrid[:height, :width]
     if seed is not None:
+        y, x = np.mgrid[:height, :width]
         distance = np.hypot(x - seed[0], y - seed[1])
         nearest = ndimage.minimum(distance, pieces, np.arange(1, count))
         return np.asarray(pieces == 1 + int(np.argmin(nearest)))
-    weight = np.exp(-np.square((y - height / 2) / (height / 3)) - np.square((x - width / 2) / (width / 3)))
-    best = 1 + int(np.bincount(pieces.ravel(), weight.ravel())[1:].argmax())
+    best = 1 + int(np.bincount(pieces.ravel(), _in_the_middle(height, width).ravel())[1:].argmax())
     return (
         np.asarray(pieces == best)
         if stats[best, cv2.CC_STAT_AREA] >= _LEAST_SHARE * mask.size
         else np.zeros(mask.shape, bool)
     )
+
+
+@functools.lru_cache(maxsize=4)
+def _in_the_middle(height: int, width: int) -> npt.NDArray[np.float64]:
+    """(h, w): 1 in the middle, falling off towards the border."""
+    y, x = np.mgrid[:height, :width]
+    return np.asarray(np.exp(-np.square((y - height / 2) / (height / 3)) - np.square((x - width / 2) / (width / 3))))
 
 
 def _refined(pixels: Pixels, small: Mask) -> Mask:

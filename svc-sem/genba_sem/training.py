@@ -203,7 +203,7 @@ class HeadParams(Params):
 
 
 def head(params: HeadParams, run: Run) -> Result:
-    """Propose a classifier; encoder and masters stay. ``best``: the one that is right most often with masters left out."""
+    """Propose a classifier; encoder and masters stay. ``best``: the default, unless another is better by test with masters left out."""
     with Work.of(run) as work:
         held = refining.stock(work)
         now = refining.parts_now(work, held)

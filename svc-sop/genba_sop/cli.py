@@ -51,7 +51,7 @@ def score(
     lang: Annotated[Literal["en", "ja"], typer.Option(help="Language of the report and the step names.")] = "en",
     as_json: Annotated[bool, typer.Option("--json", help="Print the whole evaluation as JSON.")] = False,  # noqa: FBT002
 ) -> None:
-    """Score a video on this machine, without a service. Exit 0 only if it passes."""
+    """Score a video on this machine, without a service, by the encoder of GENBA_SOP_ENCODER. Exit 0 only if it passes."""
     with _one_line_failures():
         for path in [trainee, steps, *(gold or [])]:
             if not path.is_file():
@@ -60,7 +60,11 @@ def score(
             raise FileNotFoundError(2, "There is no such folder", str(report_path.absolute().parent))
         from genba_sop import offline
         from genba_sop import report as reports
+        from genba_sop.encoders import open_encoder
+        from genba_sop.settings import Settings
 
+        settings = Settings()
+        encoder = open_encoder(settings.encoder, weights=settings.encoder_weights)
         with _bars() as bars:
             tasks: dict[str, int] = {}
 
@@ -69,7 +73,9 @@ def score(
                     tasks[name] = bars.add_task(f"Reading {name}", total=1.0)
                 bars.update(tasks[name], completed=share)  # type: ignore[arg-type]  # rich's TaskID is an int
 
-            result = offline.score(steps_path=steps, golds=gold or [], trainee=trainee, progress=progress)
+            result = offline.score(
+                steps_path=steps, golds=gold or [], trainee=trainee, encoder=encoder, progress=progress
+            )
         for warning in result.warnings:
             err.print(f"[yellow]note:[/] {explain(warning)}", highlight=False)
         if as_json:

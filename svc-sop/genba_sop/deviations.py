@@ -8,7 +8,7 @@ Knows nothing of scores and verdicts.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -41,6 +41,7 @@ TEMPO_LEAST = 1.6  # with several golds, whatever their spread
 TEMPO_Z = 3.0
 IDLE_S, IDLE_OF_ONE_S = 3.0, 3.5  # with one gold
 LAST_HOLD_S = 4.0  # shorter stillness at the end of a slow step is its last hold
+SLOW_HOLD = 2.5  # times as long as usual may a step take with a hold of that; with a longer one in proportion
 TRANSITION_S = 1.75  # getting from a step to one out of turn may take so long without being an extra action
 NEAR_S = 1.5  # other deviations so near disturb what is measured of a step
 DOUBTFUL, ALONE = 2.5, 4.0  # times the usual limit for a step that is disturbed, and with one gold
@@ -83,12 +84,12 @@ def find(reference: Reference, rows: Rows, seen: Observation, laid: Laid | None)
     """Find what differs from the golds."""
     case = _Case(reference, rows, seen, laid)
     candidates = [
-        *case.missing(),
-        *case.order(),
-        *case.again(),
-        *case.extra(),
-        *case.idle(),
-        *case.tempo(),
+        *case.missing,
+        *case.order,
+        *case.again,
+        *case.extra,
+        *case.idle,
+        *case.tempo,
         *case.manner(),
     ]
     tested = 4 * len(reference.step_ids) + sum(c.step_id is None for c in candidates)
@@ -110,22 +111,42 @@ def numbers_of(reference: Reference, trainee: Features) -> dict[str, Floats]:
         raise ValueError("The videos do not show one place.")
     case = _Case(reference, rows, seen, laid)
     given = laid.numbers(**case.shown())
-    explained = {d.step_id for d in (*case.order(), *case.tempo())}
+    explained = {d.step_id for d in (*case.order, *case.tempo)}
     return {
         step.id: row for step, row, done in zip(case.steps, *given, strict=True) if done and step.id not in explained
     }
 
 
 def _within(inner: Deviation, outer: Deviation) -> bool:
-    """Whether most of one deviation lies in the other: standing still in a step that is slow without that is a part of it."""
+    """Whether most of one deviation lies in the other: standing still in a step that is slow without that is a part of it, and the
+    slower the step, the longer is its last hold.
+    """
     shared_s = min(inner.end_s, outer.end_s) - max(inner.start_s, outer.start_s)
     length_s = inner.end_s - inner.start_s
-    return shared_s > 0.5 * length_s or (shared_s > -0.5 and length_s < LAST_HOLD_S)
+    hold_s = LAST_HOLD_S * max(1.0, outer.measure / SLOW_HOLD)
+    return shared_s > 0.5 * length_s or (shared_s > -0.5 and length_s < hold_s)
+
+
+def part_of(extra: Deviation, other: Deviation) -> bool:
+    """Whether a short stretch in no step is a part of a step that was done slowly or otherwise: who takes long over a step has moments
+    in it that no gold shows.
+    """
+    length_s = extra.end_s - extra.start_s
+    if other.kind == "too_slow":
+        inside = other.start_s < extra.start_s and extra.end_s < other.end_s
+        return (inside and length_s < LAST_HOLD_S) or (length_s < TRANSITION_S and _within(extra, other))
+    return length_s < TRANSITION_S and other.kind in {"wrong_tool", "execution"} and _touches(extra, other)
 
 
 def _touches(one: Deviation, other: Deviation) -> bool:
     """Whether one begins where the other ends, by and large."""
     return min(abs(one.start_s - other.end_s), abs(one.end_s - other.start_s)) < 0.5
+
+
+def adjoins(deviation: Deviation, performance: Performance) -> bool:
+    """Whether a performance begins where a deviation ends, or ends where it begins, by and large."""
+    gaps_s = deviation.start_s - performance.end_s, performance.start_s - deviation.end_s
+    return min(abs(gap_s) for gap_s in gaps_s) < NEAR_S
 
 
 def happened_before(before: set[int], later: set[int], histories: Sequence[frozenset[int]]) -> bool:
@@ -138,6 +159,11 @@ class _Shown(TypedDict):
     settled: Mask
     action: Floats
     item: Floats
+
+
+def _once(find_kind: Callable[[_Case], Iterator[Deviation]]) -> cached_property[tuple[Deviation, ...]]:
+    """A kind's candidates, found once: other kinds ask for them too."""
+    return cached_property(lambda case: tuple(find_kind(case)))
 
 
 class _Case:
@@ -164,8 +190,7 @@ class _Case:
         """
         length_s = c.end_s - c.start_s
         if c.kind == "extra":
-            beside = other.kind in {"wrong_tool", "execution"} and _touches(c, other)
-            return length_s < TRANSITION_S and (beside or (other.kind == "too_slow" and _within(c, other)))
+            return part_of(c, other)
         if c.kind != "idle":
             return False
         if other.kind == "too_slow":
@@ -201,6 +226,7 @@ class _Case:
             chosen.append(None if self.skipped[step] >= SKIPPED_SHARE else first)
         return tuple(chosen)
 
+    @_once
     def missing(self) -> Iterator[Deviation]:
         """Steps of which the golds show mostly what the trainee does not."""
         pool = np.nanmax(
@@ -220,6 +246,7 @@ class _Case:
         ends = [p.end_s for p in self.main[:step] if p is not None]
         return ends[-1] if ends else 0.0
 
+    @_once
     def order(self) -> Iterator[Deviation]:
         """Steps done before something that must come first, fewest possible."""
         done = sorted((p for p in self.main if p is not None), key=lambda p: p.start_s)
@@ -228,6 +255,7 @@ class _Case:
             p = self._p(self.reference.extra_s, performance.length_s, 0.5)
             yield self._of(performance, "moved", p=p, measure=performance.length_s, expected=0.0)
 
+    @_once
     def again(self) -> Iterator[Deviation]:
         """Steps done once more, in full or for the better part."""
         for step, main in enumerate(self.main):
@@ -241,9 +269,10 @@ class _Case:
                 p = self._p(self.reference.extra_s, performance.length_s, 0.5)
                 yield self._of(performance, "repeated", p=p, measure=performance.length_s, expected=0.0)
 
+    @_once
     def extra(self) -> Iterator[Deviation]:
         """What no gold shows, for a second or more, while something moves."""
-        starts = {d.start_s for d in (*self.again(), *self.order())} | {d.end_s for d in (*self.again(), *self.order())}
+        starts = {d.start_s for d in (*self.again, *self.order)} | {d.end_s for d in (*self.again, *self.order)}
         for run in runs_of(self.seen.labels):
             start_s, end_s = self._times(run)
             if self._leads(run) or (end_s - start_s < TRANSITION_S and {start_s, end_s} & starts):
@@ -265,6 +294,7 @@ class _Case:
         rest_s = float(self.rows.edges[last + 1] - self.rows.edges[first]) - idle_s
         return idle_s >= STILL_SHARE * (idle_s + rest_s) or (idle_s >= IDLE_S and rest_s <= BRIEFLY_S)
 
+    @_once
     def idle(self) -> Iterator[Deviation]:
         """Stretches in which nothing moves where something does in the golds."""
         for run in runs_of(self.idle_rows.astype(np.int64)):
@@ -274,6 +304,7 @@ class _Case:
                 p = self._p(self.reference.idle_s, end_s - start_s, 0.5)
                 yield self._deviation("idle", None, start_s, end_s, p=p, measure=end_s - start_s, expected=0.0)
 
+    @_once
     def tempo(self) -> Iterator[Deviation]:
         """Steps that take much less or more time than the golds', in the run's own tempo, or outside the procedure's limits."""
         active_s = np.array([np.nan if main is None else self._active_s(main) for main in self.main])
@@ -334,7 +365,7 @@ class _Case:
     def manner(self) -> Iterator[Deviation]:
         """Steps done in their place but not as the golds do them: with another object, or otherwise."""
         measured = self._measured
-        explained = {d.step_id for d in (*self.order(), *self.tempo())}
+        explained = {d.step_id for d in (*self.order, *self.tempo)}
         if self.laid is not None:
             yield from self._told(self.laid.ask(**self.shown()), self.laid.scene.pool, explained)
             return
@@ -390,12 +421,15 @@ class _Case:
             yield self._of(main, "wrong_tool" if item >= action else "execution", p=p, measure=odds, expected=0.0)
 
     def _least_odds(self, performance: Performance) -> float:
-        """How sure the pictures must be, by what was done before: gloves that are on, or not yet, change what a picture shows."""
+        """How sure the pictures must be, by what was done before: gloves that are on, or not yet, change what a picture shows. What was
+        done once more right before or after is in no gold there either, and what it put down lies where the step is judged.
+        """
         earlier_ones = sorted((p for p in self.main if p and p.start_s < performance.start_s), key=lambda p: p.start_s)
         before, last = {p.step for p in earlier_ones}, earlier_ones[-1].step if earlier_ones else None
         few = len(self.reference.golds) < MANY_GOLDS
         if few and (last, performance.step) not in self.reference.transitions:
             return math.inf  # where one step ends and another begins that no gold shows after it, is not sure enough
+        beside = any(adjoins(again, performance) for again in self.again)
         histories = self.reference.histories[performance.step]
         coarser = 0.0 if self.laid is None else self.laid.sight.view.coarser
         strange = max(0.0, float(np.median(self.seen.contrast)) - STRANGE_FREE) if few else 0.0
@@ -403,12 +437,12 @@ class _Case:
         least += COARSE_ODDS * max(0.0, coarser - COARSE_FREE)
         later = {at for at, main in enumerate(self.main) if main is not None} - before - {performance.step}
         # What was merely left out asks for no more: both margins are against the same error, so they do not add up.
-        return least if happened_before(before, later, histories) else max(least, OTHER_HISTORY)
+        return least if happened_before(before, later, histories) and not beside else max(least, OTHER_HISTORY)
 
     @cached_property
     def _borders_s(self) -> Floats:
         """Where something begins or ends that is wrong and changes what is around it."""
-        wrong = (*self.missing(), *self.order(), *self.again(), *self.extra(), *self.idle(), *self.tempo())
+        wrong = (*self.missing, *self.order, *self.again, *self.extra, *self.idle, *self.tempo)
         return np.array([moment for deviation in wrong for moment in (deviation.start_s, deviation.end_s)])
 
     def _disturbed(self, performance: Performance) -> bool:

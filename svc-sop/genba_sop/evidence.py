@@ -18,6 +18,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from genba_sop.medians import median
 from genba_sop.sight import Activity, StepMaps, middle
 
 Floats = npt.NDArray[np.float64]
@@ -260,7 +261,7 @@ def _own(rows: Singles) -> Singles:
         steps = _length(rows[1:] - rows[:-1])
         length[1:] = np.minimum(length[1:], steps)
         length[:-1] = np.minimum(length[:-1], steps)
-    return np.asarray(length / max(1.0, float(np.median(length)) / _USUAL_NOISE), np.float32)
+    return np.asarray(length / max(1.0, median(length) / _USUAL_NOISE), np.float32)
 
 
 class _Difference(NamedTuple):

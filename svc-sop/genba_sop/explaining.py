@@ -123,6 +123,8 @@ class _Case:
     def __init__(self, told: Told, runs: Sequence[Run], known: Known) -> None:
         self.told, self.runs, self.known = told, runs, known
         self.rate = 0.25 / told.frame_s
+        self.order: list[list[bool]] = told.order.tolist()
+        self._moves: dict[int, float] = {}
         self.prices = Prices()
         self.often = Counter(run.label for run in runs)
         shown = {int(s) for labels in told.gold_labels for s in np.unique(labels) if s >= 0}
@@ -262,6 +264,11 @@ class _Case:
 
     def _usual_motion(self, step: int) -> float:
         """How much the golds move in a step."""
+        if step not in self._moves:
+            self._moves[step] = self._motion_of(step)
+        return self._moves[step]
+
+    def _motion_of(self, step: int) -> float:
         shown = [
             motion[own]
             for motion, labels in zip(self.told.gold_motion, self.told.gold_labels, strict=True)
@@ -292,11 +299,11 @@ class _Case:
         """How odd it is to do a step after some and before others: once for doing it twice, a little more the farther it was left
         behind, and once for doing it out of turn.
         """
-        order = self.told.order
-        passed = [other for other in earlier if other >= 0 and order[step, other]]
-        early = any(order[other, step] for other in later - earlier if other >= 0)
+        order = self.order
+        passed = [other for other in earlier if other >= 0 and order[step][other]]
+        early = any(order[other][step] for other in later - earlier if other >= 0)
         if step in earlier:
-            return 1.0 + FAR * len(passed) / max(1, int(order[step].sum()))
+            return 1.0 + FAR * len(passed) / max(1, sum(order[step]))
         return float(step in later) + float(bool(passed) or early)
 
     def _cost_so_far(self, runs: Sequence[Run], options: Sequence[int], before: set[int], after: set[int]) -> float:

@@ -10,17 +10,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
 
 from genba_sop.alignment import dtw
 from genba_sop.decoding import ELSEWHERE, Chart, Penalties, follow
+from genba_sop.doubled import doubled
 from genba_sop.explaining import NO_STEP, Known, Told, simplest
 from genba_sop.free_order import standing_in
+from genba_sop.medians import median
 from genba_sop.procedure import Procedure
 from genba_sop.rows import Rows
-from genba_sop.segmentation import EXTRA, Run, absorb_short, runs_of
+from genba_sop.segmentation import BETWEEN, EXTRA, Run, absorb_short, runs_of
 
 Floats = npt.NDArray[np.float64]
 Singles = npt.NDArray[np.float32]
@@ -47,6 +50,21 @@ class GoldRun:
 
     rows: Rows
     labels: Ints
+
+    @cached_property
+    def runs(self) -> tuple[Run, ...]:
+        """Its stretches of one label."""
+        return runs_of(self.labels)
+
+    @cached_property
+    def motion(self) -> Floats:
+        """(N,) motion as a share of its busy level."""
+        return motion_of(self.rows)
+
+    @cached_property
+    def progress(self) -> Floats:
+        """(N,) how far into its stretch each row is, in [0, 1]."""
+        return np.concatenate([np.linspace(0, 1, run.last - run.first + 1) for run in self.runs])
 
 
 @dataclass(frozen=True)
@@ -182,7 +200,7 @@ def pair_cost(gold: Rows, trainee: Rows) -> PairCost:
     raw = 1.0 - gold.values @ trainee.values.T
     padded = np.pad(raw, 1, mode="edge")
     smooth = (padded[:-2, :-2] + padded[1:-1, 1:-1] + padded[2:, 2:]) / 3
-    match, pair = float(np.median(smooth.min(axis=0))), float(np.median(smooth[::2, ::2]))
+    match, pair = median(smooth.min(axis=0)), median(smooth[::2, ::2])
     cost = (smooth - match).astype(np.float64) / max(pair - match, 1e-3)
     low, middle = np.quantile(cost[tuple(dtw(cost).path.T)], [0.25, 0.5])
     return PairCost(cost, match, pair, float(np.clip(middle + SPREADS * (middle - low), *ELSEWHERE_LIMITS)))
@@ -224,7 +242,8 @@ def observe(
     path_costs = np.where(frames == ELSEWHERE, np.array([[each.elsewhere] for each in between]), path_costs)
     labels = _vote(frames, golds, votes, steps=len(order))
     labels = absorb_short(labels, shortest=max(1, round(SHORTEST_RUN_S / trainee.frame_s)))
-    for run, step, rows in replacing(labels, frames, golds, votes):
+    resting = np.zeros(len(labels), np.bool_) if pauses is None else pauses.length_s > 0
+    for run, step, rows in replacing(labels, frames, golds, votes, resting=resting):
         labels[run.first : run.last + 1] = step
         for cost, frame, path_cost, inside in zip(costs, frames, path_costs, rows, strict=True):
             _place(run, inside, cost, frame, path_cost)
@@ -236,10 +255,11 @@ def observe(
             _place(run, gold.labels == step, cost, frame, path_cost)
     told = Told(
         whole, [gold.labels for gold in golds], votes, np.array([each.elsewhere for each in between]), path_costs, frames,
-        labels, _motion(trainee), [_motion(gold.rows) for gold in golds], order, trainee.frame_s,
+        labels, motion_of(trainee), [gold.motion for gold in golds], order, trainee.frame_s,
     )  # fmt: skip
     _simplify(told, between, golds)
     _look_elsewhere(told, between, golds)
+    _tell_two(told, between, golds)
     skipped, residual, local = measured(trainee, golds, frames, path_costs, labels, steps=len(order))
     contrast = match / pair
     return Observation(votes, frames, path_costs, labels, skipped, residual, local, distance, contrast, tuple(between))
@@ -270,13 +290,28 @@ def _look_elsewhere(told: Told, between: Sequence[PairCost], golds: Sequence[Gol
         found = standing_in(told.labels, usual, told.order, price, frame_s=told.frame_s)
         if found is None:
             return
-        for run, step in ((found.run, found.step), *((left, left.label) for left in found.left)):
-            told.labels[run.first : run.last + 1] = step
-            for each, gold, frame, path_cost in zip(between, golds, told.frames, told.path_costs, strict=True):
-                _match_anew(run, step, each, gold, frame, path_cost)
+        _believe((found.run._replace(label=found.step), *found.left), told, between, golds)
 
 
-def _motion(rows: Rows) -> Floats:
+def _tell_two(told: Told, between: Sequence[PairCost], golds: Sequence[GoldRun]) -> None:
+    """Tell two performances where one that takes as long hides them, in the labels and paths of ``told``."""
+
+    def price(run: Run, step: int) -> float:
+        return _price(run, step, told.costs, golds, told.votes)
+
+    for two in doubled(told.labels, _usual_rows(golds), price, motion=told.motion, frame_s=told.frame_s):
+        _believe(two, told, between, golds)
+
+
+def _believe(runs: Sequence[Run], told: Told, between: Sequence[PairCost], golds: Sequence[GoldRun]) -> None:
+    """Give runs their labels, each matched to the golds' whole step."""
+    for run in runs:
+        told.labels[run.first : run.last + 1] = run.label
+        for each, gold, frame, path_cost in zip(between, golds, told.frames, told.path_costs, strict=True):
+            _match_anew(run, run.label, each, gold, frame, path_cost)
+
+
+def motion_of(rows: Rows) -> Floats:
     """(T,) motion as a share of the run's busy level."""
     return np.asarray(rows.motion / max(float(np.quantile(rows.motion, 0.75)), 1e-9), np.float64)
 
@@ -337,14 +372,16 @@ def _vote(frames: Ints, golds: Sequence[GoldRun], votes: Floats, *, steps: int) 
 
 
 def replacing(
-    labels: Ints, frames: Ints, golds: Sequence[GoldRun], votes: Floats
+    labels: Ints, frames: Ints, golds: Sequence[GoldRun], votes: Floats, *, resting: Mask
 ) -> tuple[tuple[Run, int, tuple[Mask, ...]], ...]:
     """The extra runs that stand in the place of a part of a step and take about its time: that step, done unlike any gold.
+
+    Who rests, (M,), before or after it is not still doing it.
 
     Returns: each run with its step and, for every gold, the rows of it that were left out there.
     """
     found = []
-    for run in runs_of(labels):
+    for run in runs_of(np.where(resting & (labels == EXTRA), BETWEEN, labels)):
         if run.label != EXTRA:
             continue
         gaps = [_left_out(run, frame, gold) for frame, gold in zip(frames, golds, strict=True)]
@@ -395,7 +432,7 @@ def _usual_rows(golds: Sequence[GoldRun]) -> dict[int, float]:
     """Mean length in rows of a run of each step."""
     lengths: dict[int, list[int]] = {}
     for gold in golds:
-        for run in runs_of(gold.labels):
+        for run in gold.runs:
             if run.label >= 0:
                 lengths.setdefault(run.label, []).append(run.last - run.first + 1)
     return {step: float(np.mean(rows)) for step, rows in lengths.items()}

@@ -17,6 +17,7 @@ from genba_shared.problems import Invalid, Problem
 from genba_sop import reference as references
 from genba_sop.authoring import AuthoredGold, AuthoredProcedure, gold_spans, parse, read_steps_file
 from genba_sop.bundles import Thumbnails
+from genba_sop.encoders import FrameEncoder
 from genba_sop.evaluations import MODEL_VERSION, described, path_in_seconds
 from genba_sop.procedure import Procedure, Span
 from genba_sop.report import Page, Pictures, assemble, extra_of
@@ -36,8 +37,17 @@ class Result:
     warnings: tuple[str, ...]
 
 
-def score(*, steps_path: Path, golds: Sequence[Path], trainee: Path, progress: Progress | None = None) -> Result:
-    """Score ``trainee``. Without ``golds`` those that the steps file names are used, relative to it.
+def score(
+    *,
+    steps_path: Path,
+    golds: Sequence[Path],
+    trainee: Path,
+    encoder: FrameEncoder | None = None,
+    progress: Progress | None = None,
+) -> Result:
+    """Score ``trainee``, by motion-hog-v1 unless another ``encoder`` is given.
+
+    Without ``golds`` those that the steps file names are used, relative to it.
 
     Raises:  Problem that names the file or field; OSError for a file that cannot be read.
     """
@@ -47,8 +57,8 @@ def score(*, steps_path: Path, golds: Sequence[Path], trainee: Path, progress: P
     paths = list(golds) or [steps_path.parent / gold.video for gold in authored.golds]
     if not paths:
         raise Invalid(f"{steps_path.name} names no golds: give --gold.", errors=[{"field": "golds", "message": "none"}])
-    seen = _extract(trainee, progress)
-    runs = [(path, _extract(path, progress)) for path in paths]
+    seen = _extract(trainee, encoder, progress)
+    runs = [(path, _extract(path, encoder, progress)) for path in paths]
     extracted_s = time.perf_counter()
     fitted = references.fit(
         procedure,
@@ -104,10 +114,12 @@ def score(*, steps_path: Path, golds: Sequence[Path], trainee: Path, progress: P
     return Result(evaluation, page, fitted.warnings)
 
 
-def _extract(path: Path, progress: Progress | None) -> Extraction:
+def _extract(path: Path, encoder: FrameEncoder | None, progress: Progress | None) -> Extraction:
     """The features of one file; a problem then names it."""
     try:
-        return extract(path, progress=None if progress is None else lambda share: progress(path.name, share))
+        return extract(
+            path, encoder=encoder, progress=None if progress is None else lambda share: progress(path.name, share)
+        )
     except Problem as problem:
         problem.detail = f"{path.name}: {problem.detail}"
         raise

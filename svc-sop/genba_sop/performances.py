@@ -79,11 +79,8 @@ def step_progress(seen: Observation, golds: Sequence[GoldRun]) -> Floats:
     """(M,) how far into its step the trainee is, in [0, 1]: the golds' weighted mean; nan where none says."""
     total, weight = np.zeros(len(seen.labels)), np.zeros(len(seen.labels))
     for gold, frame, vote in zip(golds, seen.frames, seen.votes, strict=True):
-        place = np.zeros(len(gold.labels))
-        for run in runs_of(gold.labels):
-            place[run.first : run.last + 1] = np.linspace(0, 1, run.last - run.first + 1)
         known = (frame != ELSEWHERE) & (gold.labels[np.maximum(frame, 0)] == seen.labels)
-        total[known] += vote * place[frame[known]]
+        total[known] += vote * gold.progress[frame[known]]
         weight[known] += vote
     with np.errstate(invalid="ignore"):
         return np.asarray(np.where(weight > 0, total / weight, np.nan))
@@ -102,10 +99,11 @@ def _starts_over(progress: Floats, first: int, last: int, frame_s: float) -> lis
         (sums[usable + high] - sums[usable - low]) / (counts[usable + high] - counts[usable - low])
         for low, high in ((width, 0), (0, width))
     ]
-    falls = dict(zip((usable + first).tolist(), (means[0] - means[1]).tolist(), strict=True))
+    falls = means[0] - means[1]
+    deep = np.flatnonzero(falls >= START_OVER)
     found: list[int] = []
-    for at in sorted(falls, key=lambda at: -falls[at]):
-        if falls[at] >= START_OVER and all(abs(at - other) > 2 * width for other in found):
+    for at in (usable[deep[np.argsort(-falls[deep], kind="stable")]] + first).tolist():
+        if all(abs(at - other) > 2 * width for other in found):
             found.append(at)
     return sorted(found)
 

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from genba_sop.features import Features
+from genba_sop.medians import medians
 from genba_sop.segmentation import edges_s
 
 Floats = npt.NDArray[np.float64]
@@ -81,25 +82,19 @@ def rows_of(features: Features, grid: Grid) -> Rows:
 
 def _thin_median(rows: Singles) -> Singles:
     """Median over time, of at most about 64 rows spread evenly."""
-    return _median(rows[:: max(1, len(rows) // 64)])
-
-
-def _median(rows: Singles) -> Singles:
-    """Median over the first axis; sorting a few rows is quicker than NumPy's own."""
-    ordered, half = np.sort(rows, axis=0), len(rows) // 2
-    return np.asarray(ordered[half] if len(rows) % 2 else (ordered[half - 1] + ordered[half]) / 2, np.float32)
+    return medians(rows[:: max(1, len(rows) // 64)], axis=0)
 
 
 def _recent_median(rows: Singles, reach: int) -> Singles:
     """(T, …) median over the rows up to ``reach`` away, found every ``reach`` / 2 rows and interpolated."""
     centres = np.unique(np.minimum(np.arange(0, len(rows) + reach // 2, max(1, reach // 2)), len(rows) - 1))
     stride = max(1, reach // 10)
-    medians = np.stack([_median(rows[max(0, c - reach) : c + reach + 1 : stride]) for c in centres])
+    known = np.stack([medians(rows[max(0, c - reach) : c + reach + 1 : stride], axis=0) for c in centres])
     at = np.arange(len(rows))
     low = np.clip(np.searchsorted(centres, at, side="right") - 1, 0, max(0, len(centres) - 2))
     high = np.minimum(low + 1, len(centres) - 1)
     share = ((at - centres[low]) / np.maximum(1, centres[high] - centres[low])).astype(np.float32)[:, None, None]
-    return np.asarray((1 - share) * medians[low] + share * medians[high], np.float32)
+    return np.asarray((1 - share) * known[low] + share * known[high], np.float32)
 
 
 def local_spread(golds: Sequence[Features]) -> Floats:

@@ -16,6 +16,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from genba_sop.medians import median, medians
+
 Singles = npt.NDArray[np.float32]
 Bytes = npt.NDArray[np.uint8]
 Ints = npt.NDArray[np.int64]
@@ -164,12 +166,12 @@ def steadied(pictures: Bytes) -> Bytes:
     if len(pictures) < 2:
         return pictures
     few = pictures[:, 2::4, 2::4, :3].reshape(len(pictures), -1, 3).astype(np.float32)  # (P, 300, 3)
-    usual = np.median(few[:: -(-len(few) // _BACKGROUND_PICTURES)], axis=0)
+    usual = medians(few[:: -(-len(few) // _BACKGROUND_PICTURES)], axis=0)
     bright = usual[:, 0] > _DARKEST
     if not bright.any():
         return pictures
-    gain = np.median(few[:, bright, 0] / usual[bright, 0], axis=1)  # (P,)
-    shift = np.stack([np.median(few[..., c] - usual[:, c], axis=1) for c in (1, 2)], axis=1)  # (P, 2)
+    gain = medians(few[:, bright, 0] / usual[bright, 0], axis=1)  # (P,)
+    shift = np.stack([medians(few[..., c] - usual[:, c], axis=1) for c in (1, 2)], axis=1)  # (P, 2)
     gain = np.where(np.abs(gain - 1) > _STEADY_GAIN, gain, 1.0)
     shift = np.where(np.abs(shift) > _STEADY_SHIFT, shift, 0.0)
     changed = np.flatnonzero((gain != 1) | shift.any(axis=1))
@@ -283,14 +285,14 @@ def _light(mine: Singles, theirs: Singles, where: Mask) -> tuple[Singles, Single
         for _ in range(4):
             near_x, near_y = x[kept], y[kept]
             if np.ptp(near_x) < 1e-3:
-                gain, offset = 1.0, float(np.median(y - x))
+                gain, offset = 1.0, median(y - x)
                 break
             mean_x, mean_y = float(near_x.mean()), float(near_y.mean())
             centred = near_x - mean_x
             gain = float(centred @ (near_y - mean_y) / (centred @ centred))
             offset = mean_y - gain * mean_x
             error = np.abs(y - gain * x - offset)
-            kept = error < 2 * np.median(error) + 1e-3
+            kept = error < 2 * median(error) + 1e-3
         lines.append((gain, offset))
     table = np.asarray(lines, np.float32)
     return table[:, 0], table[:, 1]

@@ -163,15 +163,14 @@ def _odd_ends(rows: Rows, seen: Observation, run: Run, usual_s: float, laid: Lai
     part, every = (max(1, round(s / rows.frame_s)) for s in (PART_S, CUT_EVERY_S))
     cuts = range(run.first + part, run.last + 2 - part, every)
     parts = [Run(run.label, a, b - 1) for cut in cuts for a, b in pairwise((run.first, cut, run.last + 1))]
-    table, alike, cost = _unlike(laid, parts), laid.scene.alike, _mean_costs(seen, parts)
-    for n in range(0, len(parts), 2):
-        for odd, own in ((n, n + 1), (n + 1, n)):
-            if cost[odd] - cost[own] < BADLY:
-                continue
-            length = _seconds(rows, parts[own]) / usual_s
-            strange = table[odd].min() > STRANGE * alike and np.isfinite(table[odd]).all()
-            if strange and table[own, run.label] <= alike and SHORTEST_REST <= length <= LONG:
-                yield float(table[odd, run.label] - table[own, run.label]), parts[odd], parts[own]
+    cost = _mean_costs(seen, parts)
+    pairs = [pair for n in range(0, len(parts), 2) for pair in ((n, n + 1), (n + 1, n))]
+    pairs = [(odd, own) for odd, own in pairs if cost[odd] - cost[own] >= BADLY]
+    pairs = [pair for pair in pairs if SHORTEST_REST <= _seconds(rows, parts[pair[1]]) / usual_s <= LONG]
+    table, alike = _unlike(laid, [parts[n] for pair in pairs for n in pair]), laid.scene.alike
+    for (odd, own), strange, mine in zip(pairs, table[::2], table[1::2], strict=True):
+        if np.isfinite(strange).all() and strange.min() > STRANGE * alike and mine[run.label] <= alike:
+            yield float(strange[run.label] - mine[run.label]), parts[odd], parts[own]
 
 
 def _cuts(rows: Rows, seen: Observation, run: Run, step: int, laid: Laid) -> Iterator[tuple[float, Run, Run]]:

@@ -6,8 +6,8 @@ Knows nothing of costs, votes or deviations: times and labels in, spans out, and
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -24,8 +24,7 @@ EXTRA = -2  # something that no gold shows
 _MAX_CUT_FRAMES = 1200  # change points look at every pair of frames
 
 
-@dataclass(frozen=True)
-class Run:
+class Run(NamedTuple):
     """Frames ``first`` to ``last`` (both included) that carry one label."""
 
     label: int
@@ -39,7 +38,8 @@ def runs_of(labels: npt.ArrayLike) -> tuple[Run, ...]:
     if not row.size:
         return ()
     firsts = [0, *(np.flatnonzero(row[1:] != row[:-1]) + 1).tolist(), len(row)]
-    return tuple(Run(int(row[a]), a, b - 1) for a, b in pairwise(firsts))
+    found = zip(row[firsts[:-1]].tolist(), pairwise(firsts), strict=True)
+    return tuple(Run(int(label), a, b - 1) for label, (a, b) in found)
 
 
 def edges_s(times_s: Floats, duration_s: float) -> Floats:

@@ -18,6 +18,9 @@ from tests.e2e.clips import film
 
 from genba_gateway import home as homes
 from genba_gateway.keys import Keys
+from genba_shared.artifacts import Artifacts
+from genba_shared.recipe import Registration
+from genba_shared.registry import Registry
 from genba_shared.settings import Platform
 
 pytestmark = pytest.mark.xdist_group("cli")
@@ -159,6 +162,24 @@ def test_a_first_start_that_dies_around_the_key_file_leaves_a_key_that_the_next_
         assert [key.id for key in keys.list()] == [keys.verify(made.read_text().strip()).id]
     finally:
         database.close()
+
+
+def test_a_setting_that_does_not_validate_is_named_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GENBA_SOP_SWEEP_EVERY_S", "-1")
+    said = genba("run", "sop", "--port", "1", home=tmp_path / "home")
+    assert (said.code, refusal(said)) == (2, "genba: GENBA_SOP_SWEEP_EVERY_S: Input should be greater than 0")
+
+
+def test_a_service_that_does_not_start_says_why_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GENBA_SOP_ENCODER", "openclip:ViT-B-32")
+    monkeypatch.setenv("GENBA_SOP_ENCODER_WEIGHTS", str(tmp_path / "absent.safetensors"))
+    argv = [sys.executable, "-m", "genba_gateway", "run", "sop", "--port", "1"]
+    env = {**os.environ, "COLUMNS": "300", "NO_COLOR": "1", "GENBA_HOME": str(tmp_path / "home")}
+    ended = subprocess.run(argv, capture_output=True, text=True, timeout=240, env=env, check=False)
+    assert ended.returncode == 1
+    last = ended.stderr.strip().splitlines()[-1]
+    assert last.startswith("genba: The service sop did not start: ")
+    assert str(tmp_path / "absent.safetensors") in last
 
 
 # --- keys -----------------------------------------------------------------------------------------------------------
@@ -309,6 +330,18 @@ def test_a_run_that_is_the_gold_run_passes(small: tuple[Path, Path]) -> None:
     assert "合格" in said.out
 
 
+def test_files_are_scored_by_the_encoder_of_the_settings(
+    small: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gold, steps = small
+    for encoder, said in (("nonsense", "is no encoder"), ("openclip:ViT-B-32", "There are no weights")):
+        monkeypatch.setenv("GENBA_SOP_ENCODER", encoder)
+        monkeypatch.setenv("GENBA_SOP_ENCODER_WEIGHTS", "/absent/weights.safetensors")
+        refused = genba("sop", "score", "--gold", gold, "--trainee", gold, "--steps", steps)
+        assert refused.code == 2
+        assert said in refusal(refused)
+
+
 def test_bad_files_are_said_in_one_line(small: tuple[Path, Path], tmp_path: Path) -> None:
     gold, steps = small
     text = tmp_path / "text.mp4"
@@ -334,3 +367,29 @@ def test_a_server_that_is_not_there_is_exit_code_three() -> None:
     said = genba("sop", "videos", "list", "--url", "http://127.0.0.1:1")
     assert said.code == 3
     assert "does not answer" in refusal(said)
+
+
+# --- models ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_versions_files_are_fetched_where_genba_runs(tmp_path: Path) -> None:
+    platform = Platform(home=tmp_path / "home")
+    bundle = tmp_path / "bundle"
+    bundle.mkdir()
+    (bundle / "bundle.json").write_text("{}")
+    (bundle / "towers.safetensors").write_bytes(b"weights")
+    database = homes.migrate(platform)
+    registry = Registry(database, Artifacts(platform.artifacts_url))
+    registration = Registration("test.toy", bundle, {}, data_hash="d1")
+    stored = registry.store(registration)
+    with database.transaction() as session:
+        registry.register(session, registration, job_id="job_1", by="key_1", stored=stored, compared=None)
+    database.close()
+
+    said = genba("models", "fetch", "test.toy", "1", "--out", tmp_path / "out", home=tmp_path / "home")
+    assert said.code == 0, said.err
+    folder = Path(said.out.strip())
+    assert folder.is_relative_to(tmp_path / "out")
+    assert (folder / "towers.safetensors").read_bytes() == b"weights"
+    missing = genba("models", "fetch", "test.toy", "2", "--out", tmp_path / "out", home=tmp_path / "home")
+    assert (missing.code, refusal(missing)) == (2, "genba: There is no version 2 of test.toy.")

@@ -111,7 +111,7 @@ async def test_a_program_that_cannot_be_started_anew_is_tried_until_it_can(tmp_p
 async def test_a_program_that_ends_before_it_was_ready_stops_the_start(tmp_path: Path) -> None:
     dies = program("api", tmp_path, source="raise SystemExit(3)")
     supervisor = Supervisor((dies, program("worker", tmp_path)))
-    with pytest.raises(StartFailed, match="api ended with exit code 3"):
+    with pytest.raises(StartFailed, match="api ended with exit code 3 before it was ready"):
         await asyncio.wait_for(supervisor.run(), 20)
     assert not (tmp_path / "worker").exists()
 

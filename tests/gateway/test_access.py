@@ -243,3 +243,13 @@ def test_a_service_that_is_not_deployed_is_named_with_what_adds_it(platform: Pla
             assert unknown.json()["type"] == "urn:genba:problem:not-found"
 
     asyncio.run(story())
+
+
+def test_a_service_that_is_deployed_and_away_is_named(platform: Platform) -> None:
+    async def story() -> None:
+        async with door(settings(platform, upstreams={"sem": ("http://127.0.0.1:9",)})) as gateway:
+            problem = (await gateway.ask("GET", "/v1/sem/labels", key=gateway.new_key("operator"))).json()
+            assert (problem["status"], problem["service"]) == (502, "sem")
+            assert problem["detail"].startswith("The service sem does not accept connections")
+
+    asyncio.run(story())

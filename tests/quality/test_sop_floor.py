@@ -21,7 +21,7 @@ pytestmark = [pytest.mark.xdist_group("sop_floor"), pytest.mark.long]
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory: pytest.TempPathFactory) -> list[benchmark.Result]:
-    corpus = benchmark.Corpus(tmp_path_factory.mktemp("runs"), benchmark.TEST)
+    corpus = benchmark.Corpus(tmp_path_factory.mktemp("runs"), benchmark.SEEN)
     samples = benchmark.make(corpus, ["oil_change"], 12, golds=3)
     return benchmark.run(benchmark.prepare(corpus, "oil_change", 3), samples)
 
@@ -55,7 +55,7 @@ def test_clean_runs_keep_nearly_full_marks(results: list[benchmark.Result]) -> N
 
 
 def test_the_cache_makes_a_second_reading_the_same(tmp_path: Path) -> None:
-    corpus = benchmark.Corpus(tmp_path, benchmark.TEST)
+    corpus = benchmark.Corpus(tmp_path, benchmark.SEEN)
     (wanted,) = corpus.wanted("ppe", golds=1, variants=0)
     first, second = corpus.sample(*wanted), corpus.sample(*wanted)
     assert first.spans == second.spans

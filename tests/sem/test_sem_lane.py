@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.sem.sem_world import KINDS, fitted_encoder, masters_of, picture, seen
 
-from genba_sem.classifier import CLASSIFIERS, fitted_temperature, tempered
+from genba_sem.classifier import CLASSIFIERS, DEFAULT, fitted_temperature, tempered
 from genba_sem.deciding import Calibration, Policy, Reviewed, calibrate, is_audited, label_set, reviews_for
 from genba_sem.encoders import HlgShape, unit
 from genba_sem.lane import Lane, see
@@ -141,6 +141,17 @@ def test_every_classifier_tells_the_figures_apart(kind: str, encoder: HlgShape) 
     rng = np.random.default_rng(12)
     answers = [(k, lane.decide(seen(encoder, k, rng)).probabilities) for k in KINDS for _ in range(3)]
     assert all(max(p, key=lambda label: p[label]) == f"lbl_{k}" for k, p in answers)
+
+
+@pytest.mark.parametrize("labels", [2, 3])
+def test_a_particle_between_two_labels_is_less_sure_than_one_like_its_masters(labels: int) -> None:
+    rng = np.random.default_rng(8)
+    centres = np.eye(labels, 12)
+    masters = unit(np.repeat(centres, 5, axis=0) + 0.1 * rng.normal(size=(5 * labels, 12)))
+    decides = CLASSIFIERS[DEFAULT](masters, np.repeat(np.arange(labels), 5), labels)
+    between = unit(np.stack([share * centres[0] + (1 - share) * centres[1] for share in (1.0, 0.8, 0.6)]))
+    sure, less, least = tempered(decides.logits(between), 1.0).max(1)
+    assert sure > less > least
 
 
 def test_a_fit_is_saved_and_loaded_as_the_same_encoder(encoder: HlgShape, tmp_path: Path) -> None:

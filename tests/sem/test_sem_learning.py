@@ -1,16 +1,22 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 
 from genba_sem.active import choose
-from genba_sem.classifier import tempered
-from genba_sem.encoders import unit
+from genba_sem.classifier import CLASSIFIERS, DEFAULT, tempered
+from genba_sem.encoders import Mask, Rows, unit
 from genba_sem.fusion_choice import MEAN, Taught, right_without, simplest_that_wins
 from genba_sem.label_issues import label_quality, ranked_issues
 from genba_sem.learnt_head import LearntHead
+from genba_sem.masters import MasterParticle
 from genba_sem.metrics import mcnemar_p
+from genba_sem.model import KeptMaster
+from genba_sem.refining import best_classifier
 from genba_sem.semi_supervised import Method, learn
+from genba_sem.views import QualityMean
 
 
 def clouds(
@@ -139,3 +145,38 @@ def test_a_learnt_head_speaks_for_successors_and_steps_aside_for_what_it_has_not
     assert list(merged.logits(rows, ("a", "c")).argmax(1)) == [0, 1, 1]
     assert not merged.speaks_for(("a", "d"), 3)
     assert not merged.speaks_for(("a", "c"), 4)
+
+
+class _AsTheyAre:
+    """An encoder whose raw rows are its rows."""
+
+    id = kind = name = "as-they-are"
+    raw_dim = dim = 12
+
+    def describe(self, pixels: Rows, mask: Mask) -> Rows:
+        raise NotImplementedError
+
+    def embed(self, raw: Rows) -> Rows:
+        return unit(raw)
+
+
+def _masters(centres: Rows, labels: Sequence[int], each: int) -> list[KeptMaster]:
+    rng = np.random.default_rng(4)
+    made = []
+    for at, label in enumerate(labels):
+        for number in range(each):
+            row = np.asarray(centres[at] + 0.2 * rng.normal(size=centres.shape[1]), np.float32)
+            made.append(
+                KeptMaster(MasterParticle(f"p{at}-{number}", f"lbl_{label}", row[None], np.ones(1, np.float32)), 0)
+            )
+    return made
+
+
+def test_another_classifier_than_the_default_is_taken_only_where_a_test_says_that_it_is_better() -> None:
+    axes = np.eye(12, dtype=np.float32)
+    clear, scores = best_classifier(_AsTheyAre(), QualityMean(), _masters(axes[:3], (0, 1, 2), 6))
+    assert clear == DEFAULT
+    assert set(scores) == set(CLASSIFIERS)
+    two_faced = np.stack([axes[0], -axes[0], axes[1], -axes[1]])  # no line divides them
+    found, scores = best_classifier(_AsTheyAre(), QualityMean(), _masters(two_faced, (0, 0, 1, 1), 8))
+    assert (found, scores[found]) == ("nearest-v1", 1.0)

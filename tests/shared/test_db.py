@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from alembic import command
 from alembic.config import Config
+from alembic.script import ScriptDirectory
 from sqlalchemy import Column, String, inspect, select, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError, IntegrityError
@@ -180,6 +181,22 @@ def test_every_revision_continues_the_one_before_and_can_be_undone(empty_databas
     database.close()
     revisions = sorted(path.stem for path in (migrations.HISTORY / "versions").glob("*.py"))
     assert [name[:4] for name in revisions] == [f"{n:04}" for n in range(1, len(revisions) + 1)]
+
+
+def test_a_schema_that_is_at_head_is_left_alone_without_alembic(empty_database_url: str) -> None:
+    database = Database(empty_database_url)
+    database.upgrade()
+    assert ScriptDirectory(str(migrations.HISTORY)).get_current_head() == db.newest_revision()
+    database.close()
+    start = "import sys; from genba_shared.db import Database; Database(sys.argv[1]).upgrade(); print('alembic' in sys.modules)"
+    said = subprocess.run([sys.executable, "-c", start, empty_database_url], capture_output=True, text=True, check=True)
+    assert said.stdout == "False\n"
+    migrations.downgrade(database.url, "0016_ordered_reads")
+    migrated = Database(empty_database_url)
+    migrated.upgrade()
+    with migrated.read() as session:
+        assert session.scalar(text("SELECT version_num FROM alembic_version")) == db.newest_revision()
+    migrated.close()
 
 
 @pytest.mark.long

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from starlette.requests import Request
 
-from genba_shared.principal import ROLES, Clearance, Principal, require, scopes_of, sign, verify
+from genba_shared.principal import ROLES, Clearance, Principal, Verifier, require, scopes_of, sign, verify
 from genba_shared.problems import Unauthorized
 
 SECRET = b"k" * 32
@@ -48,6 +48,22 @@ def test_a_signature_from_the_future_is_refused_beyond_clock_skew() -> None:
 def test_another_secret_does_not_verify() -> None:
     with pytest.raises(Unauthorized):
         verify(sign(SOMEBODY, SECRET), b"j" * 32)
+
+
+def test_what_is_remembered_expires_all_the_same_and_lets_nothing_else_in() -> None:
+    verifier, header = Verifier(SECRET, most=2), sign(SOMEBODY, SECRET, now_s=1000.0)
+    assert verifier.verify(header, now_s=1000.0) is verifier.verify(header, now_s=1059.9)
+    assert verifier.verify(header, now_s=1059.9) == SOMEBODY
+    for now_s in (1060.0, 990.0):
+        with pytest.raises(Unauthorized, match="expired"):
+            verifier.verify(header, now_s=now_s)
+    for other in (header[:-2], header + "A", sign(SOMEBODY, b"j" * 32, now_s=1000.0)):
+        with pytest.raises(Unauthorized, match="signature"):
+            verifier.verify(other, now_s=1000.0)
+    others = [replace(SOMEBODY, subject=f"key_{n}") for n in range(5)]
+    assert [verifier.verify(sign(each, SECRET, now_s=1000.0), now_s=1000.0) for each in others] == others
+    assert verifier.verify(header, now_s=1000.0) == SOMEBODY
+    assert len(verifier._held) <= 2
 
 
 def test_raised_claims_do_not_verify() -> None:

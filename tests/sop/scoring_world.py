@@ -55,10 +55,13 @@ class World:
     after: dict[str, tuple[str, ...]] = field(default_factory=dict)
     critical: tuple[str, ...] = ()
     optional: tuple[str, ...] = ()
+    alike: dict[str, str] = field(default_factory=dict)  # a step that looks much like another one
 
     def __post_init__(self) -> None:
         rng = np.random.default_rng((self.seed, 1))
         self._paths = {step: self._path(rng) for step in self.steps}
+        for step, other in self.alike.items():
+            self._paths[step] = self._paths[other] + 0.25 * rng.normal(size=self._paths[other].shape)
         self._seconds = {step: float(rng.uniform(4.0, 9.0)) for step in self.steps}
         self._cells = {step: rng.choice(48, 8, replace=False) for step in self.steps}
         self._tools = {(step, n): rng.normal(0, 1.0, LOCAL) for step in self.steps for n in range(3)}

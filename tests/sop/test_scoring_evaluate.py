@@ -9,8 +9,10 @@ import pytest
 from tests.sop.scoring_world import Do, Filmed, World
 
 from genba_sop.conformal import Calibration
-from genba_sop.evaluation import Evaluation
+from genba_sop.deviations import adjoins, part_of
+from genba_sop.evaluation import Deviation, DeviationKind, Evaluation
 from genba_sop.metrics import temporal_iou
+from genba_sop.performances import Performance
 from genba_sop.reference import Gold, Reference, fit
 from genba_sop.scoring import Policy, evaluate
 
@@ -244,6 +246,39 @@ def test_the_trace_is_a_path_through_the_gold_with_the_most_weight(
     assert len(evaluation.trace.path) == len(evaluation.trace.cost)
     rows = [i for i, _ in evaluation.trace.path]
     assert rows == sorted(rows)
+
+
+@pytest.mark.parametrize(("rest_s", "found"), [(4.5, {"too_slow"}), (7.0, {"too_slow", "idle"})])
+def test_a_step_done_three_times_as_slowly_may_end_in_a_longer_hold(rest_s: float, found: set[str]) -> None:
+    world = World(seed=3)
+    doings: list[Do | str] = [*"abc", Do("d", pace=0.3), Do(None, seconds=rest_s, idle=True), *"efgh"]
+    evaluation = evaluate(fit(world.procedure(), world.golds(3)), world.film(*doings, seed=7).features)
+    assert {kind for kind, _ in kinds(evaluation)} == found
+
+
+@pytest.mark.parametrize(
+    ("start_s", "end_s", "kind", "part"),
+    [
+        (12.0, 15.0, "too_slow", True),
+        (12.0, 17.0, "too_slow", False),  # long enough to be something of its own
+        (18.0, 21.5, "too_slow", False),  # it goes on after the step
+        (12.0, 15.0, "execution", False),
+        (20.0, 21.5, "execution", True),  # getting back from what was done otherwise
+    ],
+)
+def test_a_moment_in_a_slow_step_that_no_gold_shows_is_a_part_of_it(
+    start_s: float, end_s: float, kind: DeviationKind, *, part: bool
+) -> None:
+    def deviation(kind: DeviationKind, step: str | None, start_s: float, end_s: float) -> Deviation:
+        return Deviation(kind, step, start_s, end_s, None, None, "minor", None, 2.0, 1.0)
+
+    assert part_of(deviation("extra", None, start_s, end_s), deviation(kind, "d", 10.0, 20.0)) == part
+
+
+@pytest.mark.parametrize(("start_s", "beside"), [(20.4, True), (23.0, False), (4.0, True), (1.0, False)])
+def test_what_is_done_again_right_before_or_after_a_step_lies_beside_it(start_s: float, *, beside: bool) -> None:
+    again = Deviation("repeated", "b", start_s, start_s + 5.0, None, None, "minor", None, 5.0, 0.0)
+    assert adjoins(again, Performance(3, 40, 79, 10.0, 20.0)) == beside
 
 
 @ONE_AND_FIVE

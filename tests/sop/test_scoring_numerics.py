@@ -10,6 +10,7 @@ from scipy.stats import false_discovery_control
 
 from genba_sop import decoding, explaining
 from genba_sop.decoding import ELSEWHERE, Chart, Lattice, Penalties, follow, lattice_class
+from genba_sop.medians import median, medians
 from genba_sop.nulls import discoveries, fit_null, tail_p
 from genba_sop.procedure import Span
 from genba_sop.segmentation import BETWEEN, Run, absorb_short, edges_s, labels_of, runs_of, spans_of
@@ -183,3 +184,14 @@ def test_warming_up_leaves_the_kernels_ready() -> None:
     explaining.warm_up()
     (found,) = follow(np.zeros((3, 3)), chart([0, 0, 0], jump=1.0), Penalties())
     assert found.frame.tolist() == [0, 1, 2]
+
+
+@pytest.mark.parametrize("shape", [(1,), (2,), (7, 30), (8, 30), (5, 4, 3)])
+@pytest.mark.parametrize("kind", [np.float32, np.float64])
+def test_quick_medians_are_numpys_to_the_last_bit(shape: tuple[int, ...], kind: type[np.floating]) -> None:
+    numbers = np.random.default_rng(len(shape)).normal(size=shape).astype(kind)
+    assert median(numbers) == float(np.median(numbers))
+    for axis in range(len(shape)):
+        found = medians(numbers, axis=axis)
+        assert found.dtype == kind
+        assert np.array_equal(found, np.median(numbers, axis=axis))

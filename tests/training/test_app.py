@@ -130,7 +130,7 @@ def test_a_repeated_submission_gives_the_same_job_and_says_so(post: Callable[...
 
 MISFITS: list[tuple[Any, str, str]] = [
     ({"recipe": "test.nothing"}, "recipe", "there are: platform.prune_jobs"),
-    ({"recipe": "no dots"}, "recipe", "match pattern"),
+    ({"recipe": "no dots"}, "recipe", "two names joined by a dot"),
     ({"recipe": "test.work", "params": {"steps": 0}}, "params.steps", "greater than or equal to 1"),
     ({"recipe": "test.work", "params": {"colour": "red"}}, "params.colour", "not permitted"),
     ({"recipe": "test.work", "params": {"steps": 2**70}}, "params", "64-bit"),

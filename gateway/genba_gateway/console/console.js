@@ -1,5 +1,6 @@
 // The console: what an operator does every day, over the same public API that any program uses. No framework, nothing fetched from outside.
 import { assistantPages } from "/console/assistant.js";
+import { inJapanese } from "/console/details.js";
 import { jobsPage } from "/console/jobs.js";
 import { modelsPage } from "/console/models.js";
 import { particlesPage } from "/console/particles.js";
@@ -38,14 +39,17 @@ function table(columns, rows) {
   return el("div", { className: "scrolls" }, el("table", {}, head, el("tbody", {}, rows)));
 }
 
-const row = (cells, properties = {}) => el("tr", properties, cells.map((cell) => el("td", {}, cell ?? "–")));
+const row = (cells, properties = {}) => el("tr", properties, cells.map((cell) => el("td", { className: String(cell ?? "").length > 24 && !(cell instanceof Node) ? "long" : "" }, cell ?? "–")));
+
+/** What a service says, in the reader's language where it is translated. */
+const say = (text) => (language === "ja" && text && inJapanese(text)) || text;
 
 class Refused extends Error {
   constructor(status, problem) {
-    const faults = (problem.errors ?? []).map((fault) => `\n• ${fault.field}: ${fault.message}`).join("");
+    const faults = (problem.errors ?? []).map((fault) => `\n• ${fault.field}: ${say(fault.message)}`).join("");
     const id = problem.request_id ? `\n${t("requestId")}: ${problem.request_id}` : "";
     const title = (language === "ja" && TITLES_JA[String(problem.type).split(":").at(-1)]) || problem.title || status;
-    super(`${title} ${problem.detail ?? ""}${faults}${id}`);
+    super(`${title} ${say(problem.detail ?? "")}${faults}${id}`);
     this.status = status;
   }
 }
@@ -100,8 +104,8 @@ async function keysPage() {
   const { keys } = await get("/v1/keys");
   const made = el("p", { id: "made-key" });
   const name = el("input", { name: "name", required: true, maxLength: 200 });
-  const role = el("select", { name: "role" }, ["viewer", "operator", "reviewer", "engineer", "auditor", "admin"].map((r) => el("option", {}, r)));
-  const clearance = el("select", { name: "clearance" }, ["internal", "public", "confidential", "secret"].map((c) => el("option", {}, c)));
+  const role = el("select", { name: "role" }, ["viewer", "operator", "reviewer", "engineer", "auditor", "admin"].map((r) => el("option", { value: r }, t(`role_${r}`))));
+  const clearance = el("select", { name: "clearance" }, ["internal", "public", "confidential", "secret"].map((c) => el("option", { value: c }, t(`clearance_${c}`))));
   const form = el("form", { id: "new-key", onsubmit: onsubmit(async () => {
     const answer = await post("/v1/keys", { name: name.value, role: role.value, clearance: clearance.value });
     await open("keys");
@@ -115,7 +119,7 @@ async function keysPage() {
     $("made-key").replaceChildren(t("shownOnce"), " ", el("code", {}, answer.key));
   });
   const rows = keys.map((k) => row([
-    k.name, k.role, k.clearance, t(`state_${k.state}`), when(k.expires_at),
+    k.name, t(`role_${k.role}`), t(`clearance_${k.clearance}`), t(`state_${k.state}`), when(k.expires_at),
     k.state === "active" ? [rotate(k), " ", revoke(k)] : k.state === "rotated" ? revoke(k) : "",
   ]));
   return [made, table([t("name"), t("role"), t("clearance"), t("state"), t("expires"), ""], rows), form];
@@ -130,7 +134,7 @@ async function systemPage() {
   return [el("p", { className: `verdict ${answer.ok ? "good" : "bad"}` }, t(answer.ok ? "ready" : "notReady")), table([t("check"), t("status")], checks), el("p", {}, el("a", { href: "/docs" }, "/docs"), " · ", el("a", { href: "/metrics" }, "/metrics"))];
 }
 
-const KIT = { el, t, table, row, field, get, post, call, attempt, show, when, onsubmit, open, refused: (status, problem) => new Refused(status, problem), language: () => language, key: () => key, may: (service, verb) => ["*", `${service}:*`, `${service}:${verb}`].some((scope) => scopes.includes(scope)) };
+const KIT = { el, t, say, table, row, field, get, post, call, attempt, show, when, onsubmit, open, refused: (status, problem) => new Refused(status, problem), language: () => language, key: () => key, may: (service, verb) => ["*", `${service}:*`, `${service}:${verb}`].some((scope) => scopes.includes(scope)) };
 const assistant = assistantPages(KIT);
 const sop = sopPages(KIT);
 const PAGES = { score: sop.score, procedures: sop.procedures, evaluations: sop.evaluations, clips: sop.clips, ask: assistant.ask, escalations: assistant.escalations, particles: particlesPage(KIT), recommend: recommendPage(KIT), jobs: jobsPage(KIT), models: modelsPage(KIT), keys: keysPage, system: systemPage };
@@ -175,7 +179,7 @@ async function draw() {
   await attempt(async () => {
     const me = await get("/v1/whoami");
     scopes = me.scopes;
-    $("who").textContent = `${me.subject} · ${me.roles.join(", ")} · ${me.clearance}`;
+    $("who").textContent = [me.subject, me.roles.map((role) => t(`role_${role}`)).join(", "), t(`clearance_${me.clearance}`)].join(" · ");
     const names = Object.keys(PAGES).filter((name) => name !== "keys" || me.roles.includes("admin"));
     $("tabs").replaceChildren(...names.map((name) => el("button", { type: "button", role: "tab", data: { tab: name }, onclick: () => open(name) }, t(`tab_${name}`))));
     await open(tab);

@@ -222,7 +222,7 @@ export function sopPages(kit) {
       return row([when(e.created_at), e.operator, link, el("span", { className: verdict }, t(`verdict_${verdict}`)), e.encoder]);
     });
     const more = page.next_cursor && el("button", { type: "button", onclick: (event) => attempt(async () => event.target.replaceWith(...(await evaluations(page.next_cursor))), event.target) }, t("more"));
-    return [table([t("when"), t("operator"), t("score_column"), t("verdict"), t("encoder")], rows), ...(more ? [more] : []), shown];
+    return [table([t("when"), t("filmed"), t("score_column"), t("verdict"), t("encoder")], rows), ...(more ? [more] : []), shown];
   }
 
   /** Clips by words, and a place to look at them. */

@@ -14,7 +14,7 @@ from genba_recommend import store
 from genba_recommend.dataset import Item, Kind
 from genba_recommend.evidence import DAY_S
 from genba_recommend.prior import Prior
-from genba_recommend.schemas import ListQuery
+from genba_recommend.schemas import ListOut, ListQuery
 from genba_recommend.shop import Shop
 
 
@@ -212,3 +212,38 @@ def test_what_one_process_showed_another_and_one_that_comes_later_know(service: 
         assert penalty[1] == -np.inf  # above the average
         assert penalty[0] < penalty[2] == penalty[3] == 0.0
     later.close()
+
+
+def test_lists_are_what_the_document_says_and_what_the_framework_would_answer(sqlite_service: Service) -> None:
+    service = sqlite_service
+    service.items(*(item(n, title=f"“{n}” \u2028 漢字 </script>") for n in range(6)), item(7, clearance="secret"))
+    service.events(*(event(n, f"u{n % 3}", f"v{n}") for n in range(5)))
+    asked = [
+        ("/users/u1/items", {}),
+        ("/users/nobody/items", {"k": 2, "genre": ["drama", "none"]}),
+        ("/users/not%20an%20id/items", {}),
+        ("/users/u1/items", {"k": 0}),
+        ("/items/v1/similar", {"k": 3}),
+        ("/items/v7/similar", {}),
+        ("/items/none/similar", {}),
+        ("/popular", {}),
+        ("/trending", {"region": "Kanto"}),
+    ]
+
+    def answers() -> list[tuple[int, Any]]:
+        found = []
+        for path, params in asked:
+            for role in ("viewer", "auditor"):
+                answer = service.get(path, role, params=params)
+                body = answer.json()
+                if answer.status_code == 200:
+                    assert ListOut.model_validate_json(answer.content).model_dump(mode="json") == body
+                left_out = {"list_id", "request_id"}
+                found.append((answer.status_code, {key: of for key, of in body.items() if key not in left_out}))
+        return found
+
+    direct = answers()
+    app: Any = service.client.app
+    app.dependency_overrides[answers] = answers  # any override sends requests the framework's way
+    assert answers() == direct
+    assert {status for status, _ in direct} == {200, 403, 404, 422}

@@ -11,10 +11,13 @@ import pytest
 from sqlalchemy import func, select
 from tests.sem.service.jobs_world import doomed, engineer, free, reviewed, submit, until, worker
 from tests.sem.service.pictures import KINDS, picture, views
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from genba_sem import particles, refining
+from genba_sem.classifying import Work
 from genba_sem.settings import Settings
 from genba_sem.tables import DecisionRow, ParticleRow
+from genba_shared.recipe import Run
 
 Service = Any  # of conftest, which tests cannot import
 
@@ -222,3 +225,22 @@ def test_a_folder_becomes_a_batch_once_by_subfolders_or_by_a_manifest(
     assert "UTF-8" in foreign.error["detail"]
     outside = run("../..", "r3")
     assert (outside.status, outside.error["errors"][0]["field"]) == ("failed", "folder")
+
+
+def test_a_jobs_arithmetic_takes_one_thread_however_many_the_library_would(
+    service: Service, settings: Settings
+) -> None:
+    nobody: Any = None
+    run = Run(
+        "job", 1, 0, settings.platform.home, nobody, nobody, settings.platform, service.sem.database,
+        service.sem.registry_artifacts, nobody,
+    )  # fmt: skip
+
+    def threads() -> set[int]:
+        return {each["num_threads"] for each in threadpool_info() if each["user_api"] == "blas"}
+
+    with threadpool_limits(limits=2, user_api="blas"):
+        before = threads()
+        with Work.of(run):
+            assert threads() == {1}
+        assert threads() == before
