@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from genba_sop.segmentation import EXTRA, Run, runs_of
 
+Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 Price = Callable[[Run, int], float]  # mean normalised cost of doing the whole step in the run
 
@@ -25,6 +26,7 @@ WORSE = (
 )
 DEAREST = 0.4  # normalised cost of a row of either, at most
 DEARER = 0.3  # by row may a missing step be there than the step once more
+AS_LIVELY = 0.4  # of the movement of the one there must be in the other: who waits is not doing the step
 GAP_S = 1.5  # in no step may be between the two
 CUT_EVERY_S = 0.5
 
@@ -36,10 +38,12 @@ class Two(NamedTuple):
     second: Run
 
 
-def doubled(labels: Ints, usual: Mapping[int, float], price: Price, *, frame_s: float) -> tuple[Two, ...]:
+def doubled(
+    labels: Ints, usual: Mapping[int, float], price: Price, *, motion: Floats, frame_s: float
+) -> tuple[Two, ...]:
     """The stretches that show two performances where the labels tell of one.
 
-    Args: labels: (M,).   usual: rows of each step that golds show.
+    Args: labels: (M,).   usual: rows of each step that golds show.   motion: (M,).
     """
     runs = runs_of(labels)
     ratios = [_rows(run) / usual[run.label] for run in runs if run.label in usual]
@@ -50,7 +54,7 @@ def doubled(labels: Ints, usual: Mapping[int, float], price: Price, *, frame_s: 
         rows = usual.get(run.label, np.inf) * tempo
         if LEAST <= _rows(run) / rows <= MOST:
             two = _best(run, rows, price, max(1, round(CUT_EVERY_S / frame_s)))
-            if two is not None:
+            if two is not None and _as_lively(two, motion):
                 two = _with_missing(two, missing, price)
                 missing = [step for step in missing if step not in {two.first.label, two.second.label}]
                 found.append(two)
@@ -78,6 +82,11 @@ def _best(run: Run, usual: float, price: Price, every: int) -> Two | None:
     likely = [(cost, two) for cost, dearer, two in ways if dearer <= DEAREST]
     cost, two = min(likely, default=(np.inf, None), key=lambda way: way[0])
     return two if cost <= price(run, run.label) + WORSE else None
+
+
+def _as_lively(two: Two, motion: Floats) -> bool:
+    moved = [float(motion[run.first : run.last + 1].mean()) for run in two]
+    return min(moved) >= AS_LIVELY * max(moved)
 
 
 def _cut(run: Run, at: int, price: Price) -> tuple[float, float, Two]:

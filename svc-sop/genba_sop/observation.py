@@ -299,7 +299,7 @@ def _tell_two(told: Told, between: Sequence[PairCost], golds: Sequence[GoldRun])
     def price(run: Run, step: int) -> float:
         return _price(run, step, told.costs, golds, told.votes)
 
-    for two in doubled(told.labels, _usual_rows(golds), price, frame_s=told.frame_s):
+    for two in doubled(told.labels, _usual_rows(golds), price, motion=told.motion, frame_s=told.frame_s):
         _believe(two, told, between, golds)
 
 

@@ -26,7 +26,9 @@ def labels(*parts: tuple[int, int]) -> Ints:
     return np.concatenate([np.full(rows, step, np.int64) for step, rows in parts])
 
 
-def told(believed: Ints, progress: Floats, *, looks_like: dict[int, float] | None = None) -> tuple[Two, ...]:
+def told(
+    believed: Ints, progress: Floats, *, looks_like: dict[int, float] | None = None, still: slice = slice(0)
+) -> tuple[Two, ...]:
     """What is found where a row costs as much as its progress is off, and so much more in another step that looks like it."""
 
     def price(run: Run, step: int) -> float:
@@ -35,7 +37,9 @@ def told(believed: Ints, progress: Floats, *, looks_like: dict[int, float] | Non
         other = 0.0 if step in {believed[run.first], believed[run.last]} else (looks_like or {}).get(step, 0.9)
         return path.total / len(path.path) + other
 
-    return doubled(believed, USUAL, price, frame_s=0.25)
+    motion = np.ones(len(believed))
+    motion[still] = 0.02
+    return doubled(believed, USUAL, price, motion=motion, frame_s=0.25)
 
 
 def gold_of(steps: Ints) -> GoldRun:
@@ -59,6 +63,10 @@ def test_a_step_gone_through_twice_is_two_performances() -> None:
 
 def test_a_step_gone_through_once_is_slow_however_long_it_takes() -> None:
     assert told(LONG, through(ROWS, 2 * ROWS, ROWS, ROWS)) == ()
+
+
+def test_who_waits_before_a_step_has_not_done_it_however_much_that_resembles_it() -> None:
+    assert told(LONG, through(ROWS, ROWS, ROWS, ROWS, ROWS), still=slice(20, 40)) == ()
 
 
 def test_a_moment_in_no_step_between_the_two_does_not_hide_them() -> None:
