@@ -37,6 +37,8 @@ savedmodel-test: .venv/.test ## the TensorFlow export against torch; installs Te
 	@deploy/setup.sh tensorflow && $(PY) -m pytest -q tests/recommend/test_export_savedmodel.py
 gguf-test: .venv/.test ## GGUF files against llama.cpp and its server; builds llama.cpp from source first (minutes; a C++ compiler and cmake)
 	@deploy/setup.sh gguf && $(PY) -m pytest -q tests/llm/test_gguf_llama.py tests/llm/test_backends.py
+offline-test: .venv/.base ## set up without a network, from a folder of wheels (700 MB are collected first)
+	@deploy/offline_test.sh
 lint: .venv/.test ## ruff: rules and format
 	@.venv/bin/ruff check $(SOURCES) && .venv/bin/ruff format --check $(SOURCES)
 format: .venv/.test ## let ruff mend what it can

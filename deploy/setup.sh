@@ -1,16 +1,17 @@
 #!/bin/sh
 # Puts Genba and what it needs into .venv. Usage: deploy/setup.sh base|test|bench|openclip|tensorflow|gguf
-# Honours pip's own configuration (index-url, find-links), so a closed network needs nothing but its mirror.
+# Honours pip's own configuration (index-url, find-links), so a closed network needs nothing but its mirror, and a machine
+# without any network nothing but the folder that `deploy/setup.sh wheels FOLDER` fills on one that has it.
 set -eu
 cd "$(dirname "$0")/.."
 case "${1:-base}" in
-base) extras=sop,sem,pdf,llm,recommend ;;
+base|wheels) extras=sop,sem,pdf,llm,recommend ;;
 openclip) extras=sop,sem,pdf,llm,openclip ;;
 test) extras=sop,sem,s3,openclip,recommend,so8t,llm,test ;;
 bench) extras=sop,sem,pdf,llm,bench ;;
 tensorflow) extras=sop,sem,s3,openclip,recommend,so8t,llm,test,tensorflow ;;
 gguf) extras=sop,sem,s3,openclip,recommend,so8t,llm,test,gguf ;; # builds llama.cpp from source
-*) echo "usage: deploy/setup.sh base|test|bench|openclip|tensorflow|gguf" >&2; exit 2 ;;
+*) echo "usage: deploy/setup.sh base|test|bench|openclip|tensorflow|gguf|wheels FOLDER" >&2; exit 2 ;;
 esac
 python=${PYTHON:-$(command -v python3.11 || command -v python3 || true)}
 [ -n "$python" ] || { echo "genba: Python 3.11 or newer is needed (Debian: apt-get install python3 python3-venv)" >&2; exit 2; }
@@ -25,9 +26,13 @@ index_url=$($pip config get global.index-url 2>/dev/null || true)
 [ -z "$find_links" ] || export UV_FIND_LINKS="$find_links"
 [ -z "$index_url" ] || export UV_DEFAULT_INDEX="$index_url"
 
+if [ "${1:-base}" = wheels ]; then # and what builds Genba itself
+    exec $pip wheel -q -w "${2:?a folder for the wheels}" -c constraints.txt ".[$extras]" uv hatchling==1.27.0 editables
+fi
+
 # uv resolves the pins in a second where pip takes half a minute; where a mirror has no uv, pip does the same job.
 if [ -x .venv/bin/uv ] || $pip install -q -c constraints.txt uv 2>/dev/null; then
-    install=".venv/bin/uv pip install -q --python .venv/bin/python"
+    install=".venv/bin/uv pip install -q --python .venv/bin/python${PIP_NO_INDEX:+ --no-index}"
 else
     install="$pip install -q"
 fi
