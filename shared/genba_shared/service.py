@@ -7,6 +7,7 @@ request; and nobody gets to ``/v1`` without a principal that the gateway signed.
 from __future__ import annotations
 
 import importlib.metadata
+import warnings
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager
 from http import HTTPStatus
@@ -19,6 +20,7 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 from pydantic import BaseModel, Field
+from pydantic.warnings import UnsupportedFieldAttributeWarning
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 
@@ -42,6 +44,9 @@ __all__ = [
 ]
 
 __version__ = importlib.metadata.version("genba")
+
+# FastAPI silences this warning where it builds a parameter, but not safely: filters are the process's, and another thread restores them.
+warnings.filterwarnings("ignore", category=UnsupportedFieldAttributeWarning)
 
 _ALWAYS_DOCUMENTED = (400, 401, 403, 422, 500, 503)
 

@@ -65,6 +65,8 @@ def results(
         return
     table = folding_table("arm", "users", "lists", "metric", "value", "against control", "verdict")
     for arm in found["arms"]:
+        if not arm["values"]:
+            table.add_row(arm["name"], str(arm["users"]), str(arm["lists"]), "nothing to compare yet")
         for metric, value in arm["values"].items():
             against = found["against_control"].get(arm["name"], {}).get(metric)
             told = ("", "control") if against is None else (_interval(against), against["verdict"])

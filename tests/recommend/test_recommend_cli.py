@@ -77,6 +77,8 @@ def test_a_catalogue_is_sent_a_bad_row_is_named_and_lists_come_back(shop: Path, 
     started = run(app, ["experiments", "start", "lists", *arms, "--url", door])
     assert started.stdout.startswith("exp_")
     experiment = started.stdout.strip()
+    empty = run(app, ["experiments", "results", experiment, "--url", door])
+    assert empty.output.count("nothing to compare yet") == 2
     assert run(app, ["list", "somebody", "--url", door]).exit_code == 0
     unknown = run(app, ["experiments", "estimate", "1", "--url", door])
     assert unknown.exit_code != 0
