@@ -114,11 +114,22 @@ def _faults_of_settings(error: ValueError) -> list[str]:
     faults = []
     for found in error.errors():
         path = "__".join(str(part) for part in found["loc"] if isinstance(part, str)).upper()
-        set_here = sorted(name for name in os.environ if name.startswith("GENBA_") and name.endswith(f"_{path}"))
-        if not set_here:  # of something else than a setting
+        if not (names := _variables_of(path)):  # of something else than a setting
             return []
-        faults.append(f"{' or '.join(set_here)}: {found['msg']}")
+        faults.append(f"{' or '.join(names)}: {found['msg']}")
     return faults
+
+
+def _variables_of(path: str) -> list[str]:
+    """The variables that are set for a setting, or for a part of it; for one that is missing in a group, the one that would be it."""
+    ours = sorted(name for name in os.environ if name.startswith("GENBA_"))
+    group = path.rpartition("__")[0]
+    beside = (name.partition(f"_{group}__")[0] for name in ours if group and f"_{group}__" in name)
+    return (
+        [name for name in ours if name.endswith(f"_{path}")]
+        or [name for name in ours if f"_{path}__" in name]
+        or sorted({f"{prefix}_{path}" for prefix in beside})
+    )
 
 
 def _others() -> Iterator[EntryPoint]:

@@ -30,6 +30,7 @@ import orjson
 from genba_gateway.client_models import RemoteModels
 from genba_gateway.client_records import Job, JobEvent, Overlap, Recipe, Schedule, Status, read
 from genba_shared.server_sent import events
+from genba_shared.trust import trust_of
 
 __all__ = ["Client", "GenbaError", "Job", "JobEvent", "Recipe", "Refused", "Schedule", "Unreachable", "fresh_key"]
 
@@ -106,10 +107,13 @@ class Client:
         *,
         timeout_s: float = 60.0,
         retry_within_s: float = 60.0,
-        verify: ssl.SSLContext | bool = True,
+        verify: ssl.SSLContext | bool | None = None,
         transport: httpx.BaseTransport | None = None,
     ) -> None:
-        """``url`` and ``key`` default to GENBA_URL and GENBA_API_KEY; ``retry_within_s`` bounds all tries of a call."""
+        """``url`` and ``key`` default to GENBA_URL and GENBA_API_KEY; ``retry_within_s`` bounds all tries of a call.
+
+        ``verify``: whom to believe; by default the machine's own authorities, or those in the file that SSL_CERT_FILE names.
+        """
         key = os.environ.get("GENBA_API_KEY", "") if key is None else key
         self.url = (url or os.environ.get("GENBA_URL") or LOCAL).rstrip("/")
         self._retry_within_s = retry_within_s
@@ -117,7 +121,7 @@ class Client:
             base_url=self.url,
             headers={"authorization": f"Bearer {key}"} if key else {},
             timeout=timeout_s,
-            verify=verify,
+            verify=trust_of(self.url) if verify is None else verify,
             transport=transport,
             trust_env=False,  # an internal address is not reached through a proxy
         )

@@ -112,10 +112,12 @@ def up(home: Path | None, *, host: str, port: int, console: Console) -> None:
         if not _free(host, port):
             raise Failed(f"{host}:{port} is in use; choose another with --port.")
         first_key = first_admin_key(platform)
-        url = f"http://{host}:{port}"
+        scheme = "http" if gateway_settings.Settings(platform=platform).tls is None else "https"
+        url = f"{scheme}://{host}:{port}"
+        own = f"{scheme}://{_reachable(host)}:{port}"
         try:
             asyncio.run(
-                _supervise(platform, host=host, port=port, on_ready=lambda: _greet(console, platform, url, first_key))
+                _supervise(platform, host, port, url=own, on_ready=lambda: _greet(console, platform, url, first_key))
             )
         except StartFailed as failure:
             raise Failed(str(failure), exit_code=1) from failure
@@ -173,10 +175,11 @@ def _run_worker(queues: str, host: str) -> None:
     worker.main(["--queues", queues, "--host", host])
 
 
-async def _supervise(platform: Platform, *, host: str, port: int, on_ready: Callable[[], None]) -> None:
+async def _supervise(platform: Platform, host: str, port: int, *, url: str, on_ready: Callable[[], None]) -> None:
     this = (sys.executable, "-m", "genba_gateway", "run")
     env = {"GENBA_HOME": str(platform.home.resolve())}
-    async with httpx.AsyncClient(base_url=f"http://{_reachable(host)}:{port}", timeout=2.0, trust_env=False) as client:
+    # Its own child on this machine, asked without a key: the certificate is in another name.
+    async with httpx.AsyncClient(base_url=url, timeout=2.0, trust_env=False, verify=False) as client:  # noqa: S501
 
         async def api_ready() -> bool:
             with contextlib.suppress(httpx.HTTPError):

@@ -11,6 +11,7 @@ import ctypes
 import math
 import os
 import socket
+import ssl
 import struct
 from types import FrameType
 from typing import TYPE_CHECKING
@@ -19,9 +20,13 @@ import uvicorn
 
 from genba_gateway.app import Gateway
 from genba_gateway.listener import listener_for
+from genba_shared.telemetry import get_logger
+from genba_shared.tls import Tls
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+log = get_logger(__name__)
 
 _SO_ATTACH_FILTER = 26
 # Classic BPF on the TCP header: (operation, jump if true, jump if false, operand).
@@ -31,15 +36,19 @@ _DROP_SYN = (
     (0x06, 0, 0, 0),  # yes: drop
     (0x06, 0, 0, 0xFFFFFFFF),  # no: pass
 )
+_CERTIFICATE_TICKS = 300
 _DOORWAY_S = 0.1  # for what the kernel has accepted to be accepted by us
 
 
 class Server(uvicorn.Server):
-    """uvicorn's server, with a notice before it closes the door."""
+    """uvicorn's server, with a notice before it closes the door, and an eye on its certificate."""
 
-    def __init__(self, config: uvicorn.Config, *, on_drain: Callable[[], None], notice_s: float) -> None:
+    def __init__(
+        self, config: uvicorn.Config, *, on_drain: Callable[[], None], notice_s: float, tls: Tls | None = None
+    ) -> None:
         super().__init__(config)
         self._on_drain = on_drain
+        self._tls, self._shown = tls, None if tls is None else tls.changed_at
         self._notice_ticks = math.ceil(notice_s * 10)  # uvicorn ticks ten times a second
         self._is_draining = False
 
@@ -57,12 +66,32 @@ class Server(uvicorn.Server):
         self._is_draining = True
 
     async def on_tick(self, counter: int) -> bool:
-        """Count the notice down."""
+        """Count the notice down; every half minute, see whether the certificate was renewed."""
+        if counter % _CERTIFICATE_TICKS == 0:
+            self.renew_certificate()
         if self._is_draining and not self.should_exit:
             self._on_drain()
             self.should_exit = self._notice_ticks <= 0
             self._notice_ticks -= 1
         return await super().on_tick(counter)
+
+    def renew_certificate(self) -> None:
+        """Show newcomers what is on the disk now; what is half written or does not fit leaves the old one."""
+        if self._tls is None or self.config.ssl is None:
+            return
+        try:
+            changed_at = self._tls.changed_at
+            if changed_at == self._shown:
+                return
+            self._tls.load_into(
+                ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            )  # loading what does not fit would spoil the one in use
+            self._tls.load_into(self.config.ssl)
+        except OSError as error:  # ssl's errors are some
+            log.warning("certificate_not_renewed", reason=str(error))
+            return
+        self._shown = changed_at
+        log.info("certificate_renewed", file=str(self._tls.certificate_file))
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Close the door behind those who are in the doorway: closing a listening socket resets what it has not accepted yet."""
@@ -90,8 +119,11 @@ def server_for(gateway: Gateway, *, host: str, port: int) -> Server:
         proxy_headers=bool(settings.trusted_proxies),
         forwarded_allow_ips=list(settings.trusted_proxies),
         timeout_graceful_shutdown=math.ceil(settings.resilience.drain_s),
+        ssl_certfile=None if settings.tls is None else settings.tls.certificate_file,
+        ssl_keyfile=None if settings.tls is None else settings.tls.key_file,
     )
-    return Server(config, on_drain=gateway.drain, notice_s=settings.resilience.drain_notice_s)
+    notice_s = settings.resilience.drain_notice_s
+    return Server(config, on_drain=gateway.drain, notice_s=notice_s, tls=settings.tls)
 
 
 def serve(gateway: Gateway, *, host: str, port: int) -> None:

@@ -12,6 +12,7 @@ from pydantic import AnyHttpUrl, BaseModel, ConfigDict, Field, TypeAdapter, fiel
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from genba_shared.settings import Platform
+from genba_shared.tls import Tls
 
 _HTTP_URL: TypeAdapter[AnyHttpUrl] = TypeAdapter(AnyHttpUrl)
 
@@ -108,6 +109,7 @@ class Settings(BaseSettings):
         default_factory=dict, description="Service name → base urls of its instances, for services in other processes."
     )
     jwt: Jwt | None = Field(default=None, description="An OpenID Connect issuer; without it only API keys are taken.")
+    tls: Tls | None = Field(default=None, description="Serve HTTPS with this certificate; without it, plain HTTP.")
     timeouts: Timeouts = Field(default_factory=Timeouts, description="How long each part of a request may take.")
     resilience: Resilience = Field(default_factory=Resilience, description="Retries, ejection, load shedding, drain.")
     max_headers: int = Field(default=100, ge=10, description="Header fields in a request; more get 431.")

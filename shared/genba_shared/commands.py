@@ -17,6 +17,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Column, Table
 
+from genba_shared.trust import trust_of
+
 # 0 done, 1 the work ran and its result is negative, 130 interrupted.
 NEGATIVE, BAD_INPUT, SERVER_SAID_NO = 1, 2, 3
 LOCAL = "http://127.0.0.1:8080"
@@ -55,7 +57,7 @@ def connect(url: str, key: str) -> Iterator[httpx.Client]:
     """A client whose failures are said in one line."""
     headers = {"authorization": f"Bearer {key}"} if key else {}
     try:
-        with httpx.Client(base_url=url, headers=headers, timeout=_TIMEOUT_S) as client:
+        with httpx.Client(base_url=url, headers=headers, timeout=_TIMEOUT_S, verify=trust_of(url)) as client:
             yield client
     except httpx.HTTPError as failure:
         complain(f"{url} does not answer: {failure}")

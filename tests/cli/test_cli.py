@@ -15,6 +15,8 @@ from pathlib import Path
 
 import pytest
 from tests.e2e.clips import film
+from tests.e2e.world import environment, free_port, up
+from tests.gateway.certificates import write_certificate
 
 from genba_gateway import home as homes
 from genba_gateway.keys import Keys
@@ -168,6 +170,39 @@ def test_a_setting_that_does_not_validate_is_named_in_one_line(tmp_path: Path, m
     monkeypatch.setenv("GENBA_SOP_SWEEP_EVERY_S", "-1")
     said = genba("run", "sop", "--port", "1", home=tmp_path / "home")
     assert (said.code, refusal(said)) == (2, "genba: GENBA_SOP_SWEEP_EVERY_S: Input should be greater than 0")
+
+
+def test_a_certificate_that_is_not_there_and_a_key_that_is_not_named_are_said_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GENBA_GATEWAY_TLS__CERTIFICATE_FILE", str(tmp_path / "tls.crt"))
+    unnamed = genba("up", "--port", str(free_port()), home=tmp_path / "home")
+    assert (unnamed.code, refusal(unnamed)) == (2, "genba: GENBA_GATEWAY_TLS__KEY_FILE: Field required")
+    monkeypatch.setenv("GENBA_GATEWAY_TLS__KEY_FILE", str(tmp_path / "tls.key"))
+    absent = genba("up", "--port", str(free_port()), home=tmp_path / "home")
+    assert absent.code == 2
+    assert "GENBA_GATEWAY_TLS__CERTIFICATE_FILE or GENBA_GATEWAY_TLS__KEY_FILE" in refusal(absent)
+    assert "No such file" in refusal(absent)
+
+
+@pytest.mark.long
+def test_everything_runs_over_https_with_two_settings(tmp_path: Path) -> None:
+    certificate_file, key_file, _ = write_certificate(tmp_path)
+    tls = {
+        "GENBA_GATEWAY_TLS__CERTIFICATE_FILE": str(certificate_file),
+        "GENBA_GATEWAY_TLS__KEY_FILE": str(key_file),
+    }
+    with up(tmp_path / "home", settings=tls) as running:
+        url = f"https://127.0.0.1:{running.port}"
+        assert f"Genba is up at {url}" in running.process.log
+        env = {**environment(tls), "GENBA_URL": url, "GENBA_API_KEY": running.admin_key}
+        argv = [sys.executable, "-m", "genba_gateway", "jobs", "list", "--json"]
+        refused = subprocess.run(argv, capture_output=True, text=True, timeout=240, env=env, check=False)
+        assert refused.returncode != 0
+        assert "certificate verify failed" in refused.stderr
+        trusting = {**env, "SSL_CERT_FILE": str(certificate_file)}
+        listed = subprocess.run(argv, capture_output=True, text=True, timeout=240, env=trusting, check=True)
+        assert json.loads(listed.stdout) == []
 
 
 def test_a_service_that_does_not_start_says_why_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
