@@ -62,6 +62,7 @@ class WorkerStatus(Collector):
     busy: Callable[[], int]
     taking: bool = False  # from the moment it is up until it is told to stop
     metrics: Metrics = field(default_factory=lambda: Metrics("worker"))
+    _spent_s: float = field(default=0.0, init=False)  # CPU of the children, the most that was told
 
     def __post_init__(self) -> None:
         self.metrics.registry.register(self)
@@ -75,26 +76,29 @@ class WorkerStatus(Collector):
         yield _by("queue", "taking", dict.fromkeys(self.queues, float(self.taking)))
         yield _one("slots", self.slots)
         yield _one("busy_slots", self.busy())
-        yield from _children()
+        yield from self._children()
         yield from _gpus(read_gpus())
 
-
-def _children() -> Iterable[Metric]:
-    """Jobs run in children, so the process's own figures leave out what matters."""
-    this = psutil.Process()
-    spent = this.cpu_times()
-    cpu_s, resident_bytes, processes = spent.children_user + spent.children_system, 0, 0
-    for child in this.children(recursive=True):
-        with contextlib.suppress(psutil.Error):  # it ended in the meantime; its CPU time is its parent's now
-            times = child.cpu_times()
-            cpu_s += times.user + times.system
-            resident_bytes += child.memory_info().rss
-            processes += 1
-    yield _one("children", processes)
-    yield _one("children_resident_memory_bytes", resident_bytes)
-    counter = CounterMetricFamily(f"{_PREFIX}_children_cpu_seconds", "CPU time of the children, ended ones included.")
-    counter.add_metric([], cpu_s)
-    yield counter
+    def _children(self) -> Iterable[Metric]:
+        """Jobs run in children, so the process's own figures leave out what matters."""
+        this = psutil.Process()
+        spent = this.cpu_times()
+        cpu_s, resident_bytes, processes = spent.children_user + spent.children_system, 0, 0
+        for child in this.children(recursive=True):
+            with contextlib.suppress(psutil.Error):  # it ended in the meantime; its CPU time is its parent's now
+                times = child.cpu_times()
+                cpu_s += times.user + times.system
+                resident_bytes += child.memory_info().rss
+                processes += 1
+        # A sum that falls, if only by a rounding or for one that ended just now, reads as a counter that began anew.
+        self._spent_s = max(self._spent_s, cpu_s)
+        yield _one("children", processes)
+        yield _one("children_resident_memory_bytes", resident_bytes)
+        counter = CounterMetricFamily(
+            f"{_PREFIX}_children_cpu_seconds", "CPU time of the children, ended ones included."
+        )
+        counter.add_metric([], self._spent_s)
+        yield counter
 
 
 def _gpus(gpus: Sequence[Gpu]) -> Iterable[Metric]:

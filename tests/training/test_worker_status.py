@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import httpx
+import psutil
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -73,6 +74,18 @@ def test_what_children_use_counts_and_goes_on_counting_when_they_have_ended() ->
     assert during["genba_worker_children_resident_memory_bytes", ()] > 2**20
     assert before[spent] + 0.25 < during[spent] <= after[spent]
     assert after["genba_worker_children", ()] == before["genba_worker_children", ()]
+
+
+def test_the_cpu_time_of_children_never_falls(monkeypatch: pytest.MonkeyPatch) -> None:
+    status = WorkerStatus(["cpu"], 1, busy=lambda: 0)
+    told: list[float] = []
+    for spent_s in (138.04000000000002, 138.04, 140.0):  # the second: the same, summed in another order
+        times = psutil.Process().cpu_times()._replace(children_user=spent_s, children_system=0.0)
+        monkeypatch.setattr(psutil.Process, "cpu_times", lambda _, times=times: times)
+        monkeypatch.setattr(psutil.Process, "children", lambda _, **__: [])
+        [counter] = [metric for metric in status.collect() if metric.name == "genba_worker_children_cpu_seconds"]
+        told.append(counter.samples[0].value)
+    assert told == [138.04000000000002, 138.04000000000002, 140.0]
 
 
 def test_the_drivers_words_become_ratios_and_bytes() -> None:
