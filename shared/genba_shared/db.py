@@ -5,6 +5,9 @@ Stores derive their tables from ``Record`` and use only its portable types. Know
 
 from __future__ import annotations
 
+import random
+import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -188,8 +191,23 @@ def _connect_sqlite(url: URL, **options: Any) -> Engine:
 
 def _prepare_sqlite(dbapi_connection: Any, _record: Any) -> None:
     dbapi_connection.isolation_level = None  # the driver must not open transactions of its own: _begin_sqlite does
-    for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON"):
+    _write_ahead(dbapi_connection)
+    for pragma in ("synchronous = FULL", "foreign_keys = ON"):
         dbapi_connection.execute(f"PRAGMA {pragma}").close()
+
+
+def _write_ahead(dbapi_connection: sqlite3.Connection) -> None:
+    """Turn the write-ahead log on. Where several processes do so at once, SQLite refuses all but one, whatever its timeout is."""
+    deadline_s = time.monotonic() + BUSY_TIMEOUT_S
+    while True:
+        try:
+            dbapi_connection.execute("PRAGMA journal_mode = WAL").close()
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > deadline_s:
+                raise
+            time.sleep(random.uniform(0.002, 0.02))  # noqa: S311 - only so that they do not collide again
+        else:
+            return
 
 
 def _begin_sqlite(connection: Connection) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
@@ -197,6 +198,40 @@ def test_a_schema_that_is_at_head_is_left_alone_without_alembic(empty_database_u
     with migrated.read() as session:
         assert session.scalar(text("SELECT version_num FROM alembic_version")) == db.newest_revision()
     migrated.close()
+
+
+OPEN_TOGETHER = """
+import sys, time
+from sqlalchemy import NullPool, make_url
+from genba_shared.db import connect
+
+folder = sys.argv[1]
+print(flush=True)
+start_s = float(sys.stdin.readline())
+for at in range(250):
+    while time.time() < start_s + at / 100:
+        pass
+    with connect(make_url(f"sqlite:///{folder}/{at}.db"), poolclass=NullPool).connect() as connection:
+        assert connection.exec_driver_sql("PRAGMA journal_mode").scalar() == "wal"
+"""
+
+
+@pytest.mark.long
+def test_processes_that_open_a_new_sqlite_file_at_the_same_moment_all_get_it(tmp_path: Path) -> None:
+    """Turning the write-ahead log on needs the file alone, and SQLite refuses some of those who want it at once without waiting."""
+    argv = [sys.executable, "-c", OPEN_TOGETHER, str(tmp_path)]
+    pipe = subprocess.PIPE
+    processes = [subprocess.Popen(argv, stdin=pipe, stdout=pipe, stderr=pipe, text=True) for _ in range(3)]
+    for process in processes:
+        assert process.stdout is not None
+        process.stdout.readline()
+    start = f"{time.time() + 0.5}\n"
+    for process in processes:
+        assert process.stdin is not None
+        process.stdin.write(start)
+        process.stdin.flush()
+    said = [process.communicate()[1] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0, 0], said
 
 
 @pytest.mark.long
