@@ -24,7 +24,7 @@ import numpy as np
 import numpy.typing as npt
 import yaml
 from benchmarks import gate_selection
-from benchmarks.gate_sources import data_folder, for_selection, fresh, held_out, last_look, load
+from benchmarks.gate_sources import DIRECT, data_folder, for_selection, fresh, held_out, last_look, load
 from scipy.sparse import vstack
 
 from genba_llm.build_champion import held_by_subject, mean_fit, training_rows
@@ -44,14 +44,6 @@ from genba_llm.normalise import normalise
 from genba_llm.obfuscate import TRANSFORMS
 from genba_llm.verdict import Decision
 
-DIRECT = (
-    "strongreject",
-    "malicious_instruct",
-    "simple_safety_tests",
-    "harmbench",
-    "advbench",
-    "refusal_direction_harmful",
-)
 HARMLESS = "refusal_direction_harmless"
 
 

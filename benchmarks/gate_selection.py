@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from benchmarks.gate_sources import DIRECT
 
 from genba_llm.classifier import Classifier
 from genba_llm.classifier_fit import L2, Row, balanced, fit_on
@@ -25,14 +26,7 @@ from genba_llm.normalise import normalise
 from genba_llm.verdict import Decision
 
 GROUPS = {
-    "direct harm": (
-        "strongreject",
-        "malicious_instruct",
-        "simple_safety_tests",
-        "harmbench",
-        "advbench",
-        "refusal_direction_harmful",
-    ),
+    "direct harm": DIRECT,
     "cyberseceval injections": ("cyberseceval_injection", "cyberseceval_injection_ja"),
     "xsafety crimes": ("xsafety_crimes_en", "xsafety_crimes_ja"),
     "xsafety ethics": ("xsafety_ethics_en", "xsafety_ethics_ja"),

@@ -25,6 +25,14 @@ from pathlib import Path
 from genba_llm.classifier_fit import Row
 from genba_llm.verdict import Decision
 
+DIRECT = (
+    "strongreject",
+    "malicious_instruct",
+    "simple_safety_tests",
+    "harmbench",
+    "advbench",
+    "refusal_direction_harmful",
+)
 LONG_CHARS = 150
 A, D, R = Decision.ALLOW, Decision.DENY, Decision.REFUSE
 

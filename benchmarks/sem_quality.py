@@ -576,15 +576,7 @@ def cost(_sets: list[Pictures]) -> None:
 
 
 PARTS: dict[str, Callable[[list[Pictures]], None]] = {
-    "encoders": encoders,
-    "unknown": unknown,
-    "spoilt": spoilt,
-    "confirm": confirm,
-    "few": few,
-    "bundles": bundles,
-    "sizes": sizes,
-    "cost": cost,
-    "onsite": onsite,
+    part.__name__: part for part in (encoders, unknown, spoilt, confirm, few, bundles, sizes, cost, onsite)
 }
 ON_DEMAND = {"onsite"}  # minutes of a core for each split
 

@@ -296,12 +296,11 @@ def _copy(source: IO[bytes], path: Path | None) -> File:
     digest, size_bytes = hashlib.sha256(), 0
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    with _new(path) if path is not None else io.BytesIO() as target:
+    with _new(path) if path is not None else Path(os.devnull).open("wb") as target:
         while data := source.read(_CHUNK_BYTES):
             digest.update(data)
             size_bytes += len(data)
-            if path is not None:
-                target.write(data)
+            target.write(data)
     return File(size_bytes=size_bytes, sha256=digest.hexdigest())
 
 

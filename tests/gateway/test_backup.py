@@ -84,9 +84,7 @@ def test_only_its_owner_may_read_a_backup_and_what_is_made_of_it(made: Path, tmp
     home = tmp_path / "elsewhere"
     backup.restore(made, Platform(home=home))
     assert stat.S_IMODE(home.stat().st_mode) == 0o700
-    assert {
-        stat.S_IMODE(path.stat().st_mode) for path in home.rglob("*") if path.is_file() if path.suffix != ".db"
-    } == {0o600}
+    assert {stat.S_IMODE(path.stat().st_mode) for path in home.rglob("*") if path.is_file()} == {0o600}
 
 
 def test_a_backup_made_while_others_write_is_one_moment_of_the_log(platform: Platform, tmp_path: Path) -> None:
