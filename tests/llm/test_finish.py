@@ -263,6 +263,7 @@ def test_the_modelfile_writes_conversations_as_the_chat_template_does(tokenizer:
     text = modelfile("model.gguf", tokenizer)
     assert text.startswith("FROM ./model.gguf\n")
     assert 'PARAMETER stop "<|end|>"' in text
+    assert "PARAMETER repeat_penalty 1\n" in text
 
 
 def test_a_template_that_is_no_sequence_of_messages_is_refused(tokenizer: Any) -> None:
