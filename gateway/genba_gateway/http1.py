@@ -98,20 +98,21 @@ class Connection(asyncio.Protocol):
     async def head(self) -> None:
         """Wait until ``status`` and ``headers`` are there. Raises: what ended the connection before."""
         while not self.has_head:
-            if self.error is not None:
-                raise self.error
-            self._waiter = self.loop.create_future()
-            await self._waiter
+            await self.news()
+
+    def news(self) -> asyncio.Future[None]:
+        """Done when more of the answer is there, or no more will come. Raises: what ended the connection."""
+        if self.error is not None:
+            raise self.error
+        self._waiter = waiter = self.loop.create_future()
+        return waiter
 
     async def read(self) -> bytes:
         """The next piece of the answer's body; empty at its end. Raises: what broke it off."""
         while not self._chunks:
             if self.is_complete:
                 return b""
-            if self.error is not None:
-                raise self.error
-            self._waiter = self.loop.create_future()
-            await self._waiter
+            await self.news()
         return self.take()
 
     def take(self) -> bytes:
