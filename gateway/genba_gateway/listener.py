@@ -43,6 +43,7 @@ _HIGH_WATER_BYTES = 64 * 1024
 _IDLE_AT_SHUTDOWN_S = 1.0
 _ABSOLUTE_FORM = re.compile(rb"https?://[^/?#]+", re.IGNORECASE)
 _NO_BODY = frozenset({204, 304})
+_CLOSE = (b"connection", b"close")
 _HASH = ord(b"#")
 
 
@@ -80,7 +81,7 @@ class Listener(asyncio.Protocol):
         self.state = server_state
         self.nothing_to_wait_for: asyncio.Future[None] = self.loop.create_future()  # done: costs less than a coroutine
         self.nothing_to_wait_for.set_result(None)
-        self._scope: Scope = {  # of every request; a copy costs a third of a new one
+        self._scope: dict[str, Any] = {  # of every request; a copy costs a third of a new one
             "type": "http",
             "asgi": {"version": "3.0", "spec_version": "2.3"},
             "root_path": config.root_path,
@@ -511,17 +512,14 @@ class Cycle:
     def _begin(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
         if self._head or self.has_started:
             raise RuntimeError("The answer has begun already.")
-        lines = [_STATUS_LINES[status]]
-        has_length = has_close = False
-        for pair in headers:
-            lines.append(b": ".join(pair))
-            name, value = pair
+        lines = [_STATUS_LINES[status], *[b": ".join(pair) for pair in headers]]
+        has_length = False
+        for name, value in headers:
             if name == b"content-length":
                 self._left_bytes = int(value)
                 has_length = True
-            elif name == b"connection" and value == b"close":
-                has_close = True
-        if has_close:
+                break
+        if _CLOSE in headers:
             self.keep_alive = False
         elif not self.keep_alive:
             lines.append(b"connection: close")

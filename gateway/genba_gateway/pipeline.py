@@ -298,9 +298,7 @@ class Pipeline:
         if self._spans is not None and caller is not None:
             self._trace(self._spans, exchange, method, prefix, status, seconds)
 
-    def _trace(
-        self, spans: Spans, exchange: Exchange, method: str, route: str, status: int, seconds: float
-    ) -> None:
+    def _trace(self, spans: Spans, exchange: Exchange, method: str, route: str, status: int, seconds: float) -> None:
         """Whoever is known is traced; who knocks without a key could otherwise fill the collector."""
         trace = TraceContext.parse(exchange.traceparent.decode("ascii"))
         if trace is None:

@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from genba_gateway.headers import BODY_BYTES, CHUNKED, CR, HOP_BY_HOP, LF, NUL, Header
+from genba_gateway.headers import BODY_BYTES, CHUNKED, CR, LF, NUL
 from genba_gateway.http1 import ClientGone, ConnectFailed, Connection, ConnectionBroken, Pool
 from genba_gateway.settings import Resilience, Timeouts
 from genba_gateway.upstreams import Address, Balancer, RetryBudget
@@ -36,8 +36,6 @@ _WATCH_AFTER_S = 0.2
 _READY_S = 2.0
 _READY_STATUS = frozenset({200, 404})  # a service that does not know /ready has nothing against work
 _RETRYABLE_STATUS = frozenset({502, 503, 504})
-# Dropped from answers: what is for one hop, what the server in front writes itself, and our own namespace.
-_DROPPED = HOP_BY_HOP | {b"date", b"server"}
 _BODY_FORBIDDEN = frozenset({204, 304})
 
 
@@ -177,10 +175,7 @@ class ReverseProxy:
     async def _answer(self, connection: Connection, exchange: _Exchange, send: Send) -> None:
         """Pass the answer on, piece by piece, as fast as the client takes it."""
         try:
-            status = connection.status
-            await send(
-                {"type": "http.response.start", "status": status, "headers": _answer_headers(connection.headers)}
-            )
+            await send({"type": "http.response.start", "status": connection.status, "headers": connection.headers})
             body = connection.take()
             while not connection.is_complete:
                 if body:
@@ -339,21 +334,3 @@ def _request_head(scope: Scope, host: bytes, length: int) -> bytes:
 
 
 _NEEDS_LENGTH = frozenset({"POST", "PUT", "PATCH"})
-
-
-def _answer_headers(headers: list[Header]) -> list[Header]:
-    kept: list[Header] = []
-    named: set[bytes] | None = None
-    for pair in headers:
-        name = pair[0]
-        if name not in _DROPPED:
-            kept.append(pair)
-        elif name == b"connection" and pair[1] not in _PLAIN_CONNECTION:
-            named = (named or set()) | {token.strip().lower() for token in pair[1].split(b",")}
-    if named:
-        named -= {b"close", b"keep-alive", b"content-length"}
-        kept = [pair for pair in kept if pair[0] not in named]
-    return kept
-
-
-_PLAIN_CONNECTION = frozenset({b"keep-alive", b"close", b"Keep-Alive", b"Close"})
