@@ -8,10 +8,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tests.llm.llama_server import need_llama
+from tests.llm.llama_server import NAME, llama_serving, need_llama
 from torch.nn import functional as F  # noqa: N812 - the usual name
 
+from genba_llm.backend_openai import OpenAiServer
+from genba_llm.backend_small import SmallModel
 from genba_llm.base_model import load_base, load_tokenizer
+from genba_llm.egress import EgressGuard
+from genba_llm.generation import Backend, Message, Options, Task
 from genba_llm.gguf_export import Quant, export_gguf
 from genba_llm.live_model import OWN_MODEL
 from genba_llm.sft_rows import messages
@@ -68,3 +72,20 @@ def test_the_smaller_the_kind_the_smaller_the_file(model: Any, tokenizer: Any, t
     sizes = [export_gguf(model, tokenizer, tmp_path / f"{kind}.gguf", quant=kind).stat().st_size for kind in kinds]
     assert sizes == sorted(sizes, reverse=True)
     assert len(set(sizes)) == len(kinds)
+
+
+def test_llama_cpps_server_says_what_the_embedded_model_says(model: Any, tokenizer: Any, tmp_path: Path) -> None:
+    """Template, tokens, weights and the end of an answer at once: greedy, so that one other token is another answer."""
+
+    def said(backend: Backend, talk: list[dict[str, Any]]) -> str:
+        task = Task([Message(**turn) for turn in talk], Options(temperature=0.0, max_tokens=200))
+        return "".join(piece.text for piece in backend.generate(task))
+
+    talks = [messages(row)[:-1] for row in synthesise("general", 6, seed=8)]
+    embedded = SmallModel(OWN_MODEL / MODEL, name="embedded")
+    with llama_serving(export_gguf(model, tokenizer, tmp_path / "model.gguf", quant="F16")) as url:
+        server = OpenAiServer(url, NAME, guard=EgressGuard([]))
+        answers = [said(server, talk) for talk in talks]
+        server.close()
+    assert answers == [said(embedded, talk) for talk in talks]
+    assert all(answer.startswith("<think-task>") for answer in answers)
