@@ -215,7 +215,7 @@ def test_a_download_streams_with_back_pressure(platform: Platform) -> None:
             reader, writer = await gateway.connect(limit=65536)
             writer.write(request_bytes("GET", "/v1/sop/x", headers=gateway.auth()))
             seen = -1
-            while seen != sent:  # until nothing moves any more
+            while not sent or seen != sent:  # until nothing moves any more
                 seen = sent
                 await asyncio.sleep(0.3)
             assert HIGH_WATER_BYTES < sent < 32 * MEBI
