@@ -38,7 +38,15 @@ import psutil
 
 CONNECTIONS = 32
 BODY = '{"status":"ok","value":42,"items":[1,2,3]}'
-CONTESTANTS = ("nginx", "uvicorn", "granian", "uvicorn, bare", "granian, bare", "listener, bare", "listener and proxy")
+CONTESTANTS: tuple[str, ...] = (
+    "nginx",
+    "uvicorn",
+    "granian",
+    "uvicorn, bare",
+    "granian, bare",
+    "listener, bare",
+    "listener and proxy",
+)
 AIMS = {"uvicorn": 0.33, "granian": 0.5}
 BEFORE = ", before"
 # What a part costs: one contestant less another.
