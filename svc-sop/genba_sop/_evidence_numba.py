@@ -67,8 +67,8 @@ def _insert(ordered: Singles, count: int, row: Singles, spare: Singles) -> None:
         here, above = ordered[k], ordered[k + 1]
         for i in range(len(row)):
             low, high = here[i], spare[i]
-            above[i] = low if low > high else high
-            spare[i] = high if low > high else low
+            above[i] = max(high, low)
+            spare[i] = min(low, high)
     ordered[0] = spare
 
 
@@ -92,4 +92,4 @@ def _cost(colour: Singles, spread: Singles, level: Singles, most: np.float32, co
         for p in range(len(cost)):
             x, y, z = (x1[p] - x0[p]) / unit[p], (y1[p] - y0[p]) / unit[p], (z1[p] - z0[p]) / unit[p]
             off = np.sqrt(x * x + y * y + z * z)
-            cost[p] += off if off < most else most
+            cost[p] += min(most, off)

@@ -14,7 +14,14 @@ Ints = npt.NDArray[np.int64]
 
 @compiled
 def covered(
-    share: Singles, pictures: Bytes, which: Ints, place: Bytes, recent: Bytes, weight: Singles, floor: float, width: float
+    share: Singles,
+    pictures: Bytes,
+    which: Ints,
+    place: Bytes,
+    recent: Bytes,
+    weight: Singles,
+    floor: float,
+    width: float,
 ) -> None:
     """Write for ``which`` (k,) of the pictures how clearly pixels differ from the place, 0 to 1; and the same of the place or
     ``recent``, whichever is nearer.
@@ -41,10 +48,10 @@ def covered(
             )
             near = light * x * x + red * y * y + blue * z * z
             found[0, n, i] = _clipped((np.sqrt(whole) - low) * scale)
-            found[1, n, i] = _clipped((np.sqrt(whole if whole < near else near) - low) * scale)
+            found[1, n, i] = _clipped((np.sqrt(min(near, whole)) - low) * scale)
 
 
 @compiled
 def _clipped(share: np.float32) -> np.float32:
-    above = share if share > np.float32(0) else np.float32(0)
-    return above if above < np.float32(1) else np.float32(1)
+    above = max(np.float32(0), share)
+    return min(np.float32(1), above)

@@ -11,7 +11,14 @@ Ints = npt.NDArray[np.int64]
 
 
 def covered(
-    share: Singles, pictures: Bytes, which: Ints, place: Bytes, recent: Bytes, weight: Singles, floor: float, width: float
+    share: Singles,
+    pictures: Bytes,
+    which: Ints,
+    place: Bytes,
+    recent: Bytes,
+    weight: Singles,
+    floor: float,
+    width: float,
 ) -> None:
     """As ``_sight_numba.covered``."""
     whole, near = (

@@ -318,7 +318,9 @@ def _levels(median: _Difference, mean: _Difference, moving: Singles) -> _Levels:
         return _Levels(levels[0], levels[1], since, away)
     steps, at = range(1, n - 2), np.arange(len(y))
     splits = [
-        kernels().split(np.ascontiguousarray(each.colour[:, y, x].swapaxes(1, 2)), each.spread[:, y, x, 0], _MOST_LASTING)
+        kernels().split(
+            np.ascontiguousarray(each.colour[:, y, x].swapaxes(1, 2)), each.spread[:, y, x, 0], _MOST_LASTING
+        )
         for each in (median, mean)
     ]
     before, after, costs = zip(*splits, strict=True)  # (S, 3, P) twice and (S, P), of each

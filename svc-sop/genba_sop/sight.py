@@ -139,9 +139,7 @@ class Sight:
         new = chosen[~self._known[chosen]]
         if new.size:
             recent = np.stack([self._place_at(int(picture)) for picture in new])
-            kernels().covered(
-                self._covered, self._pictures, new, self._place, recent, self._weight, *_COVERED
-            )
+            kernels().covered(self._covered, self._pictures, new, self._place, recent, self._weight, *_COVERED)
             self._known[new] = True
         return np.asarray(self._covered[:, _evenly(chosen)].mean(axis=1), np.float32)
 
