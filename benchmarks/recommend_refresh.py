@@ -39,7 +39,7 @@ from genba_shared.jobs import Job, Jobs
 from genba_shared.principal import Clearance, Principal, scopes_of
 from genba_shared.queue import Wakeups, make_celery
 from genba_shared.settings import Platform
-from genba_training import worker
+from genba_training import worker_ready
 from genba_training.sweeper import Sweeper
 
 LEASE_S = 5.0
@@ -129,7 +129,9 @@ class Queue:
             "OPENBLAS_NUM_THREADS": "1",
         }
         argv = (sys.executable, "-m", "genba_training.worker", "--queues", "cpu")
-        self.worker = Program("worker", argv, folder / "worker.log", env, answers=lambda: worker.is_ready(platform))
+        self.worker = Program(
+            "worker", argv, folder / "worker.log", env, answers=lambda: worker_ready.is_ready(platform)
+        )
 
     def start(self) -> None:
         self._sweeper.start()

@@ -21,6 +21,7 @@ if [ ! -x .venv/bin/pip ]; then
 fi
 pip=.venv/bin/pip
 export PIP_DISABLE_PIP_VERSION_CHECK=1 UV_LINK_MODE=copy
+export CMAKE_ARGS="${CMAKE_ARGS:--DGGML_NATIVE=OFF}" # llama.cpp for AVX2: with AMX it crashes on quantised weights (its issue 20824)
 find_links=$($pip config get global.find-links 2>/dev/null || $pip config get :env:.find-links 2>/dev/null || true)
 index_url=$($pip config get global.index-url 2>/dev/null || true)
 [ -z "$find_links" ] || export UV_FIND_LINKS="$find_links"

@@ -26,6 +26,7 @@ class AccessLog:
         self._is_json = log_format == "json"
         self._lines: list[bytes] = []
         self._flush_handle: asyncio.TimerHandle | None = None
+        self._beginnings: dict[tuple[str, str, int], bytes] = {}  # of lines, by method, route and status
         self._stamp = b""
         self._stamp_until_s = 0.0
 
@@ -47,21 +48,18 @@ class AccessLog:
             self._stamp_until_s = now_s + 0.1
             self._stamp = datetime.fromtimestamp(now_s, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ").encode()
         if self._is_json:  # only the subject can hold what JSON must escape; the rest is ours or was checked
-            line = (
-                b'{"event":"request","service":"gateway","method":"%b","route":"%b","status":%d,"duration_ms":%.3f,'
-                % (
-                    method.encode(),
-                    route.encode(),
-                    status,
-                    seconds * 1000,
-                )
-                + b'"subject":%b,"request_id":"%b","trace_id":"%b","level":"info","timestamp":"%b"}\n'
-                % (
-                    b"null" if subject is None else orjson.dumps(subject),
-                    request_id,
-                    trace_id,
-                    self._stamp,
-                )
+            beginning = self._beginnings.get((method, route, status))
+            if beginning is None:
+                said = '{"event":"request","service":"gateway","method":"%s","route":"%s","status":%d,"duration_ms":'
+                beginning = (said % (method, route, status)).encode()
+                self._beginnings[method, route, status] = beginning
+            line = b'%b%.3f,"subject":%b,"request_id":"%b","trace_id":"%b","level":"info","timestamp":"%b"}\n' % (
+                beginning,
+                seconds * 1000,
+                b"null" if subject is None else orjson.dumps(subject),
+                request_id,
+                trace_id,
+                self._stamp,
             )
         else:
             who = subject or "-"

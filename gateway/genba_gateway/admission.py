@@ -28,6 +28,7 @@ class Admission:
         self._expected_s = 0.0
         self.in_work = 0
         self._lags_s: deque[float] = deque([0.0] * _LAG_CHECKS, maxlen=_LAG_CHECKS)
+        self._lasting_lag_s = 0.0  # the least of them
         self.shed: dict[str, int] = {"queue_full": 0, "queue_time": 0, "loop_lag": 0, "caller_concurrency": 0}
 
     @property
@@ -40,12 +41,18 @@ class Admission:
         """How late the event loop last was."""
         return self._lags_s[-1]
 
+    def enter_now(self) -> bool:
+        """Take a slot if one is free and nobody waits for it. Raises: Overloaded."""
+        if self._lasting_lag_s > self._queue_s:
+            self._refuse("loop_lag", "The gateway is falling behind.")
+        if self.in_work >= self._max_concurrency or self._waiting:
+            return False
+        self.in_work += 1
+        return True
+
     async def enter(self) -> None:
         """Take a slot, waiting for one if need be. Raises: Overloaded."""
-        if min(self._lags_s) > self._queue_s:
-            self._refuse("loop_lag", "The gateway is falling behind.")
-        if self.in_work < self._max_concurrency and not self._waiting:
-            self.in_work += 1
+        if self.enter_now():
             return
         if len(self._waiting) >= self._max_waiting:
             self._refuse("queue_full", "Too many requests are waiting already.")
@@ -96,6 +103,7 @@ class Admission:
     def note_lag(self, lag_s: float) -> None:
         """Take a measurement of the loop's lag into account."""
         self._lags_s.append(max(0.0, lag_s))
+        self._lasting_lag_s = min(self._lags_s)
 
     def close(self) -> None:
         """Stop measuring."""

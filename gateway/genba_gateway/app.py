@@ -30,7 +30,8 @@ from genba_gateway.routes import CONTROL, RouteTable
 from genba_gateway.settings import Settings
 from genba_shared.audit import AuditLog
 from genba_shared.db import Database
-from genba_shared.service import Degraded, Readiness, __version__
+from genba_shared.readiness import Degraded, Readiness
+from genba_shared.service import __version__
 from genba_shared.telemetry import configure_logging, get_logger
 from genba_shared.tracing import spans_for
 

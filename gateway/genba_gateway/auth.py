@@ -37,14 +37,12 @@ class Caller:
         "in_work",
         "limit_key",
         "policy",
-        "policy_header",
         "principal",
     )
 
     def __init__(self, principal: Principal, *, policy: Policy, believed_until_s: float) -> None:
         self.principal = principal
         self.policy = policy
-        self.policy_header = policy.header
         self.believed_until_s = believed_until_s
         self.limit_key = f"{principal.tenant}/{principal.subject}"
         self.in_work = 0
@@ -165,6 +163,8 @@ def credential_of(fields: Fields) -> bytes:
     if authorization:
         if api_key:
             raise BadRequest("Send Authorization or X-API-Key, not both.")
+        if authorization.startswith(b"Bearer "):
+            return authorization[7:].strip()
         if authorization[:6].lower() == b"basic ":
             return _password_of(authorization[6:].strip())
         if authorization[:7].lower() != b"bearer ":

@@ -29,9 +29,8 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, ValidationError
 from sqlalchemy import make_url
 
 from genba_shared.audit import AuditLog
-from genba_shared.db import Database, utc_now
+from genba_shared.db import Database, revisions, utc_now
 from genba_shared.durable import flush_folder
-from genba_shared.migrations import knows
 from genba_shared.settings import Platform
 
 DATABASE = "genba.db"
@@ -277,7 +276,7 @@ def _read(file: Path, place: Callable[[str], Path | None], progress: Progress) -
     for name in sorted(contents.files.keys() | found.keys() | {DATABASE}):
         if contents.files.get(name) != found.get(name) or name not in found:
             raise NotABackup(f"{file} is damaged: {name} is not what was written.")
-    if not knows(contents.revision):
+    if contents.revision not in revisions():
         raise NotABackup(
             f"{file} was made by Genba {contents.genba}, whose schema {contents.revision} this version does not know: "
             "restore it with that version."

@@ -48,9 +48,9 @@ class Failed(Exception):
 @app.command()
 def up(home: Home = None, host: Host = "127.0.0.1", port: Port = 8080) -> None:
     """Run Genba on this machine: the API and a worker, supervised. No server to install."""
-    from genba_gateway import embedded
+    from genba_gateway import up as supervised
 
-    embedded.up(home, host=host, port=port, console=out)
+    supervised.up(home, host=host, port=port, console=out)
 
 
 @app.command()

@@ -21,8 +21,9 @@ from genba_gateway.keys import COMPARTMENT, ApiKey, Keys
 from genba_gateway.openapi import OpenApi
 from genba_gateway.routes import CONTROL
 from genba_shared.audit import AuditLog
+from genba_shared.dependencies import require
 from genba_shared.patterns import pattern
-from genba_shared.principal import ROLES, Clearance, Principal, require
+from genba_shared.principal import ROLES, Clearance, Principal
 from genba_shared.problems import NotFound
 from genba_shared.service import create_service, problem_responses
 from genba_shared.settings import Platform

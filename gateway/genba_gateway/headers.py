@@ -19,6 +19,7 @@ Header = tuple[bytes, bytes]
 PRINCIPAL_FIELD = PRINCIPAL_HEADER.encode()
 BODY_BYTES = "genba.body_bytes"  # scope key: the length of the request's body, or CHUNKED if it says none
 CHUNKED = -1
+LF, CR, NUL = b"\n\r\0"  # as numbers: looking for bytes of length one costs ten times as much
 
 # RFC 9110 §7.6.1, and what only makes sense between two neighbours.
 HOP_BY_HOP = frozenset(
@@ -37,6 +38,7 @@ _TRACEPARENT = re.compile(rb"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0
 _FIELD_OVERHEAD_BYTES = 4  # ": " and CRLF
 
 _FORWARD, _DROP, _READ = 0, 1, 2
+_HARMLESS_TWICE = frozenset(b"tracestate x-request-id upgrade expect".split())  # the first counts
 _MAX_KNOWN_NAMES = 4096
 _kinds: dict[bytes, int] = {
     **dict.fromkeys(HOP_BY_HOP | _REBUILT, _DROP),
@@ -47,8 +49,9 @@ _kinds: dict[bytes, int] = {
     ),
 }
 
-_id_prefix = secrets.token_hex(5)
+_id_prefix = f"req_{secrets.token_hex(5)}".encode()
 _ids = count(1)
+_NOT_ZERO = 1 << 64 | 1  # neither the trace's id nor the span's may be zero
 _random = random.Random(secrets.randbits(256))  # noqa: S311 - ids of spans: unique, not secret
 
 
@@ -96,24 +99,22 @@ def sort(raw: list[Header], *, max_headers: int, max_header_bytes: int) -> Field
     fields = Fields()
     forward = fields.forward
     known = _kinds.get
-    to_read: list[Header] | None = None
-    size = 0
+    read: dict[bytes, bytes] = {}
+    size = len(raw) * _FIELD_OVERHEAD_BYTES
     for pair in raw:
         name, value = pair
-        size += len(name) + len(value) + _FIELD_OVERHEAD_BYTES
+        size += len(name) + len(value)
         kind = known(name)
         if kind is None:
             kind = _classify(name)
         if kind == _FORWARD:
             forward.append(pair)
         elif kind == _READ:
-            if to_read is None:
-                to_read = []
-            to_read.append(pair)
+            read[name] = _again(name, read[name], value) if name in read else value
     if size > max_header_bytes:
         raise HeadersTooLarge(f"{size} bytes of header fields are more than the {max_header_bytes} that pass.")
-    if to_read is not None:
-        _read(fields, to_read)
+    if read:
+        _read(fields, read)
     return fields
 
 
@@ -128,23 +129,23 @@ def _classify(name: bytes) -> int:
     return kind
 
 
-def _read(fields: Fields, pairs: list[Header]) -> None:
-    seen: set[bytes] = set()
-    named: list[bytes] = []
-    for name, value in pairs:
-        if name == b"connection":
-            named.append(value)
-            continue
-        if name in seen:
-            if name in {b"tracestate", b"x-request-id", b"upgrade", b"expect"}:
-                continue  # harmless twice: the first counts
-            raise BadRequest(f"The header field {name.decode()} may stand once only.")
-        seen.add(name)
+def _again(name: bytes, first: bytes, value: bytes) -> bytes:
+    """What a field says that stands a second time. Raises: BadRequest where two readers might take different ones."""
+    if name == b"connection":
+        return first + b"," + value
+    if name in _HARMLESS_TWICE:
+        return first
+    raise BadRequest(f"The header field {name.decode()} may stand once only.")
+
+
+def _read(fields: Fields, read: dict[bytes, bytes]) -> None:
+    connection = read.pop(b"connection", b"")
+    for name, value in read.items():
         _READERS[name](fields, value)
-    if fields.is_chunked and b"content-length" in seen:
+    if fields.is_chunked and b"content-length" in read:
         raise BadRequest("Content-Length and Transfer-Encoding contradict each other.")
-    if named:
-        _drop_named(fields, b",".join(named))
+    if connection:
+        _drop_named(fields, connection)
 
 
 def _drop_named(fields: Fields, connection: bytes) -> None:
@@ -218,12 +219,12 @@ _READERS = {
 
 def new_request_id() -> bytes:
     """Unique among all processes, cheap: a random prefix for this process and a counter."""
-    return b"req_%s%08x" % (_id_prefix.encode(), next(_ids))
+    return b"%b%08x" % (_id_prefix, next(_ids))
 
 
 def child_traceparent(parent: bytes) -> bytes:
     """The W3C ``traceparent`` of the span that the gateway opens: below ``parent``, or of a new trace if there is none."""
     if parent:
         return b"00-%s-%016x-%s" % (parent[3:35], _random.getrandbits(64) | 1, parent[53:55])
-    bits = _random.getrandbits(192)
-    return b"00-%032x-%016x-01" % ((bits >> 64) | 1, (bits & 0xFFFFFFFFFFFFFFFF) | 1)
+    digits = (_random.getrandbits(192) | _NOT_ZERO).to_bytes(24).hex()
+    return f"00-{digits[:32]}-{digits[32:]}-01".encode()

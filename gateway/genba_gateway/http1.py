@@ -13,13 +13,19 @@ from typing import Any
 
 import httptools
 
-from genba_gateway.headers import Header
+from genba_gateway.headers import HOP_BY_HOP, Header
 from genba_shared.problems import GatewayTimeout, Problem, UpstreamFailed
 
 HIGH_WATER_BYTES = 256 * 1024  # of an answer that nobody took yet: reading pauses above it
 _MAX_HEADERS = 100
 _MAX_HEADER_BYTES = 64 * 1024
 _NO_BODY = frozenset({204, 304})
+_VERSIONS = frozenset({"1.1", "1.0"})
+# Dropped from answers: what is for one hop, and what the server in front writes itself.
+_OF_THE_HOP = HOP_BY_HOP | {b"date", b"server"}
+_PLAIN_CONNECTION = frozenset({b"keep-alive", b"close", b"Keep-Alive", b"Close"})
+_NEVER_NAMED = frozenset({b"close", b"keep-alive", b"content-length"})
+_NONE: frozenset[bytes] = frozenset()
 
 
 class ConnectFailed(UpstreamFailed):
@@ -49,6 +55,8 @@ class Connection(asyncio.Protocol):
         self._is_informational = False
         self._is_head_request = False
         self._ends_with_connection = False
+        self._says_its_end = False
+        self._named: frozenset[bytes] = _NONE  # fields that Connection names
         self._header_bytes = 0
         self._buffered_bytes = 0
         self._chunks: list[bytes] = []
@@ -58,7 +66,7 @@ class Connection(asyncio.Protocol):
         self.deadline_s = 0.0
         self.timeout_detail = ""
         self.status = 0
-        self.headers: list[Header] = []
+        self.headers: list[Header] = []  # of the answer, without those of the hop
         self.has_head = False
         self.is_complete = False
         self.is_reusable = False
@@ -71,14 +79,18 @@ class Connection(asyncio.Protocol):
         if self._parser is None:
             self._parser = httptools.HttpResponseParser(self)
         self.status = 0
-        self.headers = []
         self._chunks = []
         self._header_bytes = self._buffered_bytes = 0
         self.has_head = self.is_complete = self.is_reusable = self._ends_with_connection = False
-        self._is_informational = False
+        self._expect_head()
         self._is_head_request = is_head_request
         self.in_use = True
         self.write(data)
+
+    def _expect_head(self) -> None:
+        self.headers = []
+        self._named = _NONE
+        self._is_informational = self._says_its_end = False
 
     def write(self, data: bytes) -> None:
         """Send further bytes. Raises: what ended the connection."""
@@ -98,20 +110,21 @@ class Connection(asyncio.Protocol):
     async def head(self) -> None:
         """Wait until ``status`` and ``headers`` are there. Raises: what ended the connection before."""
         while not self.has_head:
-            if self.error is not None:
-                raise self.error
-            self._waiter = self.loop.create_future()
-            await self._waiter
+            await self.news()
+
+    def news(self) -> asyncio.Future[None]:
+        """Done when more of the answer is there, or no more will come. Raises: what ended the connection."""
+        if self.error is not None:
+            raise self.error
+        self._waiter = waiter = self.loop.create_future()
+        return waiter
 
     async def read(self) -> bytes:
         """The next piece of the answer's body; empty at its end. Raises: what broke it off."""
         while not self._chunks:
             if self.is_complete:
                 return b""
-            if self.error is not None:
-                raise self.error
-            self._waiter = self.loop.create_future()
-            await self._waiter
+            await self.news()
         return self.take()
 
     def take(self) -> bytes:
@@ -214,7 +227,22 @@ class Connection(asyncio.Protocol):
             return  # a trailer: it describes the hop, and is not passed on
         if len(self.headers) >= _MAX_HEADERS or self._header_bytes > _MAX_HEADER_BYTES:
             raise UpstreamFailed("The service's answer has too many or too large header fields.")
-        self.headers.append((name.lower(), value))
+        name = name.lower()
+        if name in _OF_THE_HOP:
+            self._note(name, value)
+            return
+        if name == b"content-length":
+            self._says_its_end = True
+        self.headers.append((name, value))
+
+    def _note(self, name: bytes, value: bytes) -> None:
+        """A field that is for this hop only."""
+        if name == b"transfer-encoding":
+            self._says_its_end = True
+            if value.lower() != b"chunked":
+                raise UpstreamFailed("The service's answer is framed in a way that is not taken.")
+        elif name == b"connection" and value not in _PLAIN_CONNECTION:
+            self._named |= {token.strip().lower() for token in value.split(b",")} - _NEVER_NAMED
 
     def on_headers_complete(self) -> None:
         status: int = self._parser.get_status_code()
@@ -223,23 +251,17 @@ class Connection(asyncio.Protocol):
                 raise UpstreamFailed("The service switched protocols, which nobody asked for.")
             self._is_informational = True
             return
-        length = coding = None
-        for name, value in self.headers:
-            if name == b"content-length":
-                length = value
-            elif name == b"transfer-encoding":
-                coding = value
-        if self._parser.get_http_version() not in {"1.1", "1.0"} or (
-            coding is not None and coding.lower() != b"chunked"
-        ):
+        if self._parser.get_http_version() not in _VERSIONS:
             raise UpstreamFailed("The service's answer is framed in a way that is not taken.")
+        if self._named:
+            self.headers = [pair for pair in self.headers if pair[0] not in self._named]
         self.status = status
         self.has_head = True
         self.is_reusable = self._parser.should_keep_alive()
         if self._is_head_request:
             self.is_complete = True
             self._parser = None  # it waits for a body that a HEAD answer does not have
-        elif length is None and coding is None and status not in _NO_BODY:
+        elif not self._says_its_end and status not in _NO_BODY:
             self._ends_with_connection = True
             self.is_reusable = False
 
@@ -254,8 +276,7 @@ class Connection(asyncio.Protocol):
 
     def on_message_complete(self) -> None:
         if self._is_informational:
-            self._is_informational = False
-            self.headers = []
+            self._expect_head()
             return
         self.is_complete = True
 

@@ -12,38 +12,29 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 _MAX_CALLERS = 200_000
+_PASSES, _REFUSED = True, False  # by position: names would double the cost of a decision
 
 
-@dataclass(frozen=True, slots=True)
 class Policy:
-    """``burst`` requests at once, ``per_minute`` sustained."""
+    """``burst`` requests at once, ``per_minute`` sustained. What every request asks of it is worked out once."""
 
-    name: str
-    per_minute: int
-    burst: int
+    __slots__ = ("burst", "header", "interval_s", "name", "per_minute", "quoted", "tolerance_s")
 
-    @property
-    def interval_s(self) -> float:
-        """Between requests at the sustained rate."""
-        return 60 / self.per_minute
-
-    @property
-    def window_s(self) -> int:
-        """In which a used-up burst refills: the draft's w."""
-        return max(1, math.ceil(self.interval_s * self.burst))
-
-    @property
-    def header(self) -> bytes:
-        """``RateLimit-Policy`` (draft-ietf-httpapi-ratelimit-headers-11): a quota q for each window of w seconds."""
-        return f'"{self.name}";q={self.burst};w={self.window_s}'.encode()
+    def __init__(self, name: str, per_minute: int, burst: int) -> None:
+        self.name = name
+        self.per_minute = per_minute
+        self.burst = burst
+        self.interval_s = 60 / per_minute  # between requests at the sustained rate
+        self.tolerance_s = self.interval_s * burst + 1e-9  # how far ahead of now the arrival may be
+        self.quoted = f'"{name}"'.encode()
+        # ``RateLimit-Policy`` (draft-ietf-httpapi-ratelimit-headers-11): a quota q for each window of w seconds.
+        self.header = b"%b;q=%d;w=%d" % (self.quoted, burst, max(1, math.ceil(self.interval_s * burst)))
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
+class Decision(NamedTuple):
     """Whether a request passes, and what is left."""
 
     is_allowed: bool
@@ -53,7 +44,7 @@ class Decision:
 
     def header(self, policy: Policy) -> bytes:
         """``RateLimit``: r requests are left, all of q again in t seconds."""
-        return b'"%s";r=%d;t=%d' % (policy.name.encode(), self.remaining, math.ceil(self.reset_s))
+        return b"%b;r=%d;t=%d" % (policy.quoted, self.remaining, math.ceil(self.reset_s))
 
 
 class Limiter(Protocol):
@@ -77,24 +68,20 @@ class MemoryLimiter:
     def take_now(self, caller: str, policy: Policy) -> Decision:
         """``take`` without waiting: what the pipeline calls when it counts in memory."""
         now_s = self._clock()
-        interval_s = 60 / policy.per_minute
-        tolerance_s = interval_s * policy.burst
+        interval_s, tolerance_s = policy.interval_s, policy.tolerance_s
         arrival_s = self._arrivals_s.get(caller, now_s)
         ahead_s = arrival_s - now_s + interval_s if arrival_s > now_s else interval_s
-        if ahead_s > tolerance_s + 1e-9:
-            return Decision(
-                is_allowed=False, remaining=0, reset_s=ahead_s - interval_s, retry_after_s=ahead_s - tolerance_s
-            )
+        if ahead_s > tolerance_s:
+            return Decision(_REFUSED, 0, ahead_s - interval_s, ahead_s - tolerance_s)
         if len(self._arrivals_s) >= _MAX_CALLERS and caller not in self._arrivals_s:
             self.forget_idle()
         self._arrivals_s[caller] = now_s + ahead_s
-        return Decision(is_allowed=True, remaining=int((tolerance_s - ahead_s) / interval_s + 1e-6), reset_s=ahead_s)
+        return Decision(_PASSES, int((tolerance_s - ahead_s) / interval_s + 1e-6), ahead_s)
 
     def is_used_up(self, caller: str, policy: Policy) -> bool:
         """Whether ``take`` would refuse, without taking."""
-        interval_s = 60 / policy.per_minute
-        ahead_s = max(0.0, self._arrivals_s.get(caller, 0.0) - self._clock()) + interval_s
-        return ahead_s > interval_s * policy.burst + 1e-9
+        ahead_s = max(0.0, self._arrivals_s.get(caller, 0.0) - self._clock()) + policy.interval_s
+        return ahead_s > policy.tolerance_s
 
     def forget_idle(self) -> None:
         """Drop callers whose burst is full again; should too many stay, all: a fresh burst for some beats no memory for all."""

@@ -17,7 +17,7 @@ from urllib.parse import unquote
 
 import httptools
 
-from genba_gateway.headers import WebSocketRefused, new_request_id
+from genba_gateway.headers import CR, LF, NUL, WebSocketRefused, new_request_id
 from genba_gateway.settings import Settings
 from genba_shared.problems import (
     BadRequest,
@@ -31,6 +31,8 @@ from genba_shared.problems import (
 from genba_shared.telemetry import get_logger
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable
+
     from starlette.types import Message, Scope
     from uvicorn.config import Config
     from uvicorn.server import ServerState
@@ -41,6 +43,8 @@ _HIGH_WATER_BYTES = 64 * 1024
 _IDLE_AT_SHUTDOWN_S = 1.0
 _ABSOLUTE_FORM = re.compile(rb"https?://[^/?#]+", re.IGNORECASE)
 _NO_BODY = frozenset({204, 304})
+_CLOSE = (b"connection", b"close")
+_HASH = ord(b"#")
 
 
 def _status_line(status: int) -> bytes:
@@ -48,7 +52,7 @@ def _status_line(status: int) -> bytes:
         phrase = HTTPStatus(status).phrase
     except ValueError:
         phrase = ""
-    return f"HTTP/1.1 {status} {phrase}\r\n".encode()
+    return f"HTTP/1.1 {status} {phrase}".encode()
 
 
 _STATUS_LINES = {status: _status_line(status) for status in range(200, 600)}
@@ -57,7 +61,7 @@ _STATUS_LINES = {status: _status_line(status) for status in range(200, 600)}
 class Listener(asyncio.Protocol):
     """One client connection. ``listener_for`` makes the class with its limits."""
 
-    _date: tuple[object, bytes] = (None, b"")
+    _end_of_head: tuple[object, bytes] = (None, b"")
     max_headers = 100
     max_header_bytes = 32768
     header_s = 15.0
@@ -75,13 +79,17 @@ class Listener(asyncio.Protocol):
         self.app = config.loaded_app
         self.loop = _loop or asyncio.get_running_loop()
         self.state = server_state
-        self.root_path = config.root_path
-        self.app_state = app_state
+        self.nothing_to_wait_for: asyncio.Future[None] = self.loop.create_future()  # done: costs less than a coroutine
+        self.nothing_to_wait_for.set_result(None)
+        self._scope: dict[str, Any] = {  # of every request; a copy costs a third of a new one
+            "type": "http",
+            "asgi": {"version": "3.0", "spec_version": "2.3"},
+            "root_path": config.root_path,
+            "state": app_state,
+            **dict.fromkeys(("http_version", "method", "path", "raw_path", "query_string", "headers")),
+        }
         self.parser: Any = httptools.HttpRequestParser(self)
         self.transport: asyncio.Transport = None  # type: ignore[assignment]  # set when the connection is made
-        self.client: tuple[str, int] | None = None
-        self.server: tuple[str, int] | None = None
-        self.scheme = "http"
         self._active: Cycle | None = None  # whose answer is next on the wire
         self._receiving: Cycle | None = None  # whose body is being read
         self._queued: deque[Cycle] = deque()
@@ -95,6 +103,7 @@ class Listener(asyncio.Protocol):
         self._url = b""
         self._headers: list[tuple[bytes, bytes]] = []
         self._is_in_headers = False
+        self._is_head_awaited = False
         self._header_bytes = 0
         self._upgraded_body_bytes = 0
 
@@ -103,9 +112,11 @@ class Listener(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.state.connections.add(self)  # type: ignore[arg-type]  # uvicorn lists its own classes
         self.transport = cast("asyncio.Transport", transport)  # the server listens for streams only
-        self.client = _address(transport.get_extra_info("peername"))
-        self.server = _address(transport.get_extra_info("sockname"))
-        self.scheme = "https" if transport.get_extra_info("sslcontext") else "http"
+        self._scope |= {
+            "scheme": "https" if transport.get_extra_info("sslcontext") else "http",
+            "client": _address(transport.get_extra_info("peername")),
+            "server": _address(transport.get_extra_info("sockname")),
+        }
         self._set_deadline(self.header_s)
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - the transport's signature
@@ -154,6 +165,10 @@ class Listener(asyncio.Protocol):
                 return
             break
         if self._is_in_headers:
+            if not self._is_head_awaited:  # most heads come whole, and need no deadline
+                self._is_head_awaited = True
+                if self._active is None:
+                    self._set_deadline(self.header_s)
             self._header_bytes += len(data)
             if self._header_bytes > self.max_header_bytes + 8192:  # the request line counts too
                 self._fail(HeadersTooLarge(f"More than the {self.max_header_bytes} bytes of header fields that pass."))
@@ -175,8 +190,7 @@ class Listener(asyncio.Protocol):
         self._headers = []
         self._header_bytes = 0
         self._is_in_headers = True
-        if self._active is None:
-            self._set_deadline(self.header_s)
+        self._is_head_awaited = False
 
     def on_url(self, url: bytes) -> None:
         self._url += url
@@ -205,21 +219,13 @@ class Listener(asyncio.Protocol):
         if parser.should_upgrade():
             self._ignore_upgrade(method)
         path = raw_path.decode("ascii")
-        scope: Scope = {
-            "type": "http",
-            "asgi": {"version": "3.0", "spec_version": "2.3"},
-            "http_version": version,
-            "method": method,
-            "scheme": self.scheme,
-            "path": unquote(path) if "%" in path else path,
-            "raw_path": raw_path,
-            "query_string": query,
-            "root_path": self.root_path,
-            "headers": self._headers,
-            "client": self.client,
-            "server": self.server,
-            "state": self.app_state,
-        }
+        scope = self._scope.copy()
+        scope["http_version"] = version
+        scope["method"] = method
+        scope["path"] = unquote(path) if "%" in path else path
+        scope["raw_path"] = raw_path
+        scope["query_string"] = query
+        scope["headers"] = self._headers
         keep_alive = version == "1.1" and parser.should_keep_alive() and not self._is_stopping
         cycle = Cycle(self, scope, keep_alive=keep_alive, expects_continue=expects_continue)
         self._receiving = cycle
@@ -315,20 +321,21 @@ class Listener(asyncio.Protocol):
 
     def _tell(self, problem: Problem) -> None:
         rendered = render(problem, request_id=new_request_id().decode("ascii"))
-        fields = [*rendered.headers, (b"connection", b"close"), *self.state.default_headers]
-        lines = b"".join(b"%b: %b\r\n" % field for field in fields)
-        self.transport.write(_STATUS_LINES[rendered.status] + lines + b"\r\n" + rendered.body)
+        fields = [*rendered.headers, (b"connection", b"close")]
+        head = b"\r\n".join([_STATUS_LINES[rendered.status], *map(b": ".join, fields), self.end_of_head()])
+        self.transport.write(head + rendered.body)
         self.transport.close()
 
-    # One timer for each connection, set anew only when it fires: most deadlines are met.
-
-    def date_line(self) -> bytes:
-        """The server's Date field, written out once for each second."""
+    def end_of_head(self) -> bytes:
+        """What ends every head: the server's own fields, written out once for each second, and the empty line."""
         current = self.state.default_headers
-        written = Listener._date
+        written = Listener._end_of_head
         if written[0] is not current:
-            written = Listener._date = (current, b"".join(b"%b: %b\r\n" % pair for pair in current))
+            ending = b"".join(b"%b: %b\r\n" % pair for pair in current) + b"\r\n"
+            written = Listener._end_of_head = (current, ending)
         return written[1]
+
+    # One timer for each connection, set anew only when it fires: most deadlines are met.
 
     def _set_deadline(self, after_s: float) -> None:
         self._deadline_s = self.loop.time() + after_s
@@ -385,7 +392,7 @@ class Cycle:
         self._is_gone = False
         self._waiter: asyncio.Future[None] | None = None
         self._is_bodiless = scope["method"] == "HEAD"
-        self._head: list[bytes] | None = None
+        self._head = b""
         self._status = 0
         self._left_bytes = 0
         self._is_chunked = False
@@ -459,23 +466,30 @@ class Cycle:
         self._is_end_delivered = not self._more_body
         return {"type": "http.request", "body": body, "more_body": self._more_body}
 
-    async def send(self, message: Message) -> None:
+    def send(self, message: Message) -> Awaitable[None]:
         """ASGI's send. The head waits for the first piece of the body, as the specification asks, and goes out with it."""
         connection = self._connection
         if connection.is_write_paused:
-            await connection.drain()
-        if self._is_gone:
-            return
+            return self._send_later(message)
+        if not self._is_gone:
+            self._put(message)
+        return connection.nothing_to_wait_for
+
+    async def _send_later(self, message: Message) -> None:
+        await self._connection.drain()
+        if not self._is_gone:
+            self._put(message)
+
+    def _put(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self._begin(message["status"], message["headers"])
             return
-        body = message.get("body", b"")
+        connection = self._connection
         more_body = message.get("more_body", False)
-        framed = self._frame(body, more_body=more_body)
-        if self._head is not None:
-            self._head.append(framed)
-            framed = b"".join(self._head)
-            self._head = None
+        framed = self._frame(message.get("body", b""), more_body=more_body)
+        if self._head:
+            framed = self._head + framed
+            self._head = b""
             self.has_started = True
         if framed:
             connection.transport.write(framed)
@@ -496,35 +510,33 @@ class Cycle:
         return body
 
     def _begin(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
-        if self._head is not None or self.has_started:
+        if self._head or self.has_started:
             raise RuntimeError("The answer has begun already.")
-        connection = self._connection
-        lines = [b"%b: %b\r\n" % pair for pair in headers]
-        has_length = has_close = False
+        lines = [_STATUS_LINES[status], *[b": ".join(pair) for pair in headers]]
+        has_length = False
         for name, value in headers:
             if name == b"content-length":
                 self._left_bytes = int(value)
                 has_length = True
-            elif name == b"connection" and value == b"close":
-                has_close = True
-        if has_close:
+                break
+        if _CLOSE in headers:
             self.keep_alive = False
         elif not self.keep_alive:
-            lines.append(b"connection: close\r\n")
+            lines.append(b"connection: close")
         self._is_bodiless = self._is_bodiless or status in _NO_BODY
         if not has_length and not self._is_bodiless:
             if self.scope["http_version"] == "1.1":
                 self._is_chunked = True
-                lines.append(b"transfer-encoding: chunked\r\n")
+                lines.append(b"transfer-encoding: chunked")
             else:
                 self.keep_alive = False
                 self._left_bytes = sys.maxsize
                 self._ends_with_connection = True
-        block = b"".join(lines)
-        if block.count(b"\n") != len(lines) or block.count(b"\r") != len(lines) or b"\x00" in block:
+        said = b"".join(lines)
+        if LF in said or CR in said or NUL in said:
             raise RuntimeError("A header field of the answer has characters that fields cannot have.")
-        block += connection.date_line()
-        self._head = [_STATUS_LINES[status], block, b"\r\n"]
+        lines.append(self._connection.end_of_head())
+        self._head = b"\r\n".join(lines)
 
 
 def listener_for(settings: Settings) -> type[Listener]:
@@ -548,7 +560,7 @@ def _target(url: bytes) -> tuple[bytes, bytes]:
         if absolute is None and url != b"*":
             raise BadRequest("The request target must be a path or a http url.")
         url = url if absolute is None else url[absolute.end() :] or b"/"
-    if b"#" in url:
+    if _HASH in url:
         raise BadRequest("The request target must not have a fragment.")
     path, _, query = url.partition(b"?")
     if not url.isascii():

@@ -15,7 +15,7 @@ from prometheus_client.registry import Collector
 
 from genba_gateway.admission import Admission
 from genba_gateway.proxy import ReverseProxy
-from genba_shared.service import Degraded
+from genba_shared.readiness import Degraded
 from genba_shared.telemetry import LATENCY_BUCKETS_S
 
 _BOUNDS = tuple(LATENCY_BUCKETS_S)

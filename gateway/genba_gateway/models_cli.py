@@ -16,7 +16,6 @@ from rich.table import Column
 from genba_gateway.cli import Failed, Home
 from genba_gateway.client import Client
 from genba_gateway.client_models import Alias, Gates, Model, Pointer, Version
-from genba_gateway.home import migrate, platform_at
 from genba_gateway.shell import AsJson, clock, connected, print_json
 from genba_shared.commands import LOCAL, Key, Url, folding_table, out
 from genba_shared.problems import Problem
@@ -149,6 +148,7 @@ def fetch(
     home: Home = None,
 ) -> None:
     """Write a version's files into a folder and print its path. Works on the database and the artifacts, where Genba runs."""
+    from genba_gateway.home import migrate, platform_at
     from genba_shared.artifacts import Artifacts
     from genba_shared.registry import Registry
 

@@ -10,7 +10,7 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 from genba_gateway.headers import BODY_BYTES
-from genba_shared.service import Readiness
+from genba_shared.readiness import Readiness
 from genba_shared.telemetry import get_logger
 
 if TYPE_CHECKING:

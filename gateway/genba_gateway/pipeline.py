@@ -50,6 +50,8 @@ from genba_shared.telemetry import TraceContext, get_logger
 from genba_shared.tracing import Spans, request_span
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable
+
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 log = get_logger(__name__)
@@ -73,21 +75,26 @@ class Exchange:
         "_send",
         "added_headers",
         "body_seen_bytes",
+        "caller",
         "fields",
         "is_body_complete",
         "is_finished",
         "refusal",
         "request_id",
+        "route",
         "status",
+        "traceparent",
     )
 
-    def __init__(self, receive: Receive, send: Send, *, body_cap_bytes: int, body_s: float) -> None:
+    def __init__(self, receive: Receive, send: Send, body_cap_bytes: int, body_s: float) -> None:
         self._receive = receive
         self._send = send
         self._body_cap_bytes = body_cap_bytes
         self._body_s = body_s
         self.fields: Fields | None = None
-        self.request_id = b""
+        self.route: Route | None = None
+        self.caller: Caller | None = None
+        self.request_id = self.traceparent = b""
         self.added_headers: list[Header] = []
         self.status = 0
         self.is_finished = False
@@ -114,11 +121,11 @@ class Exchange:
             raise self.refusal
         return message
 
-    async def send(self, message: Message) -> None:
+    def send(self, message: Message) -> Awaitable[None]:
         """Pass the answer on with the gateway's own fields; once a refusal stands, nothing else begins."""
         if message["type"] == "http.response.start":
             if self.refusal is not None:
-                return
+                return _nothing()
             self.status = message["status"]
             headers: list[Header] = [pair for pair in message.get("headers", ()) if pair[0] not in _OURS_ALONE]
             headers += self.added_headers
@@ -126,10 +133,10 @@ class Exchange:
                 headers.append(_CLOSE)
             message = {"type": "http.response.start", "status": self.status, "headers": headers}
         elif self.status == 0:
-            return
+            return _nothing()
         elif not message.get("more_body", False):
             self.is_finished = True
-        await self._send(message)
+        return self._send(message)
 
     @property
     def _must_close(self) -> bool:
@@ -169,6 +176,10 @@ class Exchange:
                         return
         except TimeoutError:
             return
+
+
+async def _nothing() -> None:
+    """What is left of a message that is not passed on."""
 
 
 _BODY_METHODS = frozenset({"POST", "PUT", "PATCH"})
@@ -220,22 +231,9 @@ class Pipeline:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, whatever happens."""
         started_s = perf_counter()
-        exchange = Exchange(receive, send, body_cap_bytes=self._body_cap_bytes, body_s=self._body_s)
-        method: str = scope["method"]
-        route: Route | None = None
-        caller: Caller | None = None
-        traceparent = b""
+        exchange = Exchange(receive, send, self._body_cap_bytes, self._body_s)
         try:
-            fields = self._read_head(scope, exchange)
-            traceparent = child_traceparent(fields.traceparent)
-            route = self._find_route(scope, method)
-            if route.read is None:
-                await self._forward(scope, exchange, route, fields, traceparent, None)
-            else:
-                caller = await self._identify(scope, fields)
-                self._authorize(caller, route, method, scope["path"])
-                await self._limit(caller, exchange)
-                await self._forward_in_turn(scope, exchange, route, fields, traceparent, caller)
+            await self._answer(scope, exchange)
         except Problem as problem:
             await self._refuse(exchange, exchange.refusal or problem, scope)
         except ClientGone:
@@ -252,35 +250,57 @@ class Pipeline:
             if exchange.refusal is not None:
                 await self._refuse(exchange, exchange.refusal, scope)
         finally:
-            status = exchange.status if exchange.is_finished else CLIENT_CLOSED_REQUEST
-            seconds = perf_counter() - started_s
-            prefix = route.prefix if route is not None else "unmatched"
-            known_method = method if method in METHODS else "other"
-            self._metrics.observe(prefix, known_method, status, seconds)
-            self._access_log.write(
-                method=known_method,
-                route=prefix,
-                status=status,
-                seconds=seconds,
-                request_id=exchange.request_id,
-                trace_id=traceparent[3:35],
-                subject=caller.principal.subject if caller is not None else None,
-            )
-            if self._spans is not None and caller is not None:
-                self._trace(self._spans, exchange, traceparent, known_method, prefix, status, seconds)
+            self._record(exchange, scope["method"], perf_counter() - started_s)
 
-    def _trace(
-        self,
-        spans: Spans,
-        exchange: Exchange,
-        traceparent: bytes,
-        method: str,
-        route: str,
-        status: int,
-        seconds: float,
-    ) -> None:
+    async def _answer(self, scope: Scope, exchange: Exchange) -> None:
+        """All that stands between a request and its service. Raises: what refuses it."""
+        fields = self._read_head(scope, exchange)
+        exchange.traceparent = child_traceparent(fields.traceparent)
+        method: str = scope["method"]
+        exchange.route = route = self._find_route(scope, method)
+        if route.read is None:
+            await self._forward(scope, exchange, route, fields, self._anonymous)
+            return
+        credential = credential_of(fields)
+        exchange.caller = caller = self._authenticator.known(credential) or await self._verify(credential, scope)
+        self._authorize(caller, route, method, scope["path"])
+        if self._memory is not None:
+            decision = self._memory.take_now(caller.limit_key, caller.policy)
+        else:
+            decision = await self._limiter.take(caller.limit_key, caller.policy)
+        self._limit(caller, decision, exchange)
+        if not self._admission.enter_now():
+            await self._admission.enter()
+        caller.in_work += 1
+        try:
+            await self._forward(scope, exchange, route, fields, caller)
+        finally:
+            caller.in_work -= 1
+            self._admission.leave()
+
+    def _record(self, exchange: Exchange, method: str, seconds: float) -> None:
+        """Count an answered request, write its line, trace it."""
+        status = exchange.status if exchange.is_finished else CLIENT_CLOSED_REQUEST
+        route, caller = exchange.route, exchange.caller
+        prefix = route.prefix if route is not None else "unmatched"
+        if method not in METHODS:
+            method = "other"
+        self._metrics.observe(prefix, method, status, seconds)
+        self._access_log.write(
+            method=method,
+            route=prefix,
+            status=status,
+            seconds=seconds,
+            request_id=exchange.request_id,
+            trace_id=exchange.traceparent[3:35],
+            subject=caller.principal.subject if caller is not None else None,
+        )
+        if self._spans is not None and caller is not None:
+            self._trace(self._spans, exchange, method, prefix, status, seconds)
+
+    def _trace(self, spans: Spans, exchange: Exchange, method: str, route: str, status: int, seconds: float) -> None:
         """Whoever is known is traced; who knocks without a key could otherwise fill the collector."""
-        trace = TraceContext.parse(traceparent.decode("ascii"))
+        trace = TraceContext.parse(exchange.traceparent.decode("ascii"))
         if trace is None:
             return
         above = exchange.fields.traceparent if exchange.fields is not None else b""
@@ -296,18 +316,17 @@ class Pipeline:
         )
 
     def _read_head(self, scope: Scope, exchange: Exchange) -> Fields:
-        exchange.request_id = new_request_id()
         if self.is_draining:
             exchange.added_headers.append(_CLOSE)
         try:
             fields = sort(scope["headers"], max_headers=self._max_headers, max_header_bytes=self._max_header_bytes)
         except (BadRequest, HeadersTooLarge):
+            exchange.request_id = new_request_id()
             exchange.is_body_complete = False  # its framing is not to be trusted: close after the answer
             raise
         exchange.fields = fields
-        if fields.request_id:
-            exchange.request_id = fields.request_id
-        exchange.added_headers += ((b"x-request-id", exchange.request_id), _NOSNIFF)
+        exchange.request_id = request_id = fields.request_id or new_request_id()
+        exchange.added_headers += ((b"x-request-id", request_id), _NOSNIFF)
         if scope["http_version"] == "2" and scope["method"] in _BODY_METHODS and not fields.content_length:
             fields.is_chunked = True  # HTTP/2 frames say where a body ends, so it need not say its length
         if fields.is_chunked or fields.content_length:
@@ -340,13 +359,9 @@ class Pipeline:
             raise MethodNotAllowed(f"Use one of: {allowed}.", headers={"Allow": allowed})
         return route
 
-    async def _identify(self, scope: Scope, fields: Fields) -> Caller:
-        credential = credential_of(fields)
-        caller = self._authenticator.known(credential)
-        if caller is None:
-            client = scope.get("client")
-            caller = await self._authenticator.verify(credential, client[0] if client else "unknown")
-        return caller
+    async def _verify(self, credential: bytes, scope: Scope) -> Caller:
+        client = scope.get("client")
+        return await self._authenticator.verify(credential, client[0] if client else "unknown")
 
     def _authorize(self, caller: Caller, route: Route, method: str, path: str) -> None:
         scope = route.scope_for(method, path)
@@ -358,51 +373,33 @@ class Pipeline:
             label = route.clearance.label
             raise ClearanceTooLow(f"This needs the clearance {label}.", clearance=label)
 
-    async def _limit(self, caller: Caller, exchange: Exchange) -> None:
+    def _limit(self, caller: Caller, decision: Decision, exchange: Exchange) -> None:
         policy = caller.policy
-        decision: Decision
-        if self._memory is not None:
-            decision = self._memory.take_now(caller.limit_key, policy)
-        else:
-            decision = await self._limiter.take(caller.limit_key, policy)
-        exchange.added_headers += ((b"ratelimit-policy", caller.policy_header), (b"ratelimit", decision.header(policy)))
+        exchange.added_headers += ((b"ratelimit-policy", policy.header), (b"ratelimit", decision.header(policy)))
         if not decision.is_allowed:
             self._metrics.limited += 1
             raise TooManyRequests(
                 f"More than {policy.per_minute} requests a minute, or {policy.burst} at once.",
                 retry_after_s=round(decision.retry_after_s, 3),
             )
-
-    async def _forward_in_turn(
-        self, scope: Scope, exchange: Exchange, route: Route, fields: Fields, traceparent: bytes, caller: Caller
-    ) -> None:
-        admission = self._admission
         if caller.in_work >= self._per_caller:
-            admission.refuse_caller(self._per_caller)
-        await admission.enter()
-        caller.in_work += 1
-        try:
-            await self._forward(scope, exchange, route, fields, traceparent, caller)
-        finally:
-            caller.in_work -= 1
-            admission.leave()
+            self._admission.refuse_caller(self._per_caller)
 
-    async def _forward(
-        self, scope: Scope, exchange: Exchange, route: Route, fields: Fields, traceparent: bytes, caller: Caller | None
-    ) -> None:
+    def _forward(
+        self, scope: Scope, exchange: Exchange, route: Route, fields: Fields, caller: Caller
+    ) -> Awaitable[None]:
         """Hand the request to the service that answers it, with the fields that only the gateway may set."""
         headers = fields.forward
         headers.append((b"x-request-id", exchange.request_id))
-        headers.append((b"traceparent", traceparent))
-        if fields.traceparent and fields.tracestate:
+        headers.append((b"traceparent", exchange.traceparent))
+        if fields.tracestate and fields.traceparent:
             headers.append((b"tracestate", fields.tracestate))
-        signed = (caller or self._anonymous).signed(self._secret, self._principal_ttl_s, monotonic())
-        headers.append((PRINCIPAL_FIELD, signed))
+        headers.append((PRINCIPAL_FIELD, caller.signed(self._secret, self._principal_ttl_s, monotonic())))
         if fields.host is not None:
             headers.append((b"host", fields.host))
         scope["headers"] = headers  # the scope is this request's own: the server made it, nobody reads it after us
         scope[BODY_BYTES] = CHUNKED if fields.is_chunked else fields.content_length
-        await self._services[route.service](scope, exchange.receive, exchange.send)
+        return self._services[route.service](scope, exchange.receive, exchange.send)
 
     async def _refuse(self, exchange: Exchange, problem: Problem, scope: Scope) -> None:
         try:

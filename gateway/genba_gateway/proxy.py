@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from genba_gateway.headers import BODY_BYTES, CHUNKED, HOP_BY_HOP, Header
+from genba_gateway.headers import BODY_BYTES, CHUNKED, CR, LF, NUL
 from genba_gateway.http1 import ClientGone, ConnectFailed, Connection, ConnectionBroken, Pool
 from genba_gateway.settings import Resilience, Timeouts
 from genba_gateway.upstreams import Address, Balancer, RetryBudget
@@ -36,8 +36,6 @@ _WATCH_AFTER_S = 0.2
 _READY_S = 2.0
 _READY_STATUS = frozenset({200, 404})  # a service that does not know /ready has nothing against work
 _RETRYABLE_STATUS = frozenset({502, 503, 504})
-# Dropped from answers: what is for one hop, what the server in front writes itself, and our own namespace.
-_DROPPED = HOP_BY_HOP | {b"date", b"server"}
 _BODY_FORBIDDEN = frozenset({204, 304})
 
 
@@ -66,6 +64,8 @@ class ReverseProxy:
         self._balancer = Balancer(service, self.addresses)
         self._budget = RetryBudget(ratio=resilience.retry_ratio, reserve=resilience.retry_reserve)
         self._exchanges: set[_Exchange] = set()
+        self._no_answer = f"The service {service} did not answer within {timeouts.response_s:g} s."
+        self._no_more = f"The service {service} stopped sending."
         self._loop: asyncio.AbstractEventLoop | None = None
         self._tick: asyncio.TimerHandle | None = None
         self.attempts: dict[str, int] = {"ok": 0, "connect": 0, "broken": 0, "timeout": 0, "invalid": 0, "status": 0}
@@ -78,14 +78,14 @@ class ReverseProxy:
             loop = self._loop = asyncio.get_running_loop()
             self._sweep()
         length: int = scope[BODY_BYTES]
-        body = b""
-        if 0 < length <= _BUFFER_BYTES:
-            body = await _read_whole(receive)
-        exchange = _Exchange(receive, 0 <= length <= _BUFFER_BYTES, loop.time())
+        is_small = 0 <= length <= _BUFFER_BYTES
+        body = await _read_whole(receive) if length and is_small else b""
+        exchange = _Exchange(receive, is_small, loop.time())
         self._exchanges.add(exchange)
         self._budget.earn()
         try:
-            await self._attempt_until_answered(scope, exchange, body, send)
+            connection = await self._attempt_until_answered(scope, exchange, body)
+            await self._answer(connection, exchange, send)
         except UpstreamFailed as failure:  # a connection does not know whose it is
             failure.detail = failure.detail.replace("The service", f"The service {self.service}", 1)
             failure.members["service"] = self.service
@@ -95,7 +95,7 @@ class ReverseProxy:
             if exchange.watcher is not None:
                 exchange.watcher.cancel()
 
-    async def _attempt_until_answered(self, scope: Scope, exchange: _Exchange, body: bytes, send: Send) -> None:
+    async def _attempt_until_answered(self, scope: Scope, exchange: _Exchange, body: bytes) -> Connection:
         method: str = scope["method"]
         can_replay = exchange.is_body_read
         tried: list[Address] = []
@@ -130,8 +130,7 @@ class ReverseProxy:
             else:
                 self.attempts["ok"] += 1
                 address.succeed()
-            await self._answer(connection, exchange, send)
-            return
+            return connection
 
     async def _send_request(
         self, address: Address, scope: Scope, exchange: _Exchange, body: bytes, *, is_first: bool
@@ -142,18 +141,14 @@ class ReverseProxy:
             connection = await address.pool.connect()
         exchange.connection = connection
         length: int = scope[BODY_BYTES]
-        timeouts = self._timeouts
         try:
-            connection.begin(
-                _request_head(scope, address.pool.host_header, length) + body, is_head_request=scope["method"] == "HEAD"
-            )
+            head = _request_head(scope, address.pool.host_header, length)
+            connection.begin(head + body if body else head, is_head_request=scope["method"] == "HEAD")
             if not exchange.is_body_read:
                 await self._upload(connection, exchange, is_chunked=length == CHUNKED)
             if not connection.has_head:
-                connection.timeout_detail = (
-                    f"The service {self.service} did not answer within {timeouts.response_s:g} s."
-                )
-                connection.deadline_s = connection.loop.time() + timeouts.response_s
+                connection.timeout_detail = self._no_answer
+                connection.deadline_s = connection.loop.time() + self._timeouts.response_s
                 await connection.head()
                 connection.deadline_s = 0.0
         except BaseException:
@@ -180,15 +175,12 @@ class ReverseProxy:
     async def _answer(self, connection: Connection, exchange: _Exchange, send: Send) -> None:
         """Pass the answer on, piece by piece, as fast as the client takes it."""
         try:
-            status = connection.status
-            await send(
-                {"type": "http.response.start", "status": status, "headers": _answer_headers(connection.headers)}
-            )
+            await send({"type": "http.response.start", "status": connection.status, "headers": connection.headers})
             body = connection.take()
             while not connection.is_complete:
                 if body:
                     await send({"type": "http.response.body", "body": body, "more_body": True})
-                connection.timeout_detail = f"The service {self.service} stopped sending."
+                connection.timeout_detail = self._no_more
                 connection.deadline_s = connection.loop.time() + self._timeouts.stream_s
                 body = await connection.read()
                 connection.deadline_s = 0.0
@@ -323,43 +315,22 @@ def _request_head(scope: Scope, host: bytes, length: int) -> bytes:
     query: bytes = scope["query_string"]
     path: bytes = scope["raw_path"]
     client = scope.get("client")
-    lines = [b"%b: %b\r\n" % pair for pair in scope["headers"] if pair[0] != b"host"]
-    fields = len(lines) + 3
-    if client:
-        lines.append(
-            b"x-forwarded-for: %b\r\nx-forwarded-proto: %b\r\n" % (client[0].encode(), scope["scheme"].encode())
-        )
-        fields += 2
-    if length == CHUNKED:
-        lines.append(b"transfer-encoding: chunked\r\n")
-        fields += 1
-    elif length or method in _NEEDS_LENGTH:
-        lines.append(b"content-length: %d\r\n" % length)
-        fields += 1
     target = path + b"?" + query if query else path
-    head = b"%b %b HTTP/1.1\r\nhost: %b\r\n%b\r\n" % (method.encode("ascii"), target, host, b"".join(lines))
-    # The last guard against a line that some server let through inside a value: count them.
-    if head.count(b"\n") != fields or head.count(b"\r") != fields or b"\x00" in head:
+    lines = [b"%b %b HTTP/1.1" % (method.encode("ascii"), target), b"host: " + host]
+    lines += [b": ".join(pair) for pair in scope["headers"] if pair[0] != b"host"]
+    if client:
+        lines.append(b"x-forwarded-for: " + client[0].encode())
+        lines.append(b"x-forwarded-proto: " + scope["scheme"].encode())
+    if length == CHUNKED:
+        lines.append(b"transfer-encoding: chunked")
+    elif length or method in _NEEDS_LENGTH:
+        lines.append(b"content-length: %d" % length)
+    # The last guard against a line that some server let through inside a value.
+    said = b"".join(lines)
+    if LF in said or CR in said or NUL in said:
         raise BadRequest("A header field's value has characters that values cannot have.")
-    return head
+    lines.append(b"\r\n")
+    return b"\r\n".join(lines)
 
 
 _NEEDS_LENGTH = frozenset({"POST", "PUT", "PATCH"})
-
-
-def _answer_headers(headers: list[Header]) -> list[Header]:
-    kept: list[Header] = []
-    named: set[bytes] | None = None
-    for pair in headers:
-        name = pair[0]
-        if name not in _DROPPED:
-            kept.append(pair)
-        elif name == b"connection" and pair[1] not in _PLAIN_CONNECTION:
-            named = (named or set()) | {token.strip().lower() for token in pair[1].split(b",")}
-    if named:
-        named -= {b"close", b"keep-alive", b"content-length"}
-        kept = [pair for pair in kept if pair[0] not in named]
-    return kept
-
-
-_PLAIN_CONNECTION = frozenset({b"keep-alive", b"close", b"Keep-Alive", b"Close"})

@@ -19,6 +19,7 @@ import structlog
 
 log = structlog.get_logger(__name__)
 
+DRAIN_S = 30  # what every process of ours gets to finish what it has in hand
 FIRST_PAUSE_S = 0.5
 LONGEST_PAUSE_S = 30.0
 SETTLED_S = 60.0  # a child that ran this long starts again with the shortest pause
@@ -50,7 +51,7 @@ class Supervisor:
     """Runs programs until told to stop. ``on_ready`` is called once, when every program has passed its gate."""
 
     def __init__(
-        self, programs: Sequence[Program], *, drain_s: float = 30.0, on_ready: Callable[[], None] | None = None
+        self, programs: Sequence[Program], *, drain_s: float = DRAIN_S, on_ready: Callable[[], None] | None = None
     ) -> None:
         self._programs = programs
         self._drain_s = drain_s

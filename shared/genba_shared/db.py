@@ -15,7 +15,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import psycopg
 from sqlalchemy import JSON, DateTime, Engine, MetaData, create_engine, event, func, select, text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.engine import URL, Connection, Dialect, make_url
@@ -135,16 +134,16 @@ class Database:
                 found = connection.scalar(text("SELECT version_num FROM alembic_version"))
         except DBAPIError:
             return False
-        return bool(found == newest_revision())
+        return bool(found == revisions()[-1])
 
     def close(self) -> None:
         self.engine.dispose()
 
 
 @cache
-def newest_revision() -> str:
-    """The last of this code's revisions, which are named in their order."""
-    return max(path.stem for path in (Path(__file__).parent / "migrations" / "versions").glob("[0-9]*.py"))
+def revisions() -> tuple[str, ...]:
+    """This code's revisions of the schema, oldest first: they are named in their order, and their files after them."""
+    return tuple(sorted(path.stem for path in (Path(__file__).parent / "migrations" / "versions").glob("[0-9]*.py")))
 
 
 @contextmanager
@@ -156,9 +155,8 @@ def _passing_failures() -> Iterator[None]:
         raise Overloaded("All connections to the database are in use.", retry_after_s=1) from error
     except OperationalError as error:
         name = getattr(error.orig, "sqlite_errorname", "")
-        state = getattr(error.orig, "sqlstate", "") or ""
-        never_connected = isinstance(error.orig, psycopg.OperationalError) and not state
-        if never_connected or name.startswith(_PASSING_ON_SQLITE) or state.startswith(_PASSING_ON_POSTGRES):
+        state = getattr(error.orig, "sqlstate", "")  # psycopg has None where it reached no server
+        if state is None or name.startswith(_PASSING_ON_SQLITE) or state.startswith(_PASSING_ON_POSTGRES):
             raise Unavailable("The database is busy or cannot be reached.", retry_after_s=1) from error
         raise
     except DataError as error:

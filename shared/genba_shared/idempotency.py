@@ -17,12 +17,10 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from typing import Annotated, Any
+from typing import Any
 
 import orjson
-from fastapi import Depends, Header
-from fastapi.responses import Response
-from pydantic import BaseModel, JsonValue, WithJsonSchema
+from pydantic import BaseModel, JsonValue
 from sqlalchemy import ColumnElement, delete, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Mapped, Session, mapped_column
@@ -82,10 +80,6 @@ class Answer:
     headers: Mapping[str, str] = field(default_factory=dict)
     replayed: bool = False
 
-    def response(self) -> Response:
-        headers = {**self.headers, "Idempotency-Replayed": "true"} if self.replayed else dict(self.headers)
-        return Response(orjson.dumps(self.body), self.status, headers, "application/json")
-
 
 def key_missing() -> IdempotencyKeyMissing:
     """What a submission without a key is told; the edge says it for FastAPI, which would call it Invalid."""
@@ -104,25 +98,6 @@ def read_key(header: str | None) -> str:
     if not 0 < len(key) <= _MAX_KEY_CHARS or not (key.isascii() and key.isprintable()) or '"' in key:
         raise BadRequest(f"{HEADER} must be 1 to {_MAX_KEY_CHARS} printable ASCII characters, such as a UUID.")
     return key
-
-
-_PLAIN = WithJsonSchema({"type": "string", "pattern": '^([!#-~]([ !#-~]{0,253}[!#-~])?|"[ !#-~]{1,253}")$'})
-_HEADER_FIELD = Header(alias=HEADER, description="Fresh for each submission, such as a UUID; the same one for a retry.")
-
-
-def _key_of(key: Annotated[str, _HEADER_FIELD, _PLAIN]) -> str:
-    return read_key(key)
-
-
-def _key_if_sent(key: Annotated[str | None, _HEADER_FIELD, _PLAIN] = None) -> str | None:
-    return None if key is None else read_key(key)
-
-
-IdempotencyKey = Annotated[str, Depends(_key_of)]
-"""Dependency of a route that has an effect: ``def submit(key: IdempotencyKey, …)``."""
-
-OptionalIdempotencyKey = Annotated[str | None, Depends(_key_if_sent)]
-"""Dependency of a route that can do without; None when the caller sent none."""
 
 
 @dataclass(frozen=True)

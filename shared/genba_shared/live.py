@@ -19,8 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, TypeVar
 
+from genba_shared.readiness import Degraded
 from genba_shared.registry import Alias, Registry, Version
-from genba_shared.service import Degraded
 from genba_shared.telemetry import get_logger
 
 T = TypeVar("T")

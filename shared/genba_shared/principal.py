@@ -12,15 +12,11 @@ import hmac
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 
 import orjson
-from fastapi import Request, Security
-from fastapi.openapi.models import HTTPBearer
-from fastapi.security.base import SecurityBase
 
 from genba_shared.clearance import Clearance
-from genba_shared.problems import ScopeMissing, Unauthorized
+from genba_shared.problems import Unauthorized
 
 __all__ = [
     "PRINCIPAL_HEADER",
@@ -28,8 +24,6 @@ __all__ = [
     "Clearance",
     "Principal",
     "Verifier",
-    "current_principal",
-    "require",
     "scopes_of",
     "sign",
     "verify",
@@ -173,34 +167,3 @@ def _encode(data: bytes) -> bytes:
 
 def _decode(text: bytes) -> bytes:
     return base64.b64decode(text + b"=" * (-len(text) % 4), altchars=b"-_", validate=True)
-
-
-def current_principal(request: Request) -> Principal:
-    """Dependency: who is asking. Put there by the service's principal check, which runs before any route."""
-    principal = getattr(request.state, "principal", None)
-    if not isinstance(principal, Principal):
-        raise Unauthorized("This request carries no principal: it did not come through the gateway.")
-    return principal
-
-
-class _Require(SecurityBase):
-    """A dependency that OpenAPI shows as what the public sends: a bearer token whose owner has the scope."""
-
-    def __init__(self, scope: str) -> None:
-        self.scope = scope
-        self.model = HTTPBearer(description="An API key (`gnb_…`) or a JWT of the configured issuer.")
-        self.scheme_name = "bearer"
-
-    async def __call__(self, request: Request) -> Principal:  # async: a plain function would cost a thread's turn
-        principal = current_principal(request)
-        if self.scope and not principal.allows(self.scope):
-            raise ScopeMissing(f"This needs the scope {self.scope}.", scope=self.scope)
-        return principal
-
-
-def require(scope: str) -> Any:
-    """Dependency: who is asking, refused unless they have ``scope``; the empty scope lets everybody in who is known.
-
-    ``def route(principal: Annotated[Principal, require("sop:read")]) -> …``
-    """
-    return Security(_Require(scope), scopes=[scope] if scope else [])

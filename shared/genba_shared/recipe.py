@@ -164,7 +164,7 @@ class Checkpoint:
     """
 
     def __init__(self, folder: Path, *, attempt: int = 1, keep: int = 2) -> None:
-        self._folder = folder
+        self.folder = folder
         self._attempt = attempt
         self._keep = keep
 
@@ -188,7 +188,7 @@ class Checkpoint:
         """
         mine = [sequence for (attempt, sequence), _ in self._complete() if attempt == self._attempt]
         name = f"{self._attempt:06d}-{max(mine, default=0) + 1:08d}"
-        staging = self._folder / f".{name}.{os.getpid()}.tmp"
+        staging = self.folder / f".{name}.{os.getpid()}.tmp"
         shutil.rmtree(staging, ignore_errors=True)
         staging.mkdir(parents=True)
         try:
@@ -198,16 +198,16 @@ class Checkpoint:
                 json.dump(dict(state), file)
                 file.flush()
                 os.fsync(file.fileno())
-            staging.rename(self._folder / name)
+            staging.rename(self.folder / name)
         except BaseException:
             shutil.rmtree(staging, ignore_errors=True)
             raise
         self._prune(keep or self._keep)
 
     def _complete(self) -> list[tuple[tuple[int, int], Path]]:
-        if not self._folder.is_dir():
+        if not self.folder.is_dir():
             return []
-        found = ((_CHECKPOINT.match(path.name), path) for path in self._folder.iterdir())
+        found = ((_CHECKPOINT.match(path.name), path) for path in self.folder.iterdir())
         return sorted(((int(match[1]), int(match[2])), path) for match, path in found if match)
 
     def _prune(self, keep: int) -> None:

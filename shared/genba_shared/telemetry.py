@@ -7,10 +7,13 @@ embedded mode holds every application in one process.
 
 from __future__ import annotations
 
+import contextlib
+import json
 import logging
 import re
 import secrets
 import sys
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, cast
@@ -38,6 +41,8 @@ _QUIET = (
     "qdrant_client",
 )
 
+_writing = threading.Lock()
+
 # No locals in tracebacks: they hold bodies, principals and secrets.
 _TRACEBACKS = structlog.processors.ExceptionRenderer(structlog.tracebacks.ExceptionDictTransformer(show_locals=False))
 
@@ -52,17 +57,18 @@ def configure_logging(*, level: str = "info", log_format: Literal["json", "conso
         structlog.stdlib.add_logger_name,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
-    ending: list[structlog.typing.Processor] = (
+    render = _surely(
         [_TRACEBACKS, structlog.processors.JSONRenderer()]
         if log_format == "json"
         else [
             structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback)
         ]
     )
+    # Ours go straight to stderr: by way of logging a line would be formatted twice over, for three times the time.
     structlog.configure(
-        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        processors=[*shared, render],
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.stdlib.LoggerFactory(),
+        logger_factory=_Lines,
         cache_logger_on_first_use=False,
     )
     handler = _ToStderr()
@@ -70,7 +76,7 @@ def configure_logging(*, level: str = "info", log_format: Literal["json", "conso
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *ending],
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, render],
         )
     )
     root = logging.getLogger()
@@ -80,12 +86,48 @@ def configure_logging(*, level: str = "info", log_format: Literal["json", "conso
         logging.getLogger(name).setLevel(max(logging.WARNING, root.level))
 
 
+def _surely(processors: Sequence[structlog.typing.Processor]) -> structlog.typing.Processor:
+    """``processors`` in turn. A line that cannot be rendered says so, and does not stop the work that wrote it."""
+
+    def render(logger: Any, method: str, said: structlog.typing.EventDict) -> str:
+        rendered: Any = said
+        event, name, at = said.get("event"), said.get("logger"), said.get("timestamp")  # renderers take them out
+        try:
+            for process in processors:
+                rendered = process(logger, method, rendered)
+        except Exception as error:  # noqa: BLE001 - whatever an object's repr or a key may raise
+            lost = {"event": "line_not_rendered", "of": str(event), "reason": type(error).__name__}
+            return json.dumps(lost | {"level": "error", "logger": name, "timestamp": at})
+        return str(rendered)
+
+    return render
+
+
+def _write(line: str) -> None:
+    """To whatever ``sys.stderr`` is at that moment: test runners and daemons exchange it."""
+    with _writing:
+        sys.stderr.write(line + "\n")
+
+
+class _Lines:
+    """What structlog hands a finished line to. One that cannot be written must not stop the work."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name  # for add_logger_name
+
+    def info(self, line: str) -> None:
+        with contextlib.suppress(OSError, ValueError):  # a pipe that nobody reads, a stream that is closed
+            _write(line)
+
+    debug = warning = error = critical = info
+
+
 class _ToStderr(logging.Handler):
-    """Writes to whatever ``sys.stderr`` is at that moment: test runners and daemons exchange it."""
+    """For the lines of libraries."""
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
-            sys.stderr.write(self.format(record) + "\n")
+            _write(self.format(record))
         except Exception:  # noqa: BLE001 (as in logging itself: a line that cannot be written must not stop the work)
             self.handleError(record)
 

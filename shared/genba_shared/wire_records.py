@@ -6,8 +6,7 @@ import re
 from datetime import datetime
 from typing import Annotated, Generic, Literal, TypeVar, get_args
 
-from fastapi import Header
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, WithJsonSchema
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from genba_shared.jobs import Job
 from genba_shared.patterns import pattern
@@ -21,8 +20,6 @@ Item = TypeVar("Item")
 
 _LABELS: tuple[ClearanceLabel, ...] = get_args(ClearanceLabel)
 _ETAG = re.compile(r'(?:W/)?"(\d{1,9})"|(\d{1,9})|(\*)', re.ASCII)
-_IF_MATCH = WithJsonSchema({"type": "string", "pattern": r'^((W/)?"[0-9]{1,9}"|[0-9]{1,9}|\*)$'})
-IfMatch = Annotated[str, Header(description='the version that you read, as its ETag: "3"; * for any'), _IF_MATCH]
 
 
 class Wire(BaseModel):

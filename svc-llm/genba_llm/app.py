@@ -8,7 +8,6 @@ from collections.abc import AsyncIterator
 from fastapi import FastAPI
 
 from genba_llm import (
-    mcp_server,
     routes_audit,
     routes_chat,
     routes_escalations,
@@ -17,6 +16,7 @@ from genba_llm import (
     routes_policies,
 )
 from genba_llm.generation import Backend
+from genba_llm.mcp_endpoint import McpEndpoint
 from genba_llm.service import open_service
 from genba_llm.settings import Settings
 from genba_shared.service import create_service
@@ -28,11 +28,11 @@ def create_app(settings: Settings | None = None, *, backend: Backend | None = No
     ``backend``: instead of the one that the settings name, for who brings their own.
     """
     settings = settings or Settings()
-    tools = mcp_server.Tools()
+    mcp = McpEndpoint()
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        async with open_service(settings, app.state.metrics, backend=backend) as llm, tools.running(llm):
+        async with open_service(settings, app.state.metrics, backend=backend) as llm, mcp.running(llm):
             app.state.llm = llm
             app.state.readiness.add("database", llm.database_answers)
             app.state.readiness.add("model", llm.champion.unwell)
@@ -42,5 +42,5 @@ def create_app(settings: Settings | None = None, *, backend: Backend | None = No
     app = create_service("llm", title="svc-llm", platform=settings.platform, lifespan=lifespan)
     for module in (routes_gate, routes_chat, routes_policies, routes_audit, routes_escalations, routes_office):
         app.include_router(module.router)
-    tools.mount(app)
+    mcp.mount(app)
     return app

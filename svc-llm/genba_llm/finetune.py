@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor, distributed
@@ -28,7 +28,7 @@ from genba_llm.target_modules import resolve_targets
 from genba_llm.token_loss import summed_loss
 
 if TYPE_CHECKING:
-    from genba_shared.recipe import Run, Saved
+    from genba_shared.recipe import Checkpoint, Level, Saved
 
 _TENSORS = "state.safetensors"
 _SPECTRUM_EVERY = 50
@@ -43,6 +43,19 @@ class Data:
     validation: Sequence[Sequence[Sample]]
     length: int
     pad_id: int
+
+
+class Attempt(Protocol):
+    """What training takes of a ``Run``."""
+
+    @property
+    def seed(self) -> int: ...
+    @property
+    def checkpoint(self) -> Checkpoint: ...
+    def log(self, step: int, **metrics: float) -> None: ...
+    def progress(self, fraction: float, message: str = "") -> None: ...
+    def note(self, message: str, *, level: Level = "info") -> None: ...
+    def raise_if_cancelled(self) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -170,23 +183,24 @@ class Finetuning:
         ).last_hidden_state
         return summed_loss(self._causal.get_output_embeddings(), hidden, batch.labels, smoothing=smoothing)
 
-    def state(self, step: int) -> dict[str, Any]:
-        """Everything that the next step depends on."""
+    def state(self, step: int, told: dict[str, float]) -> dict[str, Any]:
+        """Everything that the next step depends on, and what the last one said of itself."""
         return {
             "step": step,
+            "told": told,
             "parameters": dict(self.named_parameters()),
             "optimiser": self.optimiser.state_dict(),
             "average": {"n": self.average.n, "means": self.average.means},
         }
 
     @torch.no_grad()
-    def restore(self, state: dict[str, Any]) -> int:
-        """Take up a state; the step to go on with."""
+    def restore(self, state: dict[str, Any]) -> tuple[int, dict[str, float]]:
+        """Take up a state; the step to go on with, and what the one before it said."""
         for name, parameter in self.named_parameters():
             parameter.copy_(state["parameters"][name].to(parameter.device))
         self.optimiser.load_state_dict(state["optimiser"])
         self.average.n, self.average.means = state["average"]["n"], dict(state["average"]["means"])
-        return int(state["step"])
+        return int(state["step"]), dict(state.get("told", {}))
 
     def close(self) -> None:
         """Take hooks off the model."""
@@ -196,17 +210,18 @@ class Finetuning:
             self.tap.close()
 
 
-def finetune(training: Finetuning, data: Data, run: Run, *, clock: Callable[[], float] = time.monotonic) -> Outcome:
-    """Train to the end, resuming from ``run.checkpoint`` if there is one.
+def train_steps(
+    training: Finetuning, data: Data, run: Attempt, *, clock: Callable[[], float] = time.monotonic
+) -> tuple[int, dict[str, float]]:
+    """All steps, resuming from ``run.checkpoint`` if there is one; their number, and what the last one said.
 
     Raises: what ``run.progress`` raises to stop the attempt.
     """
     config = training.config
     order = Order(len(data.train), rows_per_step=config.batch_size * config.accumulation, seed=run.seed)
     n_steps = config.max_steps or max(1, round(config.epochs * order.steps_per_epoch))
-    step = _resume(training, run)
+    step, told = _resume(training, run)
     saved_s = clock()
-    told: dict[str, float] = {}
     while step < n_steps:
         _cool_down(config, run)
         told = training.step([data.train[row] for row in order.rows(step)], data, step=step, n_steps=n_steps)
@@ -216,9 +231,15 @@ def finetune(training: Finetuning, data: Data, run: Run, *, clock: Callable[[], 
             message = f"The loss is {told['loss']} at step {step}; a lower learning rate may help."
             raise FloatingPointError(message)
         if _rank() == 0 and (clock() - saved_s >= config.checkpoint_every_s or step == n_steps):
-            save_checkpoint(training, step, run)
+            save_checkpoint(training, step, told, run)
             saved_s = clock()
         run.progress(0.95 * step / n_steps, f"step {step} of {n_steps}")
+    return n_steps, told
+
+
+def finetune(training: Finetuning, data: Data, run: Attempt, *, clock: Callable[[], float] = time.monotonic) -> Outcome:
+    """Train to the end and measure. Raises: what ``run.progress`` raises to stop the attempt."""
+    n_steps, told = train_steps(training, data, run, clock=clock)
     training.average.write_to(training.named_parameters())
     loss = training.validation_loss(data)
     metrics = {
@@ -231,9 +252,9 @@ def finetune(training: Finetuning, data: Data, run: Run, *, clock: Callable[[], 
     return Outcome(n_steps, {name: value for name, value in metrics.items() if math.isfinite(value)})
 
 
-def save_checkpoint(training: Finetuning, step: int, run: Run) -> None:
+def save_checkpoint(training: Finetuning, step: int, told: dict[str, float], run: Attempt) -> None:
     """Write the state, or keep the last good one and say so when the disk is full."""
-    document, tensors = split(training.state(step))
+    document, tensors = split(training.state(step, told))
     shas: dict[str, str] = {}
 
     def fill(folder: Path) -> None:
@@ -250,13 +271,13 @@ def save_checkpoint(training: Finetuning, step: int, run: Run) -> None:
         )
 
 
-def _resume(training: Finetuning, run: Run) -> int:
+def _resume(training: Finetuning, run: Attempt) -> tuple[int, dict[str, float]]:
     saved = run.checkpoint.load(_is_whole)
     if saved is None:
-        return 0
-    step: int = training.restore(join(saved.state["training"], load_tensors(saved.folder / _TENSORS)))
+        return 0, {}
+    step, told = training.restore(join(saved.state["training"], load_tensors(saved.folder / _TENSORS)))
     run.note(f"Resumed at step {step}.")
-    return step
+    return step, told
 
 
 def _is_whole(saved: Saved) -> bool:
@@ -338,7 +359,7 @@ def _total_over_processes(value: float) -> float:
     return float(total)
 
 
-def _cool_down(config: FinetuneConfig, run: Run) -> None:
+def _cool_down(config: FinetuneConfig, run: Attempt) -> None:
     """Wait while the GPU is hotter than it may be; where the temperature cannot be read, go on."""
     if not torch.cuda.is_available():
         return

@@ -101,10 +101,14 @@ def as_q8_0(model: Any) -> Any:
 
 
 def modelfile(gguf_file: str, tokenizer: Any, *, temperature: float = 0.0) -> str:
-    """An Ollama Modelfile whose TEMPLATE writes conversations as the tokenizer's chat template does."""
+    """An Ollama Modelfile whose TEMPLATE writes conversations as the tokenizer's chat template does.
+
+    Repetition is not punished, as a server does unless told otherwise: an answer repeats the words of its documents.
+    """
     template = go_template(tokenizer)
     stops = "\n".join(f'PARAMETER stop "{token}"' for token in _stops(tokenizer))
-    return f'FROM ./{gguf_file}\nTEMPLATE """{template}"""\nPARAMETER temperature {temperature:g}\n{stops}\n'
+    set_to = f"PARAMETER temperature {temperature:g}\nPARAMETER repeat_penalty 1"
+    return f'FROM ./{gguf_file}\nTEMPLATE """{template}"""\n{set_to}\n{stops}\n'
 
 
 def go_template(tokenizer: Any) -> str:

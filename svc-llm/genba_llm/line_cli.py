@@ -3,12 +3,14 @@
     collect, synthesise, multimodal → validate → so8t → calibrate → evaluate
 
 The file has a part for each step that is wanted; what a step needs of those before it (shards, held-out shares) is filled
-in. The same file sent again within a day finds its jobs again, so a command that was interrupted takes up where it was.
+in. The same file sent again within a day finds its jobs again, so a command that was interrupted takes up where it was; a
+step that failed is tried anew.
 """
 
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import time
 import uuid
@@ -29,7 +31,8 @@ from genba_shared.server_sent import events
 
 Json = dict[str, Any]
 STEPS: Final = ("collect", "synthesise", "multimodal", "validate", "so8t", "calibrate", "evaluate")
-_OVER: Final = frozenset({"succeeded", "failed", "dead", "cancelled"})
+_IN_VAIN: Final = frozenset({"failed", "dead", "cancelled"})
+_OVER: Final = _IN_VAIN | {"succeeded"}
 _AS_WISHED: Final = frozenset({"promoted", "not_asked"})
 _RECONNECT_S: Final = 0.5
 _SILENCE_S: Final = 60.0
@@ -97,9 +100,7 @@ def train(
         with Live(board.progress, console=out, refresh_per_second=4):
             for name, params in steps.items():
                 body = {"recipe": f"llm.{name}", "params": filled_in(name, params, steps, results)}
-                headers = {"idempotency-key": f"{seal[:40]}-{name}"}
-                job: Json = checked(client.post("/v1/jobs", json=body, headers=headers)).json()
-                job = _follow(client, job, board, name)
+                job = _follow(client, _submit(client, body, f"{seal[:40]}-{name}"), board, name)
                 if job["status"] != "succeeded":
                     break
                 results[name] = job["result"]
@@ -109,6 +110,16 @@ def train(
     _show(results)
     registered = results["so8t"].get("registered")
     raise typer.Exit(0 if registered is None or registered["outcome"] in _AS_WISHED else NEGATIVE)
+
+
+def _submit(client: httpx.Client, body: Json, key: str) -> Json:
+    """The job of that key, found again or new; one that ended in vain gives way to another: what it failed of may be mended."""
+    for attempt in itertools.count(1):
+        headers = {"idempotency-key": key if attempt == 1 else f"{key}-{attempt}"}
+        job: Json = checked(client.post("/v1/jobs", json=body, headers=headers)).json()
+        if job["status"] not in _IN_VAIN:
+            break
+    return job
 
 
 class _Board:

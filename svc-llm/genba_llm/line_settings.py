@@ -22,6 +22,9 @@ class LineSettings(BaseSettings):
         description="Folder of TensorBoard's event files, one folder a job; needs genba[tensorboard] on the worker.",
     )
     device: str = Field("auto", description="Where models are trained: auto, cpu, cuda or cuda:N.")
+    processes: int = Field(
+        1, ge=1, le=64, description="Processes that train one model together: a GPU each, or all on the CPU."
+    )
 
     def data_file(self, name: str) -> Path:
         """A file below ``data_dir``. Raises: Invalid."""

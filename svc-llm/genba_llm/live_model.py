@@ -30,8 +30,8 @@ from genba_llm.so8t_bundle import describe, temperature_of
 from genba_llm.synthesise import not_known, thought_begun, topic_of
 from genba_llm.topics import NONE, TOPICS, Topics
 from genba_shared.live import Live
+from genba_shared.readiness import Degraded
 from genba_shared.registry import Registry, Version
-from genba_shared.service import Degraded
 
 MODEL: Final = "llm.so8t"
 OWN_MODEL: Final = Path(__file__).parent / "own_model"

@@ -10,55 +10,42 @@ import contextlib
 from collections.abc import AsyncIterator, Callable
 from typing import Any, TypeVar
 
-from fastapi import FastAPI
 from mcp.server.mcpserver import Context, MCPServer
 from mcp.server.mcpserver.exceptions import ToolError
 from mcp.server.transport_security import TransportSecuritySettings
 from starlette.concurrency import run_in_threadpool
-from starlette.routing import Route
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp
 
 from genba_llm import routes_gate, routes_office
 from genba_llm.schemas import DecisionOut, SearchIn, SearchOut, ThinkIn, ThinkOut, TriageIn
 from genba_llm.service import Llm
 from genba_llm.verdict import Action, Domain
 from genba_shared.principal import Principal
-from genba_shared.problems import Problem, ScopeMissing, Unavailable
+from genba_shared.problems import Problem, ScopeMissing
 
 T = TypeVar("T")
-PATH = "/v1/llm/mcp"
 SCOPE = "llm:write"
 Asking = Context[Any, Any]
 
 
-class Tools:
-    """The MCP endpoint of one application."""
+@contextlib.asynccontextmanager
+async def serving(llm: Llm) -> AsyncIterator[ASGIApp]:
+    """The ASGI application that answers with the tools, while the block runs."""
+    server = _Tools(llm).server()
+    security = TransportSecuritySettings(enable_dns_rebinding_protection=False)  # each request proves its key
+    server.streamable_http_app(stateless_http=True, json_response=True, transport_security=security)
+    async with server.session_manager.run():
+        yield server.session_manager.handle_request
 
-    def __init__(self) -> None:
-        self._llm: Llm | None = None
-        self._server: MCPServer[Any] | None = None
 
-    def mount(self, app: FastAPI) -> None:
-        """Add the endpoint. Only POST: without sessions there is nothing to listen to or to end."""
-        app.router.routes.append(Route(PATH, endpoint=_Endpoint(self), methods=["POST"], include_in_schema=False))
+class _Tools:
+    """What a caller may call."""
 
-    @contextlib.asynccontextmanager
-    async def running(self, llm: Llm) -> AsyncIterator[None]:
-        """Serve while the block runs."""
-        self._llm, self._server = llm, self._make()
-        security = TransportSecuritySettings(enable_dns_rebinding_protection=False)  # each request proves its key
-        self._server.streamable_http_app(stateless_http=True, json_response=True, transport_security=security)
-        async with self._server.session_manager.run():
-            yield
-        self._llm = self._server = None
+    def __init__(self, llm: Llm) -> None:
+        self._llm = llm
 
-    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """One request."""
-        if self._server is None:
-            raise Unavailable("The tools are not up yet.", retry_after_s=1)
-        await self._server.session_manager.handle_request(scope, receive, send)
-
-    def _make(self) -> MCPServer[Any]:
+    def server(self) -> MCPServer[Any]:
+        """The tools by name."""
         server: MCPServer[Any] = MCPServer(
             "genba-llm",
             instructions="Answers what may be answered, from documents that you may see; every decision is on record.",
@@ -94,7 +81,7 @@ class Tools:
     async def _as(self, ctx: Asking, work: Callable[[Llm, Principal], T]) -> T:
         """Do it as the caller, off the loop; a problem is what the tool says."""
         principal = getattr(getattr(ctx.request_context.request, "state", None), "principal", None)
-        if self._llm is None or not isinstance(principal, Principal):
+        if not isinstance(principal, Principal):
             raise ToolError("This call carries no principal: it did not come through the gateway.")
         try:
             if not principal.allows(SCOPE):
@@ -102,13 +89,3 @@ class Tools:
             return await run_in_threadpool(work, self._llm, principal)
         except Problem as problem:
             raise ToolError(f"{problem.status} {problem.code}: {problem.detail}") from problem
-
-
-class _Endpoint:
-    """An ASGI application, so that starlette hands over the raw request."""
-
-    def __init__(self, tools: Tools) -> None:
-        self._tools = tools
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await self._tools.handle(scope, receive, send)

@@ -30,7 +30,8 @@ from genba_llm.wire_out import record_out
 from genba_shared import records
 from genba_shared.audit_export import proof_text
 from genba_shared.audit_tree import newest_note, prove
-from genba_shared.principal import Principal, require
+from genba_shared.dependencies import require
+from genba_shared.principal import Principal
 from genba_shared.problems import Invalid
 from genba_shared.service import problem_responses
 from genba_shared.wire import Moment

@@ -14,7 +14,8 @@ from genba_llm.schemas import AssignIn, DecideIn, EscalationDetail, EscalationOu
 from genba_llm.service import Here
 from genba_llm.tables import DecisionRow, EscalationRow
 from genba_llm.wire_out import escalation_fields, escalation_out, record_out
-from genba_shared.principal import Principal, require
+from genba_shared.dependencies import require
+from genba_shared.principal import Principal
 from genba_shared.service import problem_responses
 from genba_shared.wire_records import Page, RecordId
 

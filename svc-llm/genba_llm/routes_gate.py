@@ -17,8 +17,9 @@ from genba_llm.texts import refusal
 from genba_llm.verdict import Action
 from genba_llm.wire_out import citations, decision_out
 from genba_shared.clearance import Clearance
+from genba_shared.dependencies import require
 from genba_shared.ids import new_id
-from genba_shared.principal import Principal, require
+from genba_shared.principal import Principal
 from genba_shared.service import problem_responses
 
 router = APIRouter(prefix="/v1/llm", tags=["llm"])

@@ -12,7 +12,8 @@ from genba_llm.routes_gate import Reader
 from genba_llm.schemas import InForceOut, PublishIn, RevisionDetail, RevisionOut
 from genba_llm.service import Here, Llm
 from genba_llm.tables import PolicyVersion
-from genba_shared.principal import Principal, require
+from genba_shared.dependencies import require
+from genba_shared.principal import Principal
 from genba_shared.service import problem_responses
 
 router = APIRouter(prefix="/v1/llm", tags=["llm policy"])

@@ -38,9 +38,9 @@ from genba_shared.artifacts import Artifacts
 from genba_shared.audit import AuditLog
 from genba_shared.audit_writer import AuditWriter, audit_signer, open_writer
 from genba_shared.db import Database, utc_now
+from genba_shared.readiness import Degraded
 from genba_shared.registry import Registry
 from genba_shared.repeated import Repeated
-from genba_shared.service import Degraded
 from genba_shared.telemetry import Metrics, get_logger
 
 if TYPE_CHECKING:

@@ -25,6 +25,7 @@ from torch.nn import functional as F  # noqa: N812 - the usual name
 from genba_llm import lineage
 from genba_llm.base_model import UnusableModel, available_bytes, compute_dtype, empty_model, load_base, load_tokenizer
 from genba_llm.burn_in import evaluating
+from genba_llm.data_parallel import check_devices, train_together
 from genba_llm.finetune import Data, Finetuning, finetune
 from genba_llm.finetune_config import FinetuneConfig
 from genba_llm.finish import merged_model, save_adapter, write_model
@@ -130,15 +131,20 @@ def _texts(rows: Iterable[Row]) -> Iterator[str]:
             yield message["content"]
 
 
-def plan(base: Path, config: FinetuneConfig, *, device: str) -> MemoryPlan:
-    """The memory that the run will take. Raises: UnusableModel; UnknownTargets; TooLittleMemory when it does not fit ``device`` now."""
+def plan(base: Path, config: FinetuneConfig, *, device: str, processes: int = 1) -> MemoryPlan:
+    """The memory that each process of the run will take.
+
+    Raises: UnusableModel; UnknownTargets; TooFewGpus; TooLittleMemory when it does not fit ``device`` now.
+    """
+    check_devices(processes, device)
     model = empty_model(base)
     if config.train == "adapter":
         resolve_targets(model, config.lora.targets)
     planned = memory_plan(model, config, device=device)
     free = available_bytes(device)
-    if planned.total > free:
-        message = f"The run needs {planned.total / 2**30:.1f} GiB and {free / 2**30:.1f} GiB are free on {device}.\n{planned.table()}"
+    needed = planned.total * (1 if device.startswith("cuda") else processes)
+    if needed > free:
+        message = f"The run needs {needed / 2**30:.1f} GiB and {free / 2**30:.1f} GiB are free on {device}.\n{planned.table()}"
         raise TooLittleMemory(message)
     return planned
 
@@ -150,6 +156,7 @@ def train_line(
     run: Run,
     *,
     device: str,
+    processes: int = 1,
     gguf: Sequence[Quant] = (),
     documents: Sequence[str] = (),
 ) -> Finished:
@@ -161,7 +168,10 @@ def train_line(
         run.note(
             f"{prepared.n_too_long} rows do not fit into {config.max_tokens} tokens and were left out.", level="warning"
         )
-    run.note(plan(base, config, device=device).table())
+    run.note(plan(base, config, device=device, processes=processes).table())
+    if processes > 1:
+        run.note(f"{processes} processes train together.")
+        train_together(base, config, data, run, device=device, processes=processes)
     model = load_base(base, quantise=config.quantise, dtype=compute_dtype(device, config), device=device)
     training = Finetuning(model, config, seed=run.seed)
     run.note(f"{sum(p.numel() for p in training.parameters()):,} trainable parameters.")

@@ -11,6 +11,7 @@ from typing import Any, Final
 from genba_llm.turns import BOS, CHAT_TEMPLATE, END, EOS, PAD, ROLES, turn_mark
 from genba_shared.torchvision import make_torchvision_importable
 
+LONGEST_BYTES: Final = 32  # llama-cpp-python 0.3.36 writes nothing for a longer token
 TURNS: Final = tuple(map(turn_mark, ROLES))
 TAGS: Final = tuple(
     f"<{slash}{tag}>" for tag in ("think-task", "think-safety", "think-policy", "final") for slash in ("", "/")
@@ -38,6 +39,7 @@ def train_tokenizer(texts: Iterable[str], *, vocab_size: int, max_tokens: int) -
         vocab_size=vocab_size - len(TAGS),
         special_tokens=special,
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        max_token_length=LONGEST_BYTES,  # in the alphabet's characters, which are bytes
         show_progress=False,
     )
     tokenizer.train_from_iterator(texts, trainer)

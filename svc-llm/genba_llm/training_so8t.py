@@ -7,17 +7,18 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from genba_llm import lineage
 from genba_llm.event_files import with_event_files
+from genba_llm.finetune_config import config_of
 from genba_llm.line_settings import LineSettings
 from genba_llm.refused import Refused
 from genba_llm.so8t_bundle import is_shipped
 from genba_llm.synthesise import SHARES
 from genba_llm.verdict import DOMAINS, Domain
 from genba_shared.patterns import pattern
-from genba_shared.problems import Conflict, Invalid
+from genba_shared.problems import Conflict
 from genba_shared.recipe import Gate, Params, Recipe, Registration, Result, Run
 
 MODEL_NAME = "llm.so8t"
@@ -152,6 +153,14 @@ class FreshParams(Params):
     heads: Annotated[int, Field(ge=1, le=64)] = 4
     kv_heads: Annotated[int, Field(ge=1, le=64)] = 2
 
+    @model_validator(mode="after")
+    def _heads_share_the_width(self) -> FreshParams:
+        if self.hidden_size % (8 * self.heads):  # three quarters of a head are rotated, in pairs
+            raise ValueError(f"hidden_size {self.hidden_size} must be {self.heads} heads of a multiple of 8 each")
+        if self.heads % self.kv_heads:
+            raise ValueError(f"heads {self.heads} must be a multiple of kv_heads {self.kv_heads}")
+        return self
+
 
 class So8tParams(Params):
     """A fine-tuning. The rows come from shards of ``llm.validate`` or files on the worker; the base is a folder there, the
@@ -176,6 +185,16 @@ class So8tParams(Params):
     dry_run: bool = False
     promote: Literal["when_gates_pass", "never"] = "when_gates_pass"
 
+    @field_validator("config")
+    @classmethod
+    def _describes_a_run(cls, value: dict[str, Any]) -> dict[str, Any]:
+        try:
+            config_of(value)
+        except ValidationError as err:
+            wrong = (f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in err.errors())
+            raise ValueError("; ".join(wrong)) from err
+        return value
+
 
 def so8t(params: So8tParams, run: Run) -> Result:
     """Fine-tune a model of the Phi-3 family with LoRA and rotations, burn it in, export it and register the bundle."""
@@ -183,31 +202,23 @@ def so8t(params: So8tParams, run: Run) -> Result:
         raise Conflict("This worker cannot fine-tune: install genba[so8t] there.")
     from genba_llm import so8t_line
     from genba_llm.base_model import check_base
-    from genba_llm.finetune_config import config_of
 
-    try:
-        config = config_of(params.config)
-    except ValidationError as err:
-        raise Invalid(
-            "The run's config does not validate.",
-            errors=[
-                {"field": ".".join(["config", *map(str, each["loc"])]), "message": each["msg"]} for each in err.errors()
-            ],
-        ) from err
-    except ValueError as err:
-        raise Invalid(str(err), errors=[{"field": "config", "message": str(err)}]) from err
-    device = _device()
-    run, files = with_event_files(run, LineSettings().tensorboard_dir)
+    config = config_of(params.config)
+    device, settings = _device(), LineSettings()
+    processes = min(settings.processes, config.accumulation)  # micro-batches are what they share
+    run, files = with_event_files(run, settings.tensorboard_dir)
     try:
         if params.base not in {"fresh", "champion"}:  # before a million rows are read
-            check_base(LineSettings().model_folder(params.base))
+            check_base(settings.model_folder(params.base))
         rows, documents = _rows(params, run, config.max_bad_rows), _documents(params, run)
         base = _base(params, rows, documents, run, config.max_tokens)
         if params.dry_run:
-            planned = so8t_line.plan(base, config, device=device)
+            planned = so8t_line.plan(base, config, device=device, processes=processes)
             run.note(planned.table())
             return Result(value={"memory_plan": planned.table(), "trainable_parameters": planned.n_trainable})
-        finished = so8t_line.train_line(rows, base, config, run, device=device, gguf=params.gguf, documents=documents)
+        finished = so8t_line.train_line(
+            rows, base, config, run, device=device, processes=processes, gguf=params.gguf, documents=documents
+        )
     except Refused as err:
         raise Conflict(str(err)) from err
     finally:
@@ -254,7 +265,6 @@ def _champion_on_the_same_rows(folder: Path, params: So8tParams, run: Run) -> di
     """What the champion reaches on the same validation rows, with its own tokenizer."""
     from genba_llm import so8t_line
     from genba_llm.base_model import load_base, load_tokenizer
-    from genba_llm.finetune_config import config_of
     from genba_llm.line_data import prepare
 
     config = config_of(params.config)

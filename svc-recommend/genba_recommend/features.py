@@ -420,5 +420,8 @@ def _most_frequent(values: Int32s, history: Int32s, top: int) -> Int32s:
     counts[:, :FIRST_KNOWN] = 0
     if counts.shape[1] < top:
         counts = np.pad(counts, ((0, 0), (0, top - counts.shape[1])))
-    best = np.argsort(-counts, axis=1, kind="stable")[:, :top]
+    n_columns = counts.shape[1]
+    rank = counts * n_columns + np.arange(n_columns - 1, -1, -1)  # by count, then by the smaller index; no two alike
+    highest = np.sort(np.partition(rank, n_columns - top, axis=1)[:, n_columns - top :], axis=1)[:, ::-1]
+    best = n_columns - 1 - highest % n_columns
     return np.where(np.take_along_axis(counts, best, 1) > 0, best, 0).astype(np.int32)

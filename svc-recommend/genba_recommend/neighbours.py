@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import scipy.sparse as sp
+from scipy import linalg
 from scipy.sparse.linalg import svds
 
 from genba_recommend.dataset import Interactions, Ints
@@ -130,7 +131,7 @@ def ease(seen: Any, *, penalty: float, most_items: int = MOST_EASE_ITEMS) -> Nei
     known = _known(seen, most_items)
     gram = (seen[:, known].T @ seen[:, known]).toarray()
     gram[np.diag_indices_from(gram)] += penalty
-    inverse = np.linalg.inv(gram)
+    inverse = linalg.inv(gram, assume_a="pos")
     return _of_dense(-inverse / np.diag(inverse), known, seen.shape[1])
 
 
@@ -164,15 +165,16 @@ def _of_dense(weights: Float32s, known: Ints, n_items: int) -> Neighbours:
 
 
 def _strongest(weights: Any, kept: int) -> Neighbours:
-    """The ``kept`` largest of each row of a (N, N) CSR."""
-    n = weights.shape[0]
-    row = np.repeat(np.arange(n), np.diff(weights.indptr))
-    order = np.lexsort((weights.indices, -weights.data, row))
-    place = np.arange(len(order)) - weights.indptr[row]
-    taken = place < kept
-    width = int(place.max(initial=-1)) + 1
-    shape = (n, min(kept, width))
-    item, weight = np.zeros(shape, np.int32), np.zeros(shape, np.float32)
-    at = (row[taken], place[taken])
-    item[at], weight[at] = weights.indices[order][taken], weights.data[order][taken]
+    """The ``kept`` largest of each row of a (N, N) CSR, the largest first, ties to the smaller column."""
+    counts = np.diff(weights.indptr)
+    width = min(kept, int(counts.max(initial=0)))
+    item, weight = np.zeros((len(counts), width), np.int32), np.zeros((len(counts), width), np.float32)
+    for row, (start, count) in enumerate(zip(weights.indptr[:-1].tolist(), counts.tolist(), strict=True)):
+        columns, values = weights.indices[start : start + count], weights.data[start : start + count]
+        if count > kept:
+            least = np.partition(values, count - kept)[count - kept]
+            near = np.flatnonzero(values >= least)  # more than so many where some are equal
+            columns, values = columns[near], values[near]
+        order = np.lexsort((columns, -values))[:kept]
+        item[row, : len(order)], weight[row, : len(order)] = columns[order], values[order]
     return Neighbours(item, weight)

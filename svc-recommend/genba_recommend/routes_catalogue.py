@@ -28,9 +28,10 @@ from genba_recommend.schemas import (
 )
 from genba_recommend.service import Here
 from genba_recommend.shop import Shop
-from genba_shared.principal import Clearance, Principal, require
-from genba_shared.problems import Invalid, PayloadTooLarge
-from genba_shared.service import field_name, problem_responses
+from genba_shared.dependencies import require
+from genba_shared.principal import Clearance, Principal
+from genba_shared.problems import Invalid, PayloadTooLarge, field_name
+from genba_shared.service import problem_responses
 
 router = APIRouter(prefix="/v1/recommend", tags=["recommend catalogue"])
 

@@ -24,9 +24,9 @@ from genba_shared.artifacts import Artifacts
 from genba_shared.db import Database
 from genba_shared.principal import Principal
 from genba_shared.problems import TooManyRequests
+from genba_shared.readiness import Degraded
 from genba_shared.registry import Registry
 from genba_shared.repeated import Repeated
-from genba_shared.service import Degraded
 from genba_shared.telemetry import Metrics, get_logger
 from genba_shared.vectors import Vectors, open_vectors
 

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - the usual name
 
 from genba_recommend.features import FIRST_KNOWN, NUMBERS, PROFILE_NUMBERS, Encoders, ItemFeatures, UserFeatures
+from genba_recommend.sparse_sums import weighted_sum
 from genba_recommend.training_config import TowerConfig
 
 CPU: Final = torch.device("cpu")
@@ -92,7 +93,7 @@ class ItemTower(nn.Module):
         x = self.id(items["id"]) + self.number(items["number"])  # (N, D)
         for name in ("genre", "maker", "performers", "tags"):
             x = x + mean_of(getattr(self, name), items[name])
-        x = x + weighted_sum_of(self.text, items["text"], items["text_weight"])
+        x = x + weighted_sum(self.text.weight, items["text"], items["text_weight"])
         for at, table in enumerate(self.number_bucket):
             x = x + table(items["number_bucket"][:, at])
         if self.embedding is not None:
@@ -132,15 +133,15 @@ class UserTower(nn.Module):
     def pooled(self, history: Tensor, weight: Tensor, table: Tensor) -> Tensor:
         """history: (B, T) rows of table, newest first.   weight: (B, T), 0 where there is nothing. Returns: (B, 3·D) or (B, D)."""
         share = weight / weight.sum(1, keepdim=True).clamp_min(1e-6)  # (B, T)
-        found = F.embedding(history, table)  # (B, T, D)
+        mean = weighted_sum(table, history, share)  # (B, D)
         if self.config.pooling == "mean":
-            return torch.einsum("bt,btd->bd", share, found)
+            return mean
         content = F.embedding(history, self.attend(table)).squeeze(-1)  # (B, T); once an item, not once an event
         logits = self.position[: history.shape[1]] + content + torch.log(weight.clamp_min(1e-9))
         # Finite instead of -inf, so that a user without history gets zeros and not nan.
         attention = torch.softmax(logits, dim=1) * (weight > 0)
-        pools = torch.stack([attention, share], dim=1) @ found  # (B, 2, D)
-        return torch.cat([pools.flatten(1), found[:, 0]], dim=1)
+        attended = weighted_sum(table, history, attention)
+        return torch.cat([attended, mean, F.embedding(history[:, 0], table)], dim=1)
 
 
 class TwoTower(nn.Module):
@@ -178,15 +179,7 @@ def device_of(model: nn.Module) -> torch.device:
 def mean_of(table: nn.Embedding, index: Tensor) -> Tensor:
     """index: (N, L), 0 for nothing. Returns: (N, D), the mean of what is there, zeros without."""
     there = (index > 0).to(table.weight.dtype)  # (N, L)
-    return weighted_sum_of(table, index, there / there.sum(1, keepdim=True).clamp_min(1))
-
-
-def weighted_sum_of(table: nn.Embedding, index: Tensor, weight: Tensor) -> Tensor:
-    """index, weight: (N, L). Returns: (N, D). Never holds the (N, L, D) that a sum over looked-up rows would."""
-    out: Tensor = F.embedding_bag(
-        index, table.weight, mode="sum", per_sample_weights=weight, padding_idx=table.padding_idx
-    )
-    return out
+    return weighted_sum(table.weight, index, there / there.sum(1, keepdim=True).clamp_min(1))
 
 
 @torch.inference_mode()

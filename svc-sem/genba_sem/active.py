@@ -11,8 +11,6 @@ from typing import Final, Literal
 
 import numpy as np
 import numpy.typing as npt
-from sklearn.cluster import KMeans, MiniBatchKMeans
-from sklearn.exceptions import ConvergenceWarning
 
 Rows = npt.NDArray[np.float32]
 Floats = npt.NDArray[np.float64]
@@ -85,6 +83,9 @@ def smallest_margin(rows: Rows, probabilities: Floats, count: int, *, seed: int 
 
 
 def _clustered(rows: Rows, clusters: int, seed: int) -> npt.NDArray[np.int64]:
+    from sklearn.cluster import KMeans, MiniBatchKMeans  # loads pandas, which no answer needs before somebody labels
+    from sklearn.exceptions import ConvergenceWarning
+
     kind = MiniBatchKMeans if len(rows) > _MANY_ROWS else KMeans
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # equal rows leave clusters empty, and that is fine

@@ -12,7 +12,6 @@ from typing import Final, Protocol
 
 import numpy as np
 import numpy.typing as npt
-from scipy.optimize import minimize
 
 from genba_sem.encoders import unit
 
@@ -70,6 +69,8 @@ class LogisticHead:
     id: Final = "head-v1"
 
     def __init__(self, rows: Rows, labels: Labels, classes: int, *, decay: float = _HEAD_DECAY) -> None:
+        from scipy.optimize import minimize  # slow to load, and only what fits needs it
+
         values = rows.astype(np.float64)
         span = np.linalg.svd(values, full_matrices=False)[2] if len(rows) < rows.shape[1] else np.eye(rows.shape[1])
         design = np.concatenate([values @ span.T, np.ones((len(rows), 1))], axis=1)  # (N, r + 1): the rest has weight 0

@@ -20,7 +20,6 @@ from typing import Final, Literal
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import binom
 
 Floats = npt.NDArray[np.float64]
 Counts = npt.NDArray[np.int64]
@@ -152,6 +151,8 @@ def _sequences(reviews: int, policy: Policy) -> list[tuple[float, Counts]]:
 @functools.lru_cache(maxsize=64)
 def _errors_allowed(reviews: int, precision: float, risk: float) -> Counts:
     """(reviews + 1,) the most errors among the n surest with which Clopper and Pearson still promise the precision; −1 for none."""
+    from scipy.stats import binom  # slow to load, and needed once there are reviews
+
     counts = np.arange(reviews + 1)
     allowed = binom.ppf(risk, counts, 1 - precision)
     return np.asarray(allowed - (binom.cdf(allowed, counts, 1 - precision) > risk * (1 + 1e-9)), np.int64)

@@ -15,7 +15,6 @@ from typing import Final, Protocol
 
 import numpy as np
 import numpy.typing as npt
-from sklearn.utils.extmath import randomized_svd
 
 from genba_sem import descriptors
 
@@ -175,6 +174,8 @@ def unit(rows: npt.ArrayLike) -> Rows:
 
 def _whitening(rows: Rows, dims: int) -> _Block:
     """PCA-whitening of the standardised block, small variances lifted so that noise is not blown up."""
+    from sklearn.utils.extmath import randomized_svd  # loads pandas, and only what fits needs it
+
     values = rows.astype(np.float64)
     mean, scale = values.mean(0), np.maximum(values.std(0), 1e-4)
     most = min(dims, len(rows) - 1, rows.shape[1])

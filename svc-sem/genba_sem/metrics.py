@@ -7,13 +7,15 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import binom, rankdata
+from scipy.special import bdtrc
 
 Floats = npt.NDArray[np.float64]
 
 
 def auroc(positive: npt.ArrayLike, negative: npt.ArrayLike) -> float:
     """Probability that a positive scores above a negative, ties counted half; nan when either is empty."""
+    from scipy.stats import rankdata  # slow to load, and no service ranks
+
     high, low = np.asarray(positive, np.float64), np.asarray(negative, np.float64)
     if not len(high) or not len(low):
         return float("nan")
@@ -80,4 +82,4 @@ def mcnemar_p(right: npt.ArrayLike, right_before: npt.ArrayLike) -> float:
     if now.shape != before.shape:
         raise ValueError("Both must have judged the same particles.")
     won, differing = int((now & ~before).sum()), int((now != before).sum())
-    return float(binom.sf(won - 1, differing, 0.5)) if differing else 1.0
+    return float(bdtrc(won - 1, differing, 0.5)) if differing else 1.0

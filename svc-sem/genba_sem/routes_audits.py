@@ -9,9 +9,9 @@ from fastapi import APIRouter, Query
 from pydantic import Field
 
 from genba_sem import audits, labels
+from genba_sem.dependencies import Reader
 from genba_sem.schemas_particles import LabelRef, ref
 from genba_sem.service import Here, Sem
-from genba_sem.wire import Reader
 from genba_shared.principal import Principal
 from genba_shared.service import problem_responses
 from genba_shared.wire_records import Wire

@@ -9,17 +9,18 @@ from sqlalchemy import ColumnElement, select
 from sqlalchemy.orm import Session
 
 from genba_sem import bundling, labels
+from genba_sem.dependencies import Cursor, Limit, Reader, Reviewer
 from genba_sem.labels import LabelBook
 from genba_sem.schemas_particles import ScoredLabel, ref, summary_out
 from genba_sem.schemas_reviews import BundleOut, BundlesIn, BundleWhole, ConfirmedOut, ConfirmIn, SplitBundleIn
 from genba_sem.service import Here, Sem
 from genba_sem.tables import BundleRow, ParticleRow
-from genba_sem.wire import Cursor, Limit, Reader, Reviewer
 from genba_shared import records
 from genba_shared.audit import append_in
+from genba_shared.dependencies import IfMatch
 from genba_shared.principal import Principal
 from genba_shared.service import problem_responses
-from genba_shared.wire_records import IfMatch, Page, RecordId, clearance_label, expected_version
+from genba_shared.wire_records import Page, RecordId, clearance_label, expected_version
 
 router = APIRouter(prefix="/v1/sem/reviews/bundles", tags=["sem reviews"])
 

@@ -13,11 +13,12 @@ from pydantic import Field
 from sqlalchemy import ColumnElement, select
 
 from genba_sem import exporting, labels, report, report_pdf, store
+from genba_sem.dependencies import Reader
 from genba_sem.exporting import Pair
 from genba_sem.schemas_particles import Batch, ParticleStatus
 from genba_sem.service import Here, Sem
 from genba_sem.tables import ParticleRow
-from genba_sem.wire import Language, Reader, TextOut
+from genba_sem.wire import Language, TextOut
 from genba_shared import records
 from genba_shared.db import utc_now
 from genba_shared.principal import Principal

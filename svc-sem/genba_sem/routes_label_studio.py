@@ -15,12 +15,12 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
 from genba_sem import label_studio, labels, reviews
+from genba_sem.dependencies import Reader, Reviewer
 from genba_sem.label_studio import BadConfig, Control
 from genba_sem.labels import LabelBook
 from genba_sem.reviews import Said
 from genba_sem.service import Here, Sem
 from genba_sem.tables import LabelStudioTask, ParticleRow
-from genba_sem.wire import Reader, Reviewer
 from genba_shared import records
 from genba_shared.audit import append_in
 from genba_shared.patterns import pattern

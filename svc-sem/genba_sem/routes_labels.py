@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 
 from genba_sem import curation, labels, master_sets
 from genba_sem.curation import Part
+from genba_sem.dependencies import Cursor, Limit, Reader, Writer
 from genba_sem.schemas_labels import (
     LabelIn,
     LabelOut,
@@ -29,13 +30,13 @@ from genba_sem.schemas_labels import (
 )
 from genba_sem.service import Here
 from genba_sem.tables import LabelRow
-from genba_sem.wire import Cursor, Limit, Reader, Writer
 from genba_shared import records
 from genba_shared.audit import append_in
-from genba_shared.idempotency import Answer, OptionalIdempotencyKey, Submission
+from genba_shared.dependencies import IfMatch, OptionalIdempotencyKey
+from genba_shared.idempotency import Answer, Submission
 from genba_shared.principal import Principal
 from genba_shared.service import problem_responses
-from genba_shared.wire_records import IfMatch, Page, RecordId, expected_version
+from genba_shared.wire_records import Page, RecordId, expected_version
 
 router = APIRouter(prefix="/v1/sem/labels", tags=["sem labels"])
 

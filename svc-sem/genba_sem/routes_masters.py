@@ -9,10 +9,10 @@ from pydantic import JsonValue
 from sqlalchemy import ColumnElement, select
 
 from genba_sem import master_sets
+from genba_sem.dependencies import Cursor, Limit, Reader, Writer
 from genba_sem.schemas_labels import MasterIn, MasterOut, MasterSetOut, MasterSetWhole, master_out, set_out
 from genba_sem.service import Here
 from genba_sem.tables import MasterRow, MasterSetRow, ParticleRow
-from genba_sem.wire import Cursor, Limit, Reader, Writer
 from genba_shared import records
 from genba_shared.audit import append_in
 from genba_shared.service import problem_responses

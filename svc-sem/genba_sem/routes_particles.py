@@ -10,6 +10,7 @@ from sqlalchemy import ColumnElement, func, select
 from sqlalchemy.orm import Session
 
 from genba_sem import labels, master_sets, particles, store
+from genba_sem.dependencies import Cursor, Limit, Reader, Writer
 from genba_sem.lanes import Ready
 from genba_sem.looking import File, Hints, is_sidecar, look, texts_of
 from genba_sem.particles import Image, Owner, Stored
@@ -31,15 +32,16 @@ from genba_sem.schemas_particles import (
 from genba_sem.service import Here, Sem
 from genba_sem.tables import DecisionRow, MasterRow, ParticleRow, ViewRow
 from genba_sem.upload import Form, check, receive
-from genba_sem.wire import Cursor, Limit, Line, Reader, Writer
+from genba_sem.wire import Line
 from genba_shared import records
 from genba_shared.audit import append_in
-from genba_shared.idempotency import Answer, IdempotencyKey, OptionalIdempotencyKey, Submission
+from genba_shared.dependencies import IdempotencyKey, IfMatch, OptionalIdempotencyKey
+from genba_shared.idempotency import Answer, Submission
 from genba_shared.patterns import message
 from genba_shared.principal import Clearance, Principal
 from genba_shared.problems import Conflict, EncoderMismatch, Invalid, NotFound, VersionConflict, fault, invalid
 from genba_shared.service import problem_responses
-from genba_shared.wire_records import IfMatch, JobOut, Page, RecordId, expected_version, job_out
+from genba_shared.wire_records import JobOut, Page, RecordId, expected_version, job_out
 
 router = APIRouter(prefix="/v1/sem", tags=["sem particles"])
 

@@ -9,15 +9,16 @@ from fastapi import APIRouter, Response
 from pydantic import ConfigDict, Field
 
 from genba_sem.deciding import reviews_for
+from genba_sem.dependencies import Reader, Writer
 from genba_sem.service import Here, Sem
 from genba_sem.tables import PolicyRow
-from genba_sem.wire import Reader, Writer
 from genba_shared.audit import append_in
 from genba_shared.db import utc_now
+from genba_shared.dependencies import IfMatch
 from genba_shared.problems import VersionConflict
 from genba_shared.service import problem_responses
 from genba_shared.wire import Real
-from genba_shared.wire_records import Asked, IfMatch, Wire, expected_version
+from genba_shared.wire_records import Asked, Wire, expected_version
 
 router = APIRouter(prefix="/v1/sem/policy", tags=["sem reviews"])
 

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Final
 from fastapi import APIRouter, Query, Response, status
 
 from genba_sem import labels, master_sets, reviews
+from genba_sem.dependencies import Cursor, Limit, Reader, Reviewer
 from genba_sem.labels import LabelBook
 from genba_sem.master_sets import TooFewMasters
 from genba_sem.reviews import Said
@@ -27,14 +28,14 @@ from genba_sem.schemas_reviews import (
 )
 from genba_sem.service import Here, Sem
 from genba_sem.tables import ParticleRow, ReviewRow
-from genba_sem.wire import Cursor, Limit, Reader, Reviewer
 from genba_shared import records
 from genba_shared.audit import append_in
+from genba_shared.dependencies import IfMatch
 from genba_shared.patterns import pattern
 from genba_shared.principal import Principal
 from genba_shared.problems import Invalid, fault
 from genba_shared.service import problem_responses
-from genba_shared.wire_records import IfMatch, Page, RecordId, expected_version
+from genba_shared.wire_records import Page, RecordId, expected_version
 
 router = APIRouter(prefix="/v1/sem", tags=["sem reviews"])
 

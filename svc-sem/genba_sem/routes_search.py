@@ -11,6 +11,7 @@ from sqlalchemy import ColumnElement, select
 from sqlalchemy.orm import Session
 
 from genba_sem import labels, pictured, search
+from genba_sem.dependencies import Reader
 from genba_sem.labels import LabelBook
 from genba_sem.looking import File, Hints, look
 from genba_sem.schemas_particles import Batch, LabelRef, ParticleStatus, ParticleSummary, ref, summary_out
@@ -18,7 +19,6 @@ from genba_sem.search import Found
 from genba_sem.service import Here, Sem
 from genba_sem.tables import ParticleRow
 from genba_sem.upload import Form, check, receive
-from genba_sem.wire import Reader
 from genba_shared import records
 from genba_shared.principal import Principal
 from genba_shared.problems import EncoderMismatch

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import Final
 
-from scipy.stats import binom
+from scipy.special import bdtrc
 from sqlalchemy import func, select
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
@@ -77,7 +77,7 @@ class Watch:
 
 def breaks(wrong: int, audits: int, precision: float) -> bool:
     """Whether so many errors among audits drawn at random would be a chance below ``_RISK`` if the precision were kept."""
-    return bool(binom.sf(wrong - 1, audits, 1 - precision) < _RISK)
+    return bool(bdtrc(wrong - 1, audits, 1 - precision) < _RISK)
 
 
 def _audits(session: Session, tenant: str) -> list[bool]:

@@ -4,22 +4,14 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from fastapi import Query
 from pydantic import Field, StringConstraints, model_validator
 
-from genba_shared.principal import Principal, require
-from genba_shared.wire_records import Asked, RecordId, Wire
+from genba_shared.wire_records import Asked, Wire
 
 Language = Literal["en", "ja"]
 Line = Annotated[str, StringConstraints(min_length=1, max_length=120, pattern=r"^[^\x00-\x1f]+$")]
 Note = Annotated[str, StringConstraints(max_length=4000, pattern=r"^[^\x00]*$")]
 Reason = Annotated[str, StringConstraints(min_length=3, max_length=2000, pattern=r"^[^\x00]*$")]
-
-Reader = Annotated[Principal, require("sem:read")]
-Writer = Annotated[Principal, require("sem:write")]
-Reviewer = Annotated[Principal, require("sem:review")]
-Limit = Annotated[int, Query(ge=1, le=200)]
-Cursor = Annotated[RecordId | None, Query(description="next_cursor of the page before")]
 
 
 class TextOut(Wire):

@@ -32,7 +32,7 @@ from genba_shared.problems import Invalid, PayloadTooLarge, Problem, Unsupported
 from genba_sop import motion_hog
 from genba_sop.containers import ACCEPTED, SNIFFED_BYTES, demuxer_of, name_of
 
-log = structlog.get_logger()
+log = structlog.get_logger(__name__)
 
 SAMPLE_FPS = 4.0
 

@@ -9,8 +9,9 @@ from sqlalchemy.orm import defer
 
 from genba_shared import records
 from genba_shared.audit import append_in
-from genba_shared.idempotency import Answer, IdempotencyKey, Submission
-from genba_shared.principal import Clearance, Principal, require
+from genba_shared.dependencies import IdempotencyKey, require
+from genba_shared.idempotency import Answer, Submission
+from genba_shared.principal import Clearance, Principal
 from genba_shared.problems import NotFound
 from genba_shared.service import problem_responses
 from genba_shared.wire_records import JobOut, Page, RecordId, clearance_label, job_out

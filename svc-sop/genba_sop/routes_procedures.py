@@ -9,10 +9,11 @@ from fastapi import APIRouter, Query, Response, status
 
 from genba_shared import records
 from genba_shared.audit import append_in
-from genba_shared.idempotency import Answer, OptionalIdempotencyKey, Submission
+from genba_shared.dependencies import IfMatch, OptionalIdempotencyKey
+from genba_shared.idempotency import Answer, Submission
 from genba_shared.principal import Principal
 from genba_shared.service import problem_responses
-from genba_shared.wire_records import IfMatch, Page, RecordId, clearance_label, expected_version
+from genba_shared.wire_records import Page, RecordId, clearance_label, expected_version
 from genba_sop import procedures, store
 from genba_sop.authoring import AuthoredProcedure
 from genba_sop.procedures import Registered, registered

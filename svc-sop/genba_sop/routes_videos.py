@@ -11,9 +11,10 @@ from pydantic import FiniteFloat, TypeAdapter, ValidationError
 
 from genba_shared import records
 from genba_shared.audit import append_in
+from genba_shared.dependencies import require
 from genba_shared.ids import new_id
 from genba_shared.jobs import Job
-from genba_shared.principal import Clearance, Principal, require
+from genba_shared.principal import Clearance, Principal
 from genba_shared.problems import Invalid, NotFound, PayloadTooLarge, RangeNotSatisfiable, fault
 from genba_shared.service import problem_responses
 from genba_shared.wire_records import ClearanceLabel, JobOut, Page, RecordId, clearance_label, job_out

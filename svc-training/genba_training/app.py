@@ -13,10 +13,10 @@ from starlette.responses import StreamingResponse
 
 from genba_shared.artifacts import Artifacts
 from genba_shared.db import Database
-from genba_shared.idempotency import IdempotencyKey
+from genba_shared.dependencies import IdempotencyKey, require
 from genba_shared.job_upkeep import Upkeep
 from genba_shared.jobs import Job, Jobs, Status, process_name
-from genba_shared.principal import Clearance, Principal, require
+from genba_shared.principal import Clearance, Principal
 from genba_shared.problems import NotFound
 from genba_shared.queue import Wakeups, make_celery
 from genba_shared.registry import Registry

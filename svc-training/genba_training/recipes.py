@@ -16,9 +16,8 @@ from pydantic import JsonValue, ValidationError
 
 from genba_shared.patterns import message
 from genba_shared.principal import Principal
-from genba_shared.problems import Invalid, PayloadTooLarge, ScopeMissing
+from genba_shared.problems import Invalid, PayloadTooLarge, ScopeMissing, field_name
 from genba_shared.recipe import P, Recipe
-from genba_shared.service import field_name
 from genba_shared.telemetry import get_logger
 
 log = get_logger(__name__)

@@ -6,7 +6,8 @@ from typing import Annotated
 
 from fastapi import APIRouter, Path, Query, Request
 
-from genba_shared.principal import Principal, require
+from genba_shared.dependencies import require
+from genba_shared.principal import Principal
 from genba_shared.problems import NotFound
 from genba_shared.recipe import MODEL_NAME
 from genba_shared.registry import ALIASES, Alias, Pointer, Registry

@@ -7,8 +7,9 @@ from typing import Annotated
 from fastapi import APIRouter, Path, Query, Request, Response
 from sqlalchemy.exc import IntegrityError
 
-from genba_shared.idempotency import Answer, Idempotency, OptionalIdempotencyKey, Submission
-from genba_shared.principal import Clearance, Principal, require
+from genba_shared.dependencies import OptionalIdempotencyKey, require
+from genba_shared.idempotency import Answer, Idempotency, Submission
+from genba_shared.principal import Clearance, Principal
 from genba_shared.problems import ClearanceTooLow
 from genba_shared.service import problem_responses
 from genba_training.cron import Cron

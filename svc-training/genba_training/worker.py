@@ -10,13 +10,11 @@ import argparse
 import os
 import sys
 import threading
-import time
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import psutil
 from celery import signals
 from celery.exceptions import SecurityWarning
 from celery.worker import state as celery_state
@@ -24,15 +22,13 @@ from celery.worker import state as celery_state
 from genba_shared.db import Database
 from genba_shared.jobs import Jobs, process_name
 from genba_shared.queue import QUEUES, make_celery
-from genba_shared.settings import Platform
 from genba_shared.telemetry import get_logger
-from genba_training import tasks
+from genba_training import tasks, worker_ready
 from genba_training.runner import prune
 from genba_training.settings import Settings
 from genba_training.worker_status import WorkerStatus, serving
 
 _BEAT_S = 2.0
-_BEAT_STALE_S = 30.0
 
 log = get_logger(__name__)
 
@@ -47,18 +43,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     status = WorkerStatus(options.queues, options.concurrency, busy=lambda: len(celery_state.active_requests))
     with serving(status, host=options.host, port=options.operations_port):
         sys.exit(_work(settings, status))
-
-
-def is_ready(platform: Platform) -> bool:
-    """Whether a worker of this home has said lately that it takes jobs; for a supervisor or a probe on the same host."""
-    return any(_is_fresh(file) for file in _run_dir(platform).glob("worker-*.ready"))
-
-
-def _is_fresh(file: Path) -> bool:
-    try:
-        return time.time() - file.stat().st_mtime < _BEAT_STALE_S and psutil.pid_exists(int(file.stem.split("-")[1]))
-    except (FileNotFoundError, ValueError):
-        return False
 
 
 def _parser(settings: Settings) -> argparse.ArgumentParser:
@@ -97,12 +81,12 @@ def _prepare(settings: Settings) -> None:
 
 
 def _work(settings: Settings, status: WorkerStatus) -> int:
-    run_dir = _run_dir(settings.platform)
+    run_dir = worker_ready.folder(settings.platform)
     run_dir.mkdir(parents=True, exist_ok=True)
     drain_file = run_dir / f"worker-{os.getpid()}.drain"
     ready_file = run_dir / f"worker-{os.getpid()}.ready"
     for left in run_dir.glob("worker-*"):
-        if not _is_fresh(left):
+        if not worker_ready.is_fresh(left):
             left.unlink(missing_ok=True)
     os.environ[tasks.DRAIN_FILE_VARIABLE] = str(drain_file)
     over = threading.Event()
@@ -148,10 +132,6 @@ def _keep_touching(file: Path, over: threading.Event) -> None:
     file.touch()
     while not over.wait(_BEAT_S):
         file.touch()
-
-
-def _run_dir(platform: Platform) -> Path:
-    return platform.home / "run"
 
 
 if __name__ == "__main__":

@@ -19,7 +19,8 @@ from tests.deploy.promql import ROOT
 from tests.deploy.test_containers import COMPOSE, OURS
 
 from genba_gateway import settings as gateway_settings
-from genba_gateway.embedded import DRAIN_S, SERVICES
+from genba_gateway.embedded import SERVICES
+from genba_gateway.supervisor import DRAIN_S
 from genba_llm import settings as llm_settings
 from genba_shared.settings import Platform
 from genba_training import settings as training_settings

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from genba_gateway.embedded import DRAIN_S
+from genba_gateway.supervisor import DRAIN_S
 
 ROOT = Path(__file__).parents[2]
 UNITS = sorted((ROOT / "deploy" / "systemd").iterdir())

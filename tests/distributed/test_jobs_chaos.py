@@ -29,7 +29,7 @@ from genba_shared.jobs import Job, Jobs
 from genba_shared.principal import Principal
 from genba_shared.queue import Wakeups, make_celery
 from genba_shared.settings import Platform
-from genba_training import worker
+from genba_training import worker_ready
 from genba_training.sweeper import Sweeper
 
 pytestmark = pytest.mark.long
@@ -209,12 +209,12 @@ def test_a_worker_that_is_told_to_stop_gives_its_job_to_the_next(
     shape: Shape, principal: Callable[..., Principal]
 ) -> None:
     first = shape.start_worker()
-    wait_until(lambda: worker.is_ready(shape.platform), shape)
+    wait_until(lambda: worker_ready.is_ready(shape.platform), shape)
     job = shape.submit(principal("engineer"), steps=60, step_s=0.05)
     wait_until(lambda: (now := shape.jobs.peek(job.id)) and now.progress > 0.1, shape)
     first.terminate()
     assert first.wait(AT_MOST_S) == 0
-    assert not worker.is_ready(shape.platform)
+    assert not worker_ready.is_ready(shape.platform)
     given_back = shape.jobs.peek(job.id)
     assert given_back is not None
     assert (given_back.status, given_back.failures) == ("queued", 0)

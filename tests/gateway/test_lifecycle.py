@@ -33,7 +33,8 @@ from genba_gateway.mounted import StartFailed
 from genba_gateway.openapi import merge
 from genba_gateway.routes import RouteTable
 from genba_gateway.settings import Settings
-from genba_shared.service import Degraded, create_service
+from genba_shared.readiness import Degraded
+from genba_shared.service import create_service
 from genba_shared.settings import Platform
 
 PROGRAM = """

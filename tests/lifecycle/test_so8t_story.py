@@ -139,7 +139,7 @@ def test_raw_text_becomes_an_answer_though_the_worker_is_killed_twice(
         until(lambda: _by(client, f"{MODEL}@1"), within_s=WITHIN_S, what="the answer of the model that ships")
 
 
-def test_one_command_runs_the_line_and_takes_up_where_it_was(genba: Genba, tmp_path: Path) -> None:
+def test_one_command_runs_the_line_and_takes_up_where_it_was(genba: Genba, corpora: Path, tmp_path: Path) -> None:
     steps = {
         "collect": {"files": ["notes.jsonl"]},
         "synthesise": {"per_domain": 300, "domains": ["general"], "seed": 3},
@@ -150,6 +150,11 @@ def test_one_command_runs_the_line_and_takes_up_where_it_was(genba: Genba, tmp_p
     path = tmp_path / "run.yaml"
     path.write_text(json.dumps(steps), "utf-8")  # JSON is YAML
     llm = Shell(genba, "llm")
+    hidden = (corpora / "evaluation.txt").rename(corpora / "not-yet.txt")
+    said = llm("train", str(path))
+    assert said.code == 1, said.out
+    assert "llm.validate failed: There is no 'evaluation.txt'" in said.err
+    hidden.rename(corpora / "evaluation.txt")  # mended: the same command tries that step anew, and no other
     for _ in range(2):
         said = llm("train", str(path))
         assert said.code == 0, said.err
@@ -158,8 +163,8 @@ def test_one_command_runs_the_line_and_takes_up_where_it_was(genba: Genba, tmp_p
     with Client(genba.url, genba.admin_key) as client:
         ran = [job.recipe for job in client.jobs.list()]
     assert sorted(ran) == [
-        f"llm.{name}" for name in sorted(["collect", "evaluate", "so8t", "synthesise", "validate"])
-    ], "the second time found the jobs of the first"
+        f"llm.{name}" for name in sorted(["collect", "evaluate", "so8t", "synthesise", "validate", "validate"])
+    ], "the last time found the jobs of those before"
     (tmp_path / "bad.yaml").write_text("so8t: {base: nowhere}", "utf-8")
     failed = llm("train", str(tmp_path / "bad.yaml"))
     assert failed.code == 1

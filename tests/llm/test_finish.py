@@ -21,7 +21,7 @@ from genba_llm.finish import load_gates, merged_model, reload, save_adapter, wri
 from genba_llm.gguf_export import CannotExport, export_gguf, gguf_name, go_template, modelfile
 from genba_llm.memory_plan import memory_plan
 from genba_llm.packing import Sample, pack
-from genba_llm.tokenizer_training import TAGS, train_tokenizer
+from genba_llm.tokenizer_training import LONGEST_BYTES, TAGS, train_tokenizer
 
 # peft asks transformers by a name that transformers is about to rename.
 pytestmark = pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")
@@ -116,6 +116,15 @@ def test_control_tokens_are_one_token_each_and_text_comes_back(tokenizer: Any) -
     assert tokenizer.decode(tokenizer("<|end|>")["input_ids"], skip_special_tokens=True) == ""
     text = "未知の文字 𠮷 and ASCII"
     assert tokenizer.decode(tokenizer(text)["input_ids"]) == text
+
+
+def test_no_token_is_longer_than_servers_write() -> None:
+    texts = [
+        "この質問に答えられる知識を持っていません",
+        "関係する文書を登録していただければ、そこからお答えします。",
+    ] * 50
+    found = train_tokenizer(texts, vocab_size=640, max_tokens=128)
+    assert 16 < max(map(len, found.get_vocab())) <= LONGEST_BYTES, "in an alphabet whose characters are bytes"
 
 
 def test_the_same_texts_give_the_same_tokenizer(tokenizer: Any) -> None:
@@ -254,6 +263,7 @@ def test_the_modelfile_writes_conversations_as_the_chat_template_does(tokenizer:
     text = modelfile("model.gguf", tokenizer)
     assert text.startswith("FROM ./model.gguf\n")
     assert 'PARAMETER stop "<|end|>"' in text
+    assert "PARAMETER repeat_penalty 1\n" in text
 
 
 def test_a_template_that_is_no_sequence_of_messages_is_refused(tokenizer: Any) -> None:

@@ -5,18 +5,22 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import httpx
 import numpy as np
 import pytest
 import torch
-from tests.llm.llama_server import need_llama
+from tests.llm.llama_server import NAME, llama_serving, need_llama
 from torch.nn import functional as F  # noqa: N812 - the usual name
 
+from genba_llm.backend_small import SmallModel
 from genba_llm.base_model import load_base, load_tokenizer
+from genba_llm.generation import Message, Options, Task
 from genba_llm.gguf_export import Quant, export_gguf
 from genba_llm.live_model import OWN_MODEL
 from genba_llm.sft_rows import messages
 from genba_llm.so8t_bundle import MODEL
 from genba_llm.synthesise import synthesise
+from genba_llm.tokenizer_training import LONGEST_BYTES
 
 N_ROWS = 12
 
@@ -68,3 +72,31 @@ def test_the_smaller_the_kind_the_smaller_the_file(model: Any, tokenizer: Any, t
     sizes = [export_gguf(model, tokenizer, tmp_path / f"{kind}.gguf", quant=kind).stat().st_size for kind in kinds]
     assert sizes == sorted(sizes, reverse=True)
     assert len(set(sizes)) == len(kinds)
+
+
+def test_llama_cpps_server_says_what_the_embedded_model_says(model: Any, tokenizer: Any, tmp_path: Path) -> None:
+    """Template, tokens, weights and the end of an answer at once: greedy, so that one other token is another answer.
+
+    The server is llama-cpp-python's. It writes nothing for tokens of more than 32 bytes, of which the model that ships has a
+    few, and punishes repetition unless it is told not to, as the Modelfile tells Ollama.
+    """
+    talks = [messages(row)[:-1] for row in synthesise("general", 6, seed=8)]
+    embedded = SmallModel(OWN_MODEL / MODEL, name="embedded")
+
+    def of_embedded(talk: list[dict[str, Any]]) -> str:
+        task = Task([Message(**turn) for turn in talk], Options(temperature=0.0, max_tokens=200))
+        tokens = tokenizer.tokenize("".join(piece.text for piece in embedded.generate(task)))
+        written = [
+            each for each in tokens if len(each) <= LONGEST_BYTES
+        ]  # of the byte-level alphabet: a character is a byte
+        return str(tokenizer.convert_tokens_to_string(written))
+
+    def of_server(url: str, talk: list[dict[str, Any]]) -> str:
+        body = {"model": NAME, "messages": talk, "max_tokens": 200, "temperature": 0.0, "repeat_penalty": 1.0}
+        answer = httpx.post(f"{url}/chat/completions", json=body, timeout=120.0, trust_env=False)
+        return str(answer.raise_for_status().json()["choices"][0]["message"]["content"])
+
+    with llama_serving(export_gguf(model, tokenizer, tmp_path / "model.gguf", quant="F16")) as url:
+        answers = [of_server(url, talk) for talk in talks]
+    assert answers == [of_embedded(talk) for talk in talks]
+    assert all(answer.startswith("<think-task>") and answer.endswith("</final>") for answer in answers)

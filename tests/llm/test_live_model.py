@@ -20,9 +20,9 @@ from genba_llm.so8t_line import FreshShape, make_fresh_base
 from genba_llm.synthesise import synthesise
 from genba_shared.artifacts import Artifacts
 from genba_shared.db import Database
+from genba_shared.readiness import Degraded
 from genba_shared.recipe import Registration
 from genba_shared.registry import Registry
-from genba_shared.service import Degraded
 
 SHAPE = FreshShape(vocab_size=512, hidden_size=64, layers=1, heads=2, kv_heads=1)
 

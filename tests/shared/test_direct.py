@@ -10,7 +10,8 @@ import pytest
 from fastapi import APIRouter, Depends, FastAPI, Path, Query, Request, Response
 from fastapi.testclient import TestClient
 
-from genba_shared.principal import Principal, require
+from genba_shared.dependencies import require
+from genba_shared.principal import Principal
 from genba_shared.problems import Conflict, Unavailable
 from genba_shared.service import create_service
 from genba_shared.settings import Platform

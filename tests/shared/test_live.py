@@ -18,9 +18,10 @@ from genba_shared.artifacts import Artifacts
 from genba_shared.db import Database
 from genba_shared.live import Live
 from genba_shared.problems import Unavailable
+from genba_shared.readiness import Degraded
 from genba_shared.recipe import Registration
 from genba_shared.registry import Registry, Version
-from genba_shared.service import Degraded, create_service
+from genba_shared.service import create_service
 from genba_shared.settings import Platform
 
 MODEL = "test.toy"

@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from starlette.requests import Request
 
-from genba_shared.principal import ROLES, Clearance, Principal, Verifier, require, scopes_of, sign, verify
+from genba_shared.dependencies import require
+from genba_shared.principal import ROLES, Clearance, Principal, Verifier, scopes_of, sign, verify
 from genba_shared.problems import Unauthorized
 
 SECRET = b"k" * 32

@@ -17,7 +17,8 @@ from starlette.applications import Starlette
 from starlette.routing import Mount
 from starlette.types import Message
 
-from genba_shared.principal import PRINCIPAL_HEADER, Clearance, Principal, current_principal, require, sign
+from genba_shared.dependencies import current_principal, require
+from genba_shared.principal import PRINCIPAL_HEADER, Clearance, Principal, sign
 from genba_shared.problems import Conflict, Unavailable
 from genba_shared.service import create_service, problem_responses
 from genba_shared.settings import Platform

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import json
 import logging
+import sys
 from collections.abc import Iterator
+from typing import Literal
 
 import pytest
 import structlog
@@ -35,6 +38,28 @@ def test_a_log_line_is_one_json_object_with_its_fields(capfd: pytest.CaptureFixt
         "logger": "genba.test",
     }.items() <= line.items()
     assert line["timestamp"].endswith("Z")
+
+
+@pytest.mark.parametrize("log_format", ["json", "console"])
+def test_a_line_that_cannot_be_rendered_says_so_and_stops_no_work(
+    log_format: Literal["json", "console"], capfd: pytest.CaptureFixture[str]
+) -> None:
+    class Unspeakable:
+        def __repr__(self) -> str:
+            raise RuntimeError
+
+    configure_logging(log_format=log_format)
+    get_logger("genba.test").info("model_swapped", model=Unspeakable())
+    line = json.loads(capfd.readouterr().err)
+    assert (line["event"], line["of"], line["reason"]) == ("line_not_rendered", "model_swapped", "RuntimeError")
+
+
+def test_a_log_that_nobody_can_read_any_more_stops_no_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    configure_logging()
+    closed = io.StringIO()
+    closed.close()
+    monkeypatch.setattr(sys, "stderr", closed)
+    get_logger("genba.test").info("model_swapped")
 
 
 def test_configuring_twice_does_not_log_twice(capfd: pytest.CaptureFixture[str]) -> None:

@@ -18,11 +18,10 @@ from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
 from sqlalchemy import NullPool, text
 from sqlalchemy.engine import URL, Connection
 
-from genba_shared.db import Record, connect
+from genba_shared.db import Record, connect, revisions
 from genba_shared.telemetry import get_logger
 
 HISTORY = Path(__file__).parent
@@ -38,15 +37,10 @@ def upgrade(url: URL) -> None:
     with _locked(url) as connection:
         config = _config(connection)
         revision = MigrationContext.configure(connection).get_current_revision()
-        if revision is not None and not knows(revision):
+        if revision is not None and revision not in revisions():
             log.warning("schema_is_newer_than_the_code", revision=revision)
             return
         command.upgrade(config, "head")
-
-
-def knows(revision: str) -> bool:
-    """Whether this code's history has ``revision``; one that it has not is of newer code."""
-    return any(script.revision == revision for script in ScriptDirectory(str(HISTORY)).walk_revisions())
 
 
 def downgrade(url: URL, revision: str = "base") -> None:
