@@ -103,7 +103,7 @@ class World:
             now_s += count / FPS
         rows = np.concatenate(values) + self.operator * rng.normal(size=DIM)
         rows += (self.noise if noise is None else noise) * rng.normal(size=rows.shape)
-        rows = smoothed(rows.astype(np.float32), sigma_frames=self.blend)
+        rows = smoothed(rows.astype(np.float32), sigma_frames=self.blend).astype(np.float64)
         rows -= rows.mean(axis=0)
         rows /= np.linalg.norm(rows, axis=1, keepdims=True)
         features = Features(
