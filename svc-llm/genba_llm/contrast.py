@@ -59,7 +59,7 @@ def generate(seed: int = 0, recipe: Recipe | None = None, *, languages: Sequence
 @functools.cache
 def lexicon(name: str) -> Mapping[str, Any]:
     """One of the files in ``lexicon/``."""
-    found = yaml.safe_load((LEXICON / f"{name}.yaml").read_text("utf-8"))
+    found = yaml.load((LEXICON / f"{name}.yaml").read_text("utf-8"), yaml.CSafeLoader)
     if not isinstance(found, dict):
         raise TypeError(f"lexicon {name} must be a mapping")
     return found

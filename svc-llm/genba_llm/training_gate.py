@@ -24,7 +24,7 @@ from genba_llm.compositions import Amounts as LongAmounts
 from genba_llm.compositions import compose
 from genba_llm.contrast import Recipe as Amounts
 from genba_llm.contrast import generate
-from genba_llm.fusion import Fusion, default_fusion, load_fusion, signals_of
+from genba_llm.fusion import Fusion, Signals, default_fusion, load_fusion, signals_of
 from genba_llm.gate_metrics import auroc, expected_calibration_error, gated
 from genba_llm.line_settings import LineSettings
 from genba_llm.normalise import language_of, normalise
@@ -112,7 +112,17 @@ def gate_classifier(params: GateClassifierParams, run: Run) -> Result:
 
 def evaluate(rows: Sequence[Row], classifier: Classifier, fusion: Fusion) -> dict[str, float]:
     """The measures of a classifier and its fusion together, as the gate would decide."""
-    fused = [fusion.decide(signals_of(normalise(row.text), classifier)) for row in rows]
+    return measures(rows, signals_on(rows, classifier), fusion)
+
+
+def signals_on(rows: Sequence[Row], classifier: Classifier) -> list[Signals]:
+    """What the classifier says of each row: nearly all the work, and the same for every fusion."""
+    return [signals_of(normalise(row.text), classifier) for row in rows]
+
+
+def measures(rows: Sequence[Row], signals: Sequence[Signals], fusion: Fusion) -> dict[str, float]:
+    """The measures of what a fusion makes of the rows' signals."""
+    fused = [fusion.decide(each) for each in signals]
     truth = np.array([int(row.decision) for row in rows], np.int64)
     decided = np.array([int(each.decision) for each in fused], np.int64)
     danger = np.array([1.0 - float(each.probs[Decision.ALLOW]) for each in fused])

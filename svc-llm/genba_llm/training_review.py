@@ -32,7 +32,7 @@ from genba_llm.reasoner_fit import Judged, fit_joined
 from genba_llm.review import Refitted, Reviewed, refit
 from genba_llm.settings import Settings
 from genba_llm.tables import DecisionRow
-from genba_llm.training_gate import MODEL, RowsFile, RowsKey, evaluate, evaluation_rows, own_rows
+from genba_llm.training_gate import MODEL, RowsFile, RowsKey, evaluation_rows, measures, own_rows, signals_on
 from genba_shared import records
 from genba_shared.db import utc_now
 from genba_shared.problems import Conflict, Invalid
@@ -72,7 +72,8 @@ def gate_review(params: GateReviewParams, run: Run) -> Result:
         raise Conflict(f"The gate cannot learn from people yet: {error}") from error
     run.progress(0.4, "evaluating")
     test = evaluation_rows([], run.seed)
-    measured, before = evaluate(test, classifier, found.fusion), evaluate(test, classifier, fusion)
+    signals = signals_on(test, classifier)
+    measured, before = measures(test, signals, found.fusion), measures(test, signals, fusion)
     metrics = {**measured, **_of_review(found)}
     gates = (
         Gate(_FALSE_ALLOW, at_most=_may_allow(before, fusion, lowered=found.threshold == "lowered")),

@@ -7,12 +7,22 @@ import numpy.typing as npt
 
 Bytes = npt.NDArray[np.uint8]
 Singles = npt.NDArray[np.float32]
+Ints = npt.NDArray[np.int64]
 
 
-def covered(pictures: Bytes, place: Bytes, recent: Bytes, weight: Singles, floor: float, width: float) -> Singles:
+def covered(
+    share: Singles,
+    pictures: Bytes,
+    which: Ints,
+    place: Bytes,
+    recent: Bytes,
+    weight: Singles,
+    floor: float,
+    width: float,
+) -> None:
     """As ``_sight_numba.covered``."""
     whole, near = (
-        np.square(np.subtract(pictures, other, dtype=np.float32)[..., :3]) @ weight for other in (place, recent)
+        np.square(np.subtract(pictures[which], other, dtype=np.float32)[..., :3]) @ weight for other in (place, recent)
     )
     distance = np.sqrt(np.stack([whole, np.minimum(whole, near)]))
-    return np.asarray(np.clip((distance - floor) / width, 0, 1), np.float32)
+    share[:, which] = np.clip((distance - floor) / width, 0, 1)

@@ -9,9 +9,11 @@ Knows nothing of alignment, p-values and scores: maps of steps in, numbers out.
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
+from types import ModuleType
 from typing import NamedTuple
 
 import cv2
@@ -129,6 +131,22 @@ def _divisor(spread: Singles) -> Singles:
     return np.repeat(np.asarray(one, np.float32), 3, axis=-1)
 
 
+@cache
+def kernels() -> ModuleType:
+    """The compiled inner loops, or the plain ones where numba is missing or does not fit this NumPy."""
+    try:
+        return importlib.import_module("genba_sop._evidence_numba")
+    except ImportError:
+        return importlib.import_module("genba_sop._evidence_numpy")
+
+
+def warm_up() -> None:
+    """Load or compile the inner loops now rather than in the first request."""
+    rows = np.ones((4, 3, 1), np.float32)
+    kernels().split(rows, rows[:, 0], _MOST_LASTING)
+    kernels().own(*[rows.reshape(4, 1, 3)] * 3)
+
+
 def usual_of(golds: Sequence[StepMaps]) -> Usual:
     """What these golds show; a step needs two of them."""
     shape = golds[0].covered.shape
@@ -174,8 +192,8 @@ def measure(mine: StepMaps, usual: Usual, sequence: Sequence[int]) -> Floats:
     median = _Difference(_less(mine.median[at], usual.median[at], seen), of_median[at])
     mean = _Difference(_less(mine.mean[at], usual.mean[at], seen), of_mean[at])
     levels = _levels(median, mean, mine.moving[at])
-    own = _own((mean.colour - levels.mean) / mean.spread)
-    table[at, 0] = [_top(picture, 40) for picture in _own((median.colour - levels.median) / median.spread)]
+    own = _own(mean, levels.mean)
+    table[at, 0] = [_top(picture, 40) for picture in _own(median, levels.median)]
     table[at, 1], table[at, 2] = [_top(picture, 5) for picture in own], [_top(picture, 40) for picture in own]
     table[at, 3] = [_top(_smooth(picture), 5) for picture in levels.away]
     same = (levels.since < 0) | (levels.since == np.arange(len(at))[:, None, None])  # elsewhere it is another place
@@ -254,21 +272,21 @@ def _smooth(picture: Singles) -> Singles:
     return np.asarray(cv2.GaussianBlur(picture, (0, 0), 0.7), np.float32)
 
 
-def _own(rows: Singles) -> Singles:
-    """(n, 60, 80) length of what is the step's own: the least of what is left, and of how that differs from the step before and after."""
-    length = _length(rows)
-    if len(rows) > 1:
-        steps = _length(rows[1:] - rows[:-1])
-        length[1:] = np.minimum(length[1:], steps)
-        length[:-1] = np.minimum(length[:-1], steps)
-    return np.asarray(length / max(1.0, median(length) / _USUAL_NOISE), np.float32)
-
-
 class _Difference(NamedTuple):
     """(n, 60, 80, 3) colour of each step less the golds' mean, and what divides it: how much golds differ there."""
 
     colour: Singles
     spread: Singles
+
+
+def _own(difference: _Difference, level: Singles) -> Singles:
+    """(n, 60, 80) by how many spreads each step is from its level: the least of what is left, and of how that differs from the step
+    before and after.
+    """
+    n, *shape, _ = level.shape
+    colour, level, spread = (rows.reshape(n, -1, 3) for rows in (difference.colour, level, difference.spread))
+    length = kernels().own(colour, level, spread)
+    return np.asarray(length / max(1.0, median(length) / _USUAL_NOISE), np.float32).reshape(n, *shape)
 
 
 @dataclass(frozen=True)
@@ -299,16 +317,13 @@ def _levels(median: _Difference, mean: _Difference, moving: Singles) -> _Levels:
     if n < 5 or not len(y):
         return _Levels(levels[0], levels[1], since, away)
     steps, at = range(1, n - 2), np.arange(len(y))
-    before, after, costs = [], [], []
-    for colour, spread in ((each.colour[:, y, x], each.spread[:, y, x]) for each in (median, mean)):
-        before.append(np.stack([middle(colour[:s]) for s in steps]))
-        after.append(np.stack([middle(colour[s + 1 :]) for s in steps]))
-        pairs = zip(steps, before[-1], after[-1], strict=True)
-        costs.append(
-            np.stack(
-                [_cost(colour[:s], spread[:s], b) + _cost(colour[s + 1 :], spread[s + 1 :], a) for s, b, a in pairs]
-            )
+    splits = [
+        kernels().split(
+            np.ascontiguousarray(each.colour[:, y, x].swapaxes(1, 2)), each.spread[:, y, x, 0], _MOST_LASTING
         )
+        for each in (median, mean)
+    ]
+    before, after, costs = zip(*splits, strict=True)  # (S, 3, P) twice and (S, P), of each
     acting = np.stack([cv2.GaussianBlur(each, (0, 0), _TOGETHER_PX) for each in moving])[1:-2, y, x]
     likely = _ACTING * acting / np.maximum(acting.max(axis=0), _SHARE_FLOOR) + _LATER * np.arange(len(steps))[:, None]
     best = (costs[0] + costs[1] - likely).argmin(axis=0)
@@ -317,14 +332,14 @@ def _levels(median: _Difference, mean: _Difference, moving: Singles) -> _Levels:
     best = np.stack([cv2.GaussianBlur(each, (0, 0), _TOGETHER_PX) for each in votes])[:, y, x].argmax(axis=0)
     gain = (whole[y, x] - costs[0][best, at]).clip(0)
     unit = middle(median.spread[:, y, x, 0])
-    earlier, later = before[0][best, at], after[0][best, at]
+    earlier, later = before[0][best, :, at], after[0][best, :, at]
     farther = _length(later) - _length(earlier)
     step = 1 + best
     away[step, y, x] = np.minimum(np.minimum(_length(later - earlier), _FARTHER * farther) / unit, gain).clip(0)
     kept = gain >= _LEAST_COST
     since[y[kept], x[kept]] = step[kept]
     for level, b, a in zip(levels, before, after, strict=True):
-        earlier, later = b[best, at], a[best, at]
+        earlier, later = b[best, :, at], a[best, :, at]
         for s in range(n):
             now = np.where(((s < step) | ((s == step) & (farther > 0)))[:, None], earlier, later)
             level[s, y[kept], x[kept]] = now[kept]

@@ -8,7 +8,7 @@ Knows nothing of thresholds for deviations, of p-values or of scores.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -20,6 +20,7 @@ from genba_sop.decoding import ELSEWHERE, Chart, Penalties, follow
 from genba_sop.doubled import doubled
 from genba_sop.explaining import NO_STEP, Known, Told, simplest
 from genba_sop.free_order import standing_in
+from genba_sop.hurried import FASTEST, evenly, hurried
 from genba_sop.medians import median
 from genba_sop.procedure import Procedure
 from genba_sop.rows import Rows
@@ -260,9 +261,11 @@ def observe(
     _simplify(told, between, golds)
     _look_elsewhere(told, between, golds)
     _tell_two(told, between, golds)
-    skipped, residual, local = measured(trainee, golds, frames, path_costs, labels, steps=len(order))
+    tables = measured(trainee, golds, frames, path_costs, labels, steps=len(order))
+    if _tell_hurried(told, between, golds, np.nansum(votes[:, None] * tables[0], axis=0)):
+        tables = measured(trainee, golds, frames, path_costs, labels, steps=len(order))
     contrast = match / pair
-    return Observation(votes, frames, path_costs, labels, skipped, residual, local, distance, contrast, tuple(between))
+    return Observation(votes, frames, path_costs, labels, *tables, distance, contrast, tuple(between))
 
 
 def _simplify(told: Told, between: Sequence[PairCost], golds: Sequence[GoldRun]) -> None:
@@ -282,12 +285,8 @@ def _simplify(told: Told, between: Sequence[PairCost], golds: Sequence[GoldRun])
 def _look_elsewhere(told: Told, between: Sequence[PairCost], golds: Sequence[GoldRun]) -> None:
     """Find steps that seem to be missing where another permitted order puts them, in the labels and paths of ``told``."""
     usual = _usual_rows(golds)
-
-    def price(run: Run, step: int) -> float:
-        return _price(run, step, told.costs, golds, told.votes)
-
     for _ in range(MOST_STORIES):
-        found = standing_in(told.labels, usual, told.order, price, frame_s=told.frame_s)
+        found = standing_in(told.labels, usual, told.order, _pricing(told, golds), frame_s=told.frame_s)
         if found is None:
             return
         _believe((found.run._replace(label=found.step), *found.left), told, between, golds)
@@ -295,12 +294,20 @@ def _look_elsewhere(told: Told, between: Sequence[PairCost], golds: Sequence[Gol
 
 def _tell_two(told: Told, between: Sequence[PairCost], golds: Sequence[GoldRun]) -> None:
     """Tell two performances where one that takes as long hides them, in the labels and paths of ``told``."""
-
-    def price(run: Run, step: int) -> float:
-        return _price(run, step, told.costs, golds, told.votes)
-
-    for two in doubled(told.labels, _usual_rows(golds), price, motion=told.motion, frame_s=told.frame_s):
+    for two in doubled(
+        told.labels, _usual_rows(golds), _pricing(told, golds), motion=told.motion, frame_s=told.frame_s
+    ):
         _believe(two, told, between, golds)
+
+
+def _tell_hurried(told: Told, between: Sequence[PairCost], golds: Sequence[GoldRun], skipped: Floats) -> bool:
+    """Match steps done in a hurry from beginning to end, in the paths of ``told``; whether there are any."""
+    runs = hurried(told, _pricing(told, golds), skipped)
+    for run in runs:
+        for each, gold, frame, path_cost in zip(between, golds, told.frames, told.path_costs, strict=True):
+            rows, columns = evenly(run, gold.labels == run.label)
+            frame[columns], path_cost[columns] = rows, each.cost[rows, columns]
+    return bool(runs)
 
 
 def _believe(runs: Sequence[Run], told: Told, between: Sequence[PairCost], golds: Sequence[GoldRun]) -> None:
@@ -480,6 +487,10 @@ def _length(run: Run) -> int:
     return run.last - run.first + 1
 
 
+def _pricing(told: Told, golds: Sequence[GoldRun]) -> Callable[[Run, int], float]:
+    return lambda run, step: _price(run, step, told.costs, golds, told.votes)
+
+
 def _price(run: Run, step: int, costs: Sequence[Floats], golds: Sequence[GoldRun], votes: Floats) -> float:
     """Mean cost on the warping path of the run through the whole step, averaged over the golds that show the step."""
     columns = slice(run.first, run.last + 1)
@@ -579,6 +590,6 @@ def _passed(gold: GoldRun, frame: Ints, matched: Ints) -> Mask:
     passed = np.zeros(len(gold.labels), np.bool_)
     passed[frame[matched]] = True
     jumps = frame[matched[1:]] - frame[matched[:-1]]
-    for j in np.flatnonzero((jumps > 1) & (jumps <= Penalties().reach)):
+    for j in np.flatnonzero((jumps > 1) & (jumps <= FASTEST)):
         passed[frame[matched[j]] : frame[matched[j + 1]]] = True
     return passed

@@ -33,7 +33,7 @@ from genba_sop.segmentation import EXTRA, labels_of, propose, runs_of, spans_of
 
 Floats = npt.NDArray[np.float64]
 
-FORMAT = 10
+FORMAT = 11
 PLAINLY_LAID = 0.75  # correlation of places, from which on nobody needs to look in the mirror
 LEAST_MIRRORED, MIRRORED_BETTER = 0.65, 0.1  # there, at least; and so much better than as it is
 UNLIKE, UNLIKE_GOLDS = 0.9, 1.3  # typical best match by typical pair; and by the worst among golds: another procedure?

@@ -53,7 +53,8 @@ def kernels() -> ModuleType:
 def warm_up() -> None:
     """Load or compile the inner loop now rather than in the first request."""
     one = np.zeros((1, 1, 1, CHANNELS), np.uint8)
-    kernels().covered(one, one[0], one, np.ones(3, np.float32), *_COVERED)
+    share, first = np.empty((2, 1, 1, 1), np.float32), np.zeros(1, np.int64)
+    kernels().covered(share, one, first, one[0], one, np.ones(3, np.float32), *_COVERED)
 
 
 @dataclass(frozen=True)
@@ -96,7 +97,7 @@ class Sight:
         self._gain = everywhere(np.append(view.gain, np.float32(1)))
         self._offset = everywhere(np.append(view.offset, np.float32(0)))
         self._covered = np.empty((2, len(strip.pictures), HEIGHT, WIDTH), np.float32)  # by the one place, and the other
-        self._known = np.zeros(len(strip.pictures), np.bool_)
+        self._known, self._pictures = np.zeros(len(strip.pictures), np.bool_), np.ascontiguousarray(strip.pictures)
         self._recent, self._recent_places = max(2, recent), dict[int, Bytes]()
 
     def activity(self, rows: Sequence[Ints]) -> Activity:
@@ -138,9 +139,7 @@ class Sight:
         new = chosen[~self._known[chosen]]
         if new.size:
             recent = np.stack([self._place_at(int(picture)) for picture in new])
-            self._covered[:, new] = kernels().covered(
-                self.strip.pictures[new], self._place, recent, self._weight, *_COVERED
-            )
+            kernels().covered(self._covered, self._pictures, new, self._place, recent, self._weight, *_COVERED)
             self._known[new] = True
         return np.asarray(self._covered[:, _evenly(chosen)].mean(axis=1), np.float32)
 

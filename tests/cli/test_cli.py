@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import socket
 import stat
 import subprocess
@@ -17,6 +18,7 @@ import pytest
 from tests.e2e.clips import film
 from tests.e2e.world import environment, free_port, up
 from tests.gateway.certificates import write_certificate
+from typer.testing import CliRunner
 
 from genba_gateway import home as homes
 from genba_gateway.keys import Keys
@@ -24,6 +26,7 @@ from genba_shared.artifacts import Artifacts
 from genba_shared.recipe import Registration
 from genba_shared.registry import Registry
 from genba_shared.settings import Platform
+from genba_sop.cli import app as sop
 
 pytestmark = pytest.mark.xdist_group("cli")
 
@@ -46,6 +49,21 @@ def genba(*arguments: str | Path, home: Path | None = None) -> Said:
     ended = subprocess.run(argv, capture_output=True, text=True, timeout=240, env=env, check=False)
     assert "Traceback" not in ended.stdout + ended.stderr
     return Said(ended.returncode, ended.stdout, ended.stderr)
+
+
+def score(*arguments: str | Path) -> Said:
+    """``genba sop score`` in this process, which has loaded what it computes with: a process of its own waits for that each time."""
+    ended = CliRunner().invoke(sop, ["score", *map(str, arguments)], env={"COLUMNS": "300", "NO_COLOR": "1"})
+    return Said(ended.exit_code, ended.stdout, ended.stderr)
+
+
+@pytest.fixture
+def home(tmp_path: Path, _upgraded_sqlite: Path) -> Path:
+    """A home whose database is made: making one takes longer than most commands. Some tests begin with nothing, as people do."""
+    home = tmp_path / "home"
+    home.mkdir()
+    shutil.copy(_upgraded_sqlite, home / "genba.db")
+    return home
 
 
 def refusal(said: Said) -> str:
@@ -211,14 +229,14 @@ def test_a_service_that_does_not_start_says_why_last(tmp_path: Path, monkeypatch
 # --- keys -----------------------------------------------------------------------------------------------------------
 
 
-def test_a_key_is_made_listed_rotated_and_revoked(tmp_path: Path) -> None:
-    made = genba("keys", "create", "line 3 tablet", "--role", "operator", "--expires-days", "30", home=tmp_path)
+def test_a_key_is_made_listed_rotated_and_revoked(home: Path, tmp_path: Path) -> None:
+    made = genba("keys", "create", "line 3 tablet", "--role", "operator", "--expires-days", "30", home=home)
     assert made.code == 0
     key_id, plaintext = made.out.splitlines()[:2]
     assert KEY.fullmatch(plaintext)
 
     file = tmp_path / "successor.key"
-    rotated = genba("keys", "rotate", key_id, "--overlap-hours", "1", "--file", file, home=tmp_path)
+    rotated = genba("keys", "rotate", key_id, "--overlap-hours", "1", "--file", file, home=home)
     assert rotated.code == 0
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
     successor = file.read_text().strip()
@@ -226,24 +244,26 @@ def test_a_key_is_made_listed_rotated_and_revoked(tmp_path: Path) -> None:
     assert successor not in rotated.out
 
     new_id = successor.split("_")[2]
-    assert genba("keys", "revoke", new_id, home=tmp_path).code == 0
-    listed = genba("keys", "list", home=tmp_path)
+    assert genba("keys", "revoke", new_id, home=home).code == 0
+    listed = genba("keys", "list", home=home)
     states = {row.split("│")[1].strip(): row.split("│")[-2].strip() for row in listed.out.splitlines() if "│" in row}
     assert states == {key_id: "rotated", new_id: "revoked"}
     assert plaintext.split("_")[3] not in listed.out
 
 
-def test_a_key_whose_file_cannot_be_written_is_not_made_and_the_old_one_can_still_be_rotated(tmp_path: Path) -> None:
-    made = genba("keys", "create", "tablet", home=tmp_path)
+def test_a_key_whose_file_cannot_be_written_is_not_made_and_the_old_one_can_still_be_rotated(
+    home: Path, tmp_path: Path
+) -> None:
+    made = genba("keys", "create", "tablet", home=home)
     key_id = made.out.splitlines()[0]
     folder = tmp_path / "a folder"
     (folder / "in it").mkdir(parents=True)
     for arguments in (("create", "other"), ("rotate", key_id)):
-        refused = genba("keys", *arguments, "--file", folder, home=tmp_path)
+        refused = genba("keys", *arguments, "--file", folder, home=home)
         assert refused.code == 2
         assert "no key was made" in " ".join(refused.err.split())
-    assert sorted(each.name for each in tmp_path.iterdir() if each.name.startswith(".")) == []
-    listed = genba("keys", "list", home=tmp_path)
+    assert [each.name for each in tmp_path.iterdir() if each.name.startswith(".")] == []
+    listed = genba("keys", "list", home=home)
     assert listed.out.count("active") == 1
     assert "rotated" not in listed.out
 
@@ -256,8 +276,8 @@ def test_a_key_whose_file_cannot_be_written_is_not_made_and_the_old_one_can_stil
         (("rotate", "zzzzzzzzzzzz"), "zzzzzzzzzzzz"),
     ],
 )
-def test_what_keys_cannot_do_is_said_in_one_line(tmp_path: Path, arguments: tuple[str, ...], named: str) -> None:
-    said = genba("keys", *arguments, home=tmp_path)
+def test_what_keys_cannot_do_is_said_in_one_line(home: Path, arguments: tuple[str, ...], named: str) -> None:
+    said = genba("keys", *arguments, home=home)
     assert said.code == 2
     assert named in refusal(said)
 
@@ -266,8 +286,8 @@ def test_what_keys_cannot_do_is_said_in_one_line(tmp_path: Path, arguments: tupl
     "arguments",
     [("create", "x", "--expires-days", "99999999999"), ("rotate", "zzzzzzzzzzzz", "--overlap-hours", "1e300")],
 )
-def test_a_time_that_no_calendar_holds_is_refused(tmp_path: Path, arguments: tuple[str, ...]) -> None:
-    said = genba("keys", *arguments, home=tmp_path)
+def test_a_time_that_no_calendar_holds_is_refused(home: Path, arguments: tuple[str, ...]) -> None:
+    said = genba("keys", *arguments, home=home)
     assert said.code == 2
     assert arguments[-2] in said.err
 
@@ -287,12 +307,11 @@ def test_a_backup_is_made_checked_and_restored_from_a_shell(tmp_path: Path) -> N
     assert key_id in genba("keys", "list", home=restored).out
 
 
-def test_what_a_backup_cannot_do_is_said_in_one_line(tmp_path: Path) -> None:
-    home, file = tmp_path / "home", tmp_path / "genba.tar"
-    none = genba("backup", "create", file, home=home)
+def test_what_a_backup_cannot_do_is_said_in_one_line(home: Path, tmp_path: Path) -> None:
+    file = tmp_path / "genba.tar"
+    none = genba("backup", "create", file, home=tmp_path / "nothing")
     assert none.code == 2
     assert "nothing was ever started there" in refusal(none)
-    genba("keys", "create", "tablet", home=home)
     nowhere = genba("backup", "create", tmp_path / "no-folder" / "genba.tar", home=home)
     assert nowhere.code == 2
     assert "No such file or directory" in refusal(nowhere)
@@ -351,7 +370,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 def test_a_run_that_is_the_gold_run_passes(small: tuple[Path, Path]) -> None:
     gold, steps = small
-    said = genba("sop", "score", "--gold", gold, "--trainee", gold, "--steps", steps, "--lang", "ja")
+    said = score("--gold", gold, "--trainee", gold, "--steps", steps, "--lang", "ja")
     assert said.code == 0
     assert "合格" in said.out
 
@@ -363,7 +382,7 @@ def test_files_are_scored_by_the_encoder_of_the_settings(
     for encoder, said in (("nonsense", "is no encoder"), ("openclip:ViT-B-32", "There are no weights")):
         monkeypatch.setenv("GENBA_SOP_ENCODER", encoder)
         monkeypatch.setenv("GENBA_SOP_ENCODER_WEIGHTS", "/absent/weights.safetensors")
-        refused = genba("sop", "score", "--gold", gold, "--trainee", gold, "--steps", steps)
+        refused = score("--gold", gold, "--trainee", gold, "--steps", steps)
         assert refused.code == 2
         assert said in refusal(refused)
 
@@ -381,10 +400,10 @@ def test_bad_files_are_said_in_one_line(small: tuple[Path, Path], tmp_path: Path
         (text, steps, "text.mp4"),
         (gold, broken, "broken.yaml is not readable as YAML: line 1: "),
     ):
-        refused = genba("sop", "score", "--gold", gold, "--trainee", trainee, "--steps", steps_file)
+        refused = score("--gold", gold, "--trainee", trainee, "--steps", steps_file)
         assert refused.code == 2
         assert said in refusal(refused)
-    refused = genba("sop", "score", "--gold", gold, "--trainee", gold, "--steps", contradicting)
+    refused = score("--gold", gold, "--trainee", gold, "--steps", contradicting)
     assert refused.code == 2
     assert "steps[1]" in refused.err
 

@@ -24,6 +24,8 @@ from tests.gateway.world import (
 )
 
 from genba_gateway.http1 import HIGH_WATER_BYTES
+from genba_gateway.proxy import _request_head
+from genba_shared.problems import BadRequest
 from genba_shared.settings import Platform
 
 MEBI = 1024 * 1024
@@ -215,7 +217,7 @@ def test_a_download_streams_with_back_pressure(platform: Platform) -> None:
             reader, writer = await gateway.connect(limit=65536)
             writer.write(request_bytes("GET", "/v1/sop/x", headers=gateway.auth()))
             seen = -1
-            while seen != sent:  # until nothing moves any more
+            while not sent or seen != sent:  # until nothing moves any more
                 seen = sent
                 await asyncio.sleep(0.3)
             assert HIGH_WATER_BYTES < sent < 32 * MEBI
@@ -387,6 +389,61 @@ def test_a_client_that_stops_sending_its_headers_gets_408(platform: Platform) ->
             answer = await gateway.send(b"GET /v1/whoami HTTP/1.1\r\nHost: x\r\nX-Slow")
             assert answer.status == 408
             assert answer.headers["connection"] == "close"
+
+    told(story)
+
+
+def test_the_headers_of_a_second_request_have_as_long_as_those_of_the_first(platform: Platform) -> None:
+    async def story() -> None:
+        echo, slow = Echo(), {"header_s": 0.2, "keep_alive_s": 60}
+        async with door(settings(platform, timeouts=slow), mounts={"sop": echo}) as gateway:
+            reader, writer = await gateway.connect()
+            writer.write(request_bytes("GET", "/v1/sop/x", headers=gateway.auth()))
+            assert (await read_answer(reader)).status == 200
+            writer.write(b"GET /v1/whoami HTTP/1.1\r\nHost: x\r\nX-Slow")
+            assert (await asyncio.wait_for(read_answer(reader), 10)).status == 408
+            writer.close()
+
+    told(story)
+
+
+def test_what_an_answer_says_of_its_hop_stays_there(platform: Platform) -> None:
+    raw = (
+        b"HTTP/1.1 200 OK\r\nserver: s\r\ndate: d\r\nkeep-alive: timeout=5\r\nx-hop: 1\r\nx-kept: 2\r\n"
+        b"connection: keep-alive, X-Hop, Content-Length\r\ncontent-length: 2\r\n\r\nhi"
+    )
+
+    async def story() -> None:
+        service = Service(answers(raw))
+        async with running(service), door(settings(platform, service)) as gateway:
+            for _ in range(2):
+                answer = await gateway.ask("GET", "/v1/sop/x")
+                assert (answer.body, answer.headers["x-kept"], answer.headers["content-length"]) == (b"hi", "2", "2")
+                assert answer.headers.keys().isdisjoint({"x-hop", "keep-alive", "connection", "server"})
+                assert answer.headers["date"] != "d"
+
+    told(story)
+
+
+@pytest.mark.parametrize("value", [b"a\nb", b"a\rb", b"a\r\nx-injected: 1", b"a\0b"])
+def test_a_line_break_in_a_value_goes_out_on_neither_side(platform: Platform, value: bytes) -> None:
+    """Parsers let none through; this is for servers and applications that do."""
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "lifespan" or scope["path"] == "/ready":
+            await Echo()(scope, receive, send)
+            return
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"x-a", value)]})
+        await send({"type": "http.response.body", "body": b""})
+
+    scope = {"method": "GET", "raw_path": b"/", "query_string": b"", "headers": [(b"x-a", value)]}
+    with pytest.raises(BadRequest):
+        _request_head(scope, b"service", 0)
+
+    async def story() -> None:
+        async with door(settings(platform), mounts={"sop": app}) as gateway:
+            answer = await gateway.ask("GET", "/v1/sop/x")
+            assert (answer.status, "x-a" in answer.headers, "x-injected" in answer.headers) == (500, False, False)
 
     told(story)
 

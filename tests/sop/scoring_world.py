@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from genba_sop.features import Features
+from genba_sop.motion_hog import smoothed
 from genba_sop.procedure import Procedure, Span, Step, Text
 from genba_sop.reference import Gold
 
@@ -52,6 +53,7 @@ class World:
     seed: int = 0
     noise: float = 1.0
     operator: float = 0.3
+    blend: float = 0.0  # frames over which features run into each other, as a standard deviation
     after: dict[str, tuple[str, ...]] = field(default_factory=dict)
     critical: tuple[str, ...] = ()
     optional: tuple[str, ...] = ()
@@ -101,6 +103,7 @@ class World:
             now_s += count / FPS
         rows = np.concatenate(values) + self.operator * rng.normal(size=DIM)
         rows += (self.noise if noise is None else noise) * rng.normal(size=rows.shape)
+        rows = smoothed(rows.astype(np.float32), sigma_frames=self.blend).astype(np.float64)
         rows -= rows.mean(axis=0)
         rows /= np.linalg.norm(rows, axis=1, keepdims=True)
         features = Features(

@@ -269,10 +269,50 @@ def test_compiled_and_plain_covers_are_the_same() -> None:
     pictures, recent = rng.integers(0, 256, (2, 3, 6, 8, 4), dtype=np.uint8)
     weight = rng.uniform(0.1, 1.5, 3).astype(np.float32)
     pictures[:, :3] = recent[:, :3] + rng.integers(0, 9, (3, 3, 8, 4), dtype=np.uint8)  # and some that are near
-    asked = (pictures, recent[0], recent, weight, 5.0, 8.0)
-    found = [importlib.import_module(f"genba_sop.{name}").covered(*asked) for name in ("_sight_numba", "_sight_numpy")]
+    which, found = np.array([2, 0]), list[npt.NDArray[np.float32]]()
+    for name in ("_sight_numba", "_sight_numpy"):
+        share = np.full((2, 3, 6, 8), -1, np.float32)
+        asked = (share, pictures, which, recent[0], recent[which], weight, 5.0, 8.0)
+        importlib.import_module(f"genba_sop.{name}").covered(*asked)
+        assert (share[:, 1] == -1).all()
+        found.append(share[:, which])
     np.testing.assert_allclose(found[0], found[1], atol=1e-5)
     assert 0 < found[0].mean() < 1
+
+
+@pytest.mark.parametrize("rows", [4, 5, 6, 13])
+def test_compiled_and_plain_levels_are_the_same(rows: int) -> None:
+    rng = np.random.default_rng(rows)
+    colour = rng.normal(0, 5, (rows, 3, 70)).astype(np.float32)
+    spread = rng.uniform(1, 2, (rows, 70)).astype(np.float32)
+    compiled, plain = (
+        importlib.import_module(f"genba_sop.{name}").split(colour, spread, 6.0)
+        for name in ("_evidence_numba", "_evidence_numpy")
+    )
+    for one, other in zip(compiled, plain, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-6)
+    before, after, cost = compiled
+    np.testing.assert_allclose(before[0], colour[0])
+    np.testing.assert_allclose(after[-1], np.median(colour[-2:], axis=0), rtol=1e-6)
+    off = np.linalg.norm((colour[2:] - np.median(colour[2:], axis=0)) / spread[2:, None], axis=1)
+    np.testing.assert_allclose(cost[0], np.minimum(off, 6.0).sum(axis=0), rtol=1e-5)
+
+
+@pytest.mark.parametrize("rows", [1, 2, 7])
+def test_what_is_a_rows_own_is_the_same_compiled_and_plain(rows: int) -> None:
+    rng = np.random.default_rng(rows)
+    colour, level = rng.normal(0, 5, (2, rows, 70, 3)).astype(np.float32)
+    spread = rng.uniform(1, 2, (rows, 70, 3)).astype(np.float32)
+    compiled, plain = (
+        importlib.import_module(f"genba_sop.{name}").own(colour, level, spread)
+        for name in ("_evidence_numba", "_evidence_numpy")
+    )
+    np.testing.assert_allclose(compiled, plain, rtol=1e-6)
+    left = (colour - level) / spread
+    first = np.linalg.norm(left[0], axis=1)
+    if rows > 1:
+        first = np.minimum(first, np.linalg.norm(left[1] - left[0], axis=1))
+    np.testing.assert_allclose(compiled[0], first, rtol=1e-5)
 
 
 def test_a_movement_that_lies_aside_is_told_from_one_that_is_elsewhere() -> None:

@@ -64,6 +64,18 @@ def installation(tmp_path_factory: pytest.TempPathFactory, _upgraded_sqlite: Pat
             yield Installation(url, platform, model)
 
 
+@pytest.fixture(autouse=True)
+def _the_next_test_finds_it_as_this_one_did(installation: Installation) -> Iterator[None]:
+    """No document that it could be answered from, and a model that says what it always says."""
+    text = installation.model.text
+    yield
+    installation.model.text = text
+    headers = {"authorization": f"Bearer {installation.admin}"}
+    with httpx.Client(base_url=installation.url, headers=headers, trust_env=False, timeout=60) as client:
+        for each in client.get("/v1/llm/documents", params={"limit": 200}).json()["items"]:
+            assert client.delete(f"/v1/llm/documents/{each['id']}").status_code == 204
+
+
 @contextlib.contextmanager
 def listening(app: Any) -> Iterator[str]:
     server = uvicorn.Server(uvicorn.Config(app, port=0, log_config=None, lifespan="on"))
@@ -178,12 +190,8 @@ def test_mcps_client_lists_and_calls_the_tools(installation: Installation) -> No
             triage = await session.call_tool("triage", {"text": PLANS, "domain": "defense"})
             assert triage.structured_content is not None
             assert triage.structured_content["decision"] in {"DENY", "REFUSE"}
-            installation.model.text, kept = (
-                "<think-task>HIDDEN</think-task><final>25 Nm.</final>",
-                installation.model.text,
-            )
+            installation.model.text = "<think-task>HIDDEN</think-task><final>25 Nm.</final>"
             thought = await session.call_tool("think", {"text": QUESTION})
-            installation.model.text = kept
             assert thought.structured_content is not None
             assert thought.structured_content["answer"] == "25 Nm."
             assert "HIDDEN" not in repr(thought)
@@ -239,9 +247,8 @@ def test_the_command_asks_and_its_exit_code_says_what_was_decided(
     assert "entry" in genba(
         "triage", TO_A_PERSON["text"], "--action", "draft_mail", "--classification", "confidential", code=1
     )
-    installation.model.text, kept = "<think-task>HIDDEN</think-task><final>25 Nm.</final>", installation.model.text
+    installation.model.text = "<think-task>HIDDEN</think-task><final>25 Nm.</final>"
     assert genba("think", QUESTION).strip() == "25 Nm."
-    installation.model.text = kept
     manual = tmp_path / "manual.md"
     manual.write_text("# Manual\n\nM8 bolts of the guard are tightened to 25 Nm.")
     document = genba("documents", "add", str(manual), "--clearance", "internal").strip()
@@ -280,8 +287,5 @@ def test_the_command_decides_what_somebody_else_asked(genba: Any, installation: 
 def test_the_demos_story_finds_what_it_planted(installation: Installation) -> None:
     headers = {"authorization": f"Bearer {installation.admin}"}
     with httpx.Client(base_url=installation.url, headers=headers, trust_env=False, timeout=60) as client:
-        installation.model.text, kept = "<final>25 Nm.</final>", installation.model.text
-        try:
-            assert demo.run(client, installation.home.parent / "llm", Console(file=io.StringIO()))
-        finally:
-            installation.model.text = kept
+        installation.model.text = "<final>25 Nm.</final>"
+        assert demo.run(client, installation.home.parent / "llm", Console(file=io.StringIO()))

@@ -1,0 +1,95 @@
+"""Compiled inner loops of ``evidence``: the same numbers as ``_evidence_numpy`` to the last bit. Knows nothing of steps' meaning."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from genba_sop._compiled import compiled
+
+Singles = npt.NDArray[np.float32]
+
+
+@compiled
+def own(colour: Singles, level: Singles, spread: Singles) -> Singles:
+    """(n, P) length of each row of (colour − level) / spread, or of how it differs from the row before or after where that is less.
+
+    Args: colour, level, spread: (n, P, 3).
+    """
+    n, pixels, _ = colour.shape
+    length = np.empty((n, pixels), np.float32)
+    for k in range(n):
+        for p in range(pixels):
+            x = (colour[k, p, 0] - level[k, p, 0]) / spread[k, p, 0]
+            y = (colour[k, p, 1] - level[k, p, 1]) / spread[k, p, 1]
+            z = (colour[k, p, 2] - level[k, p, 2]) / spread[k, p, 2]
+            length[k, p] = np.sqrt(x * x + y * y + z * z)
+            if k:
+                x -= (colour[k - 1, p, 0] - level[k - 1, p, 0]) / spread[k - 1, p, 0]
+                y -= (colour[k - 1, p, 1] - level[k - 1, p, 1]) / spread[k - 1, p, 1]
+                z -= (colour[k - 1, p, 2] - level[k - 1, p, 2]) / spread[k - 1, p, 2]
+                step = np.sqrt(x * x + y * y + z * z)
+                length[k, p] = min(length[k, p], step)
+                length[k - 1, p] = min(length[k - 1, p], step)
+    return length
+
+
+@compiled
+def split(colour: Singles, spread: Singles, most: float) -> tuple[Singles, Singles, Singles]:
+    """What each pixel shows before and after each of S = n − 3 rows, and what explaining it by these two levels costs.
+
+    Args:    colour: (n, 3, P), n > 3.   spread: (n, P).   most: spreads that a row may cost.
+    Returns: (S, 3, P) medians of the rows before row s + 1, (S, 3, P) of those after it, (S, P) costs.
+    """
+    n, _, pixels = colour.shape
+    before, after = np.empty((n - 3, 3, pixels), np.float32), np.empty((n - 3, 3, pixels), np.float32)
+    ordered, spare = np.empty((n, 3, pixels), np.float32), np.empty((3, pixels), np.float32)
+    for s in range(n - 3):
+        _insert(ordered.reshape(n, -1), s, colour[s].ravel(), spare.ravel())
+        _middle(ordered.reshape(n, -1), s + 1, before[s].ravel())
+    _insert(ordered.reshape(n, -1), 0, colour[n - 1].ravel(), spare.ravel())
+    for s in range(n - 4, -1, -1):
+        _insert(ordered.reshape(n, -1), n - 3 - s, colour[s + 2].ravel(), spare.ravel())
+        _middle(ordered.reshape(n, -1), n - 2 - s, after[s].ravel())
+    cost, later = np.empty((n - 3, pixels), np.float32), np.empty(pixels, np.float32)
+    for s in range(n - 3):
+        _cost(colour[: s + 1], spread, before[s], np.float32(most), cost[s])
+        _cost(colour[s + 2 :], spread[s + 2 :], after[s], np.float32(most), later)
+        cost[s] += later
+    return before, after, cost
+
+
+@compiled
+def _insert(ordered: Singles, count: int, row: Singles, spare: Singles) -> None:
+    """Put each number of a row in its place among the first ``count`` rows, which are sorted in each column."""
+    spare[:] = row
+    for k in range(count - 1, -1, -1):
+        here, above = ordered[k], ordered[k + 1]
+        for i in range(len(row)):
+            low, high = here[i], spare[i]
+            above[i] = max(high, low)
+            spare[i] = min(low, high)
+    ordered[0] = spare
+
+
+@compiled
+def _middle(ordered: Singles, count: int, median: Singles) -> None:
+    half = count // 2
+    if count % 2:
+        median[:] = ordered[half]
+    else:
+        median[:] = (ordered[half - 1] + ordered[half]) / np.float32(2)
+
+
+@compiled
+def _cost(colour: Singles, spread: Singles, level: Singles, most: np.float32, cost: Singles) -> None:
+    """(P,) by how many spreads rows (k, 3, P) are from a level (3, P), each by at most ``most``."""
+    cost[:] = 0
+    x0, y0, z0 = level
+    for k in range(len(colour)):
+        x1, y1, z1 = colour[k]
+        unit = spread[k]
+        for p in range(len(cost)):
+            x, y, z = (x1[p] - x0[p]) / unit[p], (y1[p] - y0[p]) / unit[p], (z1[p] - z0[p]) / unit[p]
+            off = np.sqrt(x * x + y * y + z * z)
+            cost[p] += min(most, off)

@@ -1,0 +1,42 @@
+"""The same as ``_evidence_numba`` where numba is missing."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from genba_sop.sight import middle
+
+Singles = npt.NDArray[np.float32]
+
+
+def own(colour: Singles, level: Singles, spread: Singles) -> Singles:
+    """As ``_evidence_numba.own``."""
+    rows = (colour - level) / spread
+    length = _length(rows)
+    if len(rows) > 1:
+        steps = _length(rows[1:] - rows[:-1])
+        length[1:] = np.minimum(length[1:], steps)
+        length[:-1] = np.minimum(length[:-1], steps)
+    return length
+
+
+def split(colour: Singles, spread: Singles, most: float) -> tuple[Singles, Singles, Singles]:
+    """As ``_evidence_numba.split``."""
+    steps = range(1, len(colour) - 2)
+    before = np.stack([middle(colour[:s]) for s in steps])
+    after = np.stack([middle(colour[s + 1 :]) for s in steps])
+    pairs = zip(steps, before, after, strict=True)
+    cost = [
+        _cost(colour[:s], spread[:s], b, most) + _cost(colour[s + 1 :], spread[s + 1 :], a, most) for s, b, a in pairs
+    ]
+    return before, after, np.stack(cost)
+
+
+def _cost(colour: Singles, spread: Singles, level: Singles, most: float) -> Singles:
+    off = np.moveaxis((colour - level) / spread[:, None], 1, -1)
+    return np.asarray(np.minimum(_length(off), most).sum(axis=0), np.float32)
+
+
+def _length(rows: Singles) -> Singles:
+    return np.asarray(np.sqrt(np.einsum("...c,...c->...", rows, rows)), np.float32)
