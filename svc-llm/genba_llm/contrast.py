@@ -59,7 +59,8 @@ def generate(seed: int = 0, recipe: Recipe | None = None, *, languages: Sequence
 @functools.cache
 def lexicon(name: str) -> Mapping[str, Any]:
     """One of the files in ``lexicon/``."""
-    found = yaml.load((LEXICON / f"{name}.yaml").read_text("utf-8"), yaml.CSafeLoader)
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # PyYAML may have been built without libyaml
+    found = yaml.load((LEXICON / f"{name}.yaml").read_text("utf-8"), loader)  # noqa: S506 - both are safe
     if not isinstance(found, dict):
         raise TypeError(f"lexicon {name} must be a mapping")
     return found
