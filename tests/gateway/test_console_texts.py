@@ -23,15 +23,20 @@ PAIRS = [
 ]
 
 
+def text(node: ast.Constant | ast.JoinedStr) -> str:
+    """A text in the code, with {} for what is filled in."""
+    if isinstance(node, ast.Constant):
+        return str(node.value)
+    return "".join(str(part.value) if isinstance(part, ast.Constant) else "{}" for part in node.values)
+
+
 def said() -> Iterator[str]:
-    """Every text in the code, with {} for what is filled in."""
+    """Every text in the code."""
     for folder in ("gateway", "shared", "svc-sop", "svc-llm", "svc-recommend", "svc-sem", "svc-training"):
         for path in (ROOT / folder).rglob("*.py"):
             for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-                if isinstance(node, ast.Constant) and isinstance(node.value, str):
-                    yield node.value
-                elif isinstance(node, ast.JoinedStr):
-                    yield "".join(part.value if isinstance(part, ast.Constant) else "{}" for part in node.values)  # type: ignore[misc]
+                if isinstance(node, ast.JoinedStr) or (isinstance(node, ast.Constant) and isinstance(node.value, str)):
+                    yield text(node)
 
 
 class Asked(BaseModel):
@@ -81,6 +86,18 @@ def test_whoever_types_something_malformed_reads_in_japanese_what_is_wanted() ->
                 if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "pattern":
                     words = [each.value for each in node.args[1:] if isinstance(each, ast.Constant)]
                     assert set(words) <= translated, f"{path.name}: {words}"
+
+
+def test_whoever_follows_a_job_reads_in_japanese_how_far_it_is() -> None:
+    """Whatever a recipe says beside its progress; what is a name alone stays as it is."""
+    translated = {english.replace("{word}", "{}") for english, _ in PAIRS}
+    found: set[str] = set()
+    for path in (path for folder in ROOT.glob("svc-*") for path in folder.rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "progress":
+                found |= {text(each) for each in node.args[1:] if isinstance(each, ast.Constant | ast.JoinedStr)}
+    assert len(found) > 20
+    assert found <= translated, found - translated
 
 
 def test_roles_and_clearances_have_words_in_both_languages() -> None:

@@ -23,7 +23,7 @@ export function jobsPage(kit) {
       list.replaceChildren(table([t("recipe"), t("status"), t("progress"), t("says"), t("when")], jobs.map((job) => row([
         el("button", { type: "button", data: { job: job.id }, onclick: () => attempt(() => follow(job.id, shown, look)) }, job.recipe),
         el("span", { className: colour(job.status) }, t(`job_${job.status}`)),
-        el("progress", { max: 1, value: job.progress }), say(job.error?.detail) ?? job.message, when(job.created_at),
+        el("progress", { max: 1, value: job.progress }), say(job.error?.detail ?? job.message), when(job.created_at),
       ]))));
     }
     await look();
@@ -36,7 +36,7 @@ export function jobsPage(kit) {
     const stop = (following = new AbortController());
     const job = await get(`/v1/jobs/${id}`);
     const bar = el("progress", { id: "job-progress", max: 1, value: job.progress });
-    const says = el("p", { id: "job-says", className: "help" }, say(job.error?.detail) ?? job.message);
+    const says = el("p", { id: "job-says", className: "help" }, say(job.error?.detail ?? job.message));
     const state = el("strong", { id: "job-status" });
     const metrics = el("p", { id: "job-metrics" });
     const curve = lossCurve(t("loss"));
@@ -48,14 +48,14 @@ export function jobsPage(kit) {
       state.textContent = t(`job_${now.status}`) + (now.cancel_requested && now.status === "running" ? ` (${t("stopping")})` : "");
       state.className = colour(now.status);
       bar.value = now.progress;
-      says.textContent = say(now.error?.detail) ?? now.message;
+      says.textContent = say(now.error?.detail ?? now.message);
       buttons.replaceChildren(...(["queued", "running"].includes(now.status) ? [act("cancel")] : ["dead", "failed", "cancelled"].includes(now.status) ? [act("requeue")] : []));
       result.replaceChildren(...(now.result ? resultOf(id, now.result) : []));
     };
     draw(job);
     into.replaceChildren(el("h2", {}, `${job.recipe} `, el("small", {}, id)), el("p", {}, state, ` · ${t("attempt")} ${job.attempt}`), bar, says, metrics, curve.picture, buttons, el("details", {}, el("summary", {}, t("parameters")), el("pre", {}, JSON.stringify(job.params, null, 2))), el("h3", {}, t("log")), lines, result);
     const hear = (event) => {
-      if (event.kind === "progress") { bar.value = event.data.fraction; says.textContent = event.data.message; }
+      if (event.kind === "progress") { bar.value = event.data.fraction; says.textContent = say(event.data.message); }
       if (event.kind === "metrics") curve.add(event.data.values.loss);
       if (event.kind === "metrics") metrics.textContent = `${t("step")} ${event.data.step}: ${Object.entries(event.data.values).map(([name, value]) => `${name} ${value === null ? "–" : Number(value.toPrecision(5))}`).join(" · ")}`;
       if (event.kind === "line") write(lines, `${clock(event.data.at)}  ${event.data.message}`, event.data.level);
