@@ -235,3 +235,12 @@ def _processes(page: Dashboard) -> None:
             unit="s",
         )
     )
+    page.with_panel(
+        figure(
+            "Last backup",
+            "Age of the last `genba backup create`; nothing where none was ever made. An alert comes after two days.",
+            "time() - max(genba_gateway_last_backup_timestamp_seconds > 0)",
+            unit="s",
+            bad_from=2 * 86_400,
+        )
+    )

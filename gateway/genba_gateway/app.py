@@ -17,6 +17,7 @@ from prometheus_client import CollectorRegistry
 from genba_gateway.access_log import AccessLog
 from genba_gateway.admission import Admission
 from genba_gateway.auth import Authenticator
+from genba_gateway.backup import last_made_s
 from genba_gateway.control import create_control
 from genba_gateway.jwks import TokenVerifier
 from genba_gateway.keys import Keys
@@ -84,7 +85,12 @@ class Gateway:
             if name not in mounts
         ]
         self._unready: dict[str, str | None] = {}
-        self.metrics = RequestMetrics(self.admission, lambda: self.proxies, unready=self._unready)
+        self.metrics = RequestMetrics(
+            self.admission,
+            lambda: self.proxies,
+            unready=self._unready,
+            last_backup_s=lambda: last_made_s(platform.home),
+        )
         self.control = create_control(
             platform,
             keys=self.keys,

@@ -35,6 +35,7 @@ from genba_shared.settings import Platform
 
 DATABASE = "genba.db"
 _CONTENTS = "contents.json"
+_LAST = "last-backup"  # in a home: an empty file, as old as its last backup
 _ARTIFACTS = "artifacts"
 _NAME = r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,200}"
 _MEMBER = re.compile(rf"{re.escape(DATABASE)}|admin\.key|secrets/{_NAME}|{_ARTIFACTS}(?:/{_NAME}){{1,8}}", re.ASCII)
@@ -118,7 +119,18 @@ def create(platform: Platform, file: Path, *, progress: Progress = lambda _done,
         aside.unlink(missing_ok=True)
         copy.unlink(missing_ok=True)
     _record(platform.database_url, "backup_created", contents)
+    last = platform.home / _LAST
+    last.touch(mode=0o600)
+    os.utime(last, (contents.made_at.timestamp(),) * 2)
     return contents
+
+
+def last_made_s(home: Path) -> float:
+    """When the last backup of a home was made, in seconds since 1970; 0 where none was."""
+    try:
+        return (home / _LAST).stat().st_mtime
+    except OSError:
+        return 0.0
 
 
 def check(file: Path, *, progress: Progress = lambda _done, _all: None) -> Contents:

@@ -40,11 +40,13 @@ class RequestMetrics(Collector):
         proxies: Callable[[], Iterable[ReverseProxy]],
         *,
         unready: Mapping[str, str | None],
+        last_backup_s: Callable[[], float],
     ) -> None:
         self._series: dict[tuple[str, str, int], RequestSeries] = {}
         self._admission = admission
         self._proxies = proxies
         self._unready = unready  # why a service is not ready, by its name; the gateway keeps it up to date
+        self._last_backup_s = last_backup_s
         self.refused_credentials = 0
         self.limited = 0
 
@@ -62,6 +64,11 @@ class RequestMetrics(Collector):
         yield from self._requests()
         yield from self._admissions()
         yield from self._upstreams()
+        yield _gauge(
+            "genba_gateway_last_backup_timestamp_seconds",
+            "When `genba backup create` last backed up this home; 0 where it never did.",
+            {"": self._last_backup_s()},
+        )
 
     def _requests(self) -> Iterable[Metric]:
         total = CounterMetricFamily(

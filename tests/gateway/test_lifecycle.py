@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import signal
 import subprocess
 import sys
@@ -29,6 +30,7 @@ from tests.gateway.world import (
     until,
 )
 
+from genba_gateway import backup
 from genba_gateway.mounted import StartFailed
 from genba_gateway.openapi import merge
 from genba_gateway.routes import RouteTable
@@ -251,6 +253,27 @@ def test_metrics_and_access_log_name_routes_never_paths_or_keys(platform: Platfo
                 assert private not in text
                 assert private not in log
             assert len(log.splitlines()) == 4
+
+    asyncio.run(story())
+
+
+def test_metrics_say_when_the_last_backup_was_made(platform: Platform, tmp_path: Path) -> None:
+    name = "genba_gateway_last_backup_timestamp_seconds "
+
+    async def story() -> None:
+        async with door(settings(platform)) as gateway:
+
+            async def said_s() -> float:
+                text = (await gateway.ask("GET", "/metrics", key="")).body.decode()
+                return next(float(line.removeprefix(name)) for line in text.splitlines() if line.startswith(name))
+
+            assert await said_s() == 0
+            made = backup.create(platform, tmp_path / "genba.tar")
+            assert abs(await said_s() - made.made_at.timestamp()) < 1
+            os.utime(platform.home / "last-backup", (1000, 1000))
+            with pytest.raises(backup.CannotBackUp):
+                backup.create(platform, tmp_path / "genba.tar")
+            assert await said_s() == 1000, "a backup that failed is none"
 
     asyncio.run(story())
 
