@@ -119,9 +119,9 @@ def create(platform: Platform, file: Path, *, progress: Progress = lambda _done,
         aside.unlink(missing_ok=True)
         copy.unlink(missing_ok=True)
     _record(platform.database_url, "backup_created", contents)
-    last = platform.home / _LAST
-    last.touch(mode=0o600)
-    os.utime(last, (contents.made_at.timestamp(),) * 2)
+    mark = platform.home / _LAST
+    mark.touch(mode=0o600)
+    os.utime(mark, (contents.made_at.timestamp(),) * 2)
     return contents
 
 
