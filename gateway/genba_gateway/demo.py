@@ -6,6 +6,7 @@ whether what it planted was found. This module knows how to start, wait and stop
 
 from __future__ import annotations
 
+import shutil
 import signal
 import socket
 import subprocess
@@ -20,10 +21,12 @@ import httpx
 from rich.console import Console
 
 from genba_gateway.cli import Failed
+from genba_gateway.home import only_one
 
 START_WITHIN_S = 90.0
 REQUEST_WITHIN_S = 300.0
 ASK_AGAIN = 20
+_MARK = "made-by-demo"
 
 
 def run(folder: Path, *, console: Console) -> int:
@@ -57,7 +60,7 @@ class Patient(httpx.HTTPTransport):
 @contextmanager
 def _embedded(folder: Path, console: Console) -> Iterator[httpx.Client]:
     """Embedded mode on a free port, with its data in the demo's folder and its log beside it; stopped by SIGTERM as a user would."""
-    home, log_file, port = folder / "home", folder / "genba.log", _free_port()
+    home, log_file, port = fresh_home(folder), folder / "genba.log", _free_port()
     url = f"http://127.0.0.1:{port}"
     console.print(f"Starting Genba at {url} (log: {log_file})", highlight=False)
     argv = (sys.executable, "-m", "genba_gateway", "up", "--home", str(home), "--port", str(port))
@@ -71,6 +74,22 @@ def _embedded(folder: Path, console: Console) -> Iterator[httpx.Client]:
         finally:
             process.send_signal(signal.SIGTERM)
             process.wait()
+
+
+def fresh_home(folder: Path) -> Path:
+    """An empty home in the demo's folder, for stories begin at the beginning; what an earlier demo left there goes.
+
+    Raises: Failed for a home that no demo made, or that is in use.
+    """
+    home = folder / "home"
+    if home.exists() and any(home.iterdir()):
+        if not (home / _MARK).exists():
+            raise Failed(f"{home} was not made by a demo: name another folder with --folder, or move it away.")
+        with only_one(home):
+            shutil.rmtree(home)
+    home.mkdir(parents=True, exist_ok=True, mode=0o700)
+    (home / _MARK).touch()
+    return home
 
 
 def _wait_until_up(process: subprocess.Popen[bytes], log_file: Path) -> None:
