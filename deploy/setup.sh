@@ -10,7 +10,9 @@ openclip) extras=sop,sem,pdf,llm,openclip ;;
 test) extras=sop,sem,s3,openclip,recommend,so8t,llm,test ;;
 bench) extras=sop,sem,pdf,llm,bench ;;
 tensorflow) extras=sop,sem,s3,openclip,recommend,so8t,llm,test,tensorflow ;;
-gguf) extras=sop,sem,s3,openclip,recommend,so8t,llm,test,gguf ;; # builds llama.cpp from source
+gguf) # builds llama.cpp from source, for AVX2: with AMX it crashes on quantised weights (its issue 20824)
+    extras=sop,sem,s3,openclip,recommend,so8t,llm,test,gguf
+    export CMAKE_ARGS="${CMAKE_ARGS:--DGGML_NATIVE=OFF}" ;;
 *) echo "usage: deploy/setup.sh base|test|bench|openclip|tensorflow|gguf|wheels FOLDER" >&2; exit 2 ;;
 esac
 python=${PYTHON:-$(command -v python3.11 || command -v python3 || true)}
@@ -21,7 +23,6 @@ if [ ! -x .venv/bin/pip ]; then
 fi
 pip=.venv/bin/pip
 export PIP_DISABLE_PIP_VERSION_CHECK=1 UV_LINK_MODE=copy
-export CMAKE_ARGS="${CMAKE_ARGS:--DGGML_NATIVE=OFF}" # llama.cpp for AVX2: with AMX it crashes on quantised weights (its issue 20824)
 find_links=$($pip config get global.find-links 2>/dev/null || $pip config get :env:.find-links 2>/dev/null || true)
 index_url=$($pip config get global.index-url 2>/dev/null || true)
 [ -z "$find_links" ] || export UV_FIND_LINKS="$find_links"

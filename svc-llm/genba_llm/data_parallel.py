@@ -50,9 +50,7 @@ def check_devices(processes: int, device: str) -> None:
         raise TooFewGpus(f"GENBA_LLM_LINE_PROCESSES is {processes} and this worker has {found} GPUs.")
 
 
-def train_together(
-    base: Path, config: FinetuneConfig, data: Data, run: Run, *, device: str, processes: int = 2
-) -> None:
+def train_together(base: Path, config: FinetuneConfig, data: Data, run: Run, *, device: str, processes: int) -> None:
     """Train to the last step in ``processes`` processes; the checkpoint after it lies where ``run.checkpoint`` finds it.
 
     Raises: RankFailed; what ``run.progress`` raises to stop the attempt.

@@ -9,15 +9,15 @@ numba compiles the inner loops where it is installed; NumPy over anti-diagonals 
 
 from __future__ import annotations
 
-import importlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
 from typing import Protocol, cast
 
 import numpy as np
 import numpy.typing as npt
+
+from genba_sop.kernels import kernels_of
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -72,14 +72,9 @@ class Kernels(Protocol):
     def soft_table(self, cost: Floats, gamma: float) -> Floats: ...
 
 
-@cache
 def kernels() -> Kernels:
-    """Return the compiled kernels, or those of NumPy where numba is missing or does not fit this NumPy."""
-    try:
-        module = importlib.import_module("genba_sop._alignment_numba")
-    except ImportError:
-        module = importlib.import_module("genba_sop._alignment_numpy")
-    return cast("Kernels", module)
+    """The inner loops that this machine can run."""
+    return cast("Kernels", kernels_of("alignment"))
 
 
 def warm_up() -> None:

@@ -9,17 +9,16 @@ Knows nothing of alignment, p-values and scores: maps of steps in, numbers out.
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache, cached_property
-from types import ModuleType
+from functools import cached_property
 from typing import NamedTuple
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
+from genba_sop.kernels import kernels_of
 from genba_sop.medians import median
 from genba_sop.sight import Activity, StepMaps, middle
 
@@ -131,20 +130,11 @@ def _divisor(spread: Singles) -> Singles:
     return np.repeat(np.asarray(one, np.float32), 3, axis=-1)
 
 
-@cache
-def kernels() -> ModuleType:
-    """The compiled inner loops, or the plain ones where numba is missing or does not fit this NumPy."""
-    try:
-        return importlib.import_module("genba_sop._evidence_numba")
-    except ImportError:
-        return importlib.import_module("genba_sop._evidence_numpy")
-
-
 def warm_up() -> None:
     """Load or compile the inner loops now rather than in the first request."""
     rows = np.ones((4, 3, 1), np.float32)
-    kernels().split(rows, rows[:, 0], _MOST_LASTING)
-    kernels().own(*[rows.reshape(4, 1, 3)] * 3)
+    kernels_of("evidence").split(rows, rows[:, 0], _MOST_LASTING)
+    kernels_of("evidence").own(*[rows.reshape(4, 1, 3)] * 3)
 
 
 def usual_of(golds: Sequence[StepMaps]) -> Usual:
@@ -285,7 +275,7 @@ def _own(difference: _Difference, level: Singles) -> Singles:
     """
     n, *shape, _ = level.shape
     colour, level, spread = (rows.reshape(n, -1, 3) for rows in (difference.colour, level, difference.spread))
-    length = kernels().own(colour, level, spread)
+    length = kernels_of("evidence").own(colour, level, spread)
     return np.asarray(length / max(1.0, median(length) / _USUAL_NOISE), np.float32).reshape(n, *shape)
 
 
@@ -318,7 +308,7 @@ def _levels(median: _Difference, mean: _Difference, moving: Singles) -> _Levels:
         return _Levels(levels[0], levels[1], since, away)
     steps, at = range(1, n - 2), np.arange(len(y))
     splits = [
-        kernels().split(
+        kernels_of("evidence").split(
             np.ascontiguousarray(each.colour[:, y, x].swapaxes(1, 2)), each.spread[:, y, x, 0], _MOST_LASTING
         )
         for each in (median, mean)

@@ -6,16 +6,14 @@ something moves. Knows nothing of what is right or wrong.
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
-from types import ModuleType
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
+from genba_sop.kernels import kernels_of
 from genba_sop.scene import (
     CHANNELS,
     HEIGHT,
@@ -41,20 +39,11 @@ _RECENT_PICTURES = 9  # that a median over a while is made of
 _COVERED = (5.0, 8.0)  # CIE 1976 difference from the place, from which on something covers it, and over how much more
 
 
-@cache
-def kernels() -> ModuleType:
-    """The compiled inner loop, or the plain one where numba is missing or does not fit this NumPy."""
-    try:
-        return importlib.import_module("genba_sop._sight_numba")
-    except ImportError:
-        return importlib.import_module("genba_sop._sight_numpy")
-
-
 def warm_up() -> None:
     """Load or compile the inner loop now rather than in the first request."""
     one = np.zeros((1, 1, 1, CHANNELS), np.uint8)
     share, first = np.empty((2, 1, 1, 1), np.float32), np.zeros(1, np.int64)
-    kernels().covered(share, one, first, one[0], one, np.ones(3, np.float32), *_COVERED)
+    kernels_of("sight").covered(share, one, first, one[0], one, np.ones(3, np.float32), *_COVERED)
 
 
 @dataclass(frozen=True)
@@ -139,7 +128,9 @@ class Sight:
         new = chosen[~self._known[chosen]]
         if new.size:
             recent = np.stack([self._place_at(int(picture)) for picture in new])
-            kernels().covered(self._covered, self._pictures, new, self._place, recent, self._weight, *_COVERED)
+            kernels_of("sight").covered(
+                self._covered, self._pictures, new, self._place, recent, self._weight, *_COVERED
+            )
             self._known[new] = True
         return np.asarray(self._covered[:, _evenly(chosen)].mean(axis=1), np.float32)
 

@@ -44,9 +44,9 @@ def test_two_processes_train_what_one_does_though_they_were_stopped_on_the_way(b
     training.close()
     cut = tmp_path / "cut"
     with pytest.raises(Cancelled):
-        train_together(base, CONFIG, tiny_data(), local_run(cut, before), device="cpu")
+        train_together(base, CONFIG, tiny_data(), local_run(cut, before), device="cpu", processes=2)
     assert not at_work(), "nobody trains on"
-    train_together(base, CONFIG, tiny_data(), local_run(cut, after, attempt=2), device="cpu")
+    train_together(base, CONFIG, tiny_data(), local_run(cut, after, attempt=2), device="cpu", processes=2)
     assert after.notes == ["Resumed at step 2."]
     logged = before.logged | after.logged
     assert list(logged) == [1, 2, 3, 4]
@@ -65,7 +65,7 @@ def test_two_processes_train_what_one_does_though_they_were_stopped_on_the_way(b
 @pytest.mark.long
 def test_a_process_that_fails_ends_the_others_and_says_why(tmp_path: Path) -> None:
     with pytest.raises(RankFailed, match=r"UnusableModel: .*config\.json is missing"):
-        train_together(tmp_path / "nowhere", CONFIG, tiny_data(), local_run(tmp_path), device="cpu")
+        train_together(tmp_path / "nowhere", CONFIG, tiny_data(), local_run(tmp_path), device="cpu", processes=2)
     assert not at_work()
 
 

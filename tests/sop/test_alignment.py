@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from genba_sop import alignment
+from genba_sop.kernels import kernels_of
 
 Cell = tuple[int, int]
 Floats = npt.NDArray[np.float64]
@@ -352,11 +353,11 @@ def test_without_numba_numpy_takes_over(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setitem(sys.modules, "numba", None)
     for name in ("genba_sop._alignment_numba", "genba_sop._soft_dtw_numba", "genba_sop._compiled"):
         monkeypatch.delitem(sys.modules, name, raising=False)
-    alignment.kernels.cache_clear()
+    kernels_of.cache_clear()
     try:
         assert alignment.kernels() is importlib.import_module("genba_sop._alignment_numpy")
     finally:
-        alignment.kernels.cache_clear()
+        kernels_of.cache_clear()
 
 
 def test_warming_up_runs_every_kernel() -> None:
