@@ -108,8 +108,8 @@ class ReverseProxy:
             except UpstreamFailed as failure:
                 self._count_failure(address, exchange, failure)
                 unsent = isinstance(failure, ConnectFailed)
-                replayable = can_replay and (
-                    unsent or (isinstance(failure, ConnectionBroken) and method in _IDEMPOTENT)
+                replayable = unsent or (
+                    can_replay and isinstance(failure, ConnectionBroken) and method in _IDEMPOTENT
                 )
                 if not (replayable and self._may_retry(tried)):
                     raise

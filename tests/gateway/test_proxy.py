@@ -135,6 +135,9 @@ def test_an_answer_that_breaks_off_is_not_taken_for_whole(platform: Platform) ->
             with pytest.raises((asyncio.IncompleteReadError, ConnectionError)):
                 await read_answer(reader)
             writer.close()
+            metrics = (await gateway.ask("GET", "/metrics")).body.decode()
+            failed = 'genba_gateway_requests_total{method="GET",route="/v1/sop",status="502"} 1.0'
+            assert failed in metrics, "the service failed, and not the client"
 
     told(story)
 
