@@ -108,9 +108,7 @@ class ReverseProxy:
             except UpstreamFailed as failure:
                 self._count_failure(address, exchange, failure)
                 unsent = isinstance(failure, ConnectFailed)
-                replayable = unsent or (
-                    can_replay and isinstance(failure, ConnectionBroken) and method in _IDEMPOTENT
-                )
+                replayable = unsent or (can_replay and isinstance(failure, ConnectionBroken) and method in _IDEMPOTENT)
                 if not (replayable and self._may_retry(tried)):
                     raise
                 await self._pause_before_retry(tried)

@@ -1,8 +1,8 @@
 """The addresses of one service: which to use next, which to leave alone for a while, and how much may be tried again.
 
 Outlier ejection: an address that keeps failing is ejected, longer each time; when it is due again, one request tries it before
-others follow, and if that one takes long, another. With a single address that is a circuit breaker. Retries draw on a budget that requests earn, so that a
-failing service is not buried under them. Knows nothing of HTTP beyond "it failed".
+others follow, and if that one takes long, another. With a single address that is a circuit breaker. Retries draw on a budget
+that requests earn, so that a failing service is not buried under them. Knows nothing of HTTP beyond "it failed".
 """
 
 from __future__ import annotations
@@ -55,7 +55,9 @@ class Address:
     def start(self) -> None:
         """A request goes there."""
         self.in_flight += 1
-        if self._ejected_until_s:  # the trial; a long upload or answer that tells nothing yet keeps the next one for no longer
+        if (
+            self._ejected_until_s
+        ):  # the trial; a long upload or answer that tells nothing yet keeps the next one for no longer
             self._is_probing = True
             self._ejected_until_s = self._clock() + self._resilience.eject_s
 
