@@ -34,7 +34,8 @@ class RedisLimiter:
     """Counts in Redis, for gateways that share their callers; in memory while Redis does not answer."""
 
     def __init__(self, url: str, *, timeout_s: float = 0.1, pause_s: float = 1.0, prefix: str = "genba:rate:") -> None:
-        pool = BlockingConnectionPool.from_url(  # more requests at once than connections wait a moment: Redis is not away
+        # More requests at once than connections wait a moment: Redis is not away.
+        pool = BlockingConnectionPool.from_url(
             url,
             socket_timeout=timeout_s,
             socket_connect_timeout=timeout_s,
