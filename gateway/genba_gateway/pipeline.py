@@ -351,7 +351,7 @@ class Pipeline:
         raw_path: bytes = scope["raw_path"]
         if is_ambiguous(raw_path) or len(raw_path) > _SAFE_PATH_BYTES:
             raise BadRequest(
-                "The path is too long, or has parts that could be read in two ways: //, /./, /../, %2F, %5C or %00."
+                "The path is too long, or has parts that could be read in two ways: //, /./, /../, %2F, %5C or a control character."
             )
         route = self._table.find(scope["path"])
         if route is None:
