@@ -15,7 +15,7 @@ export const DETAILS_JA = [
   ["The key {} is {}; only an active key can be rotated.", "キー {} は有効ではありません（{}）。更新できるのは有効なキーだけです。"],
   ["There is no key {}.", "キー {} はありません。"],
   ["The service {} is not part of this installation. Its operator adds it: start `genba run {}` and name its address in the gateway's GENBA_GATEWAY_UPSTREAMS.", "サービス「{}」はこの環境に含まれていません。運用者が `genba run {}` で起動し、そのアドレスをゲートウェイの GENBA_GATEWAY_UPSTREAMS に書くと使えます。"],
-  ["The service {} is failing and is left alone for a moment.", "サービス「{}」で障害が続いているため、少しの間、要求を送りません。"],
+  ["The service {} is failing and is left alone; try again in {} s.", "サービス「{}」で障害が続いているため、要求を送っていません。{} 秒後にもう一度お試しください。"],
   ["The service {} did not answer within {} s.", "サービス「{}」が {} 秒以内に応答しませんでした。"],
   ["The service {} stopped sending.", "サービス「{}」の送信が途中で止まりました。"],
   ["The service{} does not accept connections: it is not running, or still starting. Its log says more.", "サービス{} に接続できません。起動していないか、起動の途中です。詳しくはそのログにあります。"],
