@@ -18,7 +18,7 @@ class Tls(BaseModel):
     hsts_max_age_s: int = Field(
         default=24 * 3600,
         ge=0,
-        description="Seconds for which browsers then refuse plain HTTP to this name, on every port (Strict-Transport-Security); 0 says nothing.",
+        description="Seconds for which browsers then speak HTTPS only to this name, on every port of it; 0 says nothing.",
     )
 
     @model_validator(mode="after")
