@@ -57,7 +57,8 @@ def test_browsers_are_told_to_stay_on_https_unless_that_is_switched_off(platform
         async with door(settings(platform, tls=tls), mounts={"sop": Echo()}) as opened:
             url = f"{'http' if tls is None else 'https'}://127.0.0.1:{opened.port}{path}"
             answer = await asyncio.to_thread(httpx.get, url, verify=trusted, trust_env=False)
-            return answer.headers.get("strict-transport-security")
+            found: str | None = answer.headers.get("strict-transport-security")
+            return found
 
     for path in ("/console", "/nowhere"):  # an answer, and a refusal
         assert asyncio.run(said(path, {**tls})) == "max-age=86400"
