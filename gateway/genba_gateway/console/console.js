@@ -4,7 +4,7 @@ import { inJapanese } from "/console/details.js";
 import { jobsPage } from "/console/jobs.js";
 import { modelsPage } from "/console/models.js";
 import { particlesPage } from "/console/particles.js";
-import { TITLES_JA } from "/console/problems.js";
+import { faultSaid, said, TITLES_JA } from "/console/problems.js";
 import { recommendPage } from "/console/recommend.js";
 import { sopPages } from "/console/sop.js";
 import { TEXTS } from "/console/texts.js";
@@ -44,12 +44,16 @@ const row = (cells, properties = {}) => el("tr", properties, cells.map((cell) =>
 /** What a service says, in the reader's language where it is translated. */
 const say = (text) => (language === "ja" && text && inJapanese(text)) || text;
 
+/** What a problem says beside its title: in Japanese what was translated word for word, else what its kind and members say. */
+const explain = (problem) => (language === "ja" && (inJapanese(problem.detail ?? "") ?? said(problem))) || (problem.detail ?? "");
+const explainFault = (fault) => (language === "ja" && faultSaid(fault)) || say(fault.message);
+
 class Refused extends Error {
   constructor(status, problem) {
-    const faults = (problem.errors ?? []).map((fault) => `\n• ${fault.field}: ${say(fault.message)}`).join("");
+    const faults = (problem.errors ?? []).map((fault) => `\n• ${fault.field}: ${explainFault(fault)}`).join("");
     const id = problem.request_id ? `\n${t("requestId")}: ${problem.request_id}` : "";
     const title = (language === "ja" && TITLES_JA[String(problem.type).split(":").at(-1)]) || problem.title || status;
-    super(`${title} ${say(problem.detail ?? "")}${faults}${id}`);
+    super(`${title} ${explain(problem)}${faults}${id}`);
     this.status = status;
   }
 }
@@ -134,7 +138,7 @@ async function systemPage() {
   return [el("p", { className: `verdict ${answer.ok ? "good" : "bad"}` }, t(answer.ok ? "ready" : "notReady")), table([t("check"), t("status")], checks), el("p", {}, el("a", { href: "/docs" }, "/docs"), " · ", el("a", { href: "/metrics" }, "/metrics"))];
 }
 
-const KIT = { el, t, say, table, row, field, get, post, call, attempt, show, when, onsubmit, open, refused: (status, problem) => new Refused(status, problem), language: () => language, key: () => key, may: (service, verb) => ["*", `${service}:*`, `${service}:${verb}`].some((scope) => scopes.includes(scope)) };
+const KIT = { el, t, say, explain, table, row, field, get, post, call, attempt, show, when, onsubmit, open, refused: (status, problem) => new Refused(status, problem), language: () => language, key: () => key, may: (service, verb) => ["*", `${service}:*`, `${service}:${verb}`].some((scope) => scopes.includes(scope)) };
 const assistant = assistantPages(KIT);
 const sop = sopPages(KIT);
 const PAGES = { score: sop.score, procedures: sop.procedures, evaluations: sop.evaluations, clips: sop.clips, ask: assistant.ask, escalations: assistant.escalations, particles: particlesPage(KIT), recommend: recommendPage(KIT), jobs: jobsPage(KIT), models: modelsPage(KIT), keys: keysPage, system: systemPage };

@@ -10,7 +10,7 @@ const SVG = "http://www.w3.org/2000/svg";
 
 /** ``kit`` is what console.js shares: el, t, table, row, get, call, attempt, when, headers. */
 export function jobsPage(kit) {
-  const { el, t, say, table, row, get, call, attempt, when } = kit;
+  const { el, t, say, explain, table, row, get, call, attempt, when } = kit;
   let following = null;
 
   async function page() {
@@ -23,7 +23,7 @@ export function jobsPage(kit) {
       list.replaceChildren(table([t("recipe"), t("status"), t("progress"), t("says"), t("when")], jobs.map((job) => row([
         el("button", { type: "button", data: { job: job.id }, onclick: () => attempt(() => follow(job.id, shown, look)) }, job.recipe),
         el("span", { className: colour(job.status) }, t(`job_${job.status}`)),
-        el("progress", { max: 1, value: job.progress }), say(job.error?.detail ?? job.message), when(job.created_at),
+        el("progress", { max: 1, value: job.progress }), job.error ? explain(job.error) : say(job.message), when(job.created_at),
       ]))));
     }
     await look();
@@ -36,7 +36,7 @@ export function jobsPage(kit) {
     const stop = (following = new AbortController());
     const job = await get(`/v1/jobs/${id}`);
     const bar = el("progress", { id: "job-progress", max: 1, value: job.progress });
-    const says = el("p", { id: "job-says", className: "help" }, say(job.error?.detail ?? job.message));
+    const says = el("p", { id: "job-says", className: "help" }, job.error ? explain(job.error) : say(job.message));
     const state = el("strong", { id: "job-status" });
     const metrics = el("p", { id: "job-metrics" });
     const curve = lossCurve(t("loss"));
@@ -48,7 +48,7 @@ export function jobsPage(kit) {
       state.textContent = t(`job_${now.status}`) + (now.cancel_requested && now.status === "running" ? ` (${t("stopping")})` : "");
       state.className = colour(now.status);
       bar.value = now.progress;
-      says.textContent = say(now.error?.detail ?? now.message);
+      says.textContent = now.error ? explain(now.error) : say(now.message);
       buttons.replaceChildren(...(["queued", "running"].includes(now.status) ? [act("cancel")] : ["dead", "failed", "cancelled"].includes(now.status) ? [act("requeue")] : []));
       result.replaceChildren(...(now.result ? resultOf(id, now.result) : []));
     };
