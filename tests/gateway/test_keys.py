@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable
 from datetime import timedelta
 
@@ -11,7 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.gateway.world import Service, door, running, settings
 
-from genba_gateway.keys import ApiKeyRow, Keys, covers
+from genba_gateway.auth import Authenticator
+from genba_gateway.keys import ApiKey, ApiKeyRow, Keys, covers
+from genba_gateway.settings import Settings
 from genba_shared.audit import AuditLog
 from genba_shared.db import Database, utc_now
 from genba_shared.principal import ROLES, Clearance, Principal
@@ -204,6 +207,32 @@ def test_keys_live_through_the_gateway(platform: Platform) -> None:
             assert (await gateway.ask("GET", "/v1/audit/verification")).json()["intact"] is True
             assert (await gateway.ask("GET", "/v1/keys/nope")).status == 404
             assert (await gateway.ask("POST", "/v1/keys", json={"name": "x", "role": "emperor"})).status == 422
+
+    asyncio.run(story())
+
+
+def test_a_key_revoked_while_it_is_being_checked_is_not_believed_afterwards(keys: Keys, platform: Platform) -> None:
+    looked, revoked = threading.Event(), threading.Event()
+
+    class Slow(Keys):
+        def verify(self, token: str) -> ApiKey:
+            found = super().verify(token)
+            looked.set()
+            assert revoked.wait(60)
+            return found
+
+    async def story() -> None:
+        record, key = keys.create("a")
+        authenticator = Authenticator(Slow(keys._database, env="dev"), Settings(platform=platform))
+        asked = asyncio.create_task(authenticator.verify(key.encode(), "here"))
+        assert await asyncio.to_thread(looked.wait, 60)
+        keys.revoke(record.id)
+        authenticator.forget()
+        revoked.set()
+        await asked  # it came before
+        assert authenticator.known(key.encode()) is None
+        with pytest.raises(Unauthorized):
+            await authenticator.verify(key.encode(), "here")
 
     asyncio.run(story())
 
