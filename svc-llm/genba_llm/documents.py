@@ -265,8 +265,19 @@ def _read_docx(data: bytes) -> Extracted:
                     parser.feed(piece)
             text = parser.close()
             about = archive.read(_PROPERTIES) if _PROPERTIES in names else b""
-            title = fromstring(about[:_PIECE_BYTES]).findtext("{http://purl.org/dc/elements/1.1/}title") if about else None
-    except (zipfile.BadZipFile, zlib.error, EOFError, SyntaxError, DefusedXmlException, ValueError, NotImplementedError, RuntimeError) as error:
+            title = (
+                fromstring(about[:_PIECE_BYTES]).findtext("{http://purl.org/dc/elements/1.1/}title") if about else None
+            )
+    except (
+        zipfile.BadZipFile,
+        zlib.error,
+        EOFError,
+        SyntaxError,
+        DefusedXmlException,
+        ValueError,
+        NotImplementedError,
+        RuntimeError,
+    ) as error:
         raise Invalid("The Word document is damaged.") from error
     return Extracted("docx", text, title or None)
 

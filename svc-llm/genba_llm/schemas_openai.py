@@ -112,7 +112,8 @@ class ChatIn(OpenAi):
     def shown(self) -> list[str]:
         """What reaches the model beside the turns of those who ask: earlier answers, and the form that this one is to have."""
         answers = [each.plain() for each in self.messages if each.role == "assistant"]
-        return [*filter(None, answers), *filter(None, [self.response_format and self.response_format.said()])]
+        form = self.response_format.said() if self.response_format else ""
+        return [each for each in (*answers, form) if each]
 
     def options(self, *, most_tokens: int) -> Options:
         """As the seam has them."""

@@ -33,7 +33,19 @@ COLUMNS: Final = (
     "decided_by", "confidence", "label_set", "reasons", "views", "covered", *_SHAPE, "model", "master_set", "encoder", "tags", "note",
 )  # fmt: skip
 
-_FORMULA: Final = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")  # Excel takes full-width signs for the others
+_FORMULA: Final = (
+    "=",
+    "+",
+    "-",
+    "@",
+    "\t",
+    "\r",
+    "\n",
+    "＝",
+    "＋",
+    "－",
+    "＠",
+)  # Excel takes full-width signs for the others
 
 Pair = tuple[ParticleRow, Sequence[ViewRow]]
 

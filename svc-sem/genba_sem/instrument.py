@@ -66,13 +66,11 @@ def read_tiff_header(page: Any, tags: Mapping[str, Any], *, width_px: int, heigh
     if "<TemReporter" in description:
         return _jeol_tem(tags)
     texts = [str(tag.value) for tag in page.tags.values() if tag.code == 270]
-    if description.startswith("ImageJ="):
-        return _imagej(dict(_fields(description)), tags)
     for text in texts:
         header = read_sidecar(text, width_px=width_px)
         if header.instrument.vendor or header.pixel_size_nm:
             return _renamed(header, "vendor tag")
-    return _resolution(tags)
+    return _imagej(dict(_fields(description)), tags) if description.startswith("ImageJ=") else _resolution(tags)
 
 
 def read_sidecar(text: str, *, width_px: int) -> Header:
