@@ -11,18 +11,15 @@ import stat
 import subprocess
 import sys
 from collections.abc import Sequence
-from contextlib import redirect_stderr, redirect_stdout
-from dataclasses import dataclass
-from io import StringIO
 from pathlib import Path
 
 import pytest
+from tests.e2e import world
 from tests.e2e.clips import film
-from tests.e2e.world import environment, free_port, up
+from tests.e2e.world import Said, environment, free_port, up
 from tests.gateway.certificates import write_certificate
 from typer.testing import CliRunner
 
-from genba_gateway import cli
 from genba_gateway import home as homes
 from genba_gateway.keys import Keys
 from genba_shared.artifacts import Artifacts
@@ -37,15 +34,6 @@ pytestmark = pytest.mark.xdist_group("cli")
 KEY = re.compile(r"gnb_dev_[0-9a-z]{12}_[0-9A-Za-z]{49}")
 
 
-@dataclass(frozen=True)
-class Said:
-    """How a command ended."""
-
-    code: int
-    out: str
-    err: str
-
-
 def genba(*arguments: str | Path, home: Path | None = None) -> Said:
     """Run the command in a process of its own, wide enough that no line is broken."""
     env = {**os.environ, "COLUMNS": "300", "NO_COLOR": "1"} | ({"GENBA_HOME": str(home)} if home else {})
@@ -56,16 +44,8 @@ def genba(*arguments: str | Path, home: Path | None = None) -> Said:
 
 
 def here(*arguments: str | Path, home: Path | None = None) -> Said:
-    """The same in this process, for what a command says and does: the process takes longer than most of them."""
-    with pytest.MonkeyPatch.context() as patch, redirect_stdout(StringIO()) as out, redirect_stderr(StringIO()) as err:
-        patch.setenv("COLUMNS", "300")
-        if home:
-            patch.setenv("GENBA_HOME", str(home))
-        patch.setattr(sys, "argv", ["genba", *map(str, arguments)])
-        patch.setattr(cli.app, "registered_groups", [])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-    return Said(int(ended.value.code or 0), out.getvalue(), err.getvalue())
+    """The same in this process."""
+    return world.here(*arguments, settings={"GENBA_HOME": str(home)} if home else {})
 
 
 def score(*arguments: str | Path) -> Said:
