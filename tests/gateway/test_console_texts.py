@@ -104,3 +104,20 @@ def test_roles_and_clearances_have_words_in_both_languages() -> None:
     texts = (CONSOLE / "texts.js").read_text(encoding="utf-8")
     for name in [*(f"role_{role}" for role in ROLES), *(f"clearance_{each.label}" for each in Clearance)]:
         assert len(re.findall(rf"\b{name}: \"[^\"]+\"", texts)) == 2, name
+
+
+def test_every_recipe_and_every_described_parameter_has_words_in_japanese() -> None:
+    translated = exported("recipes.js", "RECIPES_JA")
+    wanted = {name: recipe for name, recipe in load(RECIPE_SOURCES).by_name.items() if name.partition(".")[0] != "test"}
+    assert set(translated) == set(wanted)
+    for name, recipe in wanted.items():
+        properties = recipe.params.model_json_schema().get("properties", {})
+        described = {each for each, schema in properties.items() if schema.get("description")}
+        summary, words = translated[name]
+        assert set(words) == described, name
+        assert all(re.search(r"[ぁ-んァ-ヶ一-龠]", text) for text in (summary, *words.values())), name
+
+
+def test_every_shape_word_that_search_answers_with_has_words() -> None:
+    texts = exported("texts.js", "TEXTS")["en"]
+    assert {f"shape_{each.name.replace(' ', '_')}" for each in CONCEPTS} <= set(texts)
