@@ -220,6 +220,10 @@ class Pipeline:
         self._principal_ttl_s = settings.principal_ttl_s
         self._per_caller = settings.max_concurrency_per_caller
         self._operations_port = settings.operations_port
+        hsts_s = 0 if settings.tls is None else settings.tls.hsts_max_age_s
+        self._standing_headers: tuple[Header, ...] = (
+            (_NOSNIFF, (b"strict-transport-security", b"max-age=%d" % hsts_s)) if hsts_s else (_NOSNIFF,)
+        )
         # Whoever asks an open route: a service checks that the gateway sent the request, also then.
         self._anonymous = Caller(
             Principal("anonymous", (), frozenset(), Clearance.PUBLIC),
@@ -326,7 +330,7 @@ class Pipeline:
             raise
         exchange.fields = fields
         exchange.request_id = request_id = fields.request_id or new_request_id()
-        exchange.added_headers += ((b"x-request-id", request_id), _NOSNIFF)
+        exchange.added_headers += ((b"x-request-id", request_id), *self._standing_headers)
         if scope["http_version"] == "2" and scope["method"] in _BODY_METHODS and not fields.content_length:
             fields.is_chunked = True  # HTTP/2 frames say where a body ends, so it need not say its length
         if fields.is_chunked or fields.content_length:
@@ -381,6 +385,8 @@ class Pipeline:
             raise TooManyRequests(
                 f"More than {policy.per_minute} requests a minute, or {policy.burst} at once.",
                 retry_after_s=round(decision.retry_after_s, 3),
+                per_minute=policy.per_minute,
+                burst=policy.burst,
             )
         if caller.in_work >= self._per_caller:
             self._admission.refuse_caller(self._per_caller)

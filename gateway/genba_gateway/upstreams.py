@@ -7,6 +7,7 @@ failing service is not buried under them. Knows nothing of HTTP beyond "it faile
 
 from __future__ import annotations
 
+import math
 import random
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -133,10 +134,10 @@ class Balancer:
             return addresses[0]
         candidates = [address for address in addresses if not address.is_ejected]
         if not candidates:
-            retry_after_s = min(address.retry_after_s for address in addresses)
+            retry_after_s = max(1, math.ceil(min(address.retry_after_s for address in addresses)))
             raise ServiceUnavailable(
-                f"The service {self.service} is failing and is left alone for a moment.",
-                retry_after_s=max(1.0, round(retry_after_s, 1)),
+                f"The service {self.service} is failing and is left alone; try again in {retry_after_s} s.",
+                retry_after_s=retry_after_s,
                 service=self.service,
             )
         tried = set(tried)

@@ -112,7 +112,9 @@ def test_an_address_that_keeps_failing_is_left_alone_then_tried_by_one_request(p
             answer = await gateway.ask("GET", "/v1/sop/x")
             assert answer.status == 503
             assert answer.json()["type"] == "urn:genba:problem:service-unavailable"
-            assert int(answer.headers["retry-after"]) >= 1
+            seconds = int(answer.headers["retry-after"])
+            assert seconds >= 1
+            assert answer.json()["detail"].endswith(f"try again in {seconds} s.")
             assert len(service.requests) == 3, "nothing went there"
             [address] = gateway.gateway.proxies[0].addresses
             await until(lambda: not address.is_ejected)

@@ -8,7 +8,7 @@ import { jobsPage } from "/console/jobs.js";
 import { labelsPage } from "/console/labels.js";
 import { modelsPage } from "/console/models.js";
 import { particlesPage } from "/console/particles.js";
-import { TITLES_JA } from "/console/problems.js";
+import { faultSaid, said, TITLES_JA } from "/console/problems.js";
 import { recommendPage } from "/console/recommend.js";
 import { sopPages } from "/console/sop.js";
 import { TEXTS } from "/console/texts.js";
@@ -48,12 +48,16 @@ const row = (cells, properties = {}) => el("tr", properties, cells.map((cell) =>
 /** What a service says, in the reader's language where it is translated. */
 const say = (text) => (language === "ja" && text && inJapanese(text)) || text;
 
+/** What a problem says beside its title: in Japanese what was translated word for word, else what its kind and members say. */
+const explain = (problem) => (language === "ja" && (inJapanese(problem.detail ?? "") ?? said(problem))) || (problem.detail ?? "");
+const explainFault = (fault) => (language === "ja" && faultSaid(fault)) || say(fault.message);
+
 class Refused extends Error {
   constructor(status, problem) {
-    const faults = (problem.errors ?? []).map((fault) => `\n• ${fault.field}: ${say(fault.message)}`).join("");
+    const faults = (problem.errors ?? []).map((fault) => `\n• ${fault.field}: ${explainFault(fault)}`).join("");
     const id = problem.request_id ? `\n${t("requestId")}: ${problem.request_id}` : "";
     const title = (language === "ja" && TITLES_JA[String(problem.type).split(":").at(-1)]) || problem.title || status;
-    super(`${title} ${say(problem.detail ?? "")}${faults}${id}`);
+    super(`${title} ${explain(problem)}${faults}${id}`);
     this.status = status;
   }
 }
@@ -71,22 +75,19 @@ async function call(path, { method = "GET", body, headers = {}, signal } = {}) {
 
 const get = async (path) => (await call(path)).json();
 
-async function post(path, document, { once = false, version = null } = {}) {
+/** Send a document. ``once``: safe to repeat. ``version``: what was seen of it, so that nobody is overwritten. */
+async function change(method, path, document, { once = false, version = null } = {}) {
   const headers = { "content-type": "application/json", ...(once ? { "idempotency-key": crypto.randomUUID() } : {}), ...(version === null ? {} : { "if-match": `"${version}"` }) };
-  const answer = await call(path, { method: "POST", body: JSON.stringify(document), headers });
+  const answer = await call(path, { method, body: JSON.stringify(document), headers });
   return answer.status === 204 ? null : answer.json();
 }
+
+const post = (path, document, options) => change("POST", path, document, options);
 
 function show(text, bad = false) {
   $("message").hidden = !text;
   $("message").textContent = text ?? "";
   $("message").className = bad ? "bad" : "";
-}
-
-/** Change something that others may change too; a version goes along as If-Match, so that nobody is overwritten. */
-async function change(method, path, document, version = null) {
-  const headers = { "content-type": "application/json", ...(version === null ? {} : { "if-match": `"${version}"` }) };
-  return (await call(path, { method, body: JSON.stringify(document), headers })).json();
 }
 
 /** Send a form or a file with a progress bar: fetch cannot tell how much has been sent, XMLHttpRequest can. */
@@ -180,7 +181,7 @@ function may(service, verb) {
   return byVerb || ["*", `${service}:*`, `${service}:${verb}`].some((scope) => scopes.includes(scope));
 }
 
-const KIT = { el, t, say, table, row, field, get, post, call, change, send, save, leaf, begin, attempt, show, when, onsubmit, open, may, language: () => language, sure: (text) => confirm(text) };
+const KIT = { el, t, say, explain, explainFault, table, row, field, get, post, call, change, send, save, leaf, begin, attempt, show, when, onsubmit, open, may, language: () => language, sure: (text) => confirm(text) };
 const assistant = assistantPages(KIT);
 const classify = classifyPages(KIT);
 const sop = sopPages(KIT);

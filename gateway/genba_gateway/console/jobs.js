@@ -11,7 +11,7 @@ const SVG = "http://www.w3.org/2000/svg";
 
 /** ``kit`` is what console.js shares. */
 export function jobsPage(kit) {
-  const { el, t, say, table, row, field, get, post, call, change, save, attempt, show, when, onsubmit, may } = kit;
+  const { el, t, say, explain, table, row, field, get, post, call, change, save, attempt, show, when, onsubmit, may } = kit;
   let following = null;
 
   async function page() {
@@ -24,7 +24,7 @@ export function jobsPage(kit) {
       list.replaceChildren(table([t("recipe"), t("status"), t("progress"), t("says"), t("when")], jobs.map((job) => row([
         el("button", { type: "button", data: { job: job.id }, onclick: () => attempt(() => follow(job.id, shown, look)) }, job.recipe),
         el("span", { className: colour(job.status) }, t(`job_${job.status}`)),
-        el("progress", { max: 1, value: job.progress }), say(job.error?.detail ?? job.message), when(job.created_at),
+        el("progress", { max: 1, value: job.progress }), job.error ? explain(job.error) : say(job.message), when(job.created_at),
       ]))));
     }
     await look();
@@ -78,7 +78,7 @@ export function jobsPage(kit) {
     const button = (each, act, work) => el("button", { type: "button", data: { act, schedule: each.id }, onclick: (event) => attempt(async () => { await work(); await again(); }, event.target) }, t(act));
     into.replaceChildren(table([t("name"), t("recipe"), "cron", t("nextRun"), t("lastRun"), t("says"), ""], schedules.map((each) => row([
       each.name, each.recipe, `${each.cron} (${each.time_zone})`, each.enabled ? when(each.next_run_at) : t("switchedOff"),
-      each.last_job_id ? el("button", { type: "button", onclick: (event) => attempt(() => follows(each.last_job_id), event.target) }, when(each.last_run_at)) : "–", say(each.last_error?.detail ?? ""),
+      each.last_job_id ? el("button", { type: "button", onclick: (event) => attempt(() => follows(each.last_job_id), event.target) }, when(each.last_run_at)) : "–", each.last_error ? explain(each.last_error) : "",
       may("jobs", "write") ? el("span", {}, button(each, each.enabled ? "switchOff" : "switchOn", () => change("PATCH", `/v1/schedules/${each.id}`, { enabled: !each.enabled })), " ",
         button(each, "delete", async () => { if (kit.sure(`${each.name}: ${t("deleteSure")}`)) await call(`/v1/schedules/${each.id}`, { method: "DELETE" }); })) : "",
     ]))));
@@ -89,7 +89,7 @@ export function jobsPage(kit) {
     const stop = (following = new AbortController());
     const job = await get(`/v1/jobs/${id}`);
     const bar = el("progress", { id: "job-progress", max: 1, value: job.progress });
-    const says = el("p", { id: "job-says", className: "help" }, say(job.error?.detail ?? job.message));
+    const says = el("p", { id: "job-says", className: "help" }, job.error ? explain(job.error) : say(job.message));
     const state = el("strong", { id: "job-status" });
     const metrics = el("p", { id: "job-metrics" });
     const curve = lossCurve(t("loss"));
@@ -101,7 +101,7 @@ export function jobsPage(kit) {
       state.textContent = t(`job_${now.status}`) + (now.cancel_requested && now.status === "running" ? ` (${t("stopping")})` : "");
       state.className = colour(now.status);
       bar.value = now.progress;
-      says.textContent = say(now.error?.detail ?? now.message);
+      says.textContent = now.error ? explain(now.error) : say(now.message);
       buttons.replaceChildren(...(["queued", "running"].includes(now.status) ? [act("cancel")] : ["dead", "failed", "cancelled"].includes(now.status) ? [act("requeue")] : []));
       result.replaceChildren(...(now.result ? resultOf(id, now.result) : []));
     };

@@ -91,7 +91,7 @@ export function labelsPage(kit) {
     const { fields, read } = body(label);
     const reason = el("input", { name: "reason", maxLength: 500 });
     return el("details", {}, el("summary", {}, t("reviseLabel")), el("form", { id: "revise-label", onsubmit: onsubmit(async () => {
-      await change("PUT", path(label.id), { ...read(), reason: reason.value }, label.version);
+      await change("PUT", path(label.id), { ...read(), reason: reason.value }, { version: label.version });
       await again();
     }) }, ...fields, field(t("reason"), reason, t("renameHelp")), el("button", { className: "primary" }, t("save"))));
   }

@@ -2,7 +2,7 @@
 
 /** ``kit`` is what console.js shares: el, t, table, row, field, get, post, attempt, show, when, onsubmit, language. */
 export function recommendPage(kit) {
-  const { el, t, table, row, field, get, post, change, begin, attempt, show, when, onsubmit, language, may } = kit;
+  const { el, t, table, row, field, get, post, change, begin, open, attempt, show, when, onsubmit, language, may } = kit;
   const ROWS_A_REQUEST = 2000;
   const path = "/v1/recommend";
   const say = (reasons) => reasons.map((reason) => reason[language()]).join("; ");
@@ -16,20 +16,20 @@ export function recommendPage(kit) {
     const experiments = el("section", { id: "experiments" });
     const result = el("section", { id: "experiment" });
     await drawExperiments(experiments, result);
-    const load = may("recommend", "write") ? loadForm() : [];
+    const load = may("recommend", "write") ? loadForm(items === 0) : [];
     if (items === 0) return [el("p", { className: "begin" }, t("noItems")), ...load];
     return [state, ...(model_version === null ? [begin("noModelTrained", "jobs")] : []), form, list, ...load, el("h2", {}, t("experiments")), experiments, result, ...estimates(model_version)];
   }
 
   /** A catalogue, its users and what they did, from files of one JSON document a line; a bad row fails alone and is named. */
-  function loadForm() {
+  function loadForm(first) {
     const kinds = { items: (rows) => change("PUT", `${path}/items`, { items: rows }), users: (rows) => change("PUT", `${path}/users`, { users: rows }), events: (rows) => post(`${path}/events`, { events: rows }) };
     const kind = el("select", { name: "kind" }, Object.keys(kinds).map((each) => el("option", { value: each }, t(`load_${each}`))));
     const file = el("input", { type: "file", name: "rows", required: true, accept: ".jsonl,.ndjson,.json" });
     file.onchange = () => { const named = Object.keys(kinds).find((each) => file.files[0]?.name.startsWith(each)); if (named) kind.value = named; };
     const progress = el("progress", { hidden: true });
     const wrong = el("pre", { id: "wrong-rows", hidden: true });
-    return [el("details", { id: "load" }, el("summary", {}, t("loadData")), el("form", { id: "load-rows", onsubmit: onsubmit(async () => {
+    return [el("details", { id: "load", open: first }, el("summary", {}, t("loadData")), el("form", { id: "load-rows", onsubmit: onsubmit(async () => {
       const lines = (await file.files[0].text()).split("\n").map((line, at) => [line.trim(), at + 1]).filter(([line]) => line);
       const rows = lines.map(([line, at]) => { try { return JSON.parse(line); } catch { throw new Error(`${t("notJson")} ${at}`); } });
       wrong.hidden = true;
@@ -41,11 +41,12 @@ export function recommendPage(kit) {
           Object.assign(progress, { max: rows.length, value: at });
           const said = await kinds[kind.value](rows.slice(at, at + ROWS_A_REQUEST));
           taken += said.accepted;
-          refused.push(...said.rejected.map((each) => `${lines[at + each.index][1]}: ${each.errors.map((fault) => `${fault.field}: ${kit.say(fault.message)}`).join("; ")}`));
+          refused.push(...said.rejected.map((each) => `${lines[at + each.index][1]}: ${each.errors.map((fault) => `${fault.field}: ${kit.explainFault(fault)}`).join("; ")}`));
         }
       } finally {
         progress.hidden = true;
       }
+      if (first && taken && !refused.length) await open("recommend");
       wrong.hidden = refused.length === 0;
       wrong.textContent = refused.join("\n");
       show(`${t("taken")} ${taken}` + (refused.length ? ` · ${t("refused")}: ${refused.length}` : ""));
