@@ -13,6 +13,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import httpx
 import pytest
 from tests.e2e import world
 from tests.e2e.clips import film
@@ -22,6 +23,8 @@ from typer.testing import CliRunner
 
 from genba_gateway import home as homes
 from genba_gateway.keys import Keys
+from genba_gateway.settings import Settings
+from genba_gateway.up import addresses
 from genba_shared.artifacts import Artifacts
 from genba_shared.recipe import Registration
 from genba_shared.registry import Registry
@@ -118,6 +121,24 @@ def test_up_says_that_its_port_is_taken(tmp_path: Path) -> None:
     assert said.code == 2
     assert refusal(said) == f"genba: 127.0.0.1:{port} is in use; choose another with --port."
     assert not (tmp_path / "home" / "admin.key").exists()
+
+
+@pytest.mark.parametrize(
+    ("host", "operations_port", "url", "own"),
+    [
+        ("127.0.0.1", None, "http://127.0.0.1:8080", "http://127.0.0.1:8080"),
+        ("0.0.0.0", None, "http://0.0.0.0:8080", "http://127.0.0.1:8080"),  # noqa: S104 - what a person may ask for
+        ("127.0.0.1", 9000, "http://127.0.0.1:8080", "http://127.0.0.1:9000"),  # /ready is there alone
+        ("::1", None, "http://[::1]:8080", "http://[::1]:8080"),
+        ("::", 9000, "http://[::]:8080", "http://[::1]:9000"),
+    ],
+)
+def test_up_asks_itself_where_it_says_whether_it_is_ready(
+    tmp_path: Path, host: str, operations_port: int | None, url: str, own: str
+) -> None:
+    settings = Settings(platform=Platform(home=tmp_path), operations_port=operations_port)
+    assert addresses(settings, host, 8080) == (url, own)
+    assert str(httpx.URL(own)) == own
 
 
 def test_up_refuses_a_home_that_is_in_use(tmp_path: Path) -> None:
