@@ -334,6 +334,19 @@ def test_documents_are_handed_to_the_model_as_data(served: Service, model: Model
     assert [each["role"] for each in model.asked[-1]["messages"]] == ["user"]
 
 
+def test_what_a_tool_said_reaches_the_server_as_a_turn_that_it_takes(served: Service, model: ModelServer) -> None:
+    call = {"id": "c1", "type": "function", "function": {"name": "torque", "arguments": "{}"}}
+    turns = [
+        {"role": "developer", "content": "Be brief."},
+        {"role": "user", "content": HARMLESS},
+        {"role": "assistant", "content": None, "tool_calls": [call]},
+        {"role": "tool", "tool_call_id": "c1", "content": "M8: 25 Nm"},
+    ]
+    assert served.post("chat/completions", {"messages": turns}).status_code == 200
+    sent = [(each["role"], each["content"]) for each in model.asked[-1]["messages"]]
+    assert sent == [("system", "Be brief."), ("user", HARMLESS), ("assistant", ""), ("user", "M8: 25 Nm")]
+
+
 @pytest.mark.parametrize(
     ("messages", "field"),
     [
