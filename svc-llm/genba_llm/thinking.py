@@ -29,8 +29,17 @@ _OPENS = "<＜◁["
 # Control tokens that part a thought from the answer where a server hands them on as text (Cohere, OpenThinker).
 _BEGINS = {"start_thinking", "begin_of_thought"}
 _ENDS = {"end_thinking", "end_of_thought"}
+_CHANNELS = {"start", "channel", "message", "end", "return", "call"}  # gpt-oss
 _LONGEST_TAG = 96
 _ANSWER = {"final", "answer"}
+
+
+def parts_thought(token: str) -> bool:
+    """Whether a token tells thoughts from the answer, so that ``Filter`` has to see it, control token or not."""
+    match = _TAG.fullmatch(token)
+    if match is None or match["control"] is None:
+        return match is not None
+    return match["control"].strip().lower() in _BEGINS | _ENDS | _CHANNELS
 
 
 @dataclass
