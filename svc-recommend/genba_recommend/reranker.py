@@ -181,14 +181,13 @@ def head_first(scores: Float32s, lasting: Float32s, n: int) -> tuple[npt.NDArray
     Returns: places among the M, the best first, and their scores, (min(n, M),) each; those of the others are lowered by one
         number, so that no score is above an earlier one.
     """
-    now, rest = scores - lasting, scores.copy()
-    head = np.argsort(-now, kind="stable")[: min(n, HEAD)]
-    rest[head] = -np.inf
-    others = np.argsort(-rest, kind="stable")[: max(0, min(n, len(scores)) - len(head))]
-    told = rest[others]
-    if len(others):
-        told -= max(0.0, float(told[0] - now[head[-1]]) + STEP)
-    return np.concatenate([head, others]), np.concatenate([now[head], told]).astype(np.float32)
+    now, key = scores - lasting, scores.copy()
+    head = np.argpartition(-now, HEAD)[:HEAD] if len(now) > HEAD else np.arange(len(now))
+    key[head] = -np.inf
+    key -= max(0.0, float(key.max(initial=-np.inf) - now[head].min(initial=np.inf)) + STEP)
+    key[head] = now[head]
+    order = np.argsort(-key, kind="stable")[:n]
+    return order, key[order]
 
 
 def age_of(published_s: Floats, at_s: Floats | float) -> npt.NDArray[np.int64]:
