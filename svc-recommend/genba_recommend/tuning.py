@@ -129,12 +129,16 @@ def tune(
 def _of_newcomers(
     priors: Mapping[float, Float32s], alone: Mapping[float, Quality], strangers: Questions | None
 ) -> float:
-    """The half-life that is best by itself for everybody who was asked, because people without history alone are few."""
+    """The shortest half-life that the best by itself does not beat by more than chance, over everybody who was asked.
+
+    People without history alone are few. What is best by a little in one slice is often not in the next.
+    """
     found = {days: each.ndcg_at_10 for days, each in alone.items()}
     if strangers is not None and len(strangers):
         new = {days: quality(rank_alike(popular, strangers), strangers).ndcg_at_10 for days, popular in priors.items()}
         found = {days: np.concatenate([found[days], new[days]]) for days in found}
-    return max(found, key=lambda days: float(found[days].mean()))
+    best = max(found.values(), key=lambda each: float(each.mean()))
+    return min(days for days, each in found.items() if not _is_better(best, each))
 
 
 def _of_strangers(towers: ScoreUsers, popular: Float32s, weight: float, asked: Questions) -> float:
