@@ -109,7 +109,7 @@ def test_raw_text_becomes_an_answer_though_the_worker_is_killed_twice(
         assert trained.result is not None
         registered = trained.result["registered"]
         assert (registered["number"], registered["outcome"]) == (2, "gate_failed")
-        assert all(each.startswith("known_log2_likelihood_per_byte") for each in registered["missed"])
+        assert any(each.startswith("known_log2_likelihood_per_byte") for each in registered["missed"])
         client.models.promote(MODEL, 2, reason="our own rows only", gates="overridden")
 
         # ---- served without a restart, by its name, with the thinking kept in
