@@ -54,5 +54,5 @@ def likelihood_of_known(folder: Path, rows: Sequence[Row], config: FinetuneConfi
         return None
     tokenizer = load_tokenizer(folder)
     data = as_validation(rows, tokenizer, config.model_copy(update={"max_tokens": _MOST_TOKENS}))
-    reached = measure(load_base(folder, **placed), tokenizer, data, batch_size=config.batch_size)
+    reached: dict[str, float] = measure(load_base(folder, **placed), tokenizer, data, batch_size=config.batch_size)
     return reached["log2_likelihood_per_byte"]
