@@ -251,8 +251,9 @@ def _registration(finished: Finished, params: So8tParams, run: Run, device: str)
         gates.append(Gate("log2_likelihood_per_byte", not_below_champion_by=0.0))
         config, known = config_of(params.config), what_is_known.known_rows(champion.folder)
         theirs = what_is_known.likelihood_of_known(champion.folder / MODEL, known, config)
-        placed = {"dtype": compute_dtype(device, config), "device": device}
-        ours = what_is_known.likelihood_of_known(finished.folder / MODEL, known, config, **placed)
+        ours = what_is_known.likelihood_of_known(
+            finished.folder / MODEL, known, config, dtype=compute_dtype(device, config), device=device
+        )
         if theirs is not None and ours is not None:
             metrics[what_is_known.METRIC], compared[what_is_known.METRIC] = ours, theirs
             gates.append(Gate(what_is_known.METRIC, not_below_champion_by=what_is_known.TOLERANCE))

@@ -10,7 +10,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
+
+import torch
 
 from genba_llm.line_data import as_validation, is_held_out
 from genba_llm.sft_rows import BadRows, Row, read_rows
@@ -42,11 +44,15 @@ def known_rows(bundle: Path) -> list[Row]:
     return list(read_rows([path], BadRows(limit=0))) if path.is_file() else []
 
 
-def likelihood_of_known(folder: Path, rows: Sequence[Row], config: FinetuneConfig, **placed: Any) -> float | None:
-    """log₂ likelihood for each byte of the rows' answers, by the model in ``folder``; None without rows.
-
-    ``placed``: dtype and device, as ``load_base`` takes them.
-    """
+def likelihood_of_known(
+    folder: Path,
+    rows: Sequence[Row],
+    config: FinetuneConfig,
+    *,
+    dtype: torch.dtype = torch.float32,
+    device: str = "cpu",
+) -> float | None:
+    """log₂ likelihood for each byte of the rows' answers, by the model in ``folder``; None without rows."""
     from genba_llm.base_model import load_base, load_tokenizer
     from genba_llm.so8t_line import measure
 
@@ -54,5 +60,7 @@ def likelihood_of_known(folder: Path, rows: Sequence[Row], config: FinetuneConfi
         return None
     tokenizer = load_tokenizer(folder)
     data = as_validation(rows, tokenizer, config.model_copy(update={"max_tokens": _MOST_TOKENS}))
-    reached: dict[str, float] = measure(load_base(folder, **placed), tokenizer, data, batch_size=config.batch_size)
+    reached: dict[str, float] = measure(
+        load_base(folder, dtype=dtype, device=device), tokenizer, data, batch_size=config.batch_size
+    )
     return reached["log2_likelihood_per_byte"]
