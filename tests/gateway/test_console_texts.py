@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import ast
 import json
+import os
 import re
+import shutil
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -13,16 +16,33 @@ import pytest
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import core_schema
 
+from genba_sem.lexicon import CONCEPTS
 from genba_shared.principal import ROLES, Clearance
 from genba_shared.problems import fault_in
+from genba_training.recipes import load
+from genba_training.settings import Settings
 
 ROOT = Path(__file__).parents[2]
 CONSOLE = ROOT / "gateway/genba_gateway/console"
+RECIPE_SOURCES = Settings.model_fields["recipes"].default
 PAIRS = [
     json.loads(line.strip().removesuffix(","))
     for line in (CONSOLE / "details.js").read_text().splitlines()
     if line.startswith("  [")
 ]
+
+
+def exported(script: str, name: str) -> dict[str, Any]:
+    """What a module of the console exports under this name."""
+    if (node := shutil.which("node")) is None:
+        pytest.skip("no Node on this machine")
+    module = CONSOLE / script
+    command = f"import({json.dumps(module.as_uri())}).then((all) => console.log(JSON.stringify(all.{name})))"
+    quiet = {**os.environ, "NODE_NO_WARNINGS": "1"}
+    found: dict[str, Any] = json.loads(
+        subprocess.run([node, "-e", command], capture_output=True, check=True, env=quiet).stdout
+    )
+    return found
 
 
 def text(node: ast.Constant | ast.JoinedStr) -> str:
@@ -135,3 +155,31 @@ def test_roles_and_clearances_have_words_in_both_languages() -> None:
     texts = (CONSOLE / "texts.js").read_text(encoding="utf-8")
     for name in [*(f"role_{role}" for role in ROLES), *(f"clearance_{each.label}" for each in Clearance)]:
         assert len(re.findall(rf"\b{name}: \"[^\"]+\"", texts)) == 2, name
+
+
+def test_every_recipe_and_every_described_parameter_has_words_in_japanese() -> None:
+    translated = exported("recipes.js", "RECIPES_JA")
+    wanted = {name: recipe for name, recipe in load(RECIPE_SOURCES).by_name.items() if name.partition(".")[0] != "test"}
+    assert set(translated) == set(wanted)
+    for name, recipe in wanted.items():
+        properties = recipe.params.model_json_schema().get("properties", {})
+        described = {each for each, schema in properties.items() if schema.get("description")}
+        summary, words = translated[name]
+        assert set(words) == described, name
+        assert all(re.search(r"[ぁ-んァ-ヶ一-龠]", text) for text in (summary, *words.values())), name
+
+
+def test_every_shape_word_that_search_answers_with_has_words() -> None:
+    texts = exported("texts.js", "TEXTS")["en"]
+    assert {f"shape_{each.name.replace(' ', '_')}" for each in CONCEPTS} <= set(texts)
+
+
+def test_both_languages_have_the_same_texts() -> None:
+    made = exported("texts.js", "TEXTS")
+    assert set(made["en"]) == set(made["ja"])
+    assert all(made[language][name] for language in made for name in made[language])
+
+
+def test_every_problem_has_a_title_in_japanese() -> None:
+    reference = (ROOT / "docs/reference/problems.md").read_text("utf-8")
+    assert set(exported("problems.js", "TITLES_JA")) == set(re.findall(r"`urn:genba:problem:([a-z-]+)`", reference))
