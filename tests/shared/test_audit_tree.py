@@ -426,7 +426,9 @@ def test_the_command_verifies_proves_exports_and_witnesses(tmp_path: Path, monke
     broken = RUN(app, ["verify", "--checkpoint", str(tmp_path / "seen")])
     assert broken.exit_code == 1
     assert RUN(app, ["prove", "100"]).exit_code == 1
-    assert RUN(app, ["check", str(tmp_path / "p"), "--key", "nonsense"]).exit_code == 2
+    assert RUN(app, ["prove", "9" * 26]).exit_code == 2
+    unknown = RUN(app, ["check", str(tmp_path / "p"), "--key", "nonsense"])
+    assert (unknown.exit_code, "This is no public key of a log" in unknown.output) == (2, True)
     assert RUN(app, ["check", str(tmp_path / "tiles" / "key"), "--key", key]).exit_code == 1
     database.close()
 
