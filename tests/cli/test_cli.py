@@ -339,7 +339,7 @@ def test_what_a_backup_cannot_do_is_said_in_one_line(home: Path, tmp_path: Path)
     assert "nothing was ever started there" in refusal(none)
     nowhere = here("backup", "create", tmp_path / "no-folder" / "genba.tar", home=home)
     assert nowhere.code == 2
-    assert "No such file or directory" in refusal(nowhere)
+    assert "no-folder: make it first" in refusal(nowhere)
     assert here("backup", "create", file, home=home).code == 0
     file.write_bytes(file.read_bytes()[:20_000])
     damaged = here("backup", "restore", file, home=tmp_path / "restored")
