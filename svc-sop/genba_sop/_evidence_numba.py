@@ -7,6 +7,7 @@ import numpy.typing as npt
 
 from genba_sop._compiled import compiled
 
+Floats = npt.NDArray[np.float64]
 Singles = npt.NDArray[np.float32]
 
 
@@ -32,6 +33,28 @@ def own(colour: Singles, level: Singles, spread: Singles) -> Singles:
                 length[k, p] = min(length[k, p], step)
                 length[k - 1, p] = min(length[k - 1, p], step)
     return length
+
+
+@compiled
+def unlike(lately: Singles, moving: Singles, usual: Singles, seen: Singles, floor: float) -> Floats:
+    """(n, S) by how much what covers the place lately and what moves is more than in any gold, or less than in every gold, in all.
+
+    Args: lately, moving: (n, 2, P) as it is and widened.   usual: (4, S, P) most and least of both.   seen: (P,).
+    """
+    n, pixels = len(lately), len(seen)
+    steps = usual.shape[1]
+    found, off, least = np.empty((n, steps)), np.empty(pixels, np.float32), np.float32(floor)
+    zero = np.float32(0)
+    for k in range(n):
+        for s in range(steps):
+            most_covered, least_covered, most_moving, least_moving = usual[0, s], usual[1, s], usual[2, s], usual[3, s]
+            covered, wide, moves, stirs = lately[k, 0], lately[k, 1], moving[k, 0], moving[k, 1]
+            for p in range(pixels):
+                more = max(zero, covered[p] - most_covered[p] - least) + max(zero, moves[p] - most_moving[p] - least)
+                less = max(zero, least_covered[p] - wide[p] - least) + max(zero, least_moving[p] - stirs[p] - least)
+                off[p] = (more + less) * seen[p]
+            found[k, s] = off.sum()
+    return found
 
 
 @compiled

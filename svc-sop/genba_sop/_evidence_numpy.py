@@ -7,6 +7,7 @@ import numpy.typing as npt
 
 from genba_sop.sight import middle
 
+Floats = npt.NDArray[np.float64]
 Singles = npt.NDArray[np.float32]
 
 
@@ -19,6 +20,17 @@ def own(colour: Singles, level: Singles, spread: Singles) -> Singles:
         length[1:] = np.minimum(length[1:], steps)
         length[:-1] = np.minimum(length[:-1], steps)
     return length
+
+
+def unlike(lately: Singles, moving: Singles, usual: Singles, seen: Singles, floor: float) -> Floats:
+    """As ``_evidence_numba.unlike``."""
+    found = np.empty((len(lately), usual.shape[1]))
+    for k, parts in enumerate(zip(lately, moving, strict=True)):
+        off = np.zeros_like(usual[0])
+        for (own, wide), most, least in zip(parts, usual[0::2], usual[1::2], strict=True):
+            off += (own - most - np.float32(floor)).clip(0) + (least - wide - np.float32(floor)).clip(0)
+        found[k] = off @ seen
+    return found
 
 
 def split(colour: Singles, spread: Singles, most: float) -> tuple[Singles, Singles, Singles]:

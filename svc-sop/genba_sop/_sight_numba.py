@@ -52,6 +52,21 @@ def covered(
 
 
 @compiled
+def averaged(share: Singles, which: Ints) -> Singles:
+    """(2, H, W) mean over some of the pictures, ``which`` (k,), of (2, P, H, W)."""
+    kinds, count, height, width = share.shape
+    rows, total = share.reshape(kinds, count, height * width), np.zeros((kinds, height * width), np.float32)
+    for kind in range(kinds):
+        out = total[kind]
+        for n in which:
+            row = rows[kind, n]
+            for p in range(len(out)):
+                out[p] += row[p]
+        out /= np.float32(len(which))
+    return total.reshape(kinds, height, width)
+
+
+@compiled
 def _clipped(share: np.float32) -> np.float32:
     above = max(np.float32(0), share)
     return min(np.float32(1), above)

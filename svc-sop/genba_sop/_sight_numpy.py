@@ -26,3 +26,8 @@ def covered(
     )
     distance = np.sqrt(np.stack([whole, np.minimum(whole, near)]))
     share[:, which] = np.clip((distance - floor) / width, 0, 1)
+
+
+def averaged(share: Singles, which: Ints) -> Singles:
+    """As ``_sight_numba.averaged``."""
+    return np.asarray(share[:, which].mean(axis=1), np.float32)

@@ -124,6 +124,12 @@ class Usual:
         """(S, 60, 80, 3) what divides differences of the median and of the mean: how much golds differ there."""
         return _divisor(self.median_spread), _divisor(self.mean_spread)
 
+    @cached_property
+    def going_on(self) -> Singles:
+        """(4, S, 4800) most and least of what is covered lately, and of what moves."""
+        maps = (self.most_lately, self.least_lately, self.most_moving, self.least_moving)
+        return np.stack([each.reshape(len(each), -1) for each in maps])
+
 
 def _divisor(spread: Singles) -> Singles:
     one = np.sqrt(np.square(spread).mean(axis=-1, keepdims=True)) + _COLOUR_FLOOR
@@ -133,6 +139,9 @@ def _divisor(spread: Singles) -> Singles:
 def warm_up() -> None:
     """Load or compile the inner loops now rather than in the first request."""
     rows = np.ones((4, 3, 1), np.float32)
+    kernels_of("evidence").unlike(
+        rows[:1, :2], rows[:1, :2], rows[..., :1].swapaxes(1, 2).copy(), rows[0, 0], _SHARE_FLOOR
+    )
     kernels_of("evidence").split(rows, rows[:, 0], _MOST_LASTING)
     kernels_of("evidence").own(*[rows.reshape(4, 1, 3)] * 3)
 
@@ -209,16 +218,19 @@ def unlike(mine: Activity, usual: Usual) -> Floats:
     unknown.
     """
     table = np.full((len(mine.done), len(usual.known)), np.inf)
-    least = (mine.seen * (usual.least_lately + usual.least_moving)).sum(axis=(1, 2))
-    for n in np.flatnonzero(mine.done):
-        off = np.zeros_like(usual.most_lately)
-        for name in ("lately", "moving"):
-            own = getattr(mine, name)[n]
-            off += (own - getattr(usual, f"most_{name}") - _SHARE_FLOOR).clip(0)
-            off += (getattr(usual, f"least_{name}") - _widened(own) - _SHARE_FLOOR).clip(0)
-        activity = float((mine.seen * (mine.lately[n] + mine.moving[n])).sum())
-        share = (off * mine.seen).sum(axis=(1, 2)) / np.maximum(least + activity, 1.0)
-        table[n] = np.where(usual.known, share, np.inf)
+    done = np.flatnonzero(mine.done)
+    if not done.size:
+        return table
+    pixels, seen = mine.seen.size, mine.seen.ravel().astype(np.float32)
+    lately, moving = (
+        np.stack([np.stack([share[n], _widened(share[n])]) for n in done]).reshape(len(done), 2, pixels)
+        for share in (mine.lately, mine.moving)
+    )
+    off = kernels_of("evidence").unlike(lately, moving, usual.going_on, seen, _SHARE_FLOOR)
+    least = (usual.going_on[1] + usual.going_on[3]) @ seen  # (S,)
+    activity = (lately[:, 0] + moving[:, 0]) @ seen
+    share = off / np.maximum(least + activity[:, None], 1.0)
+    table[done] = np.where(usual.known, share, np.inf)
     return table
 
 
@@ -378,7 +390,7 @@ class Likeness(NamedTuple):
 def likeness(mine: Singles, usual: Singles, *, aside_px: int) -> Likeness:
     """How alike two maps are, at half their size; the first may lie up to so many pixels of that aside. 0 for an empty map."""
     one, other = (_half(picture) for picture in (mine, usual))
-    if min(float(one.std()), float(other.std())) < _EMPTY:
+    if min(float(cv2.meanStdDev(each)[1].item()) for each in (one, other)) < _EMPTY:
         return Likeness(0.0, 0.0)
     wide = cv2.copyMakeBorder(other, *[aside_px] * 4, cv2.BORDER_CONSTANT, value=0)
     found = cv2.matchTemplate(wide, one, cv2.TM_CCOEFF_NORMED)

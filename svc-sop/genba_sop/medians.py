@@ -20,6 +20,18 @@ def median(values: npt.NDArray[Any]) -> float:
     return float(middle)
 
 
+def quantiles(values: npt.NDArray[Any], *shares: float) -> list[float]:
+    """What lies at these shares of all numbers of an array of floats, as ``numpy.quantile`` says it."""
+    ordered = np.sort(values, axis=None).tolist()
+    found = []
+    for share in shares:
+        at = share * (len(ordered) - 1)
+        low = int(at)
+        one, other, part = ordered[low], ordered[min(low + 1, len(ordered) - 1)], at - low
+        found.append(one + (other - one) * part if part < 0.5 else other - (other - one) * (1 - part))
+    return found
+
+
 def medians(rows: npt.NDArray[Any], *, axis: int) -> npt.NDArray[Any]:
     """Medians along one axis of an array of floats, as ``numpy.median`` says them."""
     ordered = np.moveaxis(np.sort(rows, axis=axis), axis, 0)

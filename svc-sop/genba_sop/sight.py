@@ -40,10 +40,11 @@ _COVERED = (5.0, 8.0)  # CIE 1976 difference from the place, from which on somet
 
 
 def warm_up() -> None:
-    """Load or compile the inner loop now rather than in the first request."""
+    """Load or compile the inner loops now rather than in the first request."""
     one = np.zeros((1, 1, 1, CHANNELS), np.uint8)
     share, first = np.empty((2, 1, 1, 1), np.float32), np.zeros(1, np.int64)
     kernels_of("sight").covered(share, one, first, one[0], one, np.ones(3, np.float32), *_COVERED)
+    kernels_of("sight").averaged(share, first)
 
 
 @dataclass(frozen=True)
@@ -97,10 +98,9 @@ class Sight:
             chosen = self._chosen(own)
             if chosen.size:
                 done[n] = True
-                covered[n], lately[n] = (self.view.laid_over(cover) for cover in self._cover(chosen))
-                moving[n] = self.view.laid_over(
-                    _average(self.strip.pictures[_evenly(chosen)])[..., 3] / np.float32(255)
-                )
+                moves = _average(self.strip.pictures[_evenly(chosen)])[..., 3] / np.float32(255)
+                shares = self.view.laid_over(np.dstack([*self._cover(chosen), moves]))
+                covered[n], lately[n], moving[n] = shares[..., 0], shares[..., 1], shares[..., 2]
         return Activity(covered, lately, moving, done, self.seen)
 
     def maps(self, rows: Sequence[Ints]) -> StepMaps:
@@ -132,7 +132,8 @@ class Sight:
                 self._covered, self._pictures, new, self._place, recent, self._weight, *_COVERED
             )
             self._known[new] = True
-        return np.asarray(self._covered[:, _evenly(chosen)].mean(axis=1), np.float32)
+        averaged: Singles = kernels_of("sight").averaged(self._covered, chosen)
+        return averaged
 
     def _place_at(self, picture: int) -> Bytes:
         """(60, 80, 4) the median of the pictures around one, found anew every few pictures."""

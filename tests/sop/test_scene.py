@@ -280,6 +280,32 @@ def test_compiled_and_plain_covers_are_the_same() -> None:
     assert 0 < found[0].mean() < 1
 
 
+def test_the_mean_of_some_pictures_is_the_same_compiled_and_plain() -> None:
+    share, which = np.random.default_rng(6).uniform(size=(2, 5, 6, 8)).astype(np.float32), np.array([3, 0, 4])
+    found = [importlib.import_module(f"genba_sop._sight_{form}").averaged(share, which) for form in ("numba", "numpy")]
+    np.testing.assert_allclose(found[0], found[1], rtol=1e-6)
+    np.testing.assert_allclose(found[0], (share[:, 3] + share[:, 0] + share[:, 4]) / 3, rtol=1e-6)
+
+
+def test_how_unlike_stretches_are_is_the_same_compiled_and_plain() -> None:
+    rng = np.random.default_rng(7)
+    lately, moving, usual = (
+        rng.uniform(size=shape).astype(np.float32) for shape in ((3, 2, 40), (3, 2, 40), (4, 5, 40))
+    )
+    seen = (rng.uniform(size=40) > 0.2).astype(np.float32)
+    asked = lately, moving, usual, seen, 0.04
+    found = [importlib.import_module(f"genba_sop._evidence_{form}").unlike(*asked) for form in ("numba", "numpy")]
+    np.testing.assert_allclose(found[0], found[1], rtol=1e-5)
+    most_covered, least_covered, most_moving, least_moving = usual[:, 2]
+    over = [
+        lately[1, 0] - most_covered,
+        least_covered - lately[1, 1],
+        moving[1, 0] - most_moving,
+        least_moving - moving[1, 1],
+    ]
+    np.testing.assert_allclose(found[0][1, 2], sum((off - 0.04).clip(0) @ seen for off in over), rtol=1e-5)
+
+
 @pytest.mark.parametrize("rows", [4, 5, 6, 13])
 def test_compiled_and_plain_levels_are_the_same(rows: int) -> None:
     rng = np.random.default_rng(rows)
