@@ -13,13 +13,18 @@ Singles = npt.NDArray[np.float32]
 
 def own(colour: Singles, level: Singles, spread: Singles) -> Singles:
     """As ``_evidence_numba.own``."""
-    rows = (colour - level) / spread
+    rows = (colour - level) / spread[..., None]
     length = _length(rows)
     if len(rows) > 1:
         steps = _length(rows[1:] - rows[:-1])
         length[1:] = np.minimum(length[1:], steps)
         length[:-1] = np.minimum(length[:-1], steps)
     return length
+
+
+def off(colour: Singles, level: Singles, spread: Singles, most: float) -> Singles:
+    """As ``_evidence_numba.off``."""
+    return np.asarray(np.minimum(_length((colour - level) / spread[..., None]), most).sum(axis=0), np.float32)
 
 
 def unlike(lately: Singles, moving: Singles, usual: Singles, seen: Singles, floor: float) -> Floats:

@@ -121,7 +121,7 @@ class Usual:
 
     @cached_property
     def divisors(self) -> tuple[Singles, Singles]:
-        """(S, 60, 80, 3) what divides differences of the median and of the mean: how much golds differ there."""
+        """(S, 60, 80) what divides differences of the median and of the mean: how much golds differ there."""
         return _divisor(self.median_spread), _divisor(self.mean_spread)
 
     @cached_property
@@ -132,8 +132,7 @@ class Usual:
 
 
 def _divisor(spread: Singles) -> Singles:
-    one = np.sqrt(np.square(spread).mean(axis=-1, keepdims=True)) + _COLOUR_FLOOR
-    return np.repeat(np.asarray(one, np.float32), 3, axis=-1)
+    return np.asarray(np.sqrt(np.square(spread).mean(axis=-1)) + _COLOUR_FLOOR, np.float32)
 
 
 def warm_up() -> None:
@@ -143,7 +142,8 @@ def warm_up() -> None:
         rows[:1, :2], rows[:1, :2], rows[..., :1].swapaxes(1, 2).copy(), rows[0, 0], _SHARE_FLOOR
     )
     kernels_of("evidence").split(rows, rows[:, 0], _MOST_LASTING)
-    kernels_of("evidence").own(*[rows.reshape(4, 1, 3)] * 3)
+    kernels_of("evidence").own(*[rows.reshape(4, 1, 3)] * 2, rows[:, 0])
+    kernels_of("evidence").off(rows.reshape(4, 1, 3), rows[0].T.copy(), rows[:, 0], _MOST_LASTING)
 
 
 def usual_of(golds: Sequence[StepMaps]) -> Usual:
@@ -188,8 +188,8 @@ def measure(mine: StepMaps, usual: Usual, sequence: Sequence[int]) -> Floats:
         return table
     seen = np.repeat(mine.seen[..., None], 3, axis=-1).astype(np.float32)
     of_median, of_mean = usual.divisors
-    median = _Difference(_less(mine.median[at], usual.median[at], seen), of_median[at])
-    mean = _Difference(_less(mine.mean[at], usual.mean[at], seen), of_mean[at])
+    median = _Difference(_less(mine.median, usual.median, at, seen), of_median[at])
+    mean = _Difference(_less(mine.mean, usual.mean, at, seen), of_mean[at])
     levels = _levels(median, mean, mine.moving[at])
     own = _own(mean, levels.mean)
     table[at, 0] = [_top(picture, 40) for picture in _own(median, levels.median)]
@@ -266,8 +266,13 @@ def told(given: Floats, seen: Mask, *, golds: int) -> Told:
     return Told(odds[:, 0], odds[:, 1])
 
 
-def _less(mine: Singles, usual: Singles, seen: Singles) -> Singles:
-    return np.asarray((np.stack([_smooth(picture) for picture in mine]) - usual) * seen, np.float32)
+def _less(mine: Singles, usual: Singles, at: Sequence[int], seen: Singles) -> Singles:
+    """(n, 60, 80, 3) of the steps ``at``: what is seen of the one less the other."""
+    less = np.empty((len(at), *seen.shape), np.float32)
+    for row, step in zip(less, at, strict=True):
+        np.subtract(_smooth(mine[step]), usual[step], out=row)
+        np.multiply(row, seen, out=row)
+    return less
 
 
 def _smooth(picture: Singles) -> Singles:
@@ -275,7 +280,7 @@ def _smooth(picture: Singles) -> Singles:
 
 
 class _Difference(NamedTuple):
-    """(n, 60, 80, 3) colour of each step less the golds' mean, and what divides it: how much golds differ there."""
+    """(n, 60, 80, 3) colour of each step less the golds' mean, and (n, 60, 80) what divides it: how much golds differ there."""
 
     colour: Singles
     spread: Singles
@@ -286,8 +291,8 @@ def _own(difference: _Difference, level: Singles) -> Singles:
     before and after.
     """
     n, *shape, _ = level.shape
-    colour, level, spread = (rows.reshape(n, -1, 3) for rows in (difference.colour, level, difference.spread))
-    length = kernels_of("evidence").own(colour, level, spread)
+    colour, level = difference.colour.reshape(n, -1, 3), level.reshape(n, -1, 3)
+    length = kernels_of("evidence").own(colour, level, difference.spread.reshape(n, -1))
     return np.asarray(length / max(1.0, median(length) / _USUAL_NOISE), np.float32).reshape(n, *shape)
 
 
@@ -314,14 +319,15 @@ def _levels(median: _Difference, mean: _Difference, moving: Singles) -> _Levels:
     n, *shape = moving.shape
     levels = [np.repeat(middle(each.colour)[None], n, axis=0) for each in (median, mean)]
     since, away = np.full(shape, -1, np.int64), np.zeros((n, *shape), np.float32)
-    whole = _cost(median.colour, median.spread, levels[0][0])
+    rows = median.colour.reshape(n, -1, 3), levels[0][0].reshape(-1, 3), median.spread.reshape(n, -1)
+    whole: Singles = kernels_of("evidence").off(*rows, _MOST_LASTING).reshape(shape)
     y, x = np.nonzero(whole > _LEAST_COST)  # a few pixels; elsewhere nothing changes
     if n < 5 or not len(y):
         return _Levels(levels[0], levels[1], since, away)
     steps, at = range(1, n - 2), np.arange(len(y))
     splits = [
         kernels_of("evidence").split(
-            np.ascontiguousarray(each.colour[:, y, x].swapaxes(1, 2)), each.spread[:, y, x, 0], _MOST_LASTING
+            np.ascontiguousarray(each.colour[:, y, x].swapaxes(1, 2)), each.spread[:, y, x], _MOST_LASTING
         )
         for each in (median, mean)
     ]
@@ -333,7 +339,7 @@ def _levels(median: _Difference, mean: _Difference, moving: Singles) -> _Levels:
     votes[best, y, x] = (whole[y, x] - costs[0][best, at]).clip(0)
     best = np.stack([cv2.GaussianBlur(each, (0, 0), _TOGETHER_PX) for each in votes])[:, y, x].argmax(axis=0)
     gain = (whole[y, x] - costs[0][best, at]).clip(0)
-    unit = middle(median.spread[:, y, x, 0])
+    unit = middle(median.spread[:, y, x])
     earlier, later = before[0][best, :, at], after[0][best, :, at]
     farther = _length(later) - _length(earlier)
     step = 1 + best
@@ -346,11 +352,6 @@ def _levels(median: _Difference, mean: _Difference, moving: Singles) -> _Levels:
             now = np.where(((s < step) | ((s == step) & (farther > 0)))[:, None], earlier, later)
             level[s, y[kept], x[kept]] = now[kept]
     return _Levels(levels[0], levels[1], since, away)
-
-
-def _cost(colour: Singles, spread: Singles, level: Singles) -> Singles:
-    """By how many spreads the rows are from a level in each pixel, each by at most ``_MOST_LASTING``."""
-    return np.asarray(np.minimum(_length((colour - level) / spread), _MOST_LASTING).sum(axis=0), np.float32)
 
 
 def _length(rows: Singles) -> Singles:

@@ -16,6 +16,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from genba_sop.kernels import kernels_of
 from genba_sop.medians import median, medians
 
 Singles = npt.NDArray[np.float32]
@@ -197,15 +198,16 @@ def upper_median(pictures: Bytes) -> Bytes:
 
 
 def ranked(rows: npt.NDArray[Any], *ranks: int) -> list[npt.NDArray[Any]]:
-    """What is at these ranks of n rows, sorted in each place: whole rows at once, 20 times as fast as sorting pixels."""
-    sorting = list(rows.copy())
-    spare = np.empty_like(sorting[0])
-    for low, high in _exchanges(len(sorting), ranks):
-        one, other = sorting[low], sorting[high]
-        np.minimum(one, other, out=spare)
-        np.maximum(one, other, out=other)
-        sorting[low], spare = spare, one
-    return [sorting[rank] for rank in ranks]
+    """What is at these ranks of n rows, sorted in each place: many places at once, many times as fast as sorting pixels."""
+    flat = np.ascontiguousarray(rows).reshape(len(rows), -1)
+    found = kernels_of("scene").exchanged(flat, *_network(len(rows), ranks))
+    return list(found.reshape(len(ranks), *rows.shape[1:]))
+
+
+@cache
+def _network(count: int, ranks: tuple[int, ...]) -> tuple[Ints, Ints]:
+    """(E, 2) ``_exchanges``, and the ranks."""
+    return np.array(_exchanges(count, ranks), np.int64).reshape(-1, 2), np.array(ranks)
 
 
 @cache

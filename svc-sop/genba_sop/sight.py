@@ -45,6 +45,8 @@ def warm_up() -> None:
     share, first = np.empty((2, 1, 1, 1), np.float32), np.zeros(1, np.int64)
     kernels_of("sight").covered(share, one, first, one[0], one, np.ones(3, np.float32), *_COVERED)
     kernels_of("sight").averaged(share, first)
+    upper_median(one)
+    middle(share[0])
 
 
 @dataclass(frozen=True)

@@ -264,6 +264,14 @@ def test_what_is_at_any_rank_is_what_sorting_puts_there(count: int) -> None:
     np.testing.assert_array_equal(ranked(rows, *range(count)), whole)
 
 
+def test_what_is_at_a_rank_is_the_same_compiled_and_plain() -> None:
+    rows = np.random.default_rng(4).integers(0, 256, (5, 2500), dtype=np.uint8)
+    pairs = np.array([(a, b) for _ in range(5) for a in range(4) for b in (a + 1,)])  # bubbles
+    for form in ("numba", "numpy"):
+        found = importlib.import_module(f"genba_sop._scene_{form}").exchanged(rows, pairs, np.array([0, 2]))
+        np.testing.assert_array_equal(found, np.sort(rows, axis=0)[[0, 2]])
+
+
 def test_compiled_and_plain_covers_are_the_same() -> None:
     rng = np.random.default_rng(5)
     pictures, recent = rng.integers(0, 256, (2, 3, 6, 8, 4), dtype=np.uint8)
@@ -328,17 +336,30 @@ def test_compiled_and_plain_levels_are_the_same(rows: int) -> None:
 def test_what_is_a_rows_own_is_the_same_compiled_and_plain(rows: int) -> None:
     rng = np.random.default_rng(rows)
     colour, level = rng.normal(0, 5, (2, rows, 70, 3)).astype(np.float32)
-    spread = rng.uniform(1, 2, (rows, 70, 3)).astype(np.float32)
+    spread = rng.uniform(1, 2, (rows, 70)).astype(np.float32)
     compiled, plain = (
         importlib.import_module(f"genba_sop.{name}").own(colour, level, spread)
         for name in ("_evidence_numba", "_evidence_numpy")
     )
     np.testing.assert_allclose(compiled, plain, rtol=1e-6)
-    left = (colour - level) / spread
+    left = (colour - level) / spread[..., None]
     first = np.linalg.norm(left[0], axis=1)
     if rows > 1:
         first = np.minimum(first, np.linalg.norm(left[1] - left[0], axis=1))
     np.testing.assert_allclose(compiled[0], first, rtol=1e-5)
+
+
+def test_how_far_rows_are_off_is_the_same_compiled_and_plain() -> None:
+    rng = np.random.default_rng(8)
+    colour, level = rng.normal(0, 5, (4, 70, 3)).astype(np.float32), rng.normal(0, 5, (70, 3)).astype(np.float32)
+    spread = rng.uniform(1, 2, (4, 70)).astype(np.float32)
+    compiled, plain = (
+        importlib.import_module(f"genba_sop._evidence_{form}").off(colour, level, spread, 6.0)
+        for form in ("numba", "numpy")
+    )
+    np.testing.assert_allclose(compiled, plain, rtol=1e-5)
+    far = np.minimum(np.linalg.norm((colour - level) / spread[..., None], axis=2), 6.0)
+    np.testing.assert_allclose(compiled, far.sum(axis=0), rtol=1e-5)
 
 
 def test_a_movement_that_lies_aside_is_told_from_one_that_is_elsewhere() -> None:
