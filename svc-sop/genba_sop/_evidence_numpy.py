@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from genba_sop.sight import middle
+from genba_sop.medians import medians
 
 Floats = npt.NDArray[np.float64]
 Singles = npt.NDArray[np.float32]
@@ -41,8 +41,8 @@ def unlike(lately: Singles, moving: Singles, usual: Singles, seen: Singles, floo
 def split(colour: Singles, spread: Singles, most: float) -> tuple[Singles, Singles, Singles]:
     """As ``_evidence_numba.split``."""
     steps = range(1, len(colour) - 2)
-    before = np.stack([middle(colour[:s]) for s in steps])
-    after = np.stack([middle(colour[s + 1 :]) for s in steps])
+    before = np.stack([medians(colour[:s], axis=0) for s in steps])
+    after = np.stack([medians(colour[s + 1 :], axis=0) for s in steps])
     pairs = zip(steps, before, after, strict=True)
     cost = [
         _cost(colour[:s], spread[:s], b, most) + _cost(colour[s + 1 :], spread[s + 1 :], a, most) for s, b, a in pairs

@@ -19,8 +19,8 @@ import numpy as np
 import numpy.typing as npt
 
 from genba_sop.kernels import kernels_of
-from genba_sop.medians import median
-from genba_sop.sight import Activity, StepMaps, middle
+from genba_sop.medians import median, medians
+from genba_sop.sight import Activity, StepMaps
 
 Floats = npt.NDArray[np.float64]
 Singles = npt.NDArray[np.float32]
@@ -192,9 +192,9 @@ def measure(mine: StepMaps, usual: Usual, sequence: Sequence[int]) -> Floats:
     mean = _Difference(_less(mine.mean, usual.mean, at, seen), of_mean[at])
     levels = _levels(median, mean, mine.moving[at])
     own = _own(mean, levels.mean)
-    table[at, 0] = [_top(picture, 40) for picture in _own(median, levels.median)]
-    table[at, 1], table[at, 2] = [_top(picture, 5) for picture in own], [_top(picture, 40) for picture in own]
-    table[at, 3] = [_top(_smooth(picture), 5) for picture in levels.away]
+    table[at, 0] = [_tops(picture, 40)[0] for picture in _own(median, levels.median)]
+    table[at, 1], table[at, 2] = np.transpose([_tops(picture, 5, 40) for picture in own])
+    table[at, 3] = [_tops(_smooth(picture), 5)[0] for picture in levels.away]
     same = (levels.since < 0) | (levels.since == np.arange(len(at))[:, None, None])  # elsewhere it is another place
     more, less = (
         share * same for share in _shares(mine.covered[at], usual.most_covered[at], usual.least_covered[at], mine.seen)
@@ -317,7 +317,7 @@ def _levels(median: _Difference, mean: _Difference, moving: Singles) -> _Levels:
     that in which more moves near there, (n, 60, 80), or else the later one, which shows it first.
     """
     n, *shape = moving.shape
-    levels = [np.repeat(middle(each.colour)[None], n, axis=0) for each in (median, mean)]
+    levels = [np.repeat(medians(each.colour, axis=0)[None], n, axis=0) for each in (median, mean)]
     since, away = np.full(shape, -1, np.int64), np.zeros((n, *shape), np.float32)
     rows = median.colour.reshape(n, -1, 3), levels[0][0].reshape(-1, 3), median.spread.reshape(n, -1)
     whole: Singles = kernels_of("evidence").off(*rows, _MOST_LASTING).reshape(shape)
@@ -339,7 +339,7 @@ def _levels(median: _Difference, mean: _Difference, moving: Singles) -> _Levels:
     votes[best, y, x] = (whole[y, x] - costs[0][best, at]).clip(0)
     best = np.stack([cv2.GaussianBlur(each, (0, 0), _TOGETHER_PX) for each in votes])[:, y, x].argmax(axis=0)
     gain = (whole[y, x] - costs[0][best, at]).clip(0)
-    unit = middle(median.spread[:, y, x])
+    unit = medians(median.spread[:, y, x], axis=0)
     earlier, later = before[0][best, :, at], after[0][best, :, at]
     farther = _length(later) - _length(earlier)
     step = 1 + best
@@ -370,7 +370,7 @@ def _shares(mine: Singles, most: Singles, least: Singles, seen: Mask) -> tuple[S
 
 def _own_share(rows: Singles) -> Singles:
     """What is the step's own of a share, as in ``_own``."""
-    own = (rows - middle(rows)).clip(0)
+    own = (rows - medians(rows, axis=0)).clip(0)
     own[1:] = np.minimum(own[1:], (rows[1:] - rows[:-1]).clip(0))
     own[:-1] = np.minimum(own[:-1], (rows[:-1] - rows[1:]).clip(0))
     return np.asarray(own, np.float32)
@@ -403,8 +403,10 @@ def _half(picture: Singles) -> Singles:
     return np.asarray(cv2.GaussianBlur(small, (0, 0), 0.8), np.float32)
 
 
-def _top(picture: Singles, count: int) -> float:
-    return float(np.partition(picture.ravel(), -count)[-count:].mean())
+def _tops(picture: Singles, *counts: int) -> list[float]:
+    """Mean of so many of the largest numbers, fewest first."""
+    largest = np.sort(np.partition(picture.ravel(), -counts[-1])[-counts[-1] :])
+    return [float(largest[-count:].mean()) for count in counts]
 
 
 def _most(rows: Singles) -> list[float]:

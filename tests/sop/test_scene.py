@@ -12,8 +12,9 @@ import pytest
 
 from genba_sop import evidence
 from genba_sop.gold_scene import GoldScene, fit_scene, in_order, rows_by_step
-from genba_sop.scene import HEIGHT, WIDTH, Album, Filmstrip, lay_over, place_of, ranked
-from genba_sop.sight import Sight, StepMaps, middle
+from genba_sop.medians import medians, ranked
+from genba_sop.scene import HEIGHT, WIDTH, Album, Filmstrip, lay_over, place_of
+from genba_sop.sight import Sight, StepMaps
 
 STEPS, ROWS = 7, 24  # rows a step
 HANDS = [(10 + 6 * step, 12 + 8 * step) for step in range(STEPS)]  # where each step's work is
@@ -252,7 +253,7 @@ def test_every_stretch_is_most_like_its_own_step_and_a_strange_one_like_none(gol
 @pytest.mark.parametrize("count", [1, 2, 5, 8])
 def test_the_quick_median_is_the_median(count: int) -> None:
     rows = np.random.default_rng(count).normal(size=(count, 6, 7, 3)).astype(np.float32)
-    assert np.array_equal(middle(rows), np.median(rows, axis=0))
+    assert np.array_equal(medians(rows, axis=0), np.median(rows, axis=0))
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 9, 24, 32, 33])
@@ -268,7 +269,7 @@ def test_what_is_at_a_rank_is_the_same_compiled_and_plain() -> None:
     rows = np.random.default_rng(4).integers(0, 256, (5, 2500), dtype=np.uint8)
     pairs = np.array([(a, b) for _ in range(5) for a in range(4) for b in (a + 1,)])  # bubbles
     for form in ("numba", "numpy"):
-        found = importlib.import_module(f"genba_sop._scene_{form}").exchanged(rows, pairs, np.array([0, 2]))
+        found = importlib.import_module(f"genba_sop._medians_{form}").exchanged(rows, pairs, np.array([0, 2]))
         np.testing.assert_array_equal(found, np.sort(rows, axis=0)[[0, 2]])
 
 
@@ -280,7 +281,7 @@ def test_compiled_and_plain_covers_are_the_same() -> None:
     which, found = np.array([2, 0]), list[npt.NDArray[np.float32]]()
     for name in ("_sight_numba", "_sight_numpy"):
         share = np.full((2, 3, 6, 8), -1, np.float32)
-        asked = (share, pictures, which, recent[0], recent[which], weight, 5.0, 8.0)
+        asked = (share, pictures, which, recent[0], recent, which, weight, 5.0, 8.0)
         importlib.import_module(f"genba_sop.{name}").covered(*asked)
         assert (share[:, 1] == -1).all()
         found.append(share[:, which])

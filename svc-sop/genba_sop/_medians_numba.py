@@ -1,4 +1,4 @@
-"""Compiled inner loop of ``scene``. Rows of numbers in, sorted rows out."""
+"""Compiled inner loop of ``medians``. Rows of numbers in, sorted rows out."""
 
 from __future__ import annotations
 

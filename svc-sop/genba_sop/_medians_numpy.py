@@ -1,4 +1,4 @@
-"""The same as ``_scene_numba`` where numba is missing."""
+"""The same as ``_medians_numba`` where numba is missing."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Ints = npt.NDArray[np.int64]
 
 
 def exchanged(rows: Rows, pairs: Ints, ranks: Ints) -> Rows:
-    """As ``_scene_numba.exchanged``."""
+    """As ``_medians_numba.exchanged``."""
     sorting = list(rows.copy())
     spare = np.empty_like(sorting[0])
     for low, high in pairs.tolist():
