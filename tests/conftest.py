@@ -29,6 +29,7 @@ from genba_shared.settings import Platform
 # Two workers on two cores: with more threads, those of torch and numpy would only wait for each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HYPOTHESIS_STORAGE_DIRECTORY", ".venv/.cache/hypothesis")  # beside the tools' other caches
+gc.disable()  # until all is collected: nothing that importing makes is garbage, and looking for it is a fifth of the time
 
 POSTGRES_URL = os.environ.get("GENBA_TEST_POSTGRES_URL", "postgresql+psycopg://postgres@127.0.0.1:5432")
 REDIS_URL = os.environ.get("GENBA_TEST_REDIS_URL", "redis://127.0.0.1:6379")
@@ -62,6 +63,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     """
     gc.collect()
     gc.freeze()
+    gc.enable()
     if session.config.getoption("loadgroup", default=False):
         ungrouped = [item.nodeid for item in session.items if not item.nodeid.endswith(f"@{_group(item)}")]
         if ungrouped:

@@ -34,7 +34,6 @@ class Caller:
         "_signed",
         "_signed_until_s",
         "believed_until_s",
-        "in_work",
         "limit_key",
         "policy",
         "principal",
@@ -45,7 +44,6 @@ class Caller:
         self.policy = policy
         self.believed_until_s = believed_until_s
         self.limit_key = f"{principal.tenant}/{principal.subject}"
-        self.in_work = 0
         self._granted: dict[str, bool] = {}
         self._signed = b""
         self._signed_until_s = 0.0

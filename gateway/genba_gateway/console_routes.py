@@ -12,9 +12,10 @@ from fastapi import APIRouter, Response
 
 from genba_shared.problems import NotFound
 
+# A report that the page opens in a tab of its own has this policy too, and brings its styles with it.
 _HEADERS = {
-    "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src data: blob:; "
-    "media-src blob:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; connect-src 'self'; "
+    "img-src data: blob:; media-src blob:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
     "referrer-policy": "no-referrer",
     "cache-control": "no-cache",
 }
@@ -22,12 +23,18 @@ _SCRIPTS = tuple(
     f"{name}.js"
     for name in (
         "assistant",
+        "audit",
+        "classify",
         "console",
         "details",
+        "documents",
         "jobs",
+        "labels",
         "models",
         "particles",
+        "pictures",
         "problems",
+        "recipes",
         "recommend",
         "sop",
         "texts",

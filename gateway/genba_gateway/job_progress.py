@@ -56,7 +56,8 @@ class Display:
                 colour = {"warning": "yellow", "error": "red"}.get(str(data.get("level")), "default")
                 self._say(f"[{colour}]{escape(str(data['message']))}[/]")
             case "status":
-                why = data.get("reason") or (data.get("error") or {}).get("detail")
+                is_over = data["status"] in {"failed", "dead"}  # whoever follows says why, and which fields are wrong
+                why = data.get("reason") or (None if is_over else (data.get("error") or {}).get("detail"))
                 stopping = " (asked to stop)" if data.get("cancel_requested") else ""
                 self._say(f"{data['status']}{stopping}" + (f": {escape(str(why))}" if why else ""))
 

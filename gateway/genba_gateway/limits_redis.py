@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from redis.asyncio import Redis
+from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
@@ -15,12 +15,14 @@ from genba_shared.telemetry import get_logger
 log = get_logger(__name__)
 
 # Redis' own clock, so that gateways whose clocks differ agree. Integer microseconds: Lua numbers are doubles, exact to 2^53.
+# No arrival is further ahead than the tolerance unless that clock was set back: then nobody waits for it to catch up.
 _GCRA = """
 local interval, tolerance = tonumber(ARGV[1]), tonumber(ARGV[2])
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
 local arrival = tonumber(redis.call('GET', KEYS[1]) or now)
 if arrival < now then arrival = now end
+if arrival > now + tolerance then arrival = now + tolerance end
 local ahead = arrival - now + interval
 if ahead > tolerance then return {0, 0, ahead - interval, ahead - tolerance} end
 redis.call('SET', KEYS[1], string.format('%.0f', now + ahead), 'PX', math.ceil(ahead / 1000) + 1)
@@ -32,13 +34,16 @@ class RedisLimiter:
     """Counts in Redis, for gateways that share their callers; in memory while Redis does not answer."""
 
     def __init__(self, url: str, *, timeout_s: float = 0.1, pause_s: float = 1.0, prefix: str = "genba:rate:") -> None:
-        self._redis: Redis = Redis.from_url(
+        # More requests at once than connections wait a moment: Redis is not away.
+        pool = BlockingConnectionPool.from_url(
             url,
             socket_timeout=timeout_s,
             socket_connect_timeout=timeout_s,
             retry=Retry(NoBackoff(), 0),
             max_connections=64,
+            timeout=timeout_s,
         )
+        self._redis: Redis = Redis.from_pool(pool)
         self._script = self._redis.register_script(_GCRA)
         self._prefix = prefix
         self._fallback = MemoryLimiter()

@@ -66,6 +66,7 @@ class Listener(asyncio.Protocol):
     max_header_bytes = 32768
     header_s = 15.0
     keep_alive_s = 75.0
+    stream_s = 120.0
 
     def __init__(
         self,
@@ -105,6 +106,7 @@ class Listener(asyncio.Protocol):
         self._is_in_headers = False
         self._is_head_awaited = False
         self._header_bytes = 0
+        self._has_fed = False  # by the bytes that came last: the end of a head, or some of a body
         self._upgraded_body_bytes = 0
 
     # The transport's side.
@@ -140,11 +142,19 @@ class Listener(asyncio.Protocol):
             self._drained.set_result(None)
 
     async def drain(self) -> None:
-        """Wait until the client takes more, or is gone."""
+        """Wait until the client takes more, or is gone. One that takes nothing for long is taken for gone."""
         while self.is_write_paused and not self.transport.is_closing():
             if self._drained is None or self._drained.done():
                 self._drained = self.loop.create_future()
-            await asyncio.shield(self._drained)
+            left_bytes = self.transport.get_write_buffer_size()
+            try:
+                async with asyncio.timeout(self.stream_s):
+                    await asyncio.shield(self._drained)
+            except TimeoutError:
+                if self.transport.get_write_buffer_size() >= left_bytes:
+                    if self._active is not None:
+                        self._active.disconnect()
+                    self.transport.abort()
 
     def data_received(self, data: bytes) -> None:
         if self._failure is not None:
@@ -169,9 +179,16 @@ class Listener(asyncio.Protocol):
                 self._is_head_awaited = True
                 if self._active is None:
                     self._set_deadline(self.header_s)
-            self._header_bytes += len(data)
-            if self._header_bytes > self.max_header_bytes + 8192:  # the request line counts too
-                self._fail(HeadersTooLarge(f"More than the {self.max_header_bytes} bytes of header fields that pass."))
+            self._note_framing(len(data))
+        elif self._receiving is not None:  # in a body: the parser keeps a trailer until it is whole
+            self._note_framing(0 if self._has_fed else len(data))
+            self._has_fed = False
+
+    def _note_framing(self, came_bytes: int) -> None:
+        """What the parser holds and has not told of yet is bounded as well."""
+        self._header_bytes = self._header_bytes + came_bytes if came_bytes else 0
+        if self._header_bytes > self.max_header_bytes + 8192:  # the request line counts too
+            self._fail(HeadersTooLarge(f"More than the {self.max_header_bytes} bytes of header fields that pass."))
 
     def _take_upgraded_body(self, data: bytes) -> bytes:
         """The parser leaves an upgrade's body to others; since upgrades are ignored, it is still a body. Returns the rest."""
@@ -204,6 +221,7 @@ class Listener(asyncio.Protocol):
 
     def on_headers_complete(self) -> None:
         self._is_in_headers = False
+        self._has_fed = True
         parser = self.parser
         version: str = parser.get_http_version()
         if version not in {"1.1", "1.0"}:
@@ -252,6 +270,7 @@ class Listener(asyncio.Protocol):
     def on_body(self, body: bytes) -> None:
         cycle = self._receiving
         if cycle is not None:
+            self._has_fed = True
             cycle.feed(body)
 
     def on_message_complete(self) -> None:
@@ -549,6 +568,7 @@ def listener_for(settings: Settings) -> type[Listener]:
             "max_header_bytes": settings.max_header_bytes,
             "header_s": settings.timeouts.header_s,
             "keep_alive_s": settings.timeouts.keep_alive_s,
+            "stream_s": settings.timeouts.stream_s,
         },
     )
 

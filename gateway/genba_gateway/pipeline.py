@@ -75,6 +75,7 @@ class Exchange:
         "_send",
         "added_headers",
         "body_seen_bytes",
+        "broken_off_with",
         "caller",
         "fields",
         "is_body_complete",
@@ -97,6 +98,7 @@ class Exchange:
         self.request_id = self.traceparent = b""
         self.added_headers: list[Header] = []
         self.status = 0
+        self.broken_off_with = 0  # the status that would have been sent, had the answer not begun
         self.is_finished = False
         self.is_body_complete = True
         self.body_seen_bytes = 0
@@ -147,6 +149,7 @@ class Exchange:
     async def refuse(self, problem: Problem, path: str) -> None:
         """Answer with ``problem``, unless another answer has begun: then only breaking off tells the truth."""
         if self.status:
+            self.broken_off_with = problem.status
             raise problem
         self.refusal = None
         rendered = render(problem, request_id=self.request_id.decode("ascii"), instance=path)
@@ -219,7 +222,12 @@ class Pipeline:
         self._body_s = settings.timeouts.body_s
         self._principal_ttl_s = settings.principal_ttl_s
         self._per_caller = settings.max_concurrency_per_caller
+        self._in_work: dict[str, int] = {}  # by caller, waiting ones included; credentials are verified anew meanwhile
         self._operations_port = settings.operations_port
+        hsts_s = 0 if settings.tls is None else settings.tls.hsts_max_age_s
+        self._standing_headers: tuple[Header, ...] = (
+            (_NOSNIFF, (b"strict-transport-security", b"max-age=%d" % hsts_s)) if hsts_s else (_NOSNIFF,)
+        )
         # Whoever asks an open route: a service checks that the gateway sent the request, also then.
         self._anonymous = Caller(
             Principal("anonymous", (), frozenset(), Clearance.PUBLIC),
@@ -269,18 +277,24 @@ class Pipeline:
         else:
             decision = await self._limiter.take(caller.limit_key, caller.policy)
         self._limit(caller, decision, exchange)
-        if not self._admission.enter_now():
-            await self._admission.enter()
-        caller.in_work += 1
+        in_work, key = self._in_work, caller.limit_key
+        in_work[key] = in_work.get(key, 0) + 1
         try:
-            await self._forward(scope, exchange, route, fields, caller)
+            if not self._admission.enter_now():
+                await self._admission.enter()
+            try:
+                await self._forward(scope, exchange, route, fields, caller)
+            finally:
+                self._admission.leave()
         finally:
-            caller.in_work -= 1
-            self._admission.leave()
+            if in_work[key] > 1:
+                in_work[key] -= 1
+            else:
+                del in_work[key]
 
     def _record(self, exchange: Exchange, method: str, seconds: float) -> None:
         """Count an answered request, write its line, trace it."""
-        status = exchange.status if exchange.is_finished else CLIENT_CLOSED_REQUEST
+        status = exchange.status if exchange.is_finished else exchange.broken_off_with or CLIENT_CLOSED_REQUEST
         route, caller = exchange.route, exchange.caller
         prefix = route.prefix if route is not None else "unmatched"
         if method not in METHODS:
@@ -326,7 +340,7 @@ class Pipeline:
             raise
         exchange.fields = fields
         exchange.request_id = request_id = fields.request_id or new_request_id()
-        exchange.added_headers += ((b"x-request-id", request_id), _NOSNIFF)
+        exchange.added_headers += ((b"x-request-id", request_id), *self._standing_headers)
         if scope["http_version"] == "2" and scope["method"] in _BODY_METHODS and not fields.content_length:
             fields.is_chunked = True  # HTTP/2 frames say where a body ends, so it need not say its length
         if fields.is_chunked or fields.content_length:
@@ -341,7 +355,7 @@ class Pipeline:
         raw_path: bytes = scope["raw_path"]
         if is_ambiguous(raw_path) or len(raw_path) > _SAFE_PATH_BYTES:
             raise BadRequest(
-                "The path is too long, or has parts that could be read in two ways: //, /./, /../, %2F, %5C or %00."
+                "The path is too long, or has parts that could be read in two ways: //, /./, /../, %2F, %5C or a control character."
             )
         route = self._table.find(scope["path"])
         if route is None:
@@ -381,8 +395,10 @@ class Pipeline:
             raise TooManyRequests(
                 f"More than {policy.per_minute} requests a minute, or {policy.burst} at once.",
                 retry_after_s=round(decision.retry_after_s, 3),
+                per_minute=policy.per_minute,
+                burst=policy.burst,
             )
-        if caller.in_work >= self._per_caller:
+        if self._in_work.get(caller.limit_key, 0) >= self._per_caller:
             self._admission.refuse_caller(self._per_caller)
 
     def _forward(

@@ -66,6 +66,7 @@ class ReverseProxy:
         self._exchanges: set[_Exchange] = set()
         self._no_answer = f"The service {service} did not answer within {timeouts.response_s:g} s."
         self._no_more = f"The service {service} stopped sending."
+        self._takes_no_more = f"The service {service} stopped taking the body."
         self._loop: asyncio.AbstractEventLoop | None = None
         self._tick: asyncio.TimerHandle | None = None
         self.attempts: dict[str, int] = {"ok": 0, "connect": 0, "broken": 0, "timeout": 0, "invalid": 0, "status": 0}
@@ -108,9 +109,7 @@ class ReverseProxy:
             except UpstreamFailed as failure:
                 self._count_failure(address, exchange, failure)
                 unsent = isinstance(failure, ConnectFailed)
-                replayable = can_replay and (
-                    unsent or (isinstance(failure, ConnectionBroken) and method in _IDEMPOTENT)
-                )
+                replayable = unsent or (can_replay and isinstance(failure, ConnectionBroken) and method in _IDEMPOTENT)
                 if not (replayable and self._may_retry(tried)):
                     raise
                 await self._pause_before_retry(tried)
@@ -158,7 +157,7 @@ class ReverseProxy:
 
     async def _upload(self, connection: Connection, exchange: _Exchange, *, is_chunked: bool) -> None:
         """Stream the body until it is sent, or the service answers without waiting for all of it."""
-        upload = asyncio.ensure_future(_copy_body(connection, exchange, is_chunked=is_chunked))
+        upload = asyncio.ensure_future(self._copy_body(connection, exchange, is_chunked=is_chunked))
         head = asyncio.ensure_future(connection.head())
         try:
             await asyncio.wait({upload, head}, return_when=asyncio.FIRST_COMPLETED)
@@ -171,6 +170,27 @@ class ReverseProxy:
             await asyncio.gather(upload, head, return_exceptions=True)
         if connection.error is not None and not connection.has_head:
             raise connection.error
+
+    async def _copy_body(self, connection: Connection, exchange: _Exchange, *, is_chunked: bool) -> None:
+        more_body = True
+        while more_body:
+            message: Message = await exchange.receive()
+            if message["type"] == "http.disconnect":
+                raise ClientGone
+            body = message.get("body", b"")
+            more_body = message.get("more_body", False)
+            if is_chunked:
+                framed = b"%x\r\n%b\r\n" % (len(body), body) if body else b""
+                connection.write(framed if more_body else framed + b"0\r\n\r\n")
+            elif body:
+                connection.write(body)
+            connection.timeout_detail = self._takes_no_more
+            connection.deadline_s = connection.loop.time() + self._timeouts.stream_s
+            try:
+                await connection.drain()
+            finally:
+                connection.deadline_s = 0.0
+        exchange.is_body_read = True
 
     async def _answer(self, connection: Connection, exchange: _Exchange, send: Send) -> None:
         """Pass the answer on, piece by piece, as fast as the client takes it."""
@@ -283,23 +303,6 @@ async def _read_whole(receive: Receive) -> bytes:
             raise ClientGone
         pieces.append(message.get("body", b""))
     return b"".join(pieces)
-
-
-async def _copy_body(connection: Connection, exchange: _Exchange, *, is_chunked: bool) -> None:
-    more_body = True
-    while more_body:
-        message: Message = await exchange.receive()
-        if message["type"] == "http.disconnect":
-            raise ClientGone
-        body = message.get("body", b"")
-        more_body = message.get("more_body", False)
-        if is_chunked:
-            framed = b"%x\r\n%b\r\n" % (len(body), body) if body else b""
-            connection.write(framed if more_body else framed + b"0\r\n\r\n")
-        elif body:
-            connection.write(body)
-        await connection.drain()
-    exchange.is_body_read = True
 
 
 async def _prefer_answer(head: asyncio.Future[None], connection: Connection, upload: asyncio.Future[None]) -> None:

@@ -17,8 +17,9 @@ METHODS = frozenset({"GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE"}
 
 CONTROL = "control"  # the gateway's own service, always mounted
 
-# What two HTTP implementations may read differently: a dot segment, an empty one, an encoded slash, backslash or NUL.
-_AMBIGUOUS = re.compile(rb"//|/(?:\.|%2e){1,2}(?:/|$)|\\|%2f|%5c|%00|%(?![0-9a-f]{2})", re.IGNORECASE)
+# What two HTTP implementations may read differently: a dot segment, an empty one, an encoded slash, backslash or control
+# character (to Starlette's routes "$" also ends a path before a line feed, to the rules here it does not).
+_AMBIGUOUS = re.compile(rb"//|/(?:\.|%2e){1,2}(?:/|$)|\\|%2f|%5c|%[01][0-9a-f]|%7f|%(?![0-9a-f]{2})", re.IGNORECASE)
 _PERCENT, _DOT, _BACKSLASH = b"%.\\"
 
 

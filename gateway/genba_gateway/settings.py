@@ -64,7 +64,10 @@ class Timeouts(BaseModel):
     response_s: Seconds = Field(
         default=120, description="For a service to begin its answer after the request was sent."
     )
-    stream_s: Seconds = Field(default=120, description="For a service to send the next piece of its answer.")
+    stream_s: Seconds = Field(
+        default=120,
+        description="For a service to send the next piece of its answer or to take one of a body, and for a client to take any.",
+    )
     pool_idle_s: Seconds = Field(
         default=4,
         description="For an idle connection to a service; shorter than the service's own keep-alive (uvicorn: 5).",

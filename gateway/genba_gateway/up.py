@@ -29,9 +29,7 @@ def up(home: Path | None, *, host: str, port: int, console: Console) -> None:
         if not _free(host, port):
             raise Failed(f"{host}:{port} is in use; choose another with --port.")
         first_key = first_admin_key(platform)
-        scheme = "http" if Settings(platform=platform).tls is None else "https"
-        url = f"{scheme}://{host}:{port}"
-        own = f"{scheme}://{_reachable(host)}:{port}"
+        url, own = addresses(Settings(platform=platform), host, port)
         try:
             asyncio.run(
                 _supervise(platform, host, port, url=own, on_ready=lambda: _greet(console, platform, url, first_key))
@@ -91,5 +89,9 @@ def _free(host: str, port: int) -> bool:
     return True
 
 
-def _reachable(host: str) -> str:
-    return {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, host)  # noqa: S104 - what a person may have asked for
+def addresses(settings: Settings, host: str, port: int) -> tuple[str, str]:
+    """Where people find it, and where this machine asks whether it is ready."""
+    scheme = "http" if settings.tls is None else "https"
+    here = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - what a person may have asked for
+    named, reachable = (f"[{name}]" if ":" in name else name for name in (host, here))
+    return f"{scheme}://{named}:{port}", f"{scheme}://{reachable}:{settings.operations_port or port}"

@@ -1,12 +1,13 @@
 """The addresses of one service: which to use next, which to leave alone for a while, and how much may be tried again.
 
 Outlier ejection: an address that keeps failing is ejected, longer each time; when it is due again, one request tries it before
-others follow. With a single address that is a circuit breaker. Retries draw on a budget that requests earn, so that a
-failing service is not buried under them. Knows nothing of HTTP beyond "it failed".
+others follow, and if that one takes long, another. With a single address that is a circuit breaker. Retries draw on a budget
+that requests earn, so that a failing service is not buried under them. Knows nothing of HTTP beyond "it failed".
 """
 
 from __future__ import annotations
 
+import math
 import random
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -44,10 +45,8 @@ class Address:
 
     @property
     def is_ejected(self) -> bool:
-        """Whether it is left alone: ejected, or due again with the one trial request under way."""
-        if self._ejected_until_s == 0.0:
-            return False
-        return self._is_probing or self._clock() < self._ejected_until_s
+        """Whether it is left alone: ejected, or due again with a trial request under way that has just begun."""
+        return self._ejected_until_s != 0.0 and self._clock() < self._ejected_until_s
 
     @property
     def retry_after_s(self) -> float:
@@ -57,8 +56,11 @@ class Address:
     def start(self) -> None:
         """A request goes there."""
         self.in_flight += 1
-        if self._ejected_until_s:
+        if (
+            self._ejected_until_s
+        ):  # the trial; a long upload or answer that tells nothing yet keeps the next one for no longer
             self._is_probing = True
+            self._ejected_until_s = self._clock() + self._resilience.eject_s
 
     def succeed(self) -> None:
         """It answered."""
@@ -75,8 +77,10 @@ class Address:
     def fail(self) -> None:
         """It did not answer, or answered that it cannot."""
         self.in_flight -= 1
-        self._failures_in_row += 1
         self._observe(1.0)
+        if self._ejected_until_s and not self._is_probing:
+            return  # sent before the ejection: many that fail in one moment are one failure of the address
+        self._failures_in_row += 1
         rate_is_bad = self._seen >= _RATE_MIN_REQUESTS and self._failure_rate > _MAX_FAILURE_RATE
         if self._is_probing or self._failures_in_row >= self._resilience.eject_after or rate_is_bad:
             self._eject()
@@ -84,7 +88,9 @@ class Address:
     def give_up(self) -> None:
         """The request ended without telling anything about the address, as when its client left."""
         self.in_flight -= 1
-        self._is_probing = False
+        if self._is_probing:
+            self._is_probing = False
+            self._ejected_until_s = min(self._ejected_until_s, self._clock())
 
     def _observe(self, failure: float) -> None:
         self._seen += 1
@@ -133,10 +139,10 @@ class Balancer:
             return addresses[0]
         candidates = [address for address in addresses if not address.is_ejected]
         if not candidates:
-            retry_after_s = min(address.retry_after_s for address in addresses)
+            retry_after_s = max(1, math.ceil(min(address.retry_after_s for address in addresses)))
             raise ServiceUnavailable(
-                f"The service {self.service} is failing and is left alone for a moment.",
-                retry_after_s=max(1.0, round(retry_after_s, 1)),
+                f"The service {self.service} is failing and is left alone; try again in {retry_after_s} s.",
+                retry_after_s=retry_after_s,
                 service=self.service,
             )
         tried = set(tried)

@@ -27,7 +27,6 @@ from genba_shared.direct import DirectRoute, direct_routes
 from genba_shared.idempotency import HEADER as IDEMPOTENCY_HEADER
 from genba_shared.idempotency import key_missing
 from genba_shared.ids import new_id
-from genba_shared.patterns import message
 from genba_shared.principal import PRINCIPAL_HEADER, Verifier
 from genba_shared.problems import (
     BY_STATUS,
@@ -104,8 +103,7 @@ def as_problem(error: Exception) -> Problem:
             return key_missing()
         # For JSON that cannot be parsed the location goes on with a character's number, which is no field.
         return invalid(
-            (found["loc"][:1] if found["type"] == "json_invalid" else found["loc"], message(found))
-            for found in error.errors()
+            {**found, "loc": found["loc"][:1]} if found["type"] == "json_invalid" else found for found in error.errors()
         )
     if isinstance(error, HTTPException):
         return _of_framework(error)

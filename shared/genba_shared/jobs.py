@@ -330,26 +330,50 @@ class Jobs:
         with self.database.transaction() as session:
             now = database_now(session)
             due = now + timedelta(seconds=backoff_s(failures) if status == "queued" else 0.0)
-            said: dict[str, Any] = {"status": status, "error": dict(error)}
+            said: dict[str, Any] = {"error": dict(error)}
             if status == "queued":
                 said["run_after"] = due.isoformat()
-            row = transition(
-                session, now, [*events, NewEvent("status", said)], *_owned(claim),
-                status=status, failures=failures, error=dict(error), run_after=due, republish_at=due, publish_count=0,
-                finished_at=now if status in TERMINAL else None, **LEASE_FREE,
-            )  # fmt: skip
-            return None if row is None else status
+            return _leave(session, claim, status, now, events, said, due=due, failures=failures, error=dict(error))
 
-    def stop(self, claim: Job, status: Literal["cancelled", "queued"], *, events: Sequence[NewEvent] = ()) -> bool:
-        """The attempt stopped without fault: it was cancelled, or its worker drains and gives the job back."""
+    def stop(
+        self, claim: Job, status: Literal["cancelled", "queued"], *, events: Sequence[NewEvent] = ()
+    ) -> Status | None:
+        """The attempt stopped without fault: it was cancelled, or its worker drains and gives the job back.
+
+        None: fenced off.
+        """
         with self.database.transaction() as session:
             now = database_now(session)
-            row = transition(
-                session, now, [*events, NewEvent("status", {"status": status})], *_owned(claim),
-                status=status, run_after=now, republish_at=now, publish_count=0,
-                finished_at=now if status in TERMINAL else None, **LEASE_FREE,
-            )  # fmt: skip
-            return row is not None
+            return _leave(session, claim, status, now, events, {}, due=now)
+
+
+def _leave(
+    session: Session,
+    claim: Job,
+    status: Status,
+    now: datetime,
+    events: Sequence[NewEvent],
+    said: Mapping[str, Any],
+    *,
+    due: datetime,
+    **values: Any,
+) -> Status | None:
+    """The attempt gives up the row, in one statement; what became of the job, None if the row was not its own any more.
+
+    A job that somebody asked to cancel does not go back to the queue: nobody could claim it there.
+    """
+    ends: ColumnElement[Any] = case((JobRow.cancel_requested, now), else_=None)
+    row = change(
+        session, *_owned(claim), last_seq=JobRow.last_seq + len(events) + 1,
+        status=case((JobRow.cancel_requested, "cancelled"), else_=status) if status == "queued" else status,
+        finished_at=ends if status == "queued" else now,
+        run_after=due, republish_at=due, publish_count=0, **values, **LEASE_FREE,
+    )  # fmt: skip
+    if row is None:
+        return None
+    what = {"status": row.status, **said} if row.status == status else {"status": row.status}
+    append(session, row, now, [*events, NewEvent("status", what)])
+    return row.status  # type: ignore[return-value]  # the table's check constraint
 
 
 def _room(session: Session, job_id: str, limits: Mapping[str, int]) -> tuple[ColumnElement[bool], bool]:

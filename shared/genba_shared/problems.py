@@ -30,12 +30,15 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Mapping
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, Final, NamedTuple
 
 import orjson
 from pydantic import JsonValue
 
+from genba_shared.patterns import message
+
 MEDIA_TYPE = "application/problem+json"
+_LIMITS: Final = ("min_length", "max_length", "ge", "gt", "le", "lt", "multiple_of", "expected")
 
 
 class Problem(Exception):
@@ -266,11 +269,15 @@ def render(problem: Problem, *, request_id: str | None = None, instance: str | N
     return Rendered(problem.status, headers, body)
 
 
-def invalid(found: Iterable[tuple[Iterable[int | str], str]]) -> Invalid:
-    """The problem for what pydantic found, as (location, message) pairs: ``errors`` names each field."""
-    errors = [(field_name(location), message.removeprefix("Value error, ")) for location, message in found]
-    named = ", ".join(dict.fromkeys(name for name, _ in errors))
-    return Invalid(f"Mend {named}.", errors=[{"field": name, "message": message} for name, message in errors])
+def invalid(found: Iterable[Mapping[str, Any]]) -> Invalid:
+    """The problem for what pydantic found: ``errors`` names each field."""
+    errors: list[JsonValue] = []
+    named: dict[str, None] = {}
+    for error in found:
+        field = field_name(error["loc"])
+        named[field] = None
+        errors.append(fault_in(error, field))
+    return Invalid(f"Mend {', '.join(named)}.", errors=errors)
 
 
 def field_name(location: Iterable[int | str]) -> str:
@@ -279,6 +286,13 @@ def field_name(location: Iterable[int | str]) -> str:
     return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path).lstrip(".") or str(place)
 
 
-def fault(field: str, message: str) -> dict[str, JsonValue]:
+def fault(field: str, said: str) -> dict[str, JsonValue]:
     """One entry of ``Invalid``'s ``errors``: which field, and what to do."""
-    return {"field": field, "message": message}
+    return {"field": field, "message": said}
+
+
+def fault_in(error: Mapping[str, Any], field: str) -> dict[str, JsonValue]:
+    """One of pydantic's errors as such an entry: in words, and for programs by pydantic's code and the limits that it names."""
+    limits = {name: value for name, value in error.get("ctx", {}).items() if name in _LIMITS}
+    said = fault(field, message(error).removeprefix("Value error, ")) | {"code": error["type"]}
+    return said | {name: value for name, value in limits.items() if isinstance(value, int | float | str)}

@@ -163,7 +163,11 @@ PROBLEM_SCHEMA: Mapping[str, Any] = {
             "items": {
                 "type": "object",
                 "required": ["field", "message"],
-                "properties": {"field": {"type": "string"}, "message": {"type": "string"}},
+                "properties": {
+                    "field": {"type": "string"},
+                    "message": {"type": "string"},
+                    "code": {"type": "string", "description": "What kind of fault; the limits that it names follow."},
+                },
             },
         },
     },

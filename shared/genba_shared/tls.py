@@ -15,6 +15,11 @@ class Tls(BaseModel):
 
     certificate_file: Path = Field(description="PEM file with the certificate, and those above it after it.")
     key_file: Path = Field(description="PEM file with its private key, without a password.")
+    hsts_max_age_s: int = Field(
+        default=24 * 3600,
+        ge=0,
+        description="Seconds for which browsers then speak HTTPS only to this name, on every port of it; 0 says nothing.",
+    )
 
     @model_validator(mode="after")
     def _fits(self) -> Tls:

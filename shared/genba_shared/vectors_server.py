@@ -169,7 +169,7 @@ def _answering() -> Iterator[None]:
     try:
         yield
     except ResponseHandlingException as error:
-        raise Unavailable("The Qdrant server cannot be reached.") from error
+        raise Unavailable("The Qdrant server cannot be reached.", retry_after_s=5) from error
     except UnexpectedResponse as error:
         if error.status_code == HTTPStatus.NOT_FOUND:
             raise NotFound("The vector collection is gone.") from error

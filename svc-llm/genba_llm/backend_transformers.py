@@ -38,12 +38,12 @@ class TransformersModel:
 
         Raises: ValueError for a folder without a model that can be loaded from safetensors.
         """
+        if not (folder / "config.json").is_file():  # before anything is imported, which takes seconds
+            raise ValueError(f"{folder} holds no model: there is no config.json.")
         make_torchvision_importable()
         import torch
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
-        if not (folder / "config.json").is_file():
-            raise ValueError(f"{folder} holds no model: there is no config.json.")
         self._torch = torch
         self._device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         local: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}

@@ -212,6 +212,7 @@ class Decisions:
             created_by=pending.principal.subject,
             decision_id=pending.decision_id,
             target=pending.verdict.escalation_target or "administrator",
+            compartments=sorted(pending.asked.compartments),
             status="open",
             due_at=pending.created_at + timedelta(seconds=self.settings.escalation_sla_s),
         )

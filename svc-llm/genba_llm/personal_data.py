@@ -38,9 +38,10 @@ class Finding:
     kind: Kind
 
 
-_READ = {ord("　"): " ", ord("～"): "-", ord("ー"): "ー"}
+_READ = {ord("　"): " ", ord("～"): "-"}
 _READ |= {0xFF01 + i: chr(0x21 + i) for i in range(94)}
 _READ |= {ord(dash): "-" for dash in "‐‑‒–—―−﹣－ｰ"}
+_LONG_AS_DASH = re.compile(r"(?<=\d)ー(?=\d)")  # the key beside the digits; NFKC makes it of the half-width one as well
 _D = r"(?<![\d-])"
 _E = r"(?![\d-]|\.\d)"
 
@@ -65,7 +66,7 @@ def _any(_: str) -> bool:
 
 def _is_phone(digits: str) -> bool:
     digits = "0" + digits[2:].removeprefix("0") if digits.startswith("81") else digits
-    if re.match(r"0[5789]0", digits):
+    if re.match(r"0[5-9]0", digits):
         return len(digits) == 11 and digits[3] != "0"
     return len(digits) == 10 and digits[1] != "0" and len(set(digits)) > 2
 
@@ -80,7 +81,7 @@ _NUMBERS = (
     _Number("passport", re.compile(r"(?<![A-Za-z\d])[A-Z]{2}[ -]?\d{7}(?![A-Za-z\d-])"), _any, _near("旅券", "パスポート", "passport")),
     _Number("residence_card", re.compile(r"(?<![A-Za-z\d])[A-Z]{2}[ -]?\d{8}[ -]?[A-Z]{2}(?![A-Za-z\d])"), _any, _near("在留", "residence card", "特別永住")),
     _Number("pension_number", re.compile(rf"{_D}\d{{4}}-\d{{6}}{_E}"), _any, _near("年金", "pension")),
-    _Number("phone", re.compile(rf"(?<![\dA-Za-z-])(?:\+81[ -]?\(?0?\)?\d{{1,4}}|\(?0\d{{1,4}}\)?)[ -]?\(?\d{{1,4}}\)?[ -]\d{{3,4}}{_E}|(?<![\dA-Za-z-])(?:\+81|0)[5789]0\d{{8}}{_E}"), _is_phone),
+    _Number("phone", re.compile(rf"(?<![\dA-Za-z-])(?:\+81[ -]?\(?0?\)?\d{{1,4}}|\(?0\d{{1,4}}\)?)(?:[ -]?\(?\d{{1,4}}\)?[ -]|\(\d{{1,4}}\))\d{{3,4}}{_E}|(?<![\dA-Za-z-])(?:\+81|0)[5-9]0\d{{8}}{_E}"), _is_phone),
     _Number("phone", re.compile(rf"{_D}0\d{{9,10}}{_E}"), _is_phone, _near("電話", "tel", "携帯", "連絡先", "phone", "mobile", "fax", "ファクス", "ファックス")),
     _Number("bank_account", re.compile(rf"{_D}\d{{7}}{_E}"), _any, _near("口座", "普通預金", "当座", r"普通\s*$", "account (?:no|number)", "bank account", "振込先")),
     _Number("bank_account", re.compile(rf"{_D}1\d{{3}}0[ -]\d{{7}}1{_E}"), _any, _near("ゆうちょ", "記号", "通帳", "japan post bank", "yucho")),
@@ -126,7 +127,7 @@ _SECRET = re.compile(
 
 def find_personal_data(text: str) -> list[Finding]:
     """Everything recognised in ``text``, by position; where two findings overlap, the longer one stays."""
-    read = text.translate(_READ) if not text.isascii() else text
+    read = _LONG_AS_DASH.sub("-", text.translate(_READ)) if not text.isascii() else text
     found = sorted(_candidates(read), key=lambda each: (each.start - each.end, each.start))
     kept: list[Finding] = []
     for each in found:

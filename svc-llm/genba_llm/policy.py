@@ -168,8 +168,14 @@ class _Topic:
 
 
 def _any_of(words: Iterable[str]) -> re.Pattern[str]:
-    """A pattern for any of ``words``, lower case; Latin ones stand alone, Japanese ones anywhere."""
-    alternatives = (rf"\b{re.escape(word.lower())}\b" if word.isascii() else re.escape(word.lower()) for word in words)
+    """A pattern for any of ``words``, lower case; Latin ones stand alone, Japanese ones anywhere.
+
+    Alone among Latin letters: kana are word characters to ``re`` too, which sees no end of a word in 「ATSの解除」.
+    """
+    alternatives = (
+        rf"(?<![a-z0-9_]){re.escape(word.lower())}(?![a-z0-9_])" if word.isascii() else re.escape(word.lower())
+        for word in words
+    )
     return re.compile("|".join(sorted(alternatives, key=len, reverse=True)))
 
 

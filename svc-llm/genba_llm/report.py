@@ -42,7 +42,7 @@ COLUMNS = (
     "model_version",
     "audit_seq",
 )
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")  # Excel takes full-width signs for the others
 _LEAST = 30
 Language = Literal["en", "ja"]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Annotated, Any, Final
 
@@ -124,10 +125,11 @@ def search_documents(body: SearchIn, here: Here, principal: Writer) -> SearchOut
 @router.post("/office/summarize", responses=problem_responses(404, 413, 502))
 def summarize(body: SummarizeIn, here: Here, principal: Writer) -> SummarizeOut:
     """Summarise a text or a document; each line names the sentences that it rests on."""
-    text, least = _text_of(body, here, principal)
+    text, least, boxes = _text_of(body, here, principal)
     asked = asked_of(body, text, route="office_summarize", action="summarize")
-    if least > asked.classification:
-        asked = replace(asked, classification=Clearance(least))
+    asked = replace(
+        asked, classification=max(asked.classification, least), compartments=asked.compartments.union(boxes)
+    )
     recorded = here.decisions.decide(principal, asked)
     backend = here.assistant.speakers.choose(documents=True)
     model = backend.model
@@ -151,18 +153,18 @@ def summarize(body: SummarizeIn, here: Here, principal: Writer) -> SummarizeOut:
     return SummarizeOut(decision=decision_out(recorded), model=model, lines=out, finish=written.finish)
 
 
-def _text_of(body: SummarizeIn, here: Llm, principal: Principal) -> tuple[str, int]:
-    """The text to summarise and the least classification that it has."""
+def _text_of(body: SummarizeIn, here: Llm, principal: Principal) -> tuple[str, Clearance, Sequence[str]]:
+    """The text to summarise, the least classification that it has, and its compartments."""
     if (body.text is None) == (body.document_id is None):
         message = "give either text or document_id"
         raise Invalid(f"Mend text: {message}.", errors=[{"field": "text", "message": message}])
     if body.text is not None:
-        return body.text, 0
+        return body.text, Clearance.PUBLIC, ()
     with here.database.read() as session:
         row = store.get(session, DocumentRow, str(body.document_id), principal)
         pieces = select(ChunkRow.text).where(ChunkRow.document_id == row.id).order_by(ChunkRow.number)
         text = "\n".join(session.scalars(pieces))
-        return text[: here.settings.max_prompt_chars], row.clearance
+        return text[: here.settings.max_prompt_chars], Clearance(row.clearance), row.compartments
 
 
 @router.post("/office/draft-mail", responses=problem_responses(413, 502))

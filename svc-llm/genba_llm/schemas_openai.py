@@ -52,10 +52,15 @@ class ResponseFormat(OpenAi):
         if self.type == "json_schema" and not self.json_schema:
             raise ValueError("json_schema is missing")
         try:
-            json.dumps(self.json_schema, ensure_ascii=False).encode()
+            self.said().encode()
         except UnicodeEncodeError as error:
             raise ValueError("json_schema holds half of a surrogate pair") from error
         return self
+
+    def said(self) -> str:
+        """All that it tells a model, fields that servers have of their own (llama.cpp's ``schema``) included; mostly empty."""
+        said = {**(self.model_extra or {}), "json_schema": self.json_schema}
+        return json.dumps(said, ensure_ascii=False) if any(said.values()) else ""
 
 
 class StreamOptions(OpenAi):
@@ -107,8 +112,8 @@ class ChatIn(OpenAi):
     def shown(self) -> list[str]:
         """What reaches the model beside the turns of those who ask: earlier answers, and the form that this one is to have."""
         answers = [each.plain() for each in self.messages if each.role == "assistant"]
-        schema = self.response_format and self.response_format.json_schema
-        return [*filter(None, answers), *([json.dumps(schema, ensure_ascii=False)] if schema else [])]
+        form = self.response_format.said() if self.response_format else ""
+        return [each for each in (*answers, form) if each]
 
     def options(self, *, most_tokens: int) -> Options:
         """As the seam has them."""

@@ -22,7 +22,7 @@ Row = TypeVar("Row", DecisionRow, DocumentRow, EscalationRow)
 
 
 def get(session: Session, model: type[Row], record_id: str, principal: Principal, *, lock: bool = False) -> Row:
-    """One record. Raises NotFound when there is none that the caller may see; compartments hide documents as well."""
+    """One record. Raises NotFound when there is none that the caller may see, by compartment too."""
     row = records.get(session, model, record_id, principal, lock=lock)
     if not _in_compartments(row, principal):
         raise NotFound(f"There is no {model.noun} {record_id}.")
@@ -37,8 +37,8 @@ def page(
     limit: int,
     cursor: str | None,
 ) -> tuple[Sequence[Row], str | None]:
-    """A page of records. Documents of compartments that the caller is not in leave neither gaps nor cursors behind."""
-    if model is not DocumentRow:
+    """A page of records. Those of compartments that the caller is not in leave neither gaps nor cursors behind."""
+    if model is DecisionRow:
         return records.page(session, model, principal, *where, limit=limit, cursor=cursor)
     found: list[Row] = []
     following: str | None = cursor
@@ -49,8 +49,8 @@ def page(
             return found[:limit], found[limit - 1].id if len(found) > limit else None
 
 
-def _in_compartments(row: object, principal: Principal) -> bool:
-    return not isinstance(row, DocumentRow) or principal.compartments.issuperset(row.compartments)
+def _in_compartments(row: DecisionRow | DocumentRow | EscalationRow, principal: Principal) -> bool:
+    return isinstance(row, DecisionRow) or principal.compartments.issuperset(row.compartments)
 
 
 def between(start: datetime | None, end: datetime | None) -> list[ColumnElement[bool]]:

@@ -66,6 +66,7 @@ class EscalationRow(Labelled, Record):
 
     decision_id: Mapped[str] = mapped_column(ForeignKey("llm_decisions.id"))
     target: Mapped[str] = mapped_column(String(80))
+    compartments: Mapped[list[Any]] = mapped_column(Json, server_default="[]")  # of what is asked about
     status: Mapped[str] = mapped_column(String(16))  # open | assigned | decided
     due_at: Mapped[datetime] = mapped_column(UtcDateTime)
     assignee: Mapped[str | None] = mapped_column(String)

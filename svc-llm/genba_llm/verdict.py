@@ -112,7 +112,11 @@ class GateDecision:
         The classifier's doubt alone keeps nothing in: it judges questions.
         """
         by_rule = any(reason.startswith("rule_") for reason in self.reasons)
-        failed = any(each.stage != "fusion" and "error" in code for each in self.evidence for code in each.codes)
+        failed = any(
+            each.stage != "fusion" and code.startswith((f"{each.stage}_error", f"{each.stage}_timeout"))
+            for each in self.evidence
+            for code in each.codes
+        )
         return self.decision is Decision.REFUSE or (self.decision > Decision.ALLOW and (by_rule or failed))
 
     def stage(self, name: Stage) -> Evidence | None:

@@ -96,15 +96,16 @@ def split(
         session, principal, label_id, [part.document for part in parts], expected=expected, reason=reason
     )
     named = {master: made[k].id for k, part in enumerate(parts) for master in part.master_ids}
+    vouched = {each.particle_id: named[each.id] for each in own if each.id in named}
     vectors = _vectors(session, [each.particle_id for each in own])
-    nearest = Nearest.of({each.particle_id: named[each.id] for each in own if each.id in named}, vectors)
+    nearest = Nearest.of(vouched, vectors)
     for each in own:
         if each.id not in named and (part_id := nearest.part(vectors.get(each.particle_id))) is not None:
             named[each.id] = part_id
     number = master_sets.move(session, principal, named, reason=f"{row.id} split")
     if len(named) < len(own):
         number = master_sets.close(session, principal, row.id, reason=f"{row.id} split; these resemble no part")
-    counts = _hand_out(session, principal, concerned or [row.id], row.id, nearest)
+    counts = _hand_out(session, principal, concerned or [row.id], row.id, nearest, vouched)
     return SplitDone(row, made, counts, number)
 
 
@@ -157,51 +158,70 @@ def _vectors(session: Session, particle_ids: Sequence[str]) -> dict[str, tuple[s
 
 
 def _hand_out(
-    session: Session, principal: Principal, label_ids: Sequence[str], split_id: str, nearest: Nearest
+    session: Session,
+    principal: Principal,
+    label_ids: Sequence[str],
+    split_id: str,
+    nearest: Nearest,
+    vouched: Mapping[str, str],
 ) -> dict[str | None, int]:
-    """Give every particle of the label to a part, a page at a time; how many went where."""
+    """Give every particle of the label to a part, a page at a time; how many went where.
+
+    vouched: particle id → part, for masters that whoever splits has named; they wait for nobody.
+    """
     counts: Counter[str | None] = Counter()
     after = ""
     while True:
-        columns = (ParticleRow.id, ParticleRow.encoder, ParticleRow.vector, ParticleRow.reasons)
+        columns = (
+            ParticleRow.id,
+            ParticleRow.encoder,
+            ParticleRow.vector,
+            ParticleRow.reasons,
+            ParticleRow.version,
+            ParticleRow.status,
+        )
         query = select(*columns).where(
             ParticleRow.tenant == principal.tenant, ParticleRow.label_id.in_(label_ids), ParticleRow.id > after
         )
-        page = session.execute(query.order_by(ParticleRow.id).limit(_PAGE)).all()
+        page = session.execute(query.order_by(ParticleRow.id).limit(_PAGE).with_for_update()).all()
         if not page:
             return dict(counts)
         after = page[-1].id
         moment, changes, decisions = utc_now(), [], []
         for row in page:
-            found = (row.encoder, np.frombuffer(row.vector, np.float32)) if row.vector and row.encoder else None
-            part = nearest.part(found)
+            changed = {"id": row.id, "version": row.version + 1, "updated_at": moment}
+            if (part := vouched.get(row.id)) is not None:
+                status = row.status
+            else:
+                found = (row.encoder, np.frombuffer(row.vector, np.float32)) if row.vector and row.encoder else None
+                part, status = nearest.part(found), "needs_review"
+                changed |= _waiting(row.reasons)
             counts[part] += 1
-            changes.append(_change(row.id, part or split_id, [*row.reasons], moment))
-            decisions.append(_decision(row.id, part or split_id, split_id, principal, moment))
+            changes.append({**changed, "label_id": part or split_id})
+            decisions.append(_decision(row.id, part or split_id, split_id, principal, moment, status=status))
         session.execute(update(ParticleRow), changes)
         session.execute(insert(DecisionRow), decisions)
 
 
-def _change(particle_id: str, label_id: str, reasons: list[str], moment: Any) -> dict[str, Any]:
+def _waiting(reasons: Sequence[str]) -> dict[str, Any]:
     return {
-        "id": particle_id,
-        "label_id": label_id,
         "status": "needs_review",
         "decided_by": "split",
         "in_queue": True,
         "priority": SPLIT_PRIORITY,
         "reasons": [*(each for each in reasons if each != "label_split"), "label_split"],
-        "updated_at": moment,
     }
 
 
-def _decision(particle_id: str, label_id: str, split_id: str, principal: Principal, moment: Any) -> dict[str, Any]:
+def _decision(
+    particle_id: str, label_id: str, split_id: str, principal: Principal, moment: Any, *, status: str
+) -> dict[str, Any]:
     return {
         "id": new_id("dec"),
         "particle_id": particle_id,
         "by": "split",
         "actor": principal.subject,
-        "status": "needs_review",
+        "status": status,
         "label_id": label_id,
         "model": "nearest-masters",
         "document": {"split": split_id},

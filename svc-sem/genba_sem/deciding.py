@@ -148,12 +148,17 @@ def _sequences(reviews: int, policy: Policy) -> list[tuple[float, Counts]]:
     return [(policy.risk, np.arange(least, reviews + 1, step))]
 
 
-@functools.lru_cache(maxsize=64)
 def _errors_allowed(reviews: int, precision: float, risk: float) -> Counts:
     """(reviews + 1,) the most errors among the n surest with which Clopper and Pearson still promise the precision; −1 for none."""
+    return _errors_allowed_below(1 << reviews.bit_length(), precision, risk)[: reviews + 1]
+
+
+@functools.lru_cache(maxsize=64)
+def _errors_allowed_below(size: int, precision: float, risk: float) -> Counts:
+    """The same for every n below ``size``: one table serves all the numbers of reviews that ``_confirm_at`` tries."""
     from scipy.stats import binom  # slow to load, and needed once there are reviews
 
-    counts = np.arange(reviews + 1)
+    counts = np.arange(size)
     allowed = binom.ppf(risk, counts, 1 - precision)
     return np.asarray(allowed - (binom.cdf(allowed, counts, 1 - precision) > risk * (1 + 1e-9)), np.int64)
 

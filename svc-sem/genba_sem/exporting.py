@@ -33,6 +33,20 @@ COLUMNS: Final = (
     "decided_by", "confidence", "label_set", "reasons", "views", "covered", *_SHAPE, "model", "master_set", "encoder", "tags", "note",
 )  # fmt: skip
 
+_FORMULA: Final = (
+    "=",
+    "+",
+    "-",
+    "@",
+    "\t",
+    "\r",
+    "\n",
+    "＝",
+    "＋",
+    "－",
+    "＠",
+)  # Excel takes full-width signs for the others
+
 Pair = tuple[ParticleRow, Sequence[ViewRow]]
 
 
@@ -57,7 +71,7 @@ def _cells(row: ParticleRow, book: LabelBook) -> list[object]:
 
 
 def _safe(value: object) -> object:
-    if isinstance(value, str) and value[:1] in {"=", "+", "-", "@", "\t", "\r"}:
+    if isinstance(value, str) and value.startswith(_FORMULA):
         return f"'{value}"
     return "" if value is None else value
 

@@ -15,7 +15,9 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 _NM_PER: Final = {"pm": 1e-3, "nm": 1.0, "um": 1e3, "µm": 1e3, "μm": 1e3, "micron": 1e3, "mm": 1e6, "cm": 1e7, "m": 1e9}
-_NUMBER: Final = re.compile(r"\s*([-+]?\d+(?:\.\d*)?(?:[eE][-+]?\d+)?)\s*([a-zA-Zµμ]*)")
+_NUMBER: Final = re.compile(r"\s*([-+]?\d+(?:[.,]\d*)?(?:[eE][-+]?\d+)?)\s*([a-zA-Zµμ]*)")
+_THOUSANDS: Final = re.compile(r"[-+]?\d{1,3},\d{3}")  # or a decimal comma: nobody can tell
+_NOT_SQUARE: Final = "its pixels are not square, so no one length is theirs"
 _DISAGREE: Final = 0.02  # two sources this far apart are not the same number rounded
 _ZEISS_STORE_WIDTH_PX: Final = 1024
 _NM_PER_INCH: Final = 25.4e6
@@ -68,7 +70,7 @@ def read_tiff_header(page: Any, tags: Mapping[str, Any], *, width_px: int, heigh
         header = read_sidecar(text, width_px=width_px)
         if header.instrument.vendor or header.pixel_size_nm:
             return _renamed(header, "vendor tag")
-    return _resolution(tags)
+    return _imagej(dict(_fields(description)), tags) if description.startswith("ImageJ=") else _resolution(tags)
 
 
 def read_sidecar(text: str, *, width_px: int) -> Header:
@@ -103,10 +105,10 @@ def agreed(first: Header, *others: Header) -> Header:
 
 def length_nm(text: str, *, unit: str = "nm") -> float | None:
     """``"2.5 nm"`` → 2.5; ``unit`` stands where the text has none; None for what is no positive length."""
-    match = _NUMBER.match(text)
-    if match is None or (match[2] or unit) not in _NM_PER:
+    match, number = _NUMBER.match(text), _float(text)
+    if match is None or number is None or (match[2] or unit) not in _NM_PER:
         return None
-    return _plausible(float(match[1]) * _NM_PER[match[2] or unit])
+    return _plausible(number * _NM_PER[match[2] or unit])
 
 
 def _plausible(size_nm: float) -> float | None:
@@ -137,6 +139,8 @@ def _fei(tag: Mapping[str, Any], *, height_px: int) -> Header:
     size_m = _number(tag, "Scan", "PixelWidth")
     size_nm = _plausible(size_m * 1e9) if size_m else None
     notes = () if size_nm else ("the FEI tag has no scan, so no pixel size (a navigation camera's picture has none)",)
+    if not _square(size_m, _number(tag, "Scan", "PixelHeight")):
+        size_nm, notes = None, (f"FEI tag: {_NOT_SQUARE}",)
     bar_px = _number(tag, "PrivateFei", "DatabarHeight")
     image_px = _number(tag, "Image", "ResolutionY")
     rows = int(height_px - bar_px) if bar_px is not None and 0 <= bar_px < height_px else None
@@ -146,9 +150,15 @@ def _fei(tag: Mapping[str, Any], *, height_px: int) -> Header:
 
 
 def _olympus(tags: Mapping[str, Any]) -> Header:
-    size = tags["OlympusSIS"].get("pixelsizex")
-    size_nm = _plausible(float(size) * 1e9) if isinstance(size, (int, float)) else None
-    return Header(Instrument("Olympus", str(tags.get("Model", ""))), size_nm, "Olympus SIS tag" if size_nm else None)
+    maker = Instrument("Olympus", str(tags.get("Model", "")))
+    size, down = (
+        float(each) if isinstance(each := tags["OlympusSIS"].get(name), (int, float)) else None
+        for name in ("pixelsizex", "pixelsizey")
+    )
+    if not _square(size, down):
+        return Header(maker, disagreements=(f"Olympus SIS tag: {_NOT_SQUARE}",))
+    size_nm = _plausible(size * 1e9) if size is not None else None
+    return Header(maker, size_nm, "Olympus SIS tag" if size_nm else None)
 
 
 def _jeol_tem(tags: Mapping[str, Any]) -> Header:
@@ -199,15 +209,33 @@ def _resolution(tags: Mapping[str, Any]) -> Header:
     size_nm = _resolution_nm(tags)
     if size_nm is None or size_nm > _NM_PER_INCH / 2400:
         return Header()
+    if not _square(size_nm, _resolution_nm(tags, "YResolution")):
+        return Header(disagreements=(f"TIFF resolution: {_NOT_SQUARE}",))
     return Header(pixel_size_nm=size_nm, pixel_size_source="TIFF resolution")
 
 
-def _resolution_nm(tags: Mapping[str, Any]) -> float | None:
-    value, unit = tags.get("XResolution"), int(tags.get("ResolutionUnit", 2))
-    if not isinstance(value, (tuple, list)) or len(value) != 2 or not value[0] or not value[1] or unit not in {2, 3}:
+def _imagej(fields: Mapping[str, str], tags: Mapping[str, Any]) -> Header:
+    """ImageJ keeps its scale as so many pixels a unit, which it names in the description and not in ResolutionUnit."""
+    unit = fields.get("unit", "").replace("\\u00B5", "µ").replace("\\u03BC", "µ")
+    across, down = _ratio(tags.get("XResolution")), _ratio(tags.get("YResolution"))
+    if unit in {"", "cm"} or unit not in _NM_PER or across is None:
+        return _resolution(tags)
+    if not _square(across, down):
+        return Header(disagreements=(f"ImageJ's scale: {_NOT_SQUARE}",))
+    size_nm = _plausible(_NM_PER[unit] * across)
+    return Header(pixel_size_nm=size_nm, pixel_size_source="ImageJ's scale" if size_nm else None)
+
+
+def _resolution_nm(tags: Mapping[str, Any], name: str = "XResolution") -> float | None:
+    across, unit = _ratio(tags.get(name)), int(tags.get("ResolutionUnit", 2))
+    return None if across is None or unit not in {2, 3} else (_NM_PER_INCH if unit == 2 else 1e7) * across
+
+
+def _ratio(value: object) -> float | None:
+    """Units a pixel, of a resolution that is written as pixels over units."""
+    if not isinstance(value, (tuple, list)) or len(value) != 2 or not value[0] or not value[1]:
         return None
-    size_nm = (_NM_PER_INCH if unit == 2 else 1e7) * value[1] / value[0]
-    return size_nm if math.isfinite(size_nm) else None
+    return float(value[1] / value[0])
 
 
 def _renamed(header: Header, source: str) -> Header:
@@ -252,5 +280,11 @@ def _number(tag: Mapping[str, Any], section: str, key: str) -> float | None:
 
 
 def _float(text: str) -> float | None:
+    """With a decimal comma too, as instruments with European settings write."""
     match = _NUMBER.match(text)
-    return float(match[1]) if match else None
+    return None if match is None or _THOUSANDS.fullmatch(match[1]) else float(match[1].replace(",", "."))
+
+
+def _square(across: float | None, down: float | None) -> bool:
+    """Whether two sides of a pixel are one length, as far as both are known."""
+    return not across or not down or abs(down / across - 1) <= _DISAGREE

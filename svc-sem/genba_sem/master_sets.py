@@ -108,12 +108,15 @@ def close(session: Session, principal: Principal, label_id: str, *, reason: str)
 
 
 def bring_back(session: Session, principal: Principal, label_id: str, *, reason: str) -> int | None:
-    """Let the particles that were a label's last masters stand for it again, whatever they stand for now."""
+    """Let the particles that stood for a label when it was merged or retired stand for it again, whatever they stand for now.
+
+    What somebody had taken out before stays out.
+    """
     take_turns(session, f"sem-masters-{principal.tenant}")
-    last = select(func.max(MasterRow.until)).where(MasterRow.label_id == label_id).scalar_subquery()
-    was = session.scalars(select(MasterRow).where(MasterRow.label_id == label_id, MasterRow.until == last)).all()
-    if not was:
+    last = session.scalar(select(func.max(MasterRow.until)).where(MasterRow.label_id == label_id))
+    if last is None or not set_at(session, principal.tenant, last).reason.startswith(label_id):
         return None
+    was = session.scalars(select(MasterRow).where(MasterRow.label_id == label_id, MasterRow.until == last)).all()
     number = _next_number(session, principal.tenant)
     held = {row.particle_id: row for row in current(session, principal.tenant)}
     for row in was:

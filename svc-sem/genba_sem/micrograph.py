@@ -142,7 +142,8 @@ def _decode_common(data: bytes, kind: str, limits: Limits) -> tuple[npt.NDArray[
     width, height = _png_size(data) if kind == "png" else _jpeg_size(data)
     _checked(width, height, limits)
     try:
-        decoded = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_ANYDEPTH | cv2.IMREAD_GRAYSCALE)
+        how = cv2.IMREAD_ANYDEPTH | cv2.IMREAD_GRAYSCALE | cv2.IMREAD_IGNORE_ORIENTATION  # as the instrument scanned it
+        decoded = cv2.imdecode(np.frombuffer(data, np.uint8), how)
     except cv2.error as err:
         raise Unreadable("broken", f"The {kind.upper()} cannot be decoded.") from err
     if decoded is None or decoded.shape != (height, width):
@@ -216,7 +217,9 @@ def _grey_of(raw: npt.NDArray[Any], page: Any) -> npt.NDArray[Any]:
 
     if page.photometric == tifffile.PHOTOMETRIC.PALETTE:
         return _from_palette(raw, np.asarray(page.colormap))
-    if raw.ndim == 3 and raw.shape[-1] in {3, 4} and page.samplesperpixel >= 3:
+    if page.photometric == tifffile.PHOTOMETRIC.SEPARATED and page.samplesperpixel == 4 and raw.dtype.kind == "u":
+        raw = _from_inks(raw if raw.shape[-1] == 4 else np.moveaxis(raw, 0, -1))
+    elif raw.ndim == 3 and raw.shape[-1] in {3, 4} and page.samplesperpixel >= 3:
         raw = raw[..., :3] @ _GREY
     elif raw.ndim == 3 and page.samplesperpixel >= 3 and raw.shape[0] in {3, 4}:
         raw = np.tensordot(_GREY, raw[:3].astype(np.float64), axes=1)
@@ -224,9 +227,18 @@ def _grey_of(raw: npt.NDArray[Any], page: Any) -> npt.NDArray[Any]:
         raw = raw[..., 0] if raw.shape[-1] <= 4 else raw[0]
     if raw.ndim != 2 or raw.dtype.kind not in "uifb":
         raise Unreadable("unsupported", "The TIFF holds no two-dimensional grey picture.")
+    if raw.dtype == np.uint8 and page.bitspersample in {2, 4}:
+        raw = raw * np.uint8(255 // (2**page.bitspersample - 1))
     if page.photometric == tifffile.PHOTOMETRIC.MINISWHITE and raw.dtype.kind == "u":
         raw = np.iinfo(raw.dtype).max - raw
     return raw
+
+
+def _from_inks(inks: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """(H, W) luminance of (H, W, 4) cyan, magenta, yellow and black, in the file's own range; printing leaves such files."""
+    most = np.iinfo(inks.dtype).max
+    left = 1 - inks / most
+    return np.asarray(most * (left[..., :3] @ _GREY) * left[..., 3])
 
 
 def _from_palette(index: npt.NDArray[Any], colormap: npt.NDArray[Any]) -> npt.NDArray[Any]:

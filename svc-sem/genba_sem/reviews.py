@@ -103,8 +103,11 @@ def say(
 
 
 def _settle(session: Session, row: ParticleRow, reviewer: str, book: LabelBook, *, reviewers_needed: int) -> None:
+    """Words of labels that have been split or retired since are no votes: nobody could say them now."""
     latest = latest_words(session, [row.id])[row.id]
-    votes = Counter(now_id(book, each.label_id) for each in latest.values())
+    said = {who: now_id(book, each.label_id) for who, each in latest.items()}
+    now = {label.id for label in book.by_id.values() if label.status == "active"}
+    votes = Counter(label_id for label_id in said.values() if label_id is None or label_id in now)
     (top, count), *rest = votes.most_common()
     contested = bool(_CONTESTED & set(row.reasons)) or len(votes) > 1
     needed = reviewers_needed if contested else 1
@@ -119,7 +122,7 @@ def _settle(session: Session, row: ParticleRow, reviewer: str, book: LabelBook, 
     session.add(
         DecisionRow(
             id=new_id("dec"), particle_id=row.id, by="review", actor=reviewer, status=row.status,
-            label_id=top if agreed else now_id(book, latest[reviewer].label_id), confidence=None,
+            label_id=top if agreed else said[reviewer], confidence=None,
             master_set=None, model="", document={"votes": {str(k): v for k, v in votes.items()}}, created_at=utc_now(),
         )
     )  # fmt: skip

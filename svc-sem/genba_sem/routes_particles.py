@@ -37,7 +37,6 @@ from genba_shared import records
 from genba_shared.audit import append_in
 from genba_shared.dependencies import IdempotencyKey, IfMatch, OptionalIdempotencyKey
 from genba_shared.idempotency import Answer, Submission
-from genba_shared.patterns import message
 from genba_shared.principal import Clearance, Principal
 from genba_shared.problems import Conflict, EncoderMismatch, Invalid, NotFound, VersionConflict, fault, invalid
 from genba_shared.service import problem_responses
@@ -81,7 +80,7 @@ def _form(form: Form) -> ParticleForm:
     try:
         return ParticleForm.model_validate(form.fields)
     except ValidationError as err:
-        raise invalid((each["loc"], message(each)) for each in err.errors(include_url=False)) from err
+        raise invalid(err.errors(include_url=False)) from err
 
 
 def _take(

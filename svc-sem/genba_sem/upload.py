@@ -46,7 +46,7 @@ def check(request: Request, *, cap_bytes: int) -> None:
     """Refuse by the headers alone. Raises PayloadTooLarge, UnsupportedMedia, BadRequest."""
     kind = content_type(request).get_content_type()
     if kind != FORM:
-        raise UnsupportedMedia(f"{kind} is not taken: send {FORM} with {VIEWS}.")
+        raise UnsupportedMedia(f"{kind} is not taken: send {FORM} with {VIEWS}.", sent=kind, taken=[FORM])
     check_length(request, _WHAT, cap_bytes=cap_bytes)
 
 

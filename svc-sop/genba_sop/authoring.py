@@ -16,8 +16,8 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, ValidationError
 
 from genba_shared import yaml_files
-from genba_shared.patterns import message, pattern
-from genba_shared.problems import Invalid, fault
+from genba_shared.patterns import pattern
+from genba_shared.problems import Invalid, fault, fault_in
 from genba_shared.wire import Flag, Real
 from genba_sop.procedure import Procedure, Severity, Span, Step, Text
 
@@ -141,7 +141,7 @@ def read_steps_file(path: Path) -> AuthoredProcedure:
     try:
         return AuthoredProcedure.model_validate(document)
     except ValidationError as err:
-        raise invalid(path.name, [fault(_dotted(e["loc"]), message(e)) for e in err.errors()]) from err
+        raise invalid(path.name, [fault_in(e, _dotted(e["loc"])) for e in err.errors()]) from err
 
 
 def _dotted(location: Sequence[int | str]) -> str:

@@ -251,6 +251,6 @@ def _cell(value: Any) -> Any:
     """A spreadsheet must not take an author's text for a formula."""
     if isinstance(value, float):
         return f"{value:.4g}" if abs(value) < 1 else f"{value:.2f}"
-    if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")):
+    if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")):
         return "'" + value
     return value

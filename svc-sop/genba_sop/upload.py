@@ -15,6 +15,7 @@ from typing import Final
 
 from fastapi import Request
 from fastapi.concurrency import run_in_threadpool
+from pydantic import JsonValue
 
 from genba_shared.forms import (
     FORM,
@@ -47,7 +48,10 @@ def check(request: Request, *, cap_bytes: int) -> str:
     """Refuse by the headers alone; the body's type. Raises PayloadTooLarge, UnsupportedMedia, BadRequest."""
     kind = content_type(request).get_content_type()
     if kind != FORM and not kind.startswith(_RAW):
-        raise UnsupportedMedia(f"{kind} is not taken: send video/*, application/octet-stream or {FORM}.")
+        taken: list[JsonValue] = ["video/*", "application/octet-stream", FORM]
+        raise UnsupportedMedia(
+            f"{kind} is not taken: send video/*, application/octet-stream or {FORM}.", sent=kind, taken=taken
+        )
     check_length(request, _WHAT, cap_bytes=cap_bytes)
     return kind
 

@@ -14,9 +14,8 @@ from typing import Any
 import orjson
 from pydantic import JsonValue, ValidationError
 
-from genba_shared.patterns import message
 from genba_shared.principal import Principal
-from genba_shared.problems import Invalid, PayloadTooLarge, ScopeMissing, field_name
+from genba_shared.problems import Invalid, PayloadTooLarge, ScopeMissing, fault_in, field_name
 from genba_shared.recipe import P, Recipe
 from genba_shared.telemetry import get_logger
 
@@ -106,11 +105,7 @@ def validate(recipe: Recipe[P], params: Mapping[str, Any]) -> P:
         return recipe.params.model_validate(params)
     except ValidationError as error:
         errors: list[JsonValue] = [
-            {
-                "field": field_name(("body", "params", *found["loc"])),
-                "message": message(found).removeprefix("Value error, "),
-            }
-            for found in error.errors(include_url=False)
+            fault_in(found, field_name(("body", "params", *found["loc"]))) for found in error.errors(include_url=False)
         ]
         raise Invalid(f"The parameters do not fit the recipe {recipe.name}.", errors=errors) from error
 

@@ -160,7 +160,7 @@ class Runner:
             heartbeat.put_back(events)
             raise
         # Not ours any more, or cancelled at the last moment: nothing was published, the row is settled by who owns it.
-        return "cancelled" if self.jobs.stop(job, "cancelled") else "lost"
+        return self.jobs.stop(job, "cancelled") or "lost"
 
     def _store(self, path: Path) -> str:
         """Stored by content: an attempt that stores and then loses its lease leaves at most bytes nobody points to."""
@@ -174,9 +174,9 @@ class Runner:
             case LeaseLost():
                 return "lost"
             case Cancelled():
-                return "cancelled" if self.jobs.stop(job, "cancelled", events=events) else "lost"
+                return self.jobs.stop(job, "cancelled", events=events) or "lost"
             case Drained():
-                return "queued" if self.jobs.stop(job, "queued", events=events) else "lost"
+                return self.jobs.stop(job, "queued", events=events) or "lost"
             case Problem() if error.status < 500:
                 document, retry = _document(error), False
             case _:

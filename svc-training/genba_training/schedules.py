@@ -23,7 +23,7 @@ from genba_shared.ids import new_id
 from genba_shared.job_rows import TERMINAL, JobRow, NewJob, Owned, database_now, put, visible
 from genba_shared.jobs import check_quota
 from genba_shared.principal import Clearance, Principal
-from genba_shared.problems import AlreadyExists, Internal, NotFound, Problem
+from genba_shared.problems import AlreadyExists, Internal, NotFound, Problem, Unavailable
 from genba_shared.telemetry import get_logger
 from genba_training.cron import MAX_CHARS, Cron
 from genba_training.recipes import Recipes
@@ -183,7 +183,7 @@ class Schedules:
         for schedule_id in ids:
             try:
                 made += self._fire(schedule_id, recipes, max_active)
-            except (OperationalError, InterfaceError, OSError) as error:
+            except (Unavailable, OperationalError, InterfaceError, OSError) as error:
                 log.warning("schedule_put_off", schedule=schedule_id, error=type(error).__name__)
             except Exception as error:
                 log.exception("schedule_broken", schedule=schedule_id)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import shutil
+import socket
 import subprocess
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -147,7 +148,7 @@ def serving(status: WorkerStatus, *, host: str, port: int | None) -> Iterator[in
     if port is None:
         yield None
         return
-    server = ThreadingHTTPServer((host, port), _probes_of(status))
+    server = (_ThreadingHTTPServerV6 if ":" in host else ThreadingHTTPServer)((host, port), _probes_of(status))
     server.daemon_threads = True
     threading.Thread(target=server.serve_forever, name="worker-status", daemon=True).start()
     try:
@@ -155,6 +156,10 @@ def serving(status: WorkerStatus, *, host: str, port: int | None) -> Iterator[in
     finally:
         server.shutdown()
         server.server_close()
+
+
+class _ThreadingHTTPServerV6(ThreadingHTTPServer):
+    address_family = socket.AF_INET6
 
 
 def _probes_of(status: WorkerStatus) -> type[BaseHTTPRequestHandler]:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Browser, Page, sync_playwright
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 FLAGS = ["--no-sandbox", "--disable-quic", "--disable-background-networking"]
@@ -46,29 +46,39 @@ def genba(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]]
 
 
 def _wait_until_ready(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
-    for _ in range(600):
-        if process.poll() is not None:
-            break
-        try:
-            if httpx.get(f"{url}/ready", trust_env=False).status_code == 200:
-                return
-        except httpx.TransportError:
-            pass
-        time.sleep(0.1)
+    with httpx.Client(trust_env=False) as client:  # one: making it takes longer than asking
+        for _ in range(600):
+            if process.poll() is not None:
+                break
+            try:
+                if client.get(f"{url}/ready").status_code == 200:
+                    return
+            except httpx.TransportError:
+                pass
+            time.sleep(0.1)
     pytest.fail(f"genba up did not become ready:\n{log.read_text()[-3000:]}")
 
 
-@pytest.fixture
-def page(genba: tuple[str, str]) -> Iterator[Page]:
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """One for a module, and not for the session: while its driver runs, nothing else can run an event loop in this thread."""
     if CHROMIUM is None:
         pytest.skip("no Chromium on this machine (Debian: apt-get install chromium)")
     with sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        page = browser.new_page(locale="en-US")
-        page.set_default_timeout(90_000)  # only ends a test that is broken; a loaded machine is slow
-        errors: list[str] = []
-        page.on("pageerror", lambda error: errors.append(str(error)))
-        page.goto(f"{genba[0]}/console")
-        yield page
+        yield browser
         browser.close()
-        assert errors == []
+
+
+@pytest.fixture
+def page(browser: Browser, genba: tuple[str, str]) -> Iterator[Page]:
+    """A person's own: nothing is stored in it that another one stored."""
+    context = browser.new_context(locale="en-US")
+    page = context.new_page()
+    page.set_default_timeout(90_000)  # only ends a test that is broken; a loaded machine is slow
+    errors: list[str] = []
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.goto(f"{genba[0]}/console")
+    yield page
+    context.close()
+    assert errors == []

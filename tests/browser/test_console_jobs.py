@@ -62,6 +62,40 @@ def test_a_finished_job_shows_its_result_and_a_dead_one_why(page: Page, genba: t
     assert client.jobs.get(refused.id).attempt == 2
 
 
+def test_a_job_and_a_schedule_are_made_from_a_recipe_s_schema(
+    page: Page, genba: tuple[str, str], client: Client
+) -> None:
+    sign_in(page, genba[1])
+    page.click("nav button[data-tab=jobs]")
+    page.click("#submit summary")
+    page.select_option("#new-job select[name=recipe]", "platform.verify_audit")
+    page.fill("#new-job input[name=expected_head]", "no head")
+    page.click("#new-job button.primary")
+    page.wait_for_selector("#message.bad:has-text('expected_head')")
+    page.fill("#new-job input[name=expected_head]", "")
+    page.click("#new-job button.primary")
+    page.wait_for_selector("#job-status:has-text('Done')", timeout=60_000)
+    made = page.inner_text("#job h2 small")
+    assert client.jobs.get(made).params == {"expected_head": None}
+
+    page.select_option("#new-job select[name=recipe]", "platform.prune_jobs")
+    page.click("#new-job button.primary")  # a required number is missing: the browser asks for it
+    page.fill("#new-job input[name=older_than_days]", "400")
+    page.click("#new-job summary")
+    page.fill("#new-job input[name=schedule]", "yearly tidying")
+    page.fill("#new-job input[name=cron]", "0 3 1 1 *")
+    page.fill("#new-job input[name=zone]", "Asia/Tokyo")
+    page.click("#new-job button.primary")
+    page.wait_for_selector("#schedules tr:has-text('yearly tidying'):has-text('0 3 1 1 * (Asia/Tokyo)')")
+    [schedule] = client.request("GET", "/v1/schedules")["schedules"]
+    assert (schedule["recipe"], schedule["params"]) == ("platform.prune_jobs", {"older_than_days": 400})
+    page.click("#schedules button[data-act=switchOff]")
+    page.wait_for_selector("#schedules td:has-text('switched off')")
+    page.on("dialog", lambda dialog: dialog.accept())
+    page.click("#schedules button[data-act=delete]")
+    page.wait_for_selector("#schedules tr:has-text('yearly tidying')", state="detached")
+
+
 def test_a_version_is_promoted_tried_and_rolled_back_with_a_reason(
     page: Page, genba: tuple[str, str], client: Client
 ) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from playwright.sync_api import Page
@@ -77,3 +79,25 @@ def test_a_version_that_was_never_shown_is_estimated_or_it_is_said_why_not(page:
     page.click("#estimates button")
     page.wait_for_selector("#message.bad")  # no version was trained here
     assert "_" not in page.inner_text("#estimates")
+
+
+def test_rows_are_loaded_from_a_file_and_a_bad_one_fails_alone_by_its_line(
+    page: Page, genba: tuple[str, str], admin: Client, tmp_path: Path
+) -> None:
+    before = admin.request("GET", "/v1/recommend/status")["items"]
+    rows = [{"item_id": "loaded-1", "title": "Loaded"}, {"item_id": "a blank"}, {"item_id": "loaded-2"}]
+    (tmp_path / "items.jsonl").write_text("\n\n".join(json.dumps(row) for row in rows))
+    (tmp_path / "events.jsonl").write_text("{}\nnot json")
+    sign_in(page, genba[1])
+    page.click("nav button[data-tab=recommend]")
+    page.wait_for_selector("#load")
+    page.eval_on_selector("#load", "details => { details.open = true; }")
+    page.set_input_files("#load-rows input[type=file]", tmp_path / "items.jsonl")
+    page.click("#load-rows button.primary")
+    page.wait_for_selector("#message:has-text('Taken in: 2'):has-text('Refused: 1')")
+    assert page.inner_text("#wrong-rows").startswith("3: item_id")
+    assert admin.request("GET", "/v1/recommend/status")["items"] == before + 2
+    page.set_input_files("#load-rows input[type=file]", tmp_path / "events.jsonl")
+    assert page.input_value("#load-rows select") == "events"
+    page.click("#load-rows button.primary")
+    page.wait_for_selector("#message.bad:has-text('line 2')")

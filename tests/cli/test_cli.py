@@ -11,35 +11,30 @@ import stat
 import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
+import httpx
 import pytest
+from tests.e2e import world
 from tests.e2e.clips import film
-from tests.e2e.world import environment, free_port, up
+from tests.e2e.world import Said, environment, free_port, up
 from tests.gateway.certificates import write_certificate
 from typer.testing import CliRunner
 
 from genba_gateway import home as homes
 from genba_gateway.keys import Keys
+from genba_gateway.settings import Settings
+from genba_gateway.up import addresses
 from genba_shared.artifacts import Artifacts
 from genba_shared.recipe import Registration
 from genba_shared.registry import Registry
 from genba_shared.settings import Platform
+from genba_sop import data
 from genba_sop.cli import app as sop
 
 pytestmark = pytest.mark.xdist_group("cli")
 
 KEY = re.compile(r"gnb_dev_[0-9a-z]{12}_[0-9A-Za-z]{49}")
-
-
-@dataclass(frozen=True)
-class Said:
-    """How a command ended."""
-
-    code: int
-    out: str
-    err: str
 
 
 def genba(*arguments: str | Path, home: Path | None = None) -> Said:
@@ -49,6 +44,11 @@ def genba(*arguments: str | Path, home: Path | None = None) -> Said:
     ended = subprocess.run(argv, capture_output=True, text=True, timeout=240, env=env, check=False)
     assert "Traceback" not in ended.stdout + ended.stderr
     return Said(ended.returncode, ended.stdout, ended.stderr)
+
+
+def here(*arguments: str | Path, home: Path | None = None) -> Said:
+    """The same in this process."""
+    return world.here(*arguments, settings={"GENBA_HOME": str(home)} if home else {})
 
 
 def score(*arguments: str | Path) -> Said:
@@ -85,13 +85,13 @@ def test_help_says_of_each_services_commands_what_they_do() -> None:
 
 
 def test_a_command_that_does_not_exist_is_an_error() -> None:
-    said = genba("nonsense")
+    said = here("nonsense")
     assert said.code == 2
     assert "No such command 'nonsense'" in said.err
 
 
 def test_a_service_that_does_not_exist_is_named_with_those_that_do(tmp_path: Path) -> None:
-    said = genba("run", "nonsense", home=tmp_path)
+    said = here("run", "nonsense", home=tmp_path)
     assert said.code == 2
     assert (
         refusal(said)
@@ -103,7 +103,7 @@ def test_a_database_that_does_not_answer_is_said_without_its_password(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("GENBA_DATABASE_URL", "postgresql+psycopg://genba:hunter2@127.0.0.1:1/genba")
-    said = genba("keys", "list", home=tmp_path)
+    said = here("keys", "list", home=tmp_path)
     assert said.code == 2
     assert "does not answer" in refusal(said)
     assert "hunter2" not in said.err
@@ -117,15 +117,33 @@ def test_up_says_that_its_port_is_taken(tmp_path: Path) -> None:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        said = genba("up", "--home", tmp_path / "home", "--port", str(port))
+        said = here("up", "--home", tmp_path / "home", "--port", str(port))
     assert said.code == 2
     assert refusal(said) == f"genba: 127.0.0.1:{port} is in use; choose another with --port."
     assert not (tmp_path / "home" / "admin.key").exists()
 
 
+@pytest.mark.parametrize(
+    ("host", "operations_port", "url", "own"),
+    [
+        ("127.0.0.1", None, "http://127.0.0.1:8080", "http://127.0.0.1:8080"),
+        ("0.0.0.0", None, "http://0.0.0.0:8080", "http://127.0.0.1:8080"),  # noqa: S104 - what a person may ask for
+        ("127.0.0.1", 9000, "http://127.0.0.1:8080", "http://127.0.0.1:9000"),  # /ready is there alone
+        ("::1", None, "http://[::1]:8080", "http://[::1]:8080"),
+        ("::", 9000, "http://[::]:8080", "http://[::1]:9000"),
+    ],
+)
+def test_up_asks_itself_where_it_says_whether_it_is_ready(
+    tmp_path: Path, host: str, operations_port: int | None, url: str, own: str
+) -> None:
+    settings = Settings(platform=Platform(home=tmp_path), operations_port=operations_port)
+    assert addresses(settings, host, 8080) == (url, own)
+    assert str(httpx.URL(own)) == own
+
+
 def test_up_refuses_a_home_that_is_in_use(tmp_path: Path) -> None:
     with homes.only_one(tmp_path / "home"):
-        said = genba("up", "--home", tmp_path / "home", "--port", "1")
+        said = here("up", "--home", tmp_path / "home", "--port", "1")
     assert said.code == 2
     assert refusal(said).startswith(f"genba: Genba already runs on {tmp_path / 'home'}; stop it first")
 
@@ -236,7 +254,7 @@ def test_a_key_is_made_listed_rotated_and_revoked(home: Path, tmp_path: Path) ->
     assert KEY.fullmatch(plaintext)
 
     file = tmp_path / "successor.key"
-    rotated = genba("keys", "rotate", key_id, "--overlap-hours", "1", "--file", file, home=home)
+    rotated = here("keys", "rotate", key_id, "--overlap-hours", "1", "--file", file, home=home)
     assert rotated.code == 0
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
     successor = file.read_text().strip()
@@ -244,7 +262,7 @@ def test_a_key_is_made_listed_rotated_and_revoked(home: Path, tmp_path: Path) ->
     assert successor not in rotated.out
 
     new_id = successor.split("_")[2]
-    assert genba("keys", "revoke", new_id, home=home).code == 0
+    assert here("keys", "revoke", new_id, home=home).code == 0
     listed = genba("keys", "list", home=home)
     states = {row.split("│")[1].strip(): row.split("│")[-2].strip() for row in listed.out.splitlines() if "│" in row}
     assert states == {key_id: "rotated", new_id: "revoked"}
@@ -254,16 +272,16 @@ def test_a_key_is_made_listed_rotated_and_revoked(home: Path, tmp_path: Path) ->
 def test_a_key_whose_file_cannot_be_written_is_not_made_and_the_old_one_can_still_be_rotated(
     home: Path, tmp_path: Path
 ) -> None:
-    made = genba("keys", "create", "tablet", home=home)
+    made = here("keys", "create", "tablet", home=home)
     key_id = made.out.splitlines()[0]
     folder = tmp_path / "a folder"
     (folder / "in it").mkdir(parents=True)
     for arguments in (("create", "other"), ("rotate", key_id)):
-        refused = genba("keys", *arguments, "--file", folder, home=home)
+        refused = here("keys", *arguments, "--file", folder, home=home)
         assert refused.code == 2
         assert "no key was made" in " ".join(refused.err.split())
     assert [each.name for each in tmp_path.iterdir() if each.name.startswith(".")] == []
-    listed = genba("keys", "list", home=home)
+    listed = here("keys", "list", home=home)
     assert listed.out.count("active") == 1
     assert "rotated" not in listed.out
 
@@ -277,7 +295,7 @@ def test_a_key_whose_file_cannot_be_written_is_not_made_and_the_old_one_can_stil
     ],
 )
 def test_what_keys_cannot_do_is_said_in_one_line(home: Path, arguments: tuple[str, ...], named: str) -> None:
-    said = genba("keys", *arguments, home=home)
+    said = here("keys", *arguments, home=home)
     assert said.code == 2
     assert named in refusal(said)
 
@@ -287,7 +305,7 @@ def test_what_keys_cannot_do_is_said_in_one_line(home: Path, arguments: tuple[st
     [("create", "x", "--expires-days", "99999999999"), ("rotate", "zzzzzzzzzzzz", "--overlap-hours", "1e300")],
 )
 def test_a_time_that_no_calendar_holds_is_refused(home: Path, arguments: tuple[str, ...]) -> None:
-    said = genba("keys", *arguments, home=home)
+    said = here("keys", *arguments, home=home)
     assert said.code == 2
     assert arguments[-2] in said.err
 
@@ -297,64 +315,67 @@ def test_a_time_that_no_calendar_holds_is_refused(home: Path, arguments: tuple[s
 
 def test_a_backup_is_made_checked_and_restored_from_a_shell(tmp_path: Path) -> None:
     home, file, restored = tmp_path / "home", tmp_path / "genba.tar", tmp_path / "restored"
-    made = genba("keys", "create", "tablet", home=home)
+    made = here("keys", "create", "tablet", home=home)
     key_id = made.out.split()[0]
     said = genba("backup", "create", file, home=home)
     assert (said.code, said.err) == (0, "")
     assert str(file) in said.out
-    assert genba("backup", "check", file).code == 0
+    assert here("backup", "check", file).code == 0
     assert genba("backup", "restore", file, home=restored).code == 0
-    assert key_id in genba("keys", "list", home=restored).out
+    assert key_id in here("keys", "list", home=restored).out
 
 
 def test_what_a_backup_cannot_do_is_said_in_one_line(home: Path, tmp_path: Path) -> None:
     file = tmp_path / "genba.tar"
-    none = genba("backup", "create", file, home=tmp_path / "nothing")
+    none = here("backup", "create", file, home=tmp_path / "nothing")
     assert none.code == 2
     assert "nothing was ever started there" in refusal(none)
-    nowhere = genba("backup", "create", tmp_path / "no-folder" / "genba.tar", home=home)
+    nowhere = here("backup", "create", tmp_path / "no-folder" / "genba.tar", home=home)
     assert nowhere.code == 2
     assert "No such file or directory" in refusal(nowhere)
-    assert genba("backup", "create", file, home=home).code == 0
+    assert here("backup", "create", file, home=home).code == 0
     file.write_bytes(file.read_bytes()[:20_000])
-    damaged = genba("backup", "restore", file, home=tmp_path / "restored")
+    damaged = here("backup", "restore", file, home=tmp_path / "restored")
     assert damaged.code == 1
     assert "cut off" in refusal(damaged)
     assert not (tmp_path / "restored").exists()
-    assert "No such file or directory" in refusal(genba("backup", "check", tmp_path / "none.tar"))
+    assert "No such file or directory" in refusal(here("backup", "check", tmp_path / "none.tar"))
 
 
 # --- sop ------------------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def filmed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A gold run, a trainee's run with planted deviations, the steps and the truth: as the command films them."""
-    folder = tmp_path_factory.mktemp("filmed")
-    said = genba("sop", "demo-videos", "--out", folder, "--kind", "ppe", "--golds", "1", "--seed", "3")
-    assert said.code == 0
-    return folder
-
-
-def test_demo_videos_are_files_with_their_truth(filmed: Path) -> None:
-    assert {path.name for path in filmed.iterdir()} == {"gold_1.mp4", "trainee.mp4", "steps.yaml", "truth.json"}
-    truth = json.loads((filmed / "truth.json").read_text())
-    assert {each["kind"] for each in truth["trainee"]["truth"]} >= {"missing"}
-
-
-def test_a_run_with_planted_deviations_does_not_pass_and_they_are_found(filmed: Path, tmp_path: Path) -> None:
-    report = tmp_path / "report.html"
-    said = genba(
-        "sop", "score", "--gold", filmed / "gold_1.mp4", "--trainee", filmed / "trainee.mp4",
-        "--steps", filmed / "steps.yaml", "--json", "--report", report,
-    )  # fmt: skip
+def finds_what_was_planted(said: Said, filmed: Path, report: Path) -> None:
     assert said.code == 1
     evaluation = json.loads(said.out)
     assert evaluation["verdict"] == "fail"
     planted = json.loads((filmed / "truth.json").read_text())["trainee"]["truth"]
-    found = {each["step_id"] for each in evaluation["deviations"] if each["kind"] == "missing"}
-    assert {each["step_id"] for each in planted if each["kind"] == "missing"} <= found
+    missing = {each["step_id"] for each in planted if each["kind"] == "missing"}
+    assert missing
+    assert missing <= {each["step_id"] for each in evaluation["deviations"] if each["kind"] == "missing"}
     assert report.read_text(encoding="utf-8").startswith("<!doctype html>")
+
+
+def to_score(filmed: Path, report: Path) -> list[str | Path]:
+    return [
+        "--gold", filmed / "gold_1.mp4", "--trainee", filmed / "trainee.mp4",
+        "--steps", filmed / "steps.yaml", "--json", "--report", report,
+    ]  # fmt: skip
+
+
+def test_a_run_with_planted_deviations_does_not_pass_and_they_are_found(tmp_path: Path) -> None:
+    filmed, report = tmp_path / "filmed", tmp_path / "report.html"
+    data.generate("ppe", filmed, golds=1, seed=3, size=(320, 240), fps=8.0)
+    finds_what_was_planted(score(*to_score(filmed, report)), filmed, report)
+
+
+@pytest.mark.long
+def test_demo_videos_are_files_with_their_truth_and_are_scored_from_a_shell(tmp_path: Path) -> None:
+    filmed, report = tmp_path / "filmed", tmp_path / "report.html"
+    said = genba("sop", "demo-videos", "--out", filmed, "--kind", "ppe", "--golds", "1", "--seed", "3")
+    assert said.code == 0
+    assert {path.name for path in filmed.iterdir()} == {"gold_1.mp4", "trainee.mp4", "steps.yaml", "truth.json"}
+    finds_what_was_planted(genba("sop", "score", *to_score(filmed, report)), filmed, report)
 
 
 @pytest.fixture(scope="module")
@@ -409,7 +430,7 @@ def test_bad_files_are_said_in_one_line(small: tuple[Path, Path], tmp_path: Path
 
 
 def test_a_server_that_is_not_there_is_exit_code_three() -> None:
-    said = genba("sop", "videos", "list", "--url", "http://127.0.0.1:1")
+    said = here("sop", "videos", "list", "--url", "http://127.0.0.1:1")
     assert said.code == 3
     assert "does not answer" in refusal(said)
 
@@ -431,10 +452,10 @@ def test_a_versions_files_are_fetched_where_genba_runs(tmp_path: Path) -> None:
         registry.register(session, registration, job_id="job_1", by="key_1", stored=stored, compared=None)
     database.close()
 
-    said = genba("models", "fetch", "test.toy", "1", "--out", tmp_path / "out", home=tmp_path / "home")
+    said = here("models", "fetch", "test.toy", "1", "--out", tmp_path / "out", home=tmp_path / "home")
     assert said.code == 0, said.err
     folder = Path(said.out.strip())
     assert folder.is_relative_to(tmp_path / "out")
     assert (folder / "towers.safetensors").read_bytes() == b"weights"
-    missing = genba("models", "fetch", "test.toy", "2", "--out", tmp_path / "out", home=tmp_path / "home")
+    missing = here("models", "fetch", "test.toy", "2", "--out", tmp_path / "out", home=tmp_path / "home")
     assert (missing.code, refusal(missing)) == (2, "genba: There is no version 2 of test.toy.")

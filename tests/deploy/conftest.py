@@ -23,15 +23,16 @@ def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mapping[str, str]
     with (
         started("run", "embedded", "--port", str(api), log_file=home / "api.log", settings=settings),
         started("run", "worker", log_file=home / "worker.log", settings=settings),
+        httpx.Client(trust_env=False, timeout=60) as client,  # one: making it takes longer than asking
     ):
         for port in (api, worker):
-            until(lambda port=port: _status(port, "/ready") == 200, within_s=START_WITHIN_S, what="a start")  # type: ignore[misc]
+            until(lambda port=port: _is_ready(client, port), within_s=START_WITHIN_S, what="a start")  # type: ignore[misc]
         with user(f"http://127.0.0.1:{api}", key) as admin:
             for path in ("/v1/jobs", "/v1/recipes", "/v1/sop/procedures", "/v1/nothing"):
                 admin.get(path)
             admin.done(admin.post("/v1/jobs", {"recipe": "platform.verify_audit"}, key="metrics").json()["id"])
         yield {
-            name: httpx.get(f"http://127.0.0.1:{port}/metrics", trust_env=False).text
+            name: client.get(f"http://127.0.0.1:{port}/metrics").text
             for name, port in (("embedded", api), ("worker", worker))
         }
 
@@ -44,8 +45,8 @@ def _first_key(home: Path) -> str:
     return key
 
 
-def _status(port: int, path: str) -> int:
+def _is_ready(client: httpx.Client, port: int) -> bool:
     try:
-        return httpx.get(f"http://127.0.0.1:{port}{path}", trust_env=False, timeout=5).status_code
+        return client.get(f"http://127.0.0.1:{port}/ready").status_code == 200
     except httpx.HTTPError:
-        return 0
+        return False

@@ -86,6 +86,7 @@ def test_a_failed_job_says_why_and_is_requeued(jobs: Shell, client: Client) -> N
     said = jobs("submit", "test.refuse", "--watch")
     assert said.code == 1
     assert "genba: Needs 200 likes to train, found 12." in said.err
+    assert said.err.count("found 12") == 1
     job_id = said.out.strip()
     assert jobs("requeue", job_id).out == f"{job_id} is queued\n"
     until(lambda: client.jobs.get(job_id).attempt == 2, what="the second attempt")

@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any
 
 import pytest
-from tests.e2e.world import Genba, Said, environment
-from typer.testing import CliRunner
+from tests.e2e.world import Genba, Shell
 
 from genba_gateway.client import Client, Refused
-from genba_gateway.models_cli import app
-from genba_shared import commands
 
 pytestmark = pytest.mark.xdist_group("jobs-cli")
 
@@ -30,28 +24,9 @@ def genba(genba_with_test_recipes: Genba) -> Genba:
     return genba_with_test_recipes
 
 
-@dataclass(frozen=True)
-class Models:
-    """Runs ``genba models …`` in this process: a start of Python each time would be most of the test."""
-
-    genba: Genba
-
-    def __call__(self, *arguments: str) -> Said:
-        env = {**environment({}), "GENBA_URL": self.genba.url, "GENBA_API_KEY": self.genba.admin_key}
-        ended = CliRunner().invoke(app, arguments, env=env)
-        assert ended.exception is None or isinstance(ended.exception, SystemExit), ended.exception
-        return Said(ended.exit_code, ended.stdout, ended.stderr)
-
-    def json(self, *arguments: str) -> Any:
-        said = self(*arguments)
-        assert said.code == 0, said.err
-        return json.loads(said.out)
-
-
-@pytest.fixture
-def models(genba: Genba, monkeypatch: pytest.MonkeyPatch) -> Models:
-    monkeypatch.setattr(commands.out, "width", 300)
-    return Models(genba)
+@pytest.fixture(scope="module")
+def models(genba: Genba) -> Shell:
+    return Shell(genba, "models")
 
 
 @pytest.fixture
@@ -60,7 +35,7 @@ def client(genba: Genba) -> Iterator[Client]:
         yield client
 
 
-def test_models_and_versions_are_shown_with_gates_and_lineage(models: Models, client: Client) -> None:
+def test_models_and_versions_are_shown_with_gates_and_lineage(models: Shell, client: Client) -> None:
     (listed,) = (each for each in models.json("list", "--json") if each["name"] == MODEL)
     assert (listed["name"], listed["champion"]["number"], listed["previous"], listed["newest"]) == (MODEL, 4, 3, 4)
     assert MODEL in models("list").out
@@ -78,7 +53,7 @@ def test_models_and_versions_are_shown_with_gates_and_lineage(models: Models, cl
     assert client.jobs.get(version["lineage"]["job_id"]).result is not None
 
 
-def test_a_person_promotes_tries_and_rolls_back_and_the_history_says_why(models: Models) -> None:
+def test_a_person_promotes_tries_and_rolls_back_and_the_history_says_why(models: Shell) -> None:
     assert models("rollback", MODEL, "-m", "complaints from line 4").out == f"{MODEL}: champion is version 3\n"
     assert models("challenger", MODEL, "4", "-m", "see whether it is that").out == f"{MODEL}: challenger is version 4\n"
     assert models("challenger", MODEL, "none", "-m", "it was").out == f"{MODEL}: challenger points nowhere\n"
@@ -115,7 +90,7 @@ def test_a_person_promotes_tries_and_rolls_back_and_the_history_says_why(models:
     ],
 )
 def test_what_cannot_be_is_said_in_words_with_its_exit_code(
-    arguments: tuple[str, ...], code: int, said: str, models: Models
+    arguments: tuple[str, ...], code: int, said: str, models: Shell
 ) -> None:
     ended = models(*arguments)
     assert ended.code == code, ended.err

@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from redis.asyncio import Redis
 from tests.gateway.world import Service, door, free_port, running, settings
 
 from genba_gateway.admission import Admission
@@ -95,6 +96,35 @@ def test_two_gateways_with_one_redis_count_together(redis_url: str) -> None:
         assert allowed == [True, True, True, False]
         await one.close()
         await other.close()
+
+    asyncio.run(story())
+
+
+@pytest.mark.distributed
+def test_more_requests_at_once_than_connections_are_still_counted_together(redis_url: str) -> None:
+    async def story() -> None:
+        limiter = RedisLimiter(redis_url, timeout_s=5, prefix=f"genba-test:{secrets.token_hex(6)}:")
+        policy = Policy("wide", per_minute=1, burst=100)
+        await limiter.take("somebody else", policy)
+        taken = await asyncio.gather(*(limiter.take("somebody", policy) for _ in range(300)))
+        assert sum(decision.is_allowed for decision in taken) == 100
+        await limiter.close()
+
+    asyncio.run(story())
+
+
+@pytest.mark.distributed
+def test_nobody_waits_for_a_clock_of_redis_that_was_set_back(redis_url: str) -> None:
+    async def story() -> None:
+        prefix = f"genba-test:{secrets.token_hex(6)}:"
+        limiter = RedisLimiter(redis_url, timeout_s=5, prefix=prefix)
+        async with Redis.from_url(redis_url) as redis:
+            seconds, _ = await redis.time()
+            await redis.set(f"{prefix}somebody", (seconds + 3600) * 1_000_000, px=60_000)  # written an hour later
+        refused = await limiter.take("somebody", SLOW)
+        assert not refused.is_allowed
+        assert refused.retry_after_s <= 60
+        await limiter.close()
 
     asyncio.run(story())
 

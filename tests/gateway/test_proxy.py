@@ -135,6 +135,9 @@ def test_an_answer_that_breaks_off_is_not_taken_for_whole(platform: Platform) ->
             with pytest.raises((asyncio.IncompleteReadError, ConnectionError)):
                 await read_answer(reader)
             writer.close()
+            metrics = (await gateway.ask("GET", "/metrics")).body.decode()
+            failed = 'genba_gateway_requests_total{method="GET",route="/v1/sop",status="502"} 1.0'
+            assert failed in metrics, "the service failed, and not the client"
 
     told(story)
 
@@ -366,6 +369,55 @@ def test_a_service_that_does_not_answer_in_time_is_504_and_is_asked_once(platfor
             answer = await gateway.ask("GET", "/v1/sop/x")
             assert answer.status == 504
             assert len(service.requests) == 1
+
+    told(story)
+
+
+def test_a_service_that_stops_taking_a_body_is_504_and_holds_no_slot(platform: Platform) -> None:
+    async def story() -> None:
+        async def take_nothing(received: Received, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await asyncio.Event().wait()
+
+        service = Service(take_nothing)
+        hasty = settings(platform, service, timeouts={"stream_s": 0.2})
+        async with running(service), door(hasty) as gateway:
+            reader, writer = await gateway.connect()
+            writer.write(request_bytes("PUT", "/v1/sop/x", headers=gateway.auth(), body=bytes(8 * 2**20)))
+            assert (await read_answer(reader)).status == 504
+            assert len(service.requests) == 1
+            await until(lambda: gateway.gateway.admission.in_work == 0)
+            writer.close()
+
+    told(story)
+
+
+def test_a_client_that_takes_nothing_of_its_answer_is_taken_for_gone(platform: Platform) -> None:
+    async def story() -> None:
+        service = Service(answers(b"HTTP/1.1 200 OK\r\ncontent-length: 33554432\r\n\r\n" + bytes(2**25)))
+        hasty = settings(platform, service, timeouts={"stream_s": 0.2})
+        async with running(service), door(hasty) as gateway:
+            _, writer = await gateway.connect()
+            writer.transport.pause_reading()  # type: ignore[attr-defined]  # a transport that also reads
+            writer.write(request_bytes("GET", "/v1/sop/x", headers=gateway.auth()))
+            await until(lambda: service.requests)
+            await until(lambda: gateway.gateway.admission.in_work == 0)
+            metrics = (await gateway.ask("GET", "/metrics")).body.decode()
+            assert 'genba_gateway_requests_total{method="GET",route="/v1/sop",status="499"} 1.0' in metrics
+
+    told(story)
+
+
+def test_a_trailer_without_end_is_not_kept(platform: Platform) -> None:
+    async def story() -> None:
+        service = Service()
+        async with running(service), door(settings(platform, service)) as gateway:
+            reader, writer = await gateway.connect()
+            fields = {**gateway.auth(), "Transfer-Encoding": "chunked"}
+            writer.write(request_bytes("POST", "/v1/sop/x", headers=fields) + b"5\r\nhello\r\n0\r\nx-a: ")
+            await until(lambda: service.requests)
+            writer.write(b"a" * 100_000)
+            assert (await read_answer(reader)).status == 431
+            writer.close()
 
     told(story)
 

@@ -20,6 +20,9 @@ from tests.gateway.world import (
     until,
 )
 
+from genba_gateway.http1 import Pool
+from genba_gateway.settings import Resilience
+from genba_gateway.upstreams import Address
 from genba_shared.settings import Platform
 
 QUICK = {"eject_s": 0.2, "max_eject_s": 0.2}
@@ -76,6 +79,21 @@ def test_what_was_never_sent_may_go_elsewhere_whatever_its_method(platform: Plat
     told(story)
 
 
+def test_a_large_upload_goes_elsewhere_too_when_nothing_of_it_was_sent(platform: Platform) -> None:
+    async def story() -> None:
+        absent, present = Service(), Service()
+        chosen = settings(platform, absent, present, resilience={"eject_after": 100})
+        async with running(present), door(chosen) as gateway:
+            body = bytes(100_000)  # more than is read before a connection is made
+            for _ in range(8):
+                for address in gateway.gateway.proxies[0].addresses:
+                    address.is_ready = True  # as before the first look at one that has just gone
+                assert (await gateway.ask("POST", "/v1/sop/x", body=body)).status == 200
+            assert len(present.requests) == 8
+
+    told(story)
+
+
 def test_a_503_of_one_instance_is_tried_at_another(platform: Platform) -> None:
     async def story() -> None:
         draining = Service(answers(b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\n\r\n"))
@@ -112,7 +130,9 @@ def test_an_address_that_keeps_failing_is_left_alone_then_tried_by_one_request(p
             answer = await gateway.ask("GET", "/v1/sop/x")
             assert answer.status == 503
             assert answer.json()["type"] == "urn:genba:problem:service-unavailable"
-            assert int(answer.headers["retry-after"]) >= 1
+            seconds = int(answer.headers["retry-after"])
+            assert seconds >= 1
+            assert answer.json()["detail"].endswith(f"try again in {seconds} s.")
             assert len(service.requests) == 3, "nothing went there"
             [address] = gateway.gateway.proxies[0].addresses
             await until(lambda: not address.is_ejected)
@@ -122,6 +142,46 @@ def test_an_address_that_keeps_failing_is_left_alone_then_tried_by_one_request(p
             assert not address.is_ejected
 
     told(story)
+
+
+def test_many_requests_that_fail_in_one_moment_eject_an_address_once(platform: Platform) -> None:
+    """What a process takes along that dies in the middle of its work is one failure: it may be back in a second."""
+
+    async def story() -> None:
+        async def die_together(received: Received, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await until(lambda: len(service.requests) == 40)
+            writer.transport.abort()
+
+        service = Service(die_together)
+        chosen = settings(platform, service, resilience={"retries": 0, "eject_s": 2, "max_eject_s": 1000})
+        async with running(service), door(chosen) as gateway:
+            refused = await asyncio.gather(*(gateway.ask("GET", "/v1/sop/x") for _ in range(40)))
+            assert {answer.status for answer in refused} == {502}
+            [address] = gateway.gateway.proxies[0].addresses
+            assert address.is_ejected
+            assert address.retry_after_s <= 2 * 1.2
+
+    told(story)
+
+
+def test_a_trial_that_takes_long_does_not_keep_everybody_else_out() -> None:
+    now_s = 100.0
+    pool = Pool("http://127.0.0.1:1", connect_s=1, idle_s=1)
+    address = Address(pool, Resilience(eject_after=1, eject_s=2), clock=lambda: now_s)
+    address.start()
+    address.fail()
+    assert address.is_ejected
+    now_s += 2 * 1.2
+    assert not address.is_ejected
+    address.start()  # a long upload, say
+    assert address.is_ejected, "one request tries it"
+    now_s += 2
+    assert not address.is_ejected, "and after a while another"
+    address.start()
+    address.succeed()
+    assert not address.is_ejected
+    address.give_up()
+    assert not address.is_ejected
 
 
 def test_the_failing_one_of_two_instances_is_ejected_and_clients_see_nothing(platform: Platform) -> None:
@@ -235,5 +295,32 @@ def test_one_caller_cannot_take_every_slot(platform: Platform) -> None:
             assert (await gateway.ask("GET", "/v1/sop/x", key=other)).status == 200
             for writer in holders:
                 writer.close()
+
+    told(story)
+
+
+def test_a_credential_that_is_verified_anew_frees_no_slots(platform: Platform) -> None:
+    async def story() -> None:
+        async def hold(received: Received, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            if received.line.startswith("GET /v1/sop/hold"):
+                await reader.read()
+            writer.write(OK)
+
+        service = Service(hold)
+        chosen = settings(platform, service, max_concurrency_per_caller=2, token_cache_s=0)
+        async with running(service), door(chosen) as gateway:
+            greedy = gateway.new_key("operator")
+            holders = []
+            for _ in range(2):
+                _, writer = await gateway.connect()
+                writer.write(request_bytes("GET", "/v1/sop/hold", headers=gateway.auth(greedy)))
+                holders.append(writer)
+            await until(lambda: len(service.requests) == 2)
+            refused = await gateway.ask("GET", "/v1/sop/x", key=greedy)
+            assert (refused.status, refused.json().get("reason")) == (503, "caller_concurrency")
+            for writer in holders:
+                writer.close()
+            await until(lambda: not gateway.gateway.pipeline._in_work)
+            assert (await gateway.ask("GET", "/v1/sop/x", key=greedy)).status == 200
 
     told(story)

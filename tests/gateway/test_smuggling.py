@@ -86,6 +86,9 @@ REFUSED = {
     "an encoded backslash": GET.replace("/v1/sop/x", "/v1/sop/..%5ckeys") + "\r\n",
     "an empty segment": GET.replace("/v1/sop/x", "//v1/sop/x") + "\r\n",
     "an encoded NUL": GET.replace("/v1/sop/x", "/v1/sop/x%00.jpg") + "\r\n",
+    "an encoded line feed": GET.replace("/v1/sop/x", "/v1/sop/x%0A") + "\r\n",
+    "an encoded control character": GET.replace("/v1/sop/x", "/v1/sop/%1f/x") + "\r\n",
+    "an encoded delete": GET.replace("/v1/sop/x", "/v1/sop/x%7F") + "\r\n",
     "a broken escape": GET.replace("/v1/sop/x", "/v1/sop/%zz") + "\r\n",
     "a websocket": GET + "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
     "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",

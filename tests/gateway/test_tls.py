@@ -48,6 +48,25 @@ def test_requests_come_over_tls_and_nothing_over_plain_http(platform: Platform, 
     asyncio.run(story())
 
 
+def test_browsers_are_told_to_stay_on_https_unless_that_is_switched_off(platform: Platform, tmp_path: Path) -> None:
+    certificate_file, key_file, _ = write_certificate(tmp_path)
+    trusted = ssl.create_default_context(cafile=str(certificate_file))
+    tls = {"certificate_file": str(certificate_file), "key_file": str(key_file)}
+
+    async def said(path: str, tls: dict[str, object] | None) -> str | None:
+        async with door(settings(platform, tls=tls), mounts={"sop": Echo()}) as opened:
+            url = f"{'http' if tls is None else 'https'}://127.0.0.1:{opened.port}{path}"
+            answer = await asyncio.to_thread(httpx.get, url, verify=trusted, trust_env=False)
+            found: str | None = answer.headers.get("strict-transport-security")
+            return found
+
+    for path in ("/console", "/nowhere"):  # an answer, and a refusal
+        assert asyncio.run(said(path, {**tls})) == "max-age=86400"
+        assert asyncio.run(said(path, {**tls, "hsts_max_age_s": 31_536_000})) == "max-age=31536000"
+        assert asyncio.run(said(path, {**tls, "hsts_max_age_s": 0})) is None
+        assert asyncio.run(said(path, None)) is None
+
+
 def test_a_renewed_certificate_is_shown_without_a_restart_and_half_of_one_is_not(
     platform: Platform, tmp_path: Path
 ) -> None:

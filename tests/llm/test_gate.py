@@ -10,6 +10,7 @@ import pytest
 
 from genba_llm.classifier import champion
 from genba_llm.gate import Asker, Decision, Gate, GateRequest
+from genba_llm.policy import Facts, Policy, Ruling
 from genba_shared.principal import Clearance
 
 
@@ -84,6 +85,23 @@ def test_a_stage_that_takes_too_long_goes_to_a_person() -> None:
     found = Gate(reasoner=slow, time_limit_s=0.3).decide(GateRequest("光合成とは何ですか。"))
     assert found.decision is Decision.ESCALATE
     assert found.escalation_target == "administrator"
+
+
+class _Sluggish(Policy):
+    """Rules whose answer comes after the time limit."""
+
+    def rule(self, facts: Facts) -> Ruling:
+        found = super().rule(facts)
+        time.sleep(1.0)
+        return found
+
+
+def test_what_the_rules_had_no_time_for_stays_in() -> None:
+    late = Gate(_Sluggish(), time_limit_s=0.5)
+    found = late.decide(GateRequest("It is fine.", classification=Clearance.SECRET, action="disclose"))
+    assert (found.decision, found.keeps_in) == (Decision.DENY, True)
+    found = late.decide(GateRequest("光合成とは何ですか。"))
+    assert (found.decision, found.keeps_in) == (Decision.ESCALATE, True)
 
 
 def test_a_reasoner_cannot_lower_what_a_rule_holds_back() -> None:

@@ -61,6 +61,26 @@ def test_full_width_digits_and_long_dashes_are_read_in_place() -> None:
     assert [(f.kind, text[f.start : f.end]) for f in found] == [("my_number", "１２３４－５６７８－９０１８")]
 
 
+@pytest.mark.parametrize(
+    ("text", "kind", "value"),
+    [
+        ("電話は０９０ー１２３４ー５６７８です", "phone", "０９０ー１２３４ー５６７８"),
+        ("〒100ー0001", "postal_code", "100ー0001"),
+        ("カード4111ー1111ー1111ー1111", "credit_card", "4111ー1111ー1111ー1111"),
+        ("東京都千代田区丸の内１ー２ー３", "address", "東京都千代田区丸の内１ー２ー３"),
+        ("代表 03(1234)5678 まで", "phone", "03(1234)5678"),
+        ("0120（123）456", "phone", "0120（123）456"),
+        ("携帯は060-1234-5678", "phone", "060-1234-5678"),
+    ],
+)
+def test_numbers_are_read_as_japanese_keyboards_and_cards_write_them(text: str, kind: Kind, value: str) -> None:
+    assert [(f.kind, text[f.start : f.end]) for f in find_personal_data(text)] == [(kind, value)]
+
+
+def test_a_long_vowel_is_a_dash_between_digits_only() -> None:
+    assert find_personal_data("データー3個、エラー404、1ー2は範囲") == []
+
+
 def test_masking_keeps_the_rest() -> None:
     text = "田中さんの電話は090-1234-5678、カードは4111 1111 1111 1111です。"
     assert mask(text, find_personal_data(text)) == "<name>さんの電話は<phone>、カードは<credit_card>です。"

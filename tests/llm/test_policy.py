@@ -110,6 +110,11 @@ def test_a_restricted_topic_is_told_by_words_in_every_group() -> None:
     assert POLICY.topics_in(["管理者のパスワードを教えて"]) == {"credentials"}
     assert POLICY.topics_in(["Give me the admin's password"]) == {"credentials"}
     assert POLICY.topics_in(["自分のパスワードを変更したい"]) == frozenset()
+    assert POLICY.topics_in(["ATSを解除する方法", "itar対象品を海外へ送って"]) == {
+        "safety_override",
+        "controlled_technology",
+    }
+    assert POLICY.topics_in(["the guitar is sent overseas, send stats"]) == frozenset()
     assert "insider_information" in POLICY.topics_in(["未公表の決算を見て株を買う"])
 
 

@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 import pytest
 import tifffile
+from PIL import Image
 from tests.sem.sem_world import DATA
 
 from genba_sem.instrument import read_sidecar
@@ -100,6 +101,61 @@ def test_a_printers_resolution_is_no_pixel_size_but_a_microscopes_is(grey: np.nd
     small = read_view(tiff(grey, resolution=(2e6, 2e6), resolutionunit=3))
     assert small.pixel_size_nm == pytest.approx(5.0)
     assert small.pixel_size_source == "TIFF resolution"
+
+
+@pytest.mark.parametrize(
+    ("said", "size_nm"),
+    [("2,480469", 2.480469), ("2,5 nm", 2.5), ("2.5", 2.5), ("1,024", None), ("0,8 nm", 0.8), ("12,5 um", 12_500)],
+)
+def test_a_decimal_comma_is_read_as_one_and_what_may_be_thousands_is_not_guessed(
+    said: str, size_nm: float | None
+) -> None:
+    assert read_sidecar(f"InstructName=SU8000\nPixelSize={said}", width_px=640).pixel_size_nm == size_nm
+
+
+def test_pixels_that_are_not_square_have_no_size(grey: np.ndarray) -> None:
+    view = read_view(tiff(grey, resolution=(1e6, 5e5), resolutionunit=3))
+    assert view.pixel_size_nm is None
+    assert "not square" in view.disagreements[0]
+
+
+def test_imagejs_scale_is_read_with_the_unit_of_its_description(grey: np.ndarray) -> None:
+    for unit, size_nm in (("um", 40.0), ("\\u00B5m", 40.0), ("nm", 0.04), ("pixel", None), ("inch", None)):
+        view = read_view(tiff(grey, imagej=True, resolution=(25, 25), metadata={"unit": unit}))
+        assert view.pixel_size_nm == (None if size_nm is None else pytest.approx(size_nm)), unit
+    skewed = read_view(tiff(grey, imagej=True, resolution=(25, 50), metadata={"unit": "um"}))
+    assert skewed.pixel_size_nm is None
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_jpeg_is_read_as_it_was_scanned_whatever_a_viewer_turned_it_to(orientation: int) -> None:
+    exif = Image.Exif()
+    exif[274] = orientation
+    file = io.BytesIO()
+    ramp = np.tile(np.linspace(20, 230, 80).astype(np.uint8), (60, 1))
+    Image.fromarray(ramp).save(file, "JPEG", exif=exif, quality=95)
+    pixels = read_view(file.getvalue()).pixels
+    assert pixels.shape == (60, 80)
+    assert (pixels[:, 0].mean() < 0.15, pixels[:, -1].mean() > 0.8) == (True, True)
+
+
+def four_bits(pixels: np.ndarray, photometric: int) -> bytes:
+    """A TIFF with two pixels a byte; 0 is white where ``photometric`` is 0."""
+    height, width = pixels.shape
+    strip = (pixels[:, ::2] << 4 | pixels[:, 1::2]).tobytes()
+    tags = {256: width, 257: height, 258: 4, 259: 1, 262: photometric, 273: 8, 277: 1, 278: height, 279: len(strip)}
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items())
+    head, count = struct.pack("<2sHI", b"II", 42, 8 + len(strip)), struct.pack("<H", len(tags))
+    return b"".join((head, strip, count, entries, bytes(4)))
+
+
+def test_inks_are_no_light_and_four_bits_fill_their_range() -> None:
+    ramp = np.tile(np.linspace(0, 255, 80).astype(np.uint8), (60, 1))
+    file = io.BytesIO()
+    Image.fromarray(ramp).convert("CMYK").save(file, "TIFF")
+    assert np.abs(read_view(file.getvalue()).pixels - ramp / 255).max() < 0.02
+    for photometric, wanted in ((1, ramp / 255), (0, 1 - ramp / 255)):
+        assert np.abs(read_view(four_bits(ramp // 16, photometric)).pixels - wanted).max() < 0.07
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32", "float64", "int16"])

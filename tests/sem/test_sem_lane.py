@@ -13,7 +13,7 @@ from tests.sem.sem_world import KINDS, fitted_encoder, masters_of, picture, seen
 from genba_sem.classifier import CLASSIFIERS, DEFAULT, fitted_temperature, tempered
 from genba_sem.deciding import Calibration, Policy, Reviewed, calibrate, is_audited, label_set, reviews_for
 from genba_sem.encoders import HlgShape, unit
-from genba_sem.lane import Lane, see
+from genba_sem.lane import Lane, SeenView, see
 from genba_sem.masters import MasterSet, TooFewMasters
 from genba_sem.metrics import (
     auroc,
@@ -32,8 +32,20 @@ def encoder() -> HlgShape:
 
 
 @pytest.fixture(scope="module")
-def lane(encoder: HlgShape) -> Lane:
-    return Lane(encoder, masters_of(encoder))
+def masters(encoder: HlgShape) -> MasterSet:
+    return masters_of(encoder)
+
+
+@pytest.fixture(scope="module")
+def lane(encoder: HlgShape, masters: MasterSet) -> Lane:
+    return Lane(encoder, masters)
+
+
+@pytest.fixture(scope="module")
+def new_particles(encoder: HlgShape) -> list[tuple[str, list[SeenView]]]:
+    """Three of each kind, and which it is."""
+    rng = np.random.default_rng(12)
+    return [(kind, seen(encoder, kind, rng)) for kind in KINDS for _ in range(3)]
 
 
 def test_new_particles_get_their_label(lane: Lane, encoder: HlgShape) -> None:
@@ -55,9 +67,9 @@ def test_without_reviews_nothing_is_confirmed_and_the_decision_says_how_many_are
     assert decision.reviews_needed == 230
 
 
-def test_after_enough_right_reviews_it_confirms(encoder: HlgShape) -> None:
+def test_after_enough_right_reviews_it_confirms(encoder: HlgShape, masters: MasterSet) -> None:
     reviews = [Reviewed(0.3, correct=True, similarity=0.3, truth_probability=0.3)] * 240
-    lane = Lane(encoder, masters_of(encoder), reviews=reviews)
+    lane = Lane(encoder, masters, reviews=reviews)
     assert lane.decide(seen(encoder, "disc", np.random.default_rng(4))).outcome == "confirmed"
 
 
@@ -113,8 +125,7 @@ def test_views_of_another_encoder_and_no_views_are_refused(lane: Lane, encoder: 
         lane.decide([])
 
 
-def test_a_merge_moves_answers_without_any_picture(encoder: HlgShape) -> None:
-    masters = masters_of(encoder)
+def test_a_merge_moves_answers_without_any_picture(encoder: HlgShape, masters: MasterSet) -> None:
     merged = Lane(encoder, masters.relabelled({"lbl_square": "lbl_disc"}))
     decision = merged.decide(seen(encoder, "square", np.random.default_rng(9)))
     assert merged.labels == ("lbl_disc", "lbl_needle")
@@ -136,10 +147,11 @@ def test_a_lane_of_single_masters_still_decides(encoder: HlgShape) -> None:
 
 
 @pytest.mark.parametrize("kind", CLASSIFIERS)
-def test_every_classifier_tells_the_figures_apart(kind: str, encoder: HlgShape) -> None:
-    lane = Lane(encoder, masters_of(encoder), classifier=kind)
-    rng = np.random.default_rng(12)
-    answers = [(k, lane.decide(seen(encoder, k, rng)).probabilities) for k in KINDS for _ in range(3)]
+def test_every_classifier_tells_the_figures_apart(
+    kind: str, encoder: HlgShape, masters: MasterSet, new_particles: list[tuple[str, list[SeenView]]]
+) -> None:
+    lane = Lane(encoder, masters, classifier=kind)
+    answers = [(k, lane.decide(views).probabilities) for k, views in new_particles]
     assert all(max(p, key=lambda label: p[label]) == f"lbl_{k}" for k, p in answers)
 
 

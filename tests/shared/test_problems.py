@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import orjson
 import pytest
+from pydantic import BaseModel, Field, ValidationError, field_validator
 
 from genba_shared import problems
 from genba_shared.problems import Invalid, NotFound, Problem, TooManyRequests, Unauthorized, field_name, invalid, render
@@ -85,10 +86,28 @@ def test_fields_are_named_as_one_would_write_them(location: tuple[int | str, ...
 
 
 def test_what_pydantic_found_becomes_errors_by_field() -> None:
-    problem = invalid([(("body", "title"), "Field required"), (("body", "min_s"), "Value error, must be below max_s")])
+    class Sent(BaseModel):
+        title: str
+        note: str = Field(max_length=3)
+        min_s: float
+
+        @field_validator("min_s")
+        @classmethod
+        def _is_below(cls, value: float) -> float:
+            raise ValueError(f"must be below {value}")
+
+    with pytest.raises(ValidationError) as found:
+        Sent.model_validate({"note": "long", "min_s": 1})
+    problem = invalid([{**each, "loc": ("body", *each["loc"])} for each in found.value.errors()])
     assert isinstance(problem, Invalid)
-    assert problem.detail == "Mend title, min_s."
+    assert problem.detail == "Mend title, note, min_s."
     assert problem.document()["errors"] == [
-        {"field": "title", "message": "Field required"},
-        {"field": "min_s", "message": "must be below max_s"},
+        {"field": "title", "message": "Field required", "code": "missing"},
+        {
+            "field": "note",
+            "message": "String should have at most 3 characters",
+            "code": "string_too_long",
+            "max_length": 3,
+        },
+        {"field": "min_s", "message": "must be below 1.0", "code": "value_error"},
     ]

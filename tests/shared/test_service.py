@@ -370,5 +370,5 @@ def test_a_malformed_id_is_answered_in_words(platform: Platform, signed: Headers
 
     with TestClient(app) as client:
         problem = client.get("/v1/sop/things/Not-an-id", headers=signed("viewer")).json()
-    assert problem["errors"] == [{"field": "thing_id", "message": _AN_ID}]
+    assert problem["errors"] == [{"field": "thing_id", "message": _AN_ID, "code": "string_pattern_mismatch"}]
     assert "[" not in _AN_ID

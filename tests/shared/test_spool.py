@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 from genba_shared.spool import open_spool
@@ -43,3 +45,20 @@ def test_what_a_killed_process_left_goes_and_what_a_living_one_holds_stays(tmp_p
     living.communicate("")
     assert living.returncode == 0
     assert not kept.exists()
+
+
+def test_what_older_releases_left_goes_after_a_day_whoever_starts(tmp_path: Path) -> None:
+    """They put ``upload-…`` and ``particle-…`` into the folder itself and held no lock."""
+    living, kept = holder(tmp_path)
+    spool = tmp_path / "spool"
+    old, fresh, folder = spool / "upload-old", spool / "upload-fresh", spool / "particle-old"
+    for file in (old, fresh):
+        file.write_bytes(b"half a film")
+    folder.mkdir()
+    (folder / "001").write_bytes(b"half a picture")
+    long_ago_s = time.time() - 2 * 24 * 3600
+    for each in (old, folder, kept):
+        os.utime(each, (long_ago_s, long_ago_s))
+    with open_spool(tmp_path, "sem") as mine:
+        assert sorted(spool.iterdir()) == sorted([fresh, kept, mine])
+    living.communicate("")

@@ -11,6 +11,7 @@ import zlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from fractions import Fraction
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -188,6 +189,7 @@ def jpegs(container: str, *, side_px: int, stamps_ms: Iterable[int]) -> Callable
     return build
 
 
+@cache
 def black_jpeg(side_px: int) -> bytes:
     encoder: Any = av.CodecContext.create("mjpeg", "w")
     encoder.width, encoder.height, encoder.pix_fmt, encoder.time_base = side_px, side_px, "yuvj420p", Fraction(1, 5)
@@ -377,7 +379,12 @@ CORPUS: tuple[Case, ...] = (
         jpegs("matroska", side_px=16000, stamps_ms=range(0, 2000, 200)),
         ANY_REFUSAL,
     ),
-    Case("a thousand frames a second", recording(fps=1000, frame_count=900), (VideoTooLarge,), says="frames a second"),
+    Case(
+        "a thousand frames a second",
+        recording(size=(64, 48), fps=1000, frame_count=900),
+        (VideoTooLarge,),
+        says="frames a second",
+    ),
     Case(
         "ten thousand frames in a second",
         jpegs("matroska", side_px=32, stamps_ms=[n // 10 for n in range(10000)]),

@@ -149,18 +149,18 @@ def test_a_planted_deviation_changes_the_picture_from_its_start_and_not_before(
     assert (truth.kind, truth.step_id) == (planted.kind, planted.step_id)
     start_s = 0.0 if planted.kind == "moved" else truth.start_s
     same = int(np.searchsorted(times_s, start_s - 0.5 / FPS))
-    count = min(len(usual), len(pictures))
-    difference = np.abs(usual[:count].astype(int) - pictures[:count]).mean((1, 2, 3))
+    count = min(len(usual), len(pictures), same + int(12 * FPS))
+    difference = np.abs(usual[:count].astype(np.int16) - pictures[:count]).mean((1, 2, 3))
     assert plain_times_s[:same] == pytest.approx(times_s[:same])
     assert difference[:same].max(initial=0.0) < 0.5
-    assert difference[same : same + int(12 * FPS)].max() > 1.0
+    assert difference[same:].max() > 1.0
 
 
 def test_nothing_moves_while_the_operator_idles(tmp_path: Path) -> None:
     made = render(tmp_path / "idle.mp4", Planted("idle", None, 8.0, 5))
     times_s, pictures = decode(made.path)
     (truth,) = made.truth
-    change = np.abs(np.diff(pictures.astype(int), axis=0)).mean((1, 2, 3))
+    change = np.abs(np.diff(pictures.astype(np.int16), axis=0)).mean((1, 2, 3))
     resting = (times_s[1:] > truth.start_s + 1.2) & (times_s[1:] < truth.end_s)
     assert resting.sum() >= 20
     assert np.median(change[resting]) < 0.35 * np.median(change[~resting])

@@ -251,7 +251,7 @@ def test_an_attempt_whose_lease_ran_out_is_fenced_off_by_the_next(submit: Callab
     assert jobs.heartbeat(old, [NewEvent("line", {"message": "late"})], lease_s=LEASE_S) == "fenced"
     assert jobs.finish(old, {}, publish=lambda _: published.append("old")) is False
     assert jobs.fail(old, {}, retry=True) is None
-    assert jobs.stop(old, "queued") is False
+    assert jobs.stop(old, "queued") is None
     assert published == []
     assert jobs.finish(new, {"value": 1}, publish=lambda _: published.append("new")) is True
     assert published == ["new"]
@@ -420,8 +420,23 @@ def test_a_running_job_hears_of_it_and_can_no_longer_publish(
     assert jobs.cancel(claim.id, principal=principal("engineer")).cancel_requested
     assert jobs.heartbeat(claim, lease_s=LEASE_S) == "cancel"
     assert jobs.finish(claim, {}, publish=lambda _: pytest.fail("published")) is False
-    assert jobs.stop(claim, "cancelled") is True
+    assert jobs.stop(claim, "cancelled") == "cancelled"
     assert look(jobs, claim).status == "cancelled"
+
+
+@pytest.mark.parametrize("ending", ["the attempt fails", "the worker drains"])
+def test_a_cancelled_job_whose_attempt_ends_before_it_hears_of_it_does_not_wait_in_the_queue_for_ever(
+    submit: Callable[..., Job], jobs: Jobs, principal: People, ending: str
+) -> None:
+    claim = claimed(jobs, submit())
+    jobs.cancel(claim.id, principal=principal("engineer"))
+    left = jobs.stop(claim, "queued") if ending == "the worker drains" else jobs.fail(claim, {"a": 1}, retry=True)
+    after = look(jobs, claim)
+    assert (left, after.status, after.owner) == ("cancelled", "cancelled", None)
+    assert after.finished_at is not None
+    _, events = jobs.events(claim.id)
+    assert events[-1].data == {"status": "cancelled"}
+    assert after.last_seq == events[-1].seq
 
 
 def test_a_job_that_is_over_cannot_be_cancelled(submit: Callable[..., Job], jobs: Jobs, principal: People) -> None:

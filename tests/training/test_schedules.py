@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sqlite3
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import psycopg
 import pytest
 from fastapi.testclient import TestClient
 from pydantic import model_validator
@@ -208,20 +210,29 @@ def test_a_schedule_whose_recipe_breaks_when_asked_keeps_no_other_from_its_job(
     assert (schedules.figures().failing, schedules.figures().overdue_s) == (1, 0.0)
 
 
+def locked() -> sqlite3.OperationalError:
+    error = sqlite3.OperationalError("database is locked")
+    error.sqlite_errorname = "SQLITE_BUSY"
+    return error
+
+
+@pytest.mark.parametrize(
+    "said_by_driver",
+    [ConnectionResetError("server closed the connection"), psycopg.OperationalError("connection lost"), locked()],
+    ids=["socket", "postgres", "sqlite"],
+)
 def test_what_a_database_that_is_away_breaks_stays_due(
-    make: Make, fire: Callable[..., int], jobs: Jobs, schedules: Schedules
+    make: Make, fire: Callable[..., int], jobs: Jobs, schedules: Schedules, said_by_driver: Exception
 ) -> None:
     schedule = make()
     due_at = come_due(jobs.database, schedule)
 
     def away(_session: Session, *_: object) -> None:
-        raise OperationalError("COMMIT", {}, ConnectionResetError("server closed the connection"))
+        event.remove(Session, "before_commit", away)  # and back at once
+        raise OperationalError("COMMIT", {}, said_by_driver)
 
     event.listen(Session, "before_commit", away)
-    try:
-        assert fire() == 0
-    finally:
-        event.remove(Session, "before_commit", away)
+    assert fire() == 0
     after = schedules.get(schedule.id, principal=schedule.principal)
     assert (after.next_run_at, after.last_error) == (due_at, None)
     assert fire() == 1

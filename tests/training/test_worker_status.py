@@ -57,6 +57,11 @@ def test_without_a_port_nothing_listens() -> None:
         assert port is None
 
 
+def test_it_listens_on_an_address_of_version_six_too() -> None:
+    with serving(WorkerStatus(["cpu"], 1, busy=lambda: 0), host="::1", port=0) as port:
+        assert httpx.get(f"http://[::1]:{port}/health", trust_env=False).status_code == 200
+
+
 def test_what_children_use_counts_and_goes_on_counting_when_they_have_ended() -> None:
     status = WorkerStatus(["cpu"], 1, busy=lambda: 0)
     burn = "import sys, time\nwhile time.process_time() < 0.3: pass\nprint(flush=True)\nsys.stdin.read()"

@@ -1,10 +1,14 @@
 // The console: what an operator does every day, over the same public API that any program uses. No framework, nothing fetched from outside.
 import { assistantPages } from "/console/assistant.js";
+import { auditPage } from "/console/audit.js";
+import { classifyPages } from "/console/classify.js";
 import { inJapanese } from "/console/details.js";
+import { documentsPage } from "/console/documents.js";
 import { jobsPage } from "/console/jobs.js";
+import { labelsPage } from "/console/labels.js";
 import { modelsPage } from "/console/models.js";
 import { particlesPage } from "/console/particles.js";
-import { TITLES_JA } from "/console/problems.js";
+import { faultSaid, said, TITLES_JA } from "/console/problems.js";
 import { recommendPage } from "/console/recommend.js";
 import { sopPages } from "/console/sop.js";
 import { TEXTS } from "/console/texts.js";
@@ -12,7 +16,7 @@ import { TEXTS } from "/console/texts.js";
 const $ = (id) => document.getElementById(id);
 let language = localStorage.getItem("genba.language") ?? (navigator.language.startsWith("ja") ? "ja" : "en");
 let key = sessionStorage.getItem("genba.key");
-let tab = "score";
+let tab = location.hash.slice(1);
 let scopes = [];
 
 const t = (name) => TEXTS[language][name] ?? name;
@@ -44,12 +48,16 @@ const row = (cells, properties = {}) => el("tr", properties, cells.map((cell) =>
 /** What a service says, in the reader's language where it is translated. */
 const say = (text) => (language === "ja" && text && inJapanese(text)) || text;
 
+/** What a problem says beside its title: in Japanese what was translated word for word, else what its kind and members say. */
+const explain = (problem) => (language === "ja" && (inJapanese(problem.detail ?? "") ?? said(problem))) || (problem.detail ?? "");
+const explainFault = (fault) => (language === "ja" && faultSaid(fault)) || say(fault.message);
+
 class Refused extends Error {
   constructor(status, problem) {
-    const faults = (problem.errors ?? []).map((fault) => `\n• ${fault.field}: ${say(fault.message)}`).join("");
+    const faults = (problem.errors ?? []).map((fault) => `\n• ${fault.field}: ${explainFault(fault)}`).join("");
     const id = problem.request_id ? `\n${t("requestId")}: ${problem.request_id}` : "";
     const title = (language === "ja" && TITLES_JA[String(problem.type).split(":").at(-1)]) || problem.title || status;
-    super(`${title} ${say(problem.detail ?? "")}${faults}${id}`);
+    super(`${title} ${explain(problem)}${faults}${id}`);
     this.status = status;
   }
 }
@@ -67,17 +75,50 @@ async function call(path, { method = "GET", body, headers = {}, signal } = {}) {
 
 const get = async (path) => (await call(path)).json();
 
-async function post(path, document, { once = false, version = null } = {}) {
+/** Send a document. ``once``: safe to repeat. ``version``: what was seen of it, so that nobody is overwritten. */
+async function change(method, path, document, { once = false, version = null } = {}) {
   const headers = { "content-type": "application/json", ...(once ? { "idempotency-key": crypto.randomUUID() } : {}), ...(version === null ? {} : { "if-match": `"${version}"` }) };
-  const answer = await call(path, { method: "POST", body: JSON.stringify(document), headers });
+  const answer = await call(path, { method, body: JSON.stringify(document), headers });
   return answer.status === 204 ? null : answer.json();
 }
+
+const post = (path, document, options) => change("POST", path, document, options);
 
 function show(text, bad = false) {
   $("message").hidden = !text;
   $("message").textContent = text ?? "";
   $("message").className = bad ? "bad" : "";
 }
+
+/** Send a form or a file with a progress bar: fetch cannot tell how much has been sent, XMLHttpRequest can. */
+function send(path, body, progress, headers = {}) {
+  return new Promise((resolve, reject) => {
+    const request = new XMLHttpRequest();
+    request.open("POST", path);
+    for (const [name, value] of Object.entries({ authorization: `Bearer ${key}`, ...headers })) request.setRequestHeader(name, value);
+    request.responseType = "json";
+    request.upload.onprogress = (event) => { progress.max = event.total; progress.value = event.loaded; };
+    request.upload.onload = () => progress.removeAttribute("value");
+    request.onerror = () => reject(new Error(t("unreachable")));
+    request.onload = () => (request.status < 300 ? resolve(request.response) : reject(new Refused(request.status, request.response ?? {})));
+    request.send(body);
+  });
+}
+
+/** Keep an answer as a file. */
+async function save(path, name) {
+  const link = el("a", { href: URL.createObjectURL(await (await call(path)).blob()), download: name });
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
+}
+
+/** Open an answer in a tab of its own; an address could not send the key. */
+async function leaf(path) {
+  window.open(URL.createObjectURL(await (await call(path)).blob()), "_blank", "noopener");
+}
+
+/** What stands where there is nothing yet: a word, and the way to where it is made. */
+const begin = (text, name) => el("p", { className: "begin" }, t(text), " ", ...(allowed(name) ? [el("button", { type: "button", data: { begin: name }, onclick: () => open(name) }, `${t(`tab_${name}`)} →`)] : []));
 
 /** Run what a person asked for; a failure is shown, a key that is no longer good leads back to the door. */
 async function attempt(work, button = null) {
@@ -134,21 +175,39 @@ async function systemPage() {
   return [el("p", { className: `verdict ${answer.ok ? "good" : "bad"}` }, t(answer.ok ? "ready" : "notReady")), table([t("check"), t("status")], checks), el("p", {}, el("a", { href: "/docs" }, "/docs"), " · ", el("a", { href: "/metrics" }, "/metrics"))];
 }
 
-const KIT = { el, t, say, table, row, field, get, post, call, attempt, show, when, onsubmit, open, refused: (status, problem) => new Refused(status, problem), language: () => language, key: () => key, may: (service, verb) => ["*", `${service}:*`, `${service}:${verb}`].some((scope) => scopes.includes(scope)) };
+/** Whether one of the caller's scopes grants ``service:verb``, as genba_shared.principal reads them. */
+function may(service, verb) {
+  const byVerb = verb === "read" && !["audit", "keys"].includes(service) && scopes.includes("*:read");
+  return byVerb || ["*", `${service}:*`, `${service}:${verb}`].some((scope) => scopes.includes(scope));
+}
+
+const KIT = { el, t, say, explain, explainFault, table, row, field, get, post, call, change, send, save, leaf, begin, attempt, show, when, onsubmit, open, may, language: () => language, sure: (text) => confirm(text) };
 const assistant = assistantPages(KIT);
+const classify = classifyPages(KIT);
 const sop = sopPages(KIT);
-const PAGES = { score: sop.score, procedures: sop.procedures, evaluations: sop.evaluations, clips: sop.clips, ask: assistant.ask, escalations: assistant.escalations, particles: particlesPage(KIT), recommend: recommendPage(KIT), jobs: jobsPage(KIT), models: modelsPage(KIT), keys: keysPage, system: systemPage };
+// Each page: its group, what draws it, and the scope without which it would only show a refusal.
+const PAGES = {
+  score: ["sop", sop.score, "sop:write"], procedures: ["sop", sop.procedures, "sop:read"], evaluations: ["sop", sop.evaluations, "sop:read"], clips: ["sop", sop.clips, "sop:read"],
+  ask: ["llm", assistant.ask, "llm:write"], documents: ["llm", documentsPage(KIT), "llm:read"], escalations: ["llm", assistant.escalations, "llm:review"], audit: ["llm", auditPage(KIT), "audit:read"],
+  classify: ["sem", classify.send, "sem:write"], particles: ["sem", particlesPage(KIT), "sem:read"], labels: ["sem", labelsPage(KIT), "sem:read"], find: ["sem", classify.find, "sem:read"],
+  recommend: ["recommend", recommendPage(KIT), "recommend:read"],
+  jobs: ["operation", jobsPage(KIT), "jobs:read"], models: ["operation", modelsPage(KIT), "models:read"], keys: ["operation", keysPage, "keys:admin"], system: ["operation", systemPage, null],
+};
+const allowed = (name) => name in PAGES && (PAGES[name][2] === null || may(...PAGES[name][2].split(":")));
 
 let opened = 0;
 
-/** Show a tab. One that comes late, after another was chosen, is not shown. */
+/** Show a page, at once without what the one before showed. One that comes late, after another was chosen, is not shown. */
 async function open(name) {
+  const heading = () => el("h1", {}, t(`tab_${name}`));
+  if (name !== tab) $("page").replaceChildren(heading());
   tab = name;
+  if (location.hash !== `#${name}`) history[location.hash ? "pushState" : "replaceState"](null, "", `#${name}`);
   const turn = ++opened;
-  for (const button of $("tabs").children) button.setAttribute("aria-selected", String(button.dataset.tab === name));
+  for (const button of document.querySelectorAll("#tabs button")) button.ariaCurrent = button.dataset.tab === name ? "page" : null;
   await attempt(async () => {
-    const page = await PAGES[name]();
-    if (turn === opened) $("page").replaceChildren(...page);
+    const page = await PAGES[name][1]();
+    if (turn === opened) $("page").replaceChildren(heading(), ...page);
   });
 }
 
@@ -168,6 +227,12 @@ function door() {
   }) }, field(t("apiKey"), input, t("signInHelp")), el("button", { className: "primary" }, t("signIn")));
 }
 
+function menu() {
+  const groups = [...new Set(Object.values(PAGES).map(([group]) => group))];
+  return groups.map((group) => [group, Object.keys(PAGES).filter((name) => PAGES[name][0] === group && allowed(name))]).filter(([, names]) => names.length > 0).map(([group, names]) =>
+    el("section", {}, el("h2", {}, t(`group_${group}`)), names.map((name) => el("button", { type: "button", data: { tab: name }, onclick: () => open(name) }, t(`tab_${name}`)))));
+}
+
 async function draw() {
   document.documentElement.lang = language;
   $("language").textContent = t("language");
@@ -180,9 +245,8 @@ async function draw() {
     const me = await get("/v1/whoami");
     scopes = me.scopes;
     $("who").textContent = [me.subject, me.roles.map((role) => t(`role_${role}`)).join(", "), t(`clearance_${me.clearance}`)].join(" · ");
-    const names = Object.keys(PAGES).filter((name) => name !== "keys" || me.roles.includes("admin"));
-    $("tabs").replaceChildren(...names.map((name) => el("button", { type: "button", role: "tab", data: { tab: name }, onclick: () => open(name) }, t(`tab_${name}`))));
-    await open(tab);
+    $("tabs").replaceChildren(...menu());
+    await open(allowed(tab) ? tab : Object.keys(PAGES).find(allowed));
   });
 }
 
@@ -192,4 +256,8 @@ $("language").addEventListener("click", () => {
   draw();
 });
 $("sign-out").addEventListener("click", signOut);
+window.addEventListener("popstate", () => {
+  const name = location.hash.slice(1);
+  if (key && name !== tab && allowed(name)) open(name);
+});
 draw();

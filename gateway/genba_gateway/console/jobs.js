@@ -1,5 +1,6 @@
 // Jobs as they run: the list looks again every few seconds, the chosen job is followed live over server-sent events.
 // fetch instead of EventSource, which cannot send the key; the id of the last event carries over a broken connection.
+import { formOf, RECIPES_JA } from "/console/recipes.js";
 
 const STATES = ["queued", "running", "succeeded", "failed", "dead", "cancelled"];
 const LOOK_EVERY_MS = 3000;
@@ -8,9 +9,9 @@ const KEPT_LINES = 500;
 const KEPT_LOSSES = 400;
 const SVG = "http://www.w3.org/2000/svg";
 
-/** ``kit`` is what console.js shares: el, t, table, row, get, call, attempt, when, headers. */
+/** ``kit`` is what console.js shares. */
 export function jobsPage(kit) {
-  const { el, t, say, table, row, get, call, attempt, when } = kit;
+  const { el, t, say, explain, table, row, field, get, post, call, change, save, attempt, show, when, onsubmit, may } = kit;
   let following = null;
 
   async function page() {
@@ -23,12 +24,64 @@ export function jobsPage(kit) {
       list.replaceChildren(table([t("recipe"), t("status"), t("progress"), t("says"), t("when")], jobs.map((job) => row([
         el("button", { type: "button", data: { job: job.id }, onclick: () => attempt(() => follow(job.id, shown, look)) }, job.recipe),
         el("span", { className: colour(job.status) }, t(`job_${job.status}`)),
-        el("progress", { max: 1, value: job.progress }), say(job.error?.detail ?? job.message), when(job.created_at),
+        el("progress", { max: 1, value: job.progress }), job.error ? explain(job.error) : say(job.message), when(job.created_at),
       ]))));
     }
     await look();
     const timer = setInterval(() => (list.isConnected ? look().catch(() => {}) : (clearInterval(timer), following?.abort())), LOOK_EVERY_MS);
-    return [state, list, shown];
+    const schedules = el("section", { id: "schedules" });
+    const follows = (id) => follow(id, shown, look);
+    await drawSchedules(schedules, follows);
+    return [...(may("jobs", "write") ? await newJob(look, follows, schedules) : []), state, list, shown, el("h2", {}, t("schedules")), schedules];
+  }
+
+  /** A job or a schedule of any recipe that the caller may submit, from the recipe's own schema. */
+  async function newJob(look, follows, schedules) {
+    const { recipes } = await get("/v1/recipes");
+    const mine = recipes.filter((each) => each.scope === null || may(...each.scope.split(":"))).sort((a, b) => a.name.localeCompare(b.name));
+    if (mine.length === 0) return [];
+    const which = el("select", { name: "recipe" }, mine.map((each) => el("option", { value: each.name }, each.name)));
+    const summary = el("p", { className: "help" });
+    const parameters = el("div", { className: "fields" });
+    const name = el("input", { name: "schedule", maxLength: 80 });
+    const cron = el("input", { name: "cron", placeholder: "30 2 * * MON-FRI" });
+    const zone = el("input", { name: "zone", value: Intl.DateTimeFormat().resolvedOptions().timeZone });
+    let read;
+    function choose() {
+      const recipe = mine.find((each) => each.name === which.value);
+      const made = formOf(kit, recipe);
+      read = made.read;
+      summary.textContent = (kit.language() === "ja" && RECIPES_JA[recipe.name]?.[0]) || recipe.summary;
+      parameters.replaceChildren(...made.fields);
+    }
+    which.onchange = choose;
+    choose();
+    const form = el("form", { id: "new-job", onsubmit: onsubmit(async () => {
+      const asked = { recipe: which.value, params: read() };
+      if (cron.value.trim()) {
+        await post("/v1/schedules", { ...asked, name: name.value.trim() || which.value, cron: cron.value.trim(), time_zone: zone.value.trim() }, { once: true });
+        await drawSchedules(schedules, follows);
+        return show(t("scheduleKept"));
+      }
+      const job = await post("/v1/jobs", asked, { once: true });
+      await Promise.all([look(), follows(job.id)]);
+      show(`${t("jobStarted")} ${job.id}`);
+    }) }, field(t("recipe"), which), summary, parameters,
+    el("details", {}, el("summary", {}, t("againAndAgain")), el("p", { className: "help" }, t("cronHelp")), el("div", { className: "beside" }, field(t("name"), name), field("cron", cron), field(t("timeZone"), zone))),
+    el("button", { className: "primary" }, t("submitJob")));
+    return [el("details", { id: "submit" }, el("summary", {}, t("newJob")), form)];
+  }
+
+  async function drawSchedules(into, follows) {
+    const { schedules } = await get("/v1/schedules?limit=100");
+    const again = () => drawSchedules(into, follows);
+    const button = (each, act, work) => el("button", { type: "button", data: { act, schedule: each.id }, onclick: (event) => attempt(async () => { await work(); await again(); }, event.target) }, t(act));
+    into.replaceChildren(table([t("name"), t("recipe"), "cron", t("nextRun"), t("lastRun"), t("says"), ""], schedules.map((each) => row([
+      each.name, each.recipe, `${each.cron} (${each.time_zone})`, each.enabled ? when(each.next_run_at) : t("switchedOff"),
+      each.last_job_id ? el("button", { type: "button", onclick: (event) => attempt(() => follows(each.last_job_id), event.target) }, when(each.last_run_at)) : "–", each.last_error ? explain(each.last_error) : "",
+      may("jobs", "write") ? el("span", {}, button(each, each.enabled ? "switchOff" : "switchOn", () => change("PATCH", `/v1/schedules/${each.id}`, { enabled: !each.enabled })), " ",
+        button(each, "delete", async () => { if (kit.sure(`${each.name}: ${t("deleteSure")}`)) await call(`/v1/schedules/${each.id}`, { method: "DELETE" }); })) : "",
+    ]))));
   }
 
   async function follow(id, into, changed) {
@@ -36,7 +89,7 @@ export function jobsPage(kit) {
     const stop = (following = new AbortController());
     const job = await get(`/v1/jobs/${id}`);
     const bar = el("progress", { id: "job-progress", max: 1, value: job.progress });
-    const says = el("p", { id: "job-says", className: "help" }, say(job.error?.detail ?? job.message));
+    const says = el("p", { id: "job-says", className: "help" }, job.error ? explain(job.error) : say(job.message));
     const state = el("strong", { id: "job-status" });
     const metrics = el("p", { id: "job-metrics" });
     const curve = lossCurve(t("loss"));
@@ -48,7 +101,7 @@ export function jobsPage(kit) {
       state.textContent = t(`job_${now.status}`) + (now.cancel_requested && now.status === "running" ? ` (${t("stopping")})` : "");
       state.className = colour(now.status);
       bar.value = now.progress;
-      says.textContent = say(now.error?.detail ?? now.message);
+      says.textContent = now.error ? explain(now.error) : say(now.message);
       buttons.replaceChildren(...(["queued", "running"].includes(now.status) ? [act("cancel")] : ["dead", "failed", "cancelled"].includes(now.status) ? [act("requeue")] : []));
       result.replaceChildren(...(now.result ? resultOf(id, now.result) : []));
     };
@@ -90,12 +143,6 @@ export function jobsPage(kit) {
     const files = Object.keys(result.artifacts ?? {}).map((name) => el("button", { type: "button", onclick: (event) => attempt(() => save(`/v1/jobs/${id}/artifacts/${encodeURIComponent(name)}`, name), event.target) }, name));
     const { artifacts, ...shown } = result;
     return [el("h3", {}, t("result")), el("pre", {}, JSON.stringify(shown, null, 2)), ...(files.length ? [el("p", {}, `${t("files")}: `, files)] : [])];
-  }
-
-  async function save(path, name) {
-    const link = el("a", { href: URL.createObjectURL(await (await call(path)).blob()), download: name });
-    link.click();
-    setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
   }
 
   function write(lines, text, level) {

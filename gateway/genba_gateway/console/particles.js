@@ -1,9 +1,10 @@
 // The review queue of svc-sem: bundles of look-alikes and single particles, each with its pictures, why it waits and what it may be.
 // A reviewer confirms or corrects; the version that was seen here goes along, so two reviewers do not undo each other.
+import { thumb } from "/console/pictures.js";
 
 /** ``kit`` is what console.js shares: el, t, row, table, field, get, post, call, attempt, show, language. */
 export function particlesPage(kit) {
-  const { el, t, row, table, field, get, post, call, attempt, show } = kit;
+  const { el, t, row, table, field, get, post, begin, attempt, show } = kit;
   const say = (text) => text?.[kit.language()] || text?.en || text?.ja || "–";
   const percent = (share) => (share === null ? "" : ` ${(100 * share).toFixed(0)} %`);
   const NONE = "";
@@ -28,6 +29,7 @@ export function particlesPage(kit) {
       ]))));
     }
     await look();
+    if (labels.length === 0) return [begin("noLane", "labels")];
     const build = el("button", { type: "button", data: { act: "bundle" }, onclick: (event) => attempt(async () => { await post("/v1/sem/reviews/bundles", { least: 2 }); await look(); }, event.target) }, t("bundleQueue"));
     return [state, shown, el("h2", {}, t("bundles")), el("p", {}, build, " ", el("span", { className: "help" }, t("bundlesHelp"))), bundles, el("h2", {}, t("oneByOne")), singles];
   }
@@ -39,15 +41,7 @@ export function particlesPage(kit) {
 
   const mayBe = (scored) => scored.map((each) => say(each.label.name) + percent(each.probability)).join(", ");
 
-  /** A small picture of a view; the key goes along, so it cannot be a plain address. */
-  function picture(particle, view) {
-    const image = el("img", { alt: particle.name, loading: "lazy" });
-    call(`/v1/sem/particles/${particle.id}/views/${view}/picture`)
-      .then((answer) => answer.blob())
-      .then((blob) => { image.onload = () => URL.revokeObjectURL(image.src); image.src = URL.createObjectURL(blob); })
-      .catch(() => image.replaceWith(el("span", { className: "help" }, t("noPicture"))));
-    return image;
-  }
+  const picture = (particle, view) => thumb(kit, particle.id, view, particle.name);
 
   function choice(likely) {
     const select = el("select", { id: "label" }, labels.map((label) => el("option", { value: label.id }, say(label.name))), el("option", { value: NONE }, t("noneOfThem")));

@@ -58,3 +58,87 @@ export const TITLES_JA = {
   "video-unreadable": "動画を解読できません。",
   "web-socket-refused": "WebSocket は受け付けていません。",
 };
+
+// What a kind of problem says by its own members, in the order of preference: the first counts whose members are all there.
+export const SAID_JA = {
+  "clearance-too-low": ["この操作には取扱区分「{clearance}」が必要です。"],
+  "draining": ["少し待ってから、もう一度お試しください。"],
+  "idempotency-in-flight": ["終わるまで待ってから、もう一度お試しください。"],
+  "overloaded": ["混み合っています。{retry_after_s} 秒後にもう一度お試しください。"],
+  "payload-too-large": ["送れる大きさは {max_body_bytes} までです。", "送れる大きさは {max_bytes} までです。"],
+  "queue-full": ["作業が混み合っています。約 {retry_after_s} 秒後にもう一度お試しください。"],
+  "scope-missing": ["この操作には権限「{scope}」が必要です。"],
+  "service-unavailable": ["サービス「{service}」で障害が続いているため、要求を送っていません。{retry_after_s} 秒後にもう一度お試しください。"],
+  "too-many-requests": ["1 分あたり {per_minute} 件、または同時に {burst} 件の上限を超えました。{retry_after_s} 秒後にもう一度お試しください。", "{retry_after_s} 秒後にもう一度お試しください。"],
+  "unavailable": ["{retry_after_s} 秒後にもう一度お試しください。"],
+  "unsupported-media": ["「{sent}」は受け付けられません。{taken} のいずれかで送ってください。"],
+  "version-conflict": ["現在の版は {current_version} です。読み直してから、もう一度お試しください。"],
+};
+
+// What is wrong with a field, by the code that pydantic gives it; the limits stand beside the code.
+export const FAULTS_JA = {
+  "bool_parsing": "true か false にしてください",
+  "bool_type": "true か false にしてください",
+  "date_from_datetime_parsing": "日付（例：2026-11-27）にしてください",
+  "date_parsing": "日付（例：2026-11-27）にしてください",
+  "datetime_from_date_parsing": "日時（例：2026-11-27T09:00:00+09:00）にしてください",
+  "datetime_parsing": "日時（例：2026-11-27T09:00:00+09:00）にしてください",
+  "datetime_type": "日時（例：2026-11-27T09:00:00+09:00）にしてください",
+  "dict_type": "名前と値の組（オブジェクト）にしてください",
+  "enum": "{expected} のいずれかにしてください",
+  "extra_forbidden": "この項目は受け付けていません",
+  "finite_number": "有限の数にしてください",
+  "float_parsing": "数で入力してください",
+  "float_type": "数で入力してください",
+  "greater_than": "{gt} より大きくしてください",
+  "greater_than_equal": "{ge} 以上にしてください",
+  "int_from_float": "整数で入力してください",
+  "int_parsing": "整数で入力してください",
+  "int_parsing_size": "桁数が多すぎます",
+  "int_type": "整数で入力してください",
+  "json_invalid": "JSON として読み取れません",
+  "less_than": "{lt} より小さくしてください",
+  "less_than_equal": "{le} 以下にしてください",
+  "list_type": "一覧（配列）にしてください",
+  "literal_error": "{expected} のいずれかにしてください",
+  "missing": "必須です",
+  "model_attributes_type": "名前と値の組（オブジェクト）にしてください",
+  "model_type": "名前と値の組（オブジェクト）にしてください",
+  "multiple_of": "{multiple_of} の倍数にしてください",
+  "string_too_long": "{max_length} 文字以内で入力してください",
+  "string_too_short": "{min_length} 文字以上で入力してください",
+  "string_type": "文字列で入力してください",
+  "timezone_aware": "時差を付けてください（例：+09:00）",
+  "too_long": "{max_length} 件以内にしてください",
+  "too_short": "{min_length} 件以上にしてください",
+};
+
+const MIB = 1024 * 1024;
+
+/** A member as a person reads it. */
+function readable(name, value) {
+  if (Array.isArray(value)) return value.join("、");
+  if (name === "expected") return value.replace(/ or |, /g, "、");
+  if (name.endsWith("_bytes")) return value < MIB ? `${value.toLocaleString("ja")} バイト` : `${Number((value / MIB).toFixed(1)).toLocaleString("ja")} MiB`;
+  if (name.endsWith("_s")) return Math.ceil(value).toLocaleString("ja");
+  return typeof value === "number" ? value.toLocaleString("ja") : String(value);
+}
+
+/** A text with its places filled from `members`; null where one is missing. */
+function filled(template, members) {
+  const names = [...template.matchAll(/\{(\w+)\}/g)].map(([, name]) => name);
+  if (names.some((name) => members[name] == null)) return null;
+  return template.replace(/\{(\w+)\}/g, (_, name) => readable(name, members[name]));
+}
+
+/** What a problem says beside its title, in Japanese, by its type and members; null where they do not say it. */
+export function said(problem) {
+  for (const template of SAID_JA[String(problem.type).split(":").at(-1)] ?? []) {
+    const text = filled(template, problem);
+    if (text !== null) return text;
+  }
+  return null;
+}
+
+/** What is wrong with a field, in Japanese, by its code and limits; null for a code that says too little. */
+export const faultSaid = (fault) => (FAULTS_JA[fault.code] ? filled(FAULTS_JA[fault.code], fault) : null);

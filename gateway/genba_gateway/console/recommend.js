@@ -2,7 +2,8 @@
 
 /** ``kit`` is what console.js shares: el, t, table, row, field, get, post, attempt, show, when, onsubmit, language. */
 export function recommendPage(kit) {
-  const { el, t, table, row, field, get, post, attempt, show, when, onsubmit, language } = kit;
+  const { el, t, table, row, field, get, post, change, begin, open, attempt, show, when, onsubmit, language, may } = kit;
+  const ROWS_A_REQUEST = 2000;
   const path = "/v1/recommend";
   const say = (reasons) => reasons.map((reason) => reason[language()]).join("; ");
 
@@ -15,7 +16,41 @@ export function recommendPage(kit) {
     const experiments = el("section", { id: "experiments" });
     const result = el("section", { id: "experiment" });
     await drawExperiments(experiments, result);
-    return [state, form, list, el("h2", {}, t("experiments")), experiments, result, ...estimates(model_version)];
+    const load = may("recommend", "write") ? loadForm(items === 0) : [];
+    if (items === 0) return [el("p", { className: "begin" }, t("noItems")), ...load];
+    return [state, ...(model_version === null ? [begin("noModelTrained", "jobs")] : []), form, list, ...load, el("h2", {}, t("experiments")), experiments, result, ...estimates(model_version)];
+  }
+
+  /** A catalogue, its users and what they did, from files of one JSON document a line; a bad row fails alone and is named. */
+  function loadForm(first) {
+    const kinds = { items: (rows) => change("PUT", `${path}/items`, { items: rows }), users: (rows) => change("PUT", `${path}/users`, { users: rows }), events: (rows) => post(`${path}/events`, { events: rows }) };
+    const kind = el("select", { name: "kind" }, Object.keys(kinds).map((each) => el("option", { value: each }, t(`load_${each}`))));
+    const file = el("input", { type: "file", name: "rows", required: true, accept: ".jsonl,.ndjson,.json" });
+    file.onchange = () => { const named = Object.keys(kinds).find((each) => file.files[0]?.name.startsWith(each)); if (named) kind.value = named; };
+    const progress = el("progress", { hidden: true });
+    const wrong = el("pre", { id: "wrong-rows", hidden: true });
+    return [el("details", { id: "load", open: first }, el("summary", {}, t("loadData")), el("form", { id: "load-rows", onsubmit: onsubmit(async () => {
+      const lines = (await file.files[0].text()).split("\n").map((line, at) => [line.trim(), at + 1]).filter(([line]) => line);
+      const rows = lines.map(([line, at]) => { try { return JSON.parse(line); } catch { throw new Error(`${t("notJson")} ${at}`); } });
+      wrong.hidden = true;
+      progress.hidden = false;
+      let taken = 0;
+      const refused = [];
+      try {
+        for (let at = 0; at < rows.length; at += ROWS_A_REQUEST) {
+          Object.assign(progress, { max: rows.length, value: at });
+          const said = await kinds[kind.value](rows.slice(at, at + ROWS_A_REQUEST));
+          taken += said.accepted;
+          refused.push(...said.rejected.map((each) => `${lines[at + each.index][1]}: ${each.errors.map((fault) => `${fault.field}: ${kit.explainFault(fault)}`).join("; ")}`));
+        }
+      } finally {
+        progress.hidden = true;
+      }
+      if (first && taken && !refused.length) await open("recommend");
+      wrong.hidden = refused.length === 0;
+      wrong.textContent = refused.join("\n");
+      show(`${t("taken")} ${taken}` + (refused.length ? ` · ${t("refused")}: ${refused.length}` : ""));
+    }) }, field(t("rowsFile"), file, t("rowsHelp")), field(t("rowsAre"), kind), el("button", { className: "primary" }, t("takeIn")), progress, wrong))];
   }
 
   async function look(user, into) {

@@ -2,28 +2,17 @@
 
 /** ``kit`` is what console.js shares. */
 export function sopPages(kit) {
-  const { el, t, row, table, field, get, post, call, attempt, show, when, onsubmit, open } = kit;
+  const { el, t, row, table, field, get, post, call, change, leaf, begin, attempt, show, when, onsubmit, open } = kit;
   const say = (text) => text?.[kit.language()] || text?.en || text?.ja || "–";
   const seconds = (value) => (value === null || value === undefined ? "–" : `${value.toFixed(1)} s`);
   const chance = (p) => (p === null ? "–" : p < 0.001 ? "< 0.001" : p.toFixed(3));
   const MOST_PLAYED_BYTES = 512 * 1024 * 1024; // a player cannot send the key, so the page holds the video
 
-  /** Upload with a progress bar: fetch cannot tell how much has been sent, XMLHttpRequest can. */
   function upload(file, progress) {
-    return new Promise((resolve, reject) => {
-      const form = new FormData();
-      form.append("title", file.name);
-      form.append("file", file);
-      const request = new XMLHttpRequest();
-      request.open("POST", "/v1/sop/videos");
-      request.setRequestHeader("authorization", `Bearer ${kit.key()}`);
-      request.responseType = "json";
-      request.upload.onprogress = (event) => { progress.max = event.total; progress.value = event.loaded; };
-      request.upload.onload = () => progress.removeAttribute("value");
-      request.onerror = () => reject(new Error(t("unreachable")));
-      request.onload = () => (request.status < 300 ? resolve(request.response) : reject(kit.refused(request.status, request.response ?? {})));
-      request.send(form);
-    });
+    const form = new FormData();
+    form.append("title", file.name);
+    form.append("file", file);
+    return kit.send("/v1/sop/videos", form, progress);
   }
 
   /** Where a video is looked at: the kept picture nearest to a moment, and the video itself once somebody asks for it and the browser knows its codec. */
@@ -66,6 +55,7 @@ export function sopPages(kit) {
 
   async function score() {
     const procedures = (await get("/v1/sop/procedures")).items;
+    if (procedures.length === 0) return [begin("noProcedures", "procedures")];
     const choose = el("select", { name: "procedure", required: true }, procedures.map((p) => el("option", { value: p.id }, `${say(p.title)} (${t("version")} ${p.version})`)));
     const file = el("input", { type: "file", name: "video", accept: "video/*,.mkv,.ts", required: true });
     const operator = el("input", { name: "operator", maxLength: 120 });
@@ -98,7 +88,7 @@ export function sopPages(kit) {
       const find = clip && el("button", { type: "button", data: { alike: s.step_id }, onclick: (event) => { event.stopPropagation(); attempt(async () => { await showClips(alike, { clip, k: 8 }); alike.scrollIntoView({ block: "nearest" }); }, event.target); } }, t("alikeClips"));
       return row([say(s.name), t(`status_${s.status}`), s.quality.toFixed(2), seconds(s.duration_s), seconds(s.gold_duration_s), find ?? ""], span ? seek(span.start_s) : {});
     });
-    const report = el("button", { type: "button", onclick: (e) => attempt(() => openReport(evaluation.id), e.target) }, t("openReport"));
+    const report = el("button", { type: "button", onclick: (e) => attempt(() => leaf(`/v1/sop/evaluations/${evaluation.id}/report?lang=${kit.language()}`), e.target) }, t("openReport"));
     into.replaceChildren(
       el("p", { className: `verdict ${evaluation.verdict}` }, t(`verdict_${evaluation.verdict}`), el("small", {}, ` ${evaluation.score.toFixed(1)} ${t("ofHundred")} · ${t("interval")} ${low.toFixed(0)}–${high.toFixed(0)} (${t(calibrated ? "calibrated" : "uncalibrated")}) · ${t("encoder")} ${evaluation.encoder}`)),
       ...evaluation.reasons.filter((code) => !code.includes(":")).map((code) => el("p", {}, t(`reason_${code}`))),
@@ -124,11 +114,6 @@ export function sopPages(kit) {
       show(t("reviewKept"));
     }) }, field(t("verdict"), verdict), field(t("scoreOptional"), points), field(t("reason"), reason, t("reviewHelp")), el("button", { className: "primary" }, t("saveReview")));
     return [el("h2", {}, t("reviews")), ...list, form];
-  }
-
-  async function openReport(id) {
-    const page = await (await call(`/v1/sop/evaluations/${id}/report?lang=${kit.language()}`)).blob();
-    window.open(URL.createObjectURL(page), "_blank", "noopener");
   }
 
   async function procedures() {
@@ -191,7 +176,7 @@ export function sopPages(kit) {
     const address = `/v1/sop/procedures/${procedure.id}/golds/${gold.id}`;
     const form = el("form", { className: "wide", data: { gold: gold.id }, onsubmit: onsubmit(async () => {
       const steps = spans.map((span) => ({ id: span.id, start_s: Number(span.start.value), end_s: Number(span.end.value) }));
-      await call(address, { method: "PUT", body: JSON.stringify({ steps }), headers: { "content-type": "application/json" } });
+      await change("PUT", address, { steps });
       await showProcedure(into, procedure.id);
       show(t("goldKept"));
     }) }, table([t("step"), t("from"), t("to"), ""], rows), el("p", {}, el("button", { className: "primary" }, t("saveTimes")), " ", el("button", { type: "button", onclick: (event) => attempt(async () => { await call(address, { method: "DELETE" }); await open("procedures"); }, event.target) }, t("removeGold"))));
@@ -215,6 +200,7 @@ export function sopPages(kit) {
 
   async function evaluations(cursor = null) {
     const page = await get(`/v1/sop/evaluations?limit=50${cursor ? `&cursor=${encodeURIComponent(cursor)}` : ""}`);
+    if (page.items.length === 0 && cursor === null) return [begin("noEvaluations", "score")];
     const shown = el("section", { id: "result" });
     const rows = page.items.map((e) => {
       const verdict = e.reviewed_verdict ?? e.verdict;

@@ -100,3 +100,19 @@ def test_what_people_decide_calibrates(service: Service) -> None:
     assert (found["rows"], found["enough"], found["allowed_share"]) == (32, True, 0.75)
     assert 0.5 <= found["temperature"] <= 3.0
     assert 0 <= found["ece_after"] <= 1
+
+
+def test_a_question_about_a_compartment_is_for_reviewers_who_are_in_it(service: Service) -> None:
+    boxed = frozenset({"line-3"})
+    text = "Register my number 1234 5678 9018 of the welder on line three."
+    made = service.document(text, params={"compartments": ["line-3"]}, compartments=boxed).json()
+    found = service.post("office/summarize", {"document_id": made["id"]}, compartments=boxed).json()["decision"]
+    assert found["decision"] == "ESCALATE", found
+    waiting = found["escalation_id"]
+    assert service.get(f"escalations/{waiting}", "reviewer", compartments=boxed, **BOSS).json()["text"] == text
+    body = {"outcome": "ALLOW", "reason": "It is needed."}
+    assert service.get(f"escalations/{waiting}", "reviewer", **BOSS).status_code == 404
+    assert service.post(f"escalations/{waiting}/assign", {}, "reviewer", **BOSS).status_code == 404
+    assert service.post(f"escalations/{waiting}/decision", body, "reviewer", **BOSS).status_code == 404
+    assert service.get("escalations", "reviewer", **BOSS).json() == {"items": [], "next_cursor": None}
+    assert len(service.get("escalations", "reviewer", compartments=boxed, **BOSS).json()["items"]) == 1

@@ -63,6 +63,56 @@ def test_text_comes_out_of_every_kind_of_file() -> None:
     assert "second class" in pdf.text
 
 
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "cp932", "euc_jp", "iso2022_jp", "utf-16"])
+@pytest.mark.parametrize("text", ["議事録", "株式会社テスト", "会議は明日です。", NIGHT])
+def test_japanese_comes_out_of_every_encoding_however_short(text: str, encoding: str) -> None:
+    assert extract(text.encode(encoding)).text == text
+
+
+def test_a_page_without_the_end_of_its_head_is_read_and_cells_stay_apart() -> None:
+    page = b"<!doctype html><head><title>T</title><body><p>Prices<table><tr><td>100</td><td>200</td></tr></table>"
+    found = extract(page)
+    assert (found.title, found.text.split()) == ("T", ["Prices", "100", "200"])
+
+
+def word_of(body: str) -> bytes:
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
+        space = 'xmlns:w="http://schemas.openxmlformats.org/wordprocessingml/2006/main" xmlns:mc="urn:mc"'
+        archive.writestr("word/document.xml", f"<w:document {space}><w:body>{body}</w:body></w:document>")
+    return out.getvalue()
+
+
+def test_a_word_file_is_read_in_its_order_with_what_was_added_and_without_what_was_struck_out() -> None:
+    said = "<w:r><w:t>{}</w:t></w:r>".format
+    cell = f"<w:tc><w:p>{said('two')}</w:p><w:p>{said('lines')}</w:p></w:tc>"
+    body = (
+        f"<w:p><w:pPr><w:tabs><w:tab/></w:tabs></w:pPr>{said('first')}<w:r><w:tab/></w:r><w:ins>{said('added')}</w:ins>"
+        f"<w:del><w:r><w:delText>gone</w:delText></w:r></w:del></w:p><w:tbl><w:tr>{cell}{cell}</w:tr></w:tbl>"
+        f"<w:sdt><w:sdtContent><w:p>{said('controlled')}</w:p></w:sdtContent></w:sdt><mc:Fallback>{said('again')}</mc:Fallback>"
+    )
+    assert extract(word_of(body)).text == "first added\ntwo lines | two lines\ncontrolled"
+
+
+@pytest.mark.parametrize(
+    ("body", "problem"),
+    [
+        ("<w:p><w:r/></w:p>" * 3_000_000, PayloadTooLarge),
+        ("<w:p><w:r><w:t>" + "a" * 5_000_001 + "</w:t></w:r></w:p>", PayloadTooLarge),
+        ("<w:p>", Invalid),
+    ],
+    ids=["tags", "text", "broken"],
+)
+def test_a_small_word_file_that_unpacks_to_a_lot_is_refused_by_its_tags(body: str, problem: type[Exception]) -> None:
+    with pytest.raises(problem):
+        extract(word_of(body))
+
+
+def test_a_cell_that_says_it_spans_a_billion_columns_is_one_cell() -> None:
+    row = '<w:tr><w:tc><w:tcPr><w:gridSpan w:val="1000000000"/></w:tcPr><w:p><w:r><w:t>wide</w:t></w:r></w:p></w:tc></w:tr>'
+    assert extract(word_of(f"<w:tbl>{row}</w:tbl>")).text == "wide"
+
+
 @pytest.mark.parametrize(
     ("data", "problem"),
     [

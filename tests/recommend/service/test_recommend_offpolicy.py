@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -117,7 +118,7 @@ def test_what_says_nothing_of_a_version_is_a_clear_problem(
     sqlite_service: Service, principal: Callable[..., Principal]
 ) -> None:
     service = sqlite_service
-    trained = Trained(service, fill(service, SIZE), runner_for(service), principal("engineer"))
+    trained = Trained(service, fill(service, replace(SIZE, users=150)), runner_for(service), principal("engineer"))
     trained.train()
     user = trained.world.user_id(0)
 

@@ -18,10 +18,13 @@ Service = Any  # of conftest, which tests cannot import
 def test_particles_leave_as_table_annotations_and_dataset(sqlite_service: Service) -> None:
     service = sqlite_service
     labels = service.lab(masters=2)
-    found = service.particle(views("disc", seed=60), batch="b-1", name="=1+1", pixel_size_nm="10", tags="a")
+    found = service.particle(
+        views("disc", seed=60), batch="b-1", name="=1+1", note="＝1+1", pixel_size_nm="10", tags="a"
+    )
     answer = service.get("/v1/sem/export", params={"format": "csv", "batch": "b-1"})
     [row] = csv.DictReader(io.StringIO(answer.content.decode("utf-8-sig")))
     assert (row["particle_id"], row["name"], row["label_ja"]) == (found["id"], "'=1+1", "円盤")
+    assert row["note"] == "'＝1+1"  # Excel takes the full-width sign too
     assert float(row["equivalent_diameter"]) == found["diameter_um"]
     coco = service.get("/v1/sem/export", params={"format": "coco", "label_id": labels["disc"]}).json()
     assert [image["particle_id"] for image in coco["images"]] == [found["id"]] * 2

@@ -109,6 +109,27 @@ def test_a_split_hands_ten_thousand_particles_to_the_part_they_resemble_and_lose
     assert len(ids) == MANY
 
 
+def test_masters_that_a_split_names_go_where_it_says_and_wait_for_nobody(service: Service) -> None:
+    long = service.label("Long")
+    thin, odd, thick = (service.master(long, vector) for vector in ([1, 0], [0, 1], [0.1, 1]))
+    unnamed = service.master(long, [1, 0.1])
+    held = {each["id"]: each["particle_id"] for each in service.get("/v1/sem/masters").json()["items"]}
+    parts = [{"name": {"en": "Thin"}, "master_ids": [thin, odd]}, {"name": {"en": "Thick"}, "master_ids": [thick]}]
+    done = service.post(f"/v1/sem/labels/{long}/split", {"into": parts, "reason": "two kinds"}, version=1).json()
+    thin_label = done["into"][0]["id"]
+    assert service.get(f"/v1/sem/particles/{held[odd]}").json()["label"]["id"] == thin_label
+    assert [each["id"] for each in service.get("/v1/sem/reviews").json()["items"]] == [held[unnamed]]
+
+
+def test_a_restore_does_not_bring_back_what_was_taken_out_before(service: Service) -> None:
+    label = service.label("Old")
+    master = service.master(label, [1, 0])
+    assert service.delete(f"/v1/sem/masters/{master}").status_code == 200
+    service.post(f"/v1/sem/labels/{label}/retire", {"reason": "not made any more"}, version=1)
+    assert service.post(f"/v1/sem/labels/{label}/restore", {"reason": "needed again"}, version=2).status_code == 200
+    assert service.get("/v1/sem/masters").json()["items"] == []
+
+
 def test_a_split_that_names_a_foreign_master_changes_nothing(service: Service) -> None:
     long, other = service.label("Long"), service.label("Other")
     mine, foreign = service.master(long, [1, 0]), service.master(other, [0, 1])

@@ -78,6 +78,20 @@ def test_a_word_about_a_merged_label_counts_for_its_successor(service: Service) 
     assert said["review"]["label"]["id"] == disc
 
 
+def test_a_word_about_a_label_that_was_split_since_is_no_disagreement(service: Service) -> None:
+    blade = service.label("Blade")
+    masters = [service.master(blade, [1, 0]), service.master(blade, [0, 1])]
+    [particle] = service.classified([[1, 0.1]], blade, in_queue=True, reasons=["requested"], status="needs_review")
+    assert say(service, {"id": particle, "version": 1}, blade, subject="a").json()["settled"] is True
+    into = [{"name": {"en": name}, "master_ids": [each]} for name, each in zip(("Thin", "Wide"), masters, strict=True)]
+    service.post(f"/v1/sem/labels/{blade}/split", {"into": into, "reason": "two kinds"}, version=1)
+    thin = next(e["id"] for e in service.get("/v1/sem/labels").json()["items"] if e["name"]["en"] == "Thin")
+    late = say(service, {"id": particle, "version": 2}, thin, subject="b")
+    assert late.status_code == 409  # the split changed the particle
+    said = say(service, service.get(f"/v1/sem/particles/{particle}").json(), thin, subject="b").json()
+    assert (said["settled"], said["particle"]["label"]["id"]) == (True, thin)
+
+
 def test_none_of_the_labels_is_a_word_too(service: Service) -> None:
     disc = service.label("Disc")
     [particle] = service.classified([[1, 0]], disc, in_queue=True, reasons=["unknown"], status="unknown")
