@@ -66,6 +66,7 @@ from genba_recommend.reranker import Reranker
 from genba_recommend.scoring import (
     Float32s,
     blended,
+    lasting_now,
     latest_vectors,
     popularity_now,
     reranked,
@@ -299,7 +300,8 @@ def look_closer(trained: Trained, split: Split, asked: Questions) -> tuple[Extra
     popular = popularity_now(tuned, data.interactions, n_items=len(data.catalogue))
 
     def listed(weight: float) -> ScoreUsers:
-        return reranked(with_prior(taste, popular, weight), trained.reranker, trained.blend.reranker, data)
+        lasting = lasting_now(replace(tuned, weight=weight), data)
+        return reranked(with_prior(taste, popular, weight), trained.reranker, trained.blend.reranker, data, lasting)
 
     curve = []
     for weight in DIALS:

@@ -26,7 +26,7 @@ from genba_gateway.metrics import RequestMetrics
 from genba_gateway.mounted import Mounted
 from genba_gateway.openapi import OpenApi, get
 from genba_gateway.pipeline import Pipeline, refuse_websocket
-from genba_gateway.proxy import ReverseProxy
+from genba_gateway.proxy import READY_S, ReverseProxy
 from genba_gateway.routes import CONTROL, RouteTable
 from genba_gateway.settings import Settings
 from genba_shared.audit import AuditLog
@@ -160,11 +160,9 @@ class Gateway:
 
     async def poll_services(self) -> None:
         """Ask every service whether it is ready; instances that are not get no new work while others are."""
-        for service in self.mounted:
-            if service.service != CONTROL:
-                self._unready[service.service] = await _reason(service)
-        for proxy in self.proxies:
-            self._unready[proxy.service] = await proxy.check_ready()
+        asked = {service.service: _reason(service) for service in self.mounted if service.service != CONTROL}
+        asked |= {proxy.service: proxy.check_ready() for proxy in self.proxies}
+        self._unready.update(zip(asked, await asyncio.gather(*asked.values()), strict=True))
 
     async def _poll(self) -> None:
         while True:
@@ -204,7 +202,8 @@ def _limiter(redis_url: str | None) -> Limiter:
 async def _reason(service: Mounted) -> str | None:
     """Why a service is not ready; None if it is, or if it does not say; ``Degraded`` where it works on with less."""
     try:
-        status, body = await get(service, "/ready")
+        async with asyncio.timeout(READY_S):  # one that hangs keeps nobody from knowing of the others
+            status, body = await get(service, "/ready")
     except Exception as error:  # noqa: BLE001 - whatever is wrong with one service, the others go on
         return f"does not answer: {type(error).__name__}"
     if status == 200:

@@ -85,6 +85,7 @@ class Authenticator:
         self._proven: dict[bytes, None] = {}
         self._checking: dict[bytes, asyncio.Task[Caller]] = {}
         self._slots = asyncio.Semaphore(_MAX_CHECKS_AT_ONCE)
+        self._forgotten = 0  # how often; what was looked up before is not believed after
         self.refused = 0
 
     def known(self, credential: bytes) -> Caller | None:
@@ -104,7 +105,7 @@ class Authenticator:
         if check is None:  # the same credential on many connections at once is checked once
             check = asyncio.get_running_loop().create_task(self._check(credential.decode("latin-1"), digest))
             self._checking[digest] = check
-            check.add_done_callback(lambda _: self._checking.pop(digest, None))
+            check.add_done_callback(lambda done: self._checking.get(digest) is done and self._checking.pop(digest))
         try:
             return await asyncio.shield(check)
         except Unauthorized:
@@ -113,11 +114,14 @@ class Authenticator:
             raise
 
     def forget(self) -> None:
-        """Believe nobody any longer: keys have changed."""
+        """Believe nobody any longer: keys have changed. A check under way may have seen them as they were."""
+        self._forgotten += 1
         self._cached.clear()
+        self._checking.clear()
 
     async def _check(self, token: str, digest: bytes) -> Caller:
         async with self._slots:
+            forgotten = self._forgotten
             if token.startswith(f"{PREFIX}_"):
                 caller = await self._check_key(token)
             elif self._tokens is not None and token.count(".") == 2:
@@ -125,7 +129,8 @@ class Authenticator:
                 caller = Caller(principal, policy=self._policy, believed_until_s=self._until(good_until))
             else:
                 raise Unauthorized("This is neither an API key nor a token of the configured issuer.")
-        self._remember(digest, caller)
+        if forgotten == self._forgotten:
+            self._remember(digest, caller)
         return caller
 
     async def _check_key(self, token: str) -> Caller:

@@ -87,6 +87,8 @@ def create(platform: Platform, file: Path, *, progress: Progress = lambda _done,
     database = _sqlite_file(platform)
     if file.exists():
         raise CannotBackUp(f"{file} exists already; a backup never overwrites another file.")
+    if not file.absolute().parent.is_dir():
+        raise CannotBackUp(f"There is no folder {file.absolute().parent}: make it first.")
     aside = file.with_name(f".{file.name}.{secrets.token_hex(8)}")
     copy = file.with_name(f"{aside.name}.db")
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -53,7 +54,7 @@ def restore(file: BackupFile, home: Home = None) -> None:
         highlight=False,
         soft_wrap=True,
     )
-    out.print(f"Start it with: genba up --home {platform.home}", highlight=False, soft_wrap=True)
+    out.print(f"Start it with: genba up --home {shlex.quote(str(platform.home))}", highlight=False, soft_wrap=True)
 
 
 @contextmanager

@@ -90,7 +90,7 @@ def main() -> None:
     try:
         app()
     except Failed as failure:
-        err.print(f"[bold red]genba:[/] {failure}", highlight=False)
+        err.print(f"[bold red]genba:[/] {escape(str(failure))}", highlight=False, soft_wrap=True)
         sys.exit(failure.exit_code)
     except KeyboardInterrupt:
         sys.exit(130)

@@ -31,8 +31,12 @@ def platform_at(home: Path | None) -> Platform:
 @contextlib.contextmanager
 def only_one(home: Path) -> Iterator[None]:
     """Hold the home's lock: two supervisors over one folder would fight over its vectors."""
-    home.mkdir(parents=True, exist_ok=True, mode=0o700)  # videos and documents lie below it as they are
-    with (home / "lock").open("a+") as lock:
+    try:
+        home.mkdir(parents=True, exist_ok=True, mode=0o700)  # videos and documents lie below it as they are
+        held = (home / "lock").open("a+")
+    except OSError as failure:
+        raise Failed(f"{home} cannot hold Genba's data: {failure.strerror}.") from failure
+    with held as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

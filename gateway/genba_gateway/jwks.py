@@ -63,7 +63,7 @@ class Jwks:
 
     async def _fetch(self) -> None:
         try:
-            keys = KeySet.import_key_set(orjson.loads(await self._read()))
+            keys = _imported(orjson.loads(await self._read()))
         except (OSError, httpx.HTTPError, ValueError, TypeError, KeyError, JoseError) as error:
             log.warning("jwks_unavailable", source=self._source, reason=f"{type(error).__name__}: {error}")
             return
@@ -84,6 +84,19 @@ class Jwks:
                 if len(body) > _MAX_JWKS_BYTES:
                     raise ValueError("the JWKS is too large")
             return body
+
+
+def _imported(document: Any) -> KeySet:
+    """The keys that can be used. Others are left out, as RFC 7517 §5 asks: an issuer may publish kinds that are not known here."""
+    found = []
+    for each in document["keys"]:
+        try:
+            found += KeySet.import_key_set({"keys": [each]}).keys
+        except (ValueError, TypeError, KeyError, AttributeError, JoseError) as error:
+            log.warning("jwks_key_left_out", reason=f"{type(error).__name__}: {error}")
+    if not found:
+        raise ValueError("the JWKS holds no key that can be used")
+    return KeySet(found)
 
 
 class TokenVerifier:

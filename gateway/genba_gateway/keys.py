@@ -25,7 +25,18 @@ from genba_shared.audit import append_in
 from genba_shared.db import Database, Json, Record, utc_now
 from genba_shared.patterns import pattern
 from genba_shared.principal import ROLES, Clearance, Principal, scopes_of
-from genba_shared.problems import ClearanceTooLow, Conflict, Invalid, NotFound, ScopeMissing, Unauthorized
+from genba_shared.problems import (
+    ClearanceTooLow,
+    Conflict,
+    Invalid,
+    NotFound,
+    ScopeMissing,
+    Unauthorized,
+    Unavailable,
+)
+from genba_shared.telemetry import get_logger
+
+log = get_logger(__name__)
 
 PREFIX = "gnb"
 COMPARTMENT = pattern(  # a comma parts them where they are kept
@@ -271,8 +282,12 @@ class Keys:
             return _record(row), plaintext
 
     def _touch(self, key_id: str) -> None:
-        with self._database.transaction() as session:
-            session.execute(update(ApiKeyRow).where(ApiKeyRow.id == key_id).values(last_used_at=utc_now()))
+        """A database that takes no writes for a moment is no reason to refuse a good key."""
+        try:
+            with self._database.transaction() as session:
+                session.execute(update(ApiKeyRow).where(ApiKeyRow.id == key_id).values(last_used_at=utc_now()))
+        except Unavailable as error:
+            log.warning("key_use_not_noted", key=key_id, error=type(error).__name__)
 
 
 def covers(held: frozenset[str], wanted: str) -> bool:

@@ -80,7 +80,9 @@ class RequestMetrics(Collector):
             labels=["route", "method"],
         )
         merged: dict[tuple[str, str], RequestSeries] = {}
-        for (route, method, status), series in sorted(self._series.items()):
+        for (route, method, status), series in sorted(
+            self._series.copy().items()
+        ):  # the scrape has a thread of its own
             total.add_metric([route, method, str(status)], sum(series.buckets))
             both = merged.setdefault((route, method), RequestSeries())
             both.seconds += series.seconds

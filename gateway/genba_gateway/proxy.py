@@ -33,7 +33,7 @@ _FAILURE_KINDS: dict[type[Problem], str] = {
 _BUFFER_BYTES = 64 * 1024
 _TICK_S = 0.1
 _WATCH_AFTER_S = 0.2
-_READY_S = 2.0
+READY_S = 2.0  # for a service to say whether it is ready
 _READY_STATUS = frozenset({200, 404})  # a service that does not know /ready has nothing against work
 _RETRYABLE_STATUS = frozenset({502, 503, 504})
 _BODY_FORBIDDEN = frozenset({204, 304})
@@ -221,7 +221,7 @@ class ReverseProxy:
     async def _ask_ready(self, address: Address) -> str | None:
         reason = None
         try:
-            async with asyncio.timeout(_READY_S):
+            async with asyncio.timeout(READY_S):
                 connection = await address.pool.connect()
                 try:
                     head = b"GET /ready HTTP/1.1\r\nhost: %b\r\nconnection: close\r\n\r\n" % address.pool.host_header

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import shlex
 import socket
 import sys
 from collections.abc import Callable
@@ -71,7 +72,11 @@ def _greet(console: Console, platform: Platform, url: str, first_key: Path | Non
         )
     key_file = first_key or admin_key_file(platform)
     if key_file.exists():
-        console.print(f'  export GENBA_URL={url} GENBA_API_KEY="$(cat {key_file})"', highlight=False, soft_wrap=True)
+        console.print(
+            f'  export GENBA_URL={url} GENBA_API_KEY="$(cat {shlex.quote(str(key_file))})"',
+            highlight=False,
+            soft_wrap=True,
+        )
         console.print(
             '  curl -H "Authorization: Bearer $GENBA_API_KEY" $GENBA_URL/v1/whoami', highlight=False, soft_wrap=True
         )

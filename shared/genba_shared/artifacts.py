@@ -28,15 +28,18 @@ _KEY = re.compile(r"([0-9a-f]{2})/(\1[0-9a-f]{62})((?:\.[a-z0-9]{1,16}){0,2})", 
 _SUFFIX = re.compile(r"(?:\.[a-z0-9]{1,16}){0,2}", re.ASCII)
 _CHUNK_BYTES = 1 << 20
 _ORPHAN_AFTER_S = 24 * 3600
+_CACHE_BYTES = 8 * 2**30
+_UNUSED_AFTER_S, _IN_USE_S, _TIDY_EVERY_S = 24 * 3600.0, 900.0, 60.0
 
 
 class Artifacts:
     """A content-addressed store at ``url``: a folder, ``s3://bucket/prefix``, or anything else fsspec writes to.
 
-    ``cache`` holds copies of remote artifacts that somebody asked a path for; a folder of this machine's by default.
+    ``cache`` holds copies of remote artifacts that were put here or that somebody asked a path for, in a folder of this
+    machine's by default: up to ``cache_bytes``, and none that nobody has asked for since yesterday.
     """
 
-    def __init__(self, url: str, *, cache: Path | None = None) -> None:
+    def __init__(self, url: str, *, cache: Path | None = None, cache_bytes: int = _CACHE_BYTES) -> None:
         # Without the cache of listings: another process may have put or deleted what this one once listed.
         self._url = url.rstrip("/")
         self._fs, root = fsspec.core.url_to_fs(url, use_listings_cache=False)
@@ -46,7 +49,9 @@ class Artifacts:
         self._here = Path(self._root) if self._is_local else cache or _private_folder(f"genba-artifacts-{name}")
         self._incoming = self._here / ".incoming"
         self._durable: set[Path] = set()  # folders that this process has seen on the disk
+        self._cache_bytes, self._tidy_after_s = cache_bytes, 0.0
         self._forget_orphans()
+        self._forget_copies()
 
     def below(self, name: str) -> Artifacts:
         """A store of its own in this one: what is in it shares no key with what is outside, so its owner may delete."""
@@ -67,6 +72,7 @@ class Artifacts:
                         # An object store shows an object only when its upload is complete: nothing to rename.
                         self._fs.put_file(str(aside), self._path(key))
                 self._rename_durably(aside, self._here / key)
+                self._forget_copies()
         return key
 
     def open(self, key: str) -> BinaryIO:
@@ -80,14 +86,18 @@ class Artifacts:
         Treat the file as read-only: it is the artifact, not a copy of it. Raises: NotFound.
         """
         path = self._here / _checked(key)
-        if self._is_local or path.exists():
+        if self._is_local:
             if not path.exists():
                 raise _not_found(key)
+            return path
+        with suppress(FileNotFoundError):
+            os.utime(path)  # in use, from now on
             return path
         with self.open(key) as remote, self._written_aside(remote) as (aside, digest):
             if digest != path.name.split(".", 1)[0]:
                 raise OSError(f"Artifact {key} arrived damaged: its bytes hash to {digest}.")
             self._rename_durably(aside, path)
+        self._forget_copies()
         return path
 
     def exists(self, key: str) -> bool:
@@ -134,6 +144,23 @@ class Artifacts:
             with suppress(FileNotFoundError):  # another process is tidying too
                 if time.time() - aside.stat().st_mtime > _ORPHAN_AFTER_S:
                     aside.unlink()
+
+    def _forget_copies(self) -> None:
+        """Keep the cache within its bound. Elsewhere an artifact may have been erased: no copy of it stays for more than a day."""
+        if self._is_local or time.monotonic() < self._tidy_after_s:
+            return
+        self._tidy_after_s = time.monotonic() + _TIDY_EVERY_S
+        now_s, held = time.time(), []
+        for path in self._here.glob("??/*"):
+            with suppress(FileNotFoundError):  # another process is tidying too
+                found = path.stat()
+                held.append((found.st_mtime, found.st_size, path))
+        total_bytes = sum(size for _, size, _ in held)
+        for used_s, size, path in sorted(held):
+            unused_s = now_s - used_s
+            if unused_s > _UNUSED_AFTER_S or (unused_s > _IN_USE_S and total_bytes > self._cache_bytes):
+                path.unlink(missing_ok=True)
+                total_bytes -= size
 
     @contextmanager
     def _written_aside(self, source: Path | bytes | BinaryIO) -> Iterator[tuple[Path, str]]:

@@ -67,7 +67,7 @@ def export(folder: Annotated[Path, typer.Argument(file_okay=False)]) -> None:
 
 @app.command()
 def prove(
-    entry: Annotated[int, typer.Argument(min=1, help="Number of the entry.")],
+    entry: Annotated[int, typer.Argument(min=1, max=2**63 - 1, help="Number of the entry.")],
     path: Annotated[Path | None, typer.Option("--out", help="File to write; the proof is printed when absent.")] = None,
 ) -> None:
     """Prove that an entry is in the log, to somebody who has nothing but the log's public key."""

@@ -10,11 +10,13 @@ import contextlib
 import logging
 import logging.handlers
 import queue
+import socket
 import sys
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 from urllib.parse import urlsplit
 
 from pydantic import JsonValue
@@ -29,6 +31,9 @@ from genba_shared.telemetry import get_logger
 from genba_shared.tlog import NoteSigner
 
 log = get_logger(__name__)
+
+_AUTHPRIV = 10
+_ANSWER_S, _AWAY_S = 1.0, 5.0  # of a syslog collector: how long it is waited for, and left alone when it did not answer
 
 
 class Sink(Protocol):
@@ -190,48 +195,97 @@ def event_id_of(entry: AuditEntry) -> int:
     return found if isinstance(found, int) else 1000
 
 
-class _LoggedEntries:
-    """Entries through a handler of the standard library, whose failures are not swallowed."""
+def _severity_of(entry: AuditEntry) -> int:
+    return {"DENY": logging.WARNING, "REFUSE": logging.WARNING, "ERROR": logging.ERROR}.get(
+        str(entry.detail.get("decision", "")), logging.INFO
+    )
 
-    def __init__(self, handler: logging.Handler) -> None:
-        self._handler = handler
+
+class SyslogSink:
+    """RFC 3164 syslog, facility ``authpriv``: ``udp://host:514``, ``tcp://host:514`` or a socket's path such as ``/dev/log``.
+
+    Connected with the first entry, and anew when that is lost; a collector that is away is asked again every few seconds and
+    waited for no longer than one. On TCP a line ends with a line feed (RFC 6587), by which collectors tell lines apart.
+    """
+
+    def __init__(self, address: str) -> None:
+        """Raises: ValueError for an address with a port that is none."""
+        parts = urlsplit(address)
+        self._path = None if parts.scheme else address
+        self._host, self._port = parts.hostname or "", parts.port or 514
+        self._kind = socket.SOCK_STREAM if parts.scheme == "tcp" else socket.SOCK_DGRAM
+        self._end = b"\n" if parts.scheme == "tcp" else b"\0"
+        self._socket: socket.socket | None = None
+        self._away_until_s = 0.0
+
+    def write(self, entry: AuditEntry) -> None:
+        severity = {logging.WARNING: 4, logging.ERROR: 3}.get(_severity_of(entry), 6)
+        line = " ".join(line_of(entry).splitlines())
+        said = f"<{_AUTHPRIV * 8 + severity}>genba-audit: {line}".encode() + self._end
+        if time.monotonic() < self._away_until_s:
+            raise ConnectionError("the collector was away a moment ago")
+        try:
+            self._send(said)
+        except OSError:
+            self._away_until_s = time.monotonic() + _AWAY_S
+            self.close()
+            raise
+
+    def _send(self, said: bytes) -> None:
+        if self._socket is not None:
+            try:
+                self._socket.sendall(said)
+            except TimeoutError:
+                raise
+            except OSError:  # the collector was started anew
+                self.close()
+            else:
+                return
+        self._socket = self._connected()
+        self._socket.sendall(said)
+
+    def close(self) -> None:
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
+
+    def _connected(self) -> socket.socket:
+        if self._path is None:
+            (family, kind, protocol, _, where), *_ = socket.getaddrinfo(self._host, self._port, type=self._kind)
+            return _connected(socket.socket(family, kind, protocol), where)
+        try:
+            return _connected(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM), self._path)
+        except OSError:  # some listen for streams there
+            return _connected(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM), self._path)
+
+
+def _connected(new: socket.socket, where: Any) -> socket.socket:
+    try:
+        new.settimeout(_ANSWER_S)
+        new.connect(where)
+    except OSError:
+        new.close()
+        raise
+    return new
+
+
+class WindowsEventSink:
+    """The Windows Event Log, under the source SO8T. Needs pywin32, which Windows only has."""
+
+    def __init__(self, source: str = "SO8T") -> None:
+        handler = logging.handlers.NTEventLogHandler(source)
+        handler.getMessageID = lambda record: getattr(record, "event_id", 1000)  # type: ignore[method-assign]
         handler.handleError = self._raise  # type: ignore[method-assign,assignment]
+        self._handler = handler
 
     @staticmethod
     def _raise(_record: logging.LogRecord) -> None:
         raise  # noqa: PLE0704 - the handler calls this from its except block
 
     def write(self, entry: AuditEntry) -> None:
-        decision = str(entry.detail.get("decision", ""))
-        level = {"DENY": logging.WARNING, "REFUSE": logging.WARNING, "ERROR": logging.ERROR}.get(decision, logging.INFO)
-        record = logging.LogRecord("genba.audit", level, "", 0, line_of(entry), None, None)
+        record = logging.LogRecord("genba.audit", _severity_of(entry), "", 0, line_of(entry), None, None)
         record.event_id = event_id_of(entry)
         self._handler.emit(record)
 
     def close(self) -> None:
         self._handler.close()
-
-
-class SyslogSink(_LoggedEntries):
-    """RFC 3164 syslog, facility ``authpriv``: ``udp://host:514``, ``tcp://host:514`` or a socket's path such as ``/dev/log``."""
-
-    def __init__(self, address: str) -> None:
-        import socket
-
-        parts = urlsplit(address)
-        where: str | tuple[str, int] = address if not parts.scheme else (parts.hostname or "", parts.port or 514)
-        kind = None if not parts.scheme else socket.SOCK_STREAM if parts.scheme == "tcp" else socket.SOCK_DGRAM
-        handler = logging.handlers.SysLogHandler(
-            where, facility=logging.handlers.SysLogHandler.LOG_AUTHPRIV, socktype=kind
-        )
-        handler.ident = "genba-audit: "
-        super().__init__(handler)
-
-
-class WindowsEventSink(_LoggedEntries):
-    """The Windows Event Log, under the source SO8T. Needs pywin32, which Windows only has."""
-
-    def __init__(self, source: str = "SO8T") -> None:
-        handler = logging.handlers.NTEventLogHandler(source)
-        handler.getMessageID = lambda record: getattr(record, "event_id", 1000)  # type: ignore[method-assign]
-        super().__init__(handler)

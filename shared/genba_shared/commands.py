@@ -47,6 +47,8 @@ def complain(said: str, errors: Sequence[Mapping[str, Any]] = ()) -> None:
     """One line for what failed, and one for each field that is wrong."""
     err.print(f"[bold red]genba:[/] {escape(said)}", highlight=False, soft_wrap=True)
     for each in errors:
+        if each.get("message") == said:
+            continue
         err.print(
             f"  {escape(str(each.get('field')))}: {escape(str(each.get('message')))}", highlight=False, soft_wrap=True
         )

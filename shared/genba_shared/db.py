@@ -34,6 +34,15 @@ _PASSING_ON_POSTGRES = (
     "53",
     "57P",
 )  # connection, rollback (deadlock), resources, operator: SQLSTATE classes
+# For libpq: a server whose machine or line is gone says nothing, and TCP alone would wait for a quarter of an hour. How long a
+# statement takes is not bounded by these. What the url says goes before.
+_PATIENCE = {
+    "connect_timeout": 10,
+    "tcp_user_timeout": 20_000,  # milliseconds
+    "keepalives_idle": 20,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+}
 _WRITES = "genba_writes"  # execution option: this transaction means to write
 
 
@@ -172,7 +181,8 @@ def connect(url: URL, **options: Any) -> Engine:
     """An engine with the settings that both databases need here; ``options`` go to SQLAlchemy."""
     if url.get_backend_name() == "sqlite":
         return _connect_sqlite(url, **options)
-    return create_engine(url, pool_pre_ping=True, **options)
+    patience = {name: value for name, value in _PATIENCE.items() if name not in url.query}
+    return create_engine(url, pool_pre_ping=True, connect_args=patience, **options)
 
 
 def _connect_sqlite(url: URL, **options: Any) -> Engine:

@@ -203,13 +203,17 @@ def _open_model(open_clip: Any, source: Source, *, device: Any, precision: Preci
     config = _configuration(source)
     if config is not None and ("hf_model_name" in config["text_cfg"] or "timm_model_name" in config["vision_cfg"]):
         raise EncoderUnavailable(f"{source.architecture} is built of parts that would have to be downloaded.")
+    from safetensors import SafetensorError  # comes with open_clip
+
     try:
         with _as_open_clip_wants(source) as (name, pretrained):
             model = open_clip.create_model(
                 name, pretrained, precision=precision, device=device, require_pretrained=True
             )
             return model.eval(), open_clip.get_tokenizer(name)
-    except (RuntimeError, ValueError, OSError, KeyError, UnpicklingError) as err:
+    except (  # open_clip asserts that sizes fit
+        AssertionError, EOFError, RuntimeError, ValueError, OSError, KeyError, SafetensorError, UnpicklingError,
+    ) as err:  # fmt: skip
         detail = f"The weights given for {source.architecture} do not fit it, or cannot be read safely."
         raise EncoderUnavailable(detail) from err
 

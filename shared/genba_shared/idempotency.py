@@ -182,9 +182,11 @@ def begin(session: Session, submission: Submission, *, keep_s: float = KEEP_S, l
     now = utc_now()
     claim = Claim(submission, now + timedelta(seconds=lease_s))
     lease = {"claimed_until": claim.until, "expires_at": now + timedelta(seconds=keep_s)}
-    if session.execute(_insert_unless_there(session, submission, lease)).first() is not None:
-        return claim
-    row = session.scalars(select(IdempotencyRow).where(*_is(submission)).with_for_update()).one()
+    row: IdempotencyRow | None = None
+    while row is None:  # one that was there for the insert may have been given back before it is looked at
+        if session.execute(_insert_unless_there(session, submission, lease)).first() is not None:
+            return claim
+        row = session.scalars(select(IdempotencyRow).where(*_is(submission)).with_for_update()).one_or_none()
     if row.expires_at <= now or (row.status is None and row.claimed_until <= now):
         anew = {"fingerprint": submission.fingerprint, "status": None, "body": None, "headers": None}
         session.execute(update(IdempotencyRow).where(*_is(submission)).values(**anew, **lease))

@@ -28,6 +28,7 @@ TASK = "genba.run_job"
 VISIBILITY_TIMEOUT_S = 120  # redelivery is harmless (the lease decides), so a message of a dead worker comes back soon
 _FOLDER = "genba-folder"
 _BROKER_DOWN_S = 5.0
+_BROKER_ANSWERS_S = 5.0  # longer than the second for which a worker asks it to wait for messages
 
 log = get_logger(__name__)
 
@@ -133,6 +134,7 @@ def _broker(url: str) -> dict[str, Any]:
         options = {
             "visibility_timeout": VISIBILITY_TIMEOUT_S,
             "socket_connect_timeout": 2.0,
+            "socket_timeout": _BROKER_ANSWERS_S,  # one that hangs, or a line that was cut, is down as well
             "socket_keepalive": True,
             "global_keyprefix": "genba:",
             "max_retries": 1,

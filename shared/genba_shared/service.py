@@ -6,6 +6,7 @@ request; and nobody gets to ``/v1`` without a principal that the gateway signed.
 
 from __future__ import annotations
 
+import asyncio
 import importlib.metadata
 import warnings
 from collections.abc import Callable, Mapping
@@ -132,7 +133,8 @@ def _add_probes(app: FastAPI, name: str, version: str) -> None:
     @app.get("/metrics", include_in_schema=False)
     async def metrics(request: Request) -> Response:
         encode, content_type = choose_encoder(request.headers.get("accept", ""))
-        return Response(encode(request.app.state.metrics.registry), media_type=content_type)
+        registry = request.app.state.metrics.registry  # some collectors ask the database, which may take its time
+        return Response(await asyncio.to_thread(encode, registry), media_type=content_type)
 
 
 def _openapi(app: FastAPI) -> dict[str, Any]:

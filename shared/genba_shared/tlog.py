@@ -66,8 +66,11 @@ class NoteKey:
     @classmethod
     def parse(cls, vkey: str) -> NoteKey:
         """Raises: ValueError for a text that is no vkey."""
-        name, found_id, encoded = vkey.strip().split("+", 2)
+        name, _, rest = vkey.strip().partition("+")
+        found_id, _, encoded = rest.partition("+")
         raw = decode_base64(encoded)
+        if not raw:
+            raise ValueError("This is no public key of a log; `genba audit key` prints one: NAME+ID+KEY.")
         key = cls(name, raw[1:], kind=raw[0])
         if raw[0] not in {_NOTE, _COSIGNATURE} or key.id.hex() != found_id:
             raise ValueError("The vkey's id does not belong to its key.")

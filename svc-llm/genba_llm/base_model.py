@@ -50,6 +50,7 @@ def load_base(
     """
     check_base(folder)
     make_torchvision_importable()
+    from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
     if stored_in_int8(folder):
@@ -71,7 +72,7 @@ def load_base(
             attn_implementation="sdpa",
             **how,
         ).eval()
-    except (OSError, ValueError) as err:
+    except (OSError, ValueError, SafetensorError) as err:
         message = f"The model in {folder.name!r} cannot be loaded: {err}"
         raise UnusableModel(message) from err
 

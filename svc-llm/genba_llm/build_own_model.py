@@ -88,6 +88,15 @@ def all_rows(n: int = ROWS) -> list[Row]:
     ]
 
 
+def taught_rows(n: int) -> list[Row]:
+    """Rows as this model was taught, of its domains alike, drawn by another seed: what it knows."""
+    return [
+        row
+        for domain in DOMAINS
+        for row in synthesise(domain, n // len(DOMAINS), seed=SEED + 2, shares=SHARES, mix=MIX)
+    ]
+
+
 def held_wordings(n: int = HELD_WORDINGS) -> list[Row]:
     """Questions about what is learnt, and others that sound alike, in wordings of which no row to learn is made."""
     mix = replace(MIX, talk=0.0, documents=0.0, own_words=1.0, part="held")

@@ -39,6 +39,7 @@ from genba_llm.so8t_bundle import ADAPTER, BUNDLE, MODEL
 from genba_llm.target_modules import resolve_targets
 from genba_llm.token_loss import learnt_logits
 from genba_llm.tokenizer_training import train_tokenizer
+from genba_llm.what_is_known import keep_known
 from genba_shared.torchvision import make_torchvision_importable
 
 if TYPE_CHECKING:
@@ -188,6 +189,7 @@ def train_line(
     thinking = sum(row.has_thinking for row in rows) >= len(rows) / 2
     reading = any(row.input.startswith("[1] ") for row in rows)
     _describe(folder, config, base, prepared.data_hash, metrics, thinks=thinking, reads=reading)
+    keep_known(folder, rows, share=config.validation_share)
     _trace(folder, base, prepared.data_hash)
     return Finished(folder, metrics, prepared.data_hash)
 

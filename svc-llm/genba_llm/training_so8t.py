@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
@@ -14,12 +14,15 @@ from genba_llm.event_files import with_event_files
 from genba_llm.finetune_config import config_of
 from genba_llm.line_settings import LineSettings
 from genba_llm.refused import Refused
-from genba_llm.so8t_bundle import is_shipped
+from genba_llm.so8t_bundle import MODEL
 from genba_llm.synthesise import SHARES
 from genba_llm.verdict import DOMAINS, Domain
 from genba_shared.patterns import pattern
 from genba_shared.problems import Conflict
 from genba_shared.recipe import Gate, Params, Recipe, Registration, Result, Run
+
+if TYPE_CHECKING:
+    from genba_llm.so8t_line import Finished
 
 MODEL_NAME = "llm.so8t"
 ShardKey = Annotated[
@@ -228,34 +231,45 @@ def so8t(params: So8tParams, run: Run) -> Result:
     return Result(
         value={"data_hash": finished.data_hash, "lineage": chain},
         metrics=finished.metrics,
-        register=_registration(finished.folder, finished.metrics, finished.data_hash, params, run),
+        register=_registration(finished, params, run, device),
     )
 
 
-def _registration(
-    folder: Path, metrics: dict[str, float], data_hash: str, params: So8tParams, run: Run
-) -> Registration:
-    """A version, which must beat the most frequent token and be no worse than the champion on the same rows.
-
-    The model that ships is no bar to one that was trained here on other things: it learnt what ``llm.synthesise`` writes.
+def _registration(finished: Finished, params: So8tParams, run: Run, device: str) -> Registration:
+    """A version, which must beat the most frequent token and be no worse than the champion: on its own held-out rows, and on
+    those that the champion knows.
     """
-    champion = run.champion(MODEL_NAME)
-    is_bar = champion is not None and (params.base == "champion" or not is_shipped(champion.folder))
-    compared = None
-    if champion is not None and is_bar and "token_accuracy" in metrics:
-        compared = _champion_on_the_same_rows(champion.folder, params, run)
-    gates: tuple[Gate, ...] = ()
+    from genba_llm import what_is_known
+    from genba_llm.base_model import compute_dtype
+
+    metrics, compared, gates = dict(finished.metrics), None, []
     if "token_accuracy" in metrics:
-        trivial = metrics["token_accuracy_of_most_frequent"]
-        gates = (Gate("token_accuracy", at_least=trivial),)
-        if compared is not None:
-            gates += (Gate("log2_likelihood_per_byte", not_below_champion_by=0.0),)
+        gates.append(Gate("token_accuracy", at_least=metrics["token_accuracy_of_most_frequent"]))
+    champion = run.champion(MODEL_NAME)
+    if champion is not None:
+        compared = _champion_on_the_same_rows(champion.folder, params, run)
+        gates.append(Gate("log2_likelihood_per_byte", not_below_champion_by=0.0))
+        config, known = config_of(params.config), what_is_known.known_rows(champion.folder)
+        theirs = what_is_known.likelihood_of_known(champion.folder / MODEL, known, config)
+        ours = what_is_known.likelihood_of_known(
+            finished.folder / MODEL, known, config, dtype=compute_dtype(device, config), device=device
+        )
+        if theirs is not None and ours is not None:
+            metrics[what_is_known.METRIC], compared[what_is_known.METRIC] = ours, theirs
+            gates.append(Gate(what_is_known.METRIC, not_below_champion_by=what_is_known.TOLERANCE))
+            if ours < theirs - what_is_known.TOLERANCE:
+                run.note(
+                    f"It knows less of what version {champion.number} knows than that does ({ours:.3g} bits a byte, {theirs:.3g})"
+                    " and will not take its place by itself. Whoever decides that it shall:"
+                    " genba models promote --override-gates.",
+                    level="warning",
+                )
     return Registration(
         model=MODEL_NAME,
-        bundle=folder,
+        bundle=finished.folder,
         metrics=metrics,
-        data_hash=data_hash,
-        gates=gates,
+        data_hash=finished.data_hash,
+        gates=tuple(gates),
         champion_metrics=compared,
         promote=params.promote,
     )
@@ -268,10 +282,10 @@ def _champion_on_the_same_rows(folder: Path, params: So8tParams, run: Run) -> di
     from genba_llm.line_data import prepare
 
     config = config_of(params.config)
-    tokenizer = load_tokenizer(folder / "model")
+    tokenizer = load_tokenizer(folder / MODEL)
     prepared = prepare(_rows(params, run, config.max_bad_rows), tokenizer, config)
     reached: dict[str, float] = so8t_line.measure(
-        load_base(folder / "model"), tokenizer, prepared.data, batch_size=config.batch_size
+        load_base(folder / MODEL), tokenizer, prepared.data, batch_size=config.batch_size
     )
     return reached
 

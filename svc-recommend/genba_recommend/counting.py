@@ -17,7 +17,7 @@ from sqlalchemy.orm import Session
 from genba_recommend import store
 from genba_recommend.catalogue import Shelf
 from genba_recommend.evidence import DAY_S
-from genba_recommend.popularity import Fading, Popularity, log_prior
+from genba_recommend.popularity import Fading, Popularity, log_lasting, log_prior
 from genba_recommend.prior import Prior
 from genba_recommend.settings import Settings
 from genba_recommend.store import Event
@@ -158,6 +158,17 @@ class Counting:
         if counts is None:
             return np.zeros(n, np.float32)
         return log_prior(counts.at(day, n), smoothing=prior.smoothing, weight=prior.weight)
+
+    def lasting(self, prior: Prior, day: float, n: int) -> Float32s | None:
+        """(N,) what places after the first get on top of ``bias``; None where nothing lasts, or until it is counted."""
+        counts = self._popularity.priors.get(prior.half_life_days)
+        ever = self._popularity.priors.get(prior.lasting_half_life_days)
+        if not prior.lasting or counts is None or ever is None:
+            return None
+        return log_lasting(
+            counts.at(day, n), ever.at(day, n),
+            lasting=prior.lasting, smoothing=prior.smoothing, weight=prior.weight,
+        )  # fmt: skip
 
     def trending(self, day: float, n: int) -> Float32s:
         """(N,) recent counts, -inf where there is no trend."""

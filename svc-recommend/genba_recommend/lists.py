@@ -24,7 +24,7 @@ from genba_recommend.index import Choice, Rows, raise_some
 from genba_recommend.people import Person
 from genba_recommend.ranking import Picked, intra_list_distance, pick, pool_size
 from genba_recommend.reasons import Reason
-from genba_recommend.reranker import SHORTLIST
+from genba_recommend.reranker import SHORTLIST, head_first
 from genba_recommend.serving_model import Aligned, Taste
 from genba_recommend.view import View
 
@@ -143,7 +143,7 @@ def similar(view: View, row: int, ask: Ask) -> Made:
     why = reasons.said("similar", title, item_id=view.shelf.ids[row]) if title else reasons.said("for_you")
     if aligned is not None and aligned.present[row]:
         made.aligned = aligned
-        choice = view.choice(aligned, ask.wanted, bias=np.zeros(len(view.shelf), np.float32))
+        choice = view.choice(aligned, ask.wanted, by="alike")
         size = pool_size(ask.k, diversity=ask.diversity, explore=0.0)
         rows, scores = aligned.index.best(aligned.vectors[row], choice, without, size)
         picked = pick(
@@ -181,8 +181,10 @@ def _personal(
     made.aim = ask.aim if ask.aim in heads.tasks else "fit"  # a version without that head says so in its answer
     wide = ask.explore if made.aim == "fit" else 1.0  # a head chooses among more than fit in
     size = pool_size(ask.k, diversity=ask.diversity, explore=wide)
-    choice = view.choice(aligned, ask.wanted)
-    rows, scores = _candidates(aligned, person, ask, taste, choice, without, size, view.now_s)
+    # Where chance draws, scores are those that off-policy estimates compute again for any candidates.
+    lasting = aligned.lasting if taste.profile is not None and ask.explore == 0 else None
+    choice = view.choice(aligned, ask.wanted, by="now" if lasting is None else "lasting")
+    rows, scores = _candidates(aligned, person, ask, taste, choice, without, size, view.now_s, lasting)
     if not len(rows):
         made.passed_over.append(PassedOver("personal", "nothing_allowed"))
         return
@@ -277,6 +279,7 @@ def _candidates(
     without: npt.NDArray[np.integer],
     size: int,
     now_s: float,
+    lasting: Float32s | None,
 ) -> tuple[Rows, Float32s]:
     """The best for somebody under a choice; the last answer is remembered, for people who come back to the same page.
 
@@ -290,8 +293,12 @@ def _candidates(
     rows, scores = aligned.index.best(taste.query, choice, without, wide, lift=taste.lift)
     if taste.profile is not None and len(rows):
         scores = scores + aligned.gains(taste, rows, now_s=now_s)
-        order = np.argsort(-scores, kind="stable")[:size]
-        rows, scores = rows[order], scores[order]
+        if lasting is None:
+            order = np.argsort(-scores, kind="stable")[:size]
+            scores = scores[order]
+        else:
+            order, scores = head_first(scores, lasting.take(rows), size)
+        rows = rows[order]
     found = (rows, scores)
     if not ask.exclude:
         # A weak reference: a choice is as long as the catalogue, and must go with its view.

@@ -80,3 +80,9 @@ def log_prior(counts: Float32s, *, smoothing: float, weight: float) -> Float32s:
         return np.zeros(len(counts), np.float32)
     logs = np.log(counts + np.float32(smoothing))
     return np.asarray(weight * (logs - logs.max()), np.float32)
+
+
+def log_lasting(counts: Float32s, ever: Float32s, *, lasting: float, smoothing: float, weight: float) -> Float32s:
+    """What a prior adds on top where ``lasting`` of the slow counts are counted, too, (n,), at least 0. See ``prior.Prior``."""
+    now = counts + np.float32(smoothing)
+    return np.asarray(np.float32(weight) * np.log1p(np.float32(lasting) * ever / now), np.float32)

@@ -15,8 +15,10 @@ import numpy.typing as npt
 
 from genba_recommend.dataset import Interactions
 from genba_recommend.metrics import Quality, Questions, ScoreUsers, quality, rank_alike
+from genba_recommend.popularity import log_lasting
 
 DAY_S = 86_400.0
+LASTING_TIMES = 30.0  # the half-life of what lasts, in the prior's
 
 
 def decayed_counts(
@@ -35,12 +37,14 @@ class Prior:
 
     newcomer_half_life_days: for people without history, None where it was not tuned. Theirs must do best by itself; the other
     may lean on the towers.
+    lasting: how much an event counts that fades ``LASTING_TIMES`` more slowly, in the places after the first (reranker.py).
     """
 
     half_life_days: float = 7.0
     weight: float = 1.0
     smoothing: float = 0.1
     newcomer_half_life_days: float | None = None
+    lasting: float = 0.0
 
     @property
     def of_newcomers(self) -> Self:
@@ -52,6 +56,22 @@ class Prior:
         counts = decayed_counts(interactions, n_items=n_items, now_s=now_s, half_life_days=self.half_life_days)
         logs = np.log(counts + self.smoothing)
         return np.asarray(logs - logs.max(initial=-np.inf), np.float32) if n_items else np.zeros(0, np.float32)
+
+    @property
+    def lasting_half_life_days(self) -> float:
+        return LASTING_TIMES * self.half_life_days
+
+    def lasting_scores(
+        self, interactions: Interactions, *, n_items: int, now_s: float
+    ) -> npt.NDArray[np.float32] | None:
+        """Return what the places after the first get on top of ``scores``, (N,) float32; None where nothing lasts."""
+        if not self.lasting:
+            return None
+        now, ever = (
+            decayed_counts(interactions, n_items=n_items, now_s=now_s, half_life_days=days).astype(np.float32)
+            for days in (self.half_life_days, self.lasting_half_life_days)
+        )
+        return log_lasting(now, ever, lasting=self.lasting, smoothing=self.smoothing, weight=self.weight)
 
     def scores(self, interactions: Interactions, *, n_items: int, now_s: float) -> npt.NDArray[np.float32]:
         """Return what is added to dot product over temperature when ranking, (N,) float32."""

@@ -11,7 +11,11 @@ of the ``SHORTLIST`` best, each measured against the crowd, so that it is nought
 | ever | … in the last months |
 
 Their weights are those of a conditional logit (McFadden 1974), learnt at earlier moments of the log (reranker_fitting.py). Reads only
-what had happened before. Arrays in, arrays out; knows no torch, no database and no HTTP.
+what had happened before.
+
+The first ``HEAD`` places of a list are decided by what is chosen now. Later ones are asked for by people who come back in weeks, so there
+popularity counts that fades slowly, too (``head_first``).
+Arrays in, arrays out; knows no torch, no database and no HTTP.
 """
 
 from __future__ import annotations
@@ -33,6 +37,8 @@ Rows = npt.NDArray[np.integer]
 
 FILE: Final = "reranker.npz"  # in a bundle
 SHORTLIST: Final = 100  # items of the first stage that are put in order
+HEAD: Final = 10  # places that go by what is chosen now alone
+STEP: Final = 1e-3  # between the scores of the last of them and the next
 FEATURES: Final = ("genre", "age", "lately", "ever")
 AGE_EDGES_YEARS: Final = np.array([0.5, 1.5, 2.5, 4.5, 8.5, 15.5, 30.5])
 N_AGES: Final = len(AGE_EDGES_YEARS) + 2  # the first is unknown
@@ -166,6 +172,22 @@ class Reranker:
     def _age(self, rows: Rows, at_s: Floats | float) -> npt.NDArray[np.int64]:
         """(M,) 0 for unknown."""
         return age_of(self.published_s[rows], at_s)
+
+
+def head_first(scores: Float32s, lasting: Float32s, n: int) -> tuple[npt.NDArray[np.int64], Float32s]:
+    """The first places by what is chosen now, the others by what lasts as well.
+
+    Args:    scores: (M,), lasting included.   lasting: (M,), how much of them that is.   n: places.
+    Returns: places among the M, the best first, and their scores, (min(n, M),) each; those of the others are lowered by one
+        number, so that no score is above an earlier one.
+    """
+    now, key = scores - lasting, scores.copy()
+    head = np.argpartition(-now, HEAD)[:HEAD] if len(now) > HEAD else np.arange(len(now))
+    key[head] = -np.inf
+    key -= max(0.0, float(key.max(initial=-np.inf) - now[head].min(initial=np.inf)) + STEP)
+    key[head] = now[head]
+    order = np.argsort(-key, kind="stable")[:n]
+    return order, key[order]
 
 
 def age_of(published_s: Floats, at_s: Floats | float) -> npt.NDArray[np.int64]:

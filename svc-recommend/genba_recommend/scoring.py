@@ -30,7 +30,7 @@ from genba_recommend.metrics import (
 )
 from genba_recommend.neighbours import Neighbours
 from genba_recommend.prior import Prior
-from genba_recommend.reranker import SHORTLIST, Reranker
+from genba_recommend.reranker import SHORTLIST, Reranker, head_first
 
 Float32s = npt.NDArray[np.float32]
 USERS_AT_ONCE = 512
@@ -64,10 +64,12 @@ class Terms(Protocol):
     def blend(self) -> Blend: ...
 
 
-def reranked(score: ScoreUsers, reranker: Reranker, weight: float, dataset: Dataset) -> ScoreUsers:
+def reranked(
+    score: ScoreUsers, reranker: Reranker, weight: float, dataset: Dataset, lasting: Float32s | None = None
+) -> ScoreUsers:
     """Put everybody's shortlist of unseen items in order at the end of a dataset; what is not on it is not listed (-inf).
 
-    Whoever has no history keeps the first stage's order.
+    Whoever has no history keeps the first stage's order. Args: lasting: (N,) of the prior, for the places after the first.
     """
     if not weight or reranker.is_empty:
         return score
@@ -77,11 +79,16 @@ def reranked(score: ScoreUsers, reranker: Reranker, weight: float, dataset: Data
         out = np.array(score(users), np.float32)  # ours to change
         known = np.flatnonzero(np.diff(past.offsets)[users])
         first = out[known]
+        if lasting is not None:
+            first += lasting
         for row, user in zip(first, users[known].tolist(), strict=True):
             row[past.item[past.of(user)]] = -np.inf
-        for row, best, user in zip(known, top_k(first, SHORTLIST), users[known].tolist(), strict=True):
+        for row, scored, best, user in zip(known, first, top_k(first, SHORTLIST), users[known].tolist(), strict=True):
             near = best[best >= 0]
-            gained = out[row, near] + weight * reranker.gains(reranker.profile_in(past, user), near, now_s=now_s)
+            gained = scored[near] + weight * reranker.gains(reranker.profile_in(past, user), near, now_s=now_s)
+            if lasting is not None:
+                order, gained = head_first(gained, lasting[near], len(near))
+                near = near[order]
             out[row] = -np.inf
             out[row, near] = gained
         return out
@@ -104,7 +111,7 @@ def served(
         now = np.where(is_known[users][:, None], popular, newcomers)
         return np.asarray(taste(users) + np.float32(prior.weight) * now, np.float32)
 
-    return reranked(score, reranker, terms.blend.reranker, dataset)
+    return reranked(score, reranker, terms.blend.reranker, dataset, lasting_now(prior, dataset))
 
 
 def with_prior(score: ScoreUsers, log_popularity: Float32s, weight: float) -> ScoreUsers:
@@ -155,6 +162,13 @@ def popularity_now(prior: Prior, interactions: Interactions, *, n_items: int) ->
     """Return log-popularity at the newest event, (N,)."""
     now_s = float(interactions.time_s.max()) if len(interactions) else 0.0
     return prior.log_popularity(interactions, n_items=n_items, now_s=now_s)
+
+
+def lasting_now(prior: Prior, dataset: Dataset) -> Float32s | None:
+    """Return what lasts at the newest event, (N,); None where the prior has none."""
+    events = dataset.interactions
+    now_s = float(events.time_s.max()) if len(events) else 0.0
+    return prior.lasting_scores(events, n_items=len(dataset.catalogue), now_s=now_s)
 
 
 def strangers(users: tuple[User, ...], n: int) -> tuple[User, ...]:

@@ -122,6 +122,7 @@ class Aligned:
     """A version over a shelf of N items: what a list is made from, whole and of one version.
 
     vectors: (N, D), zeros where there is none.   present: (N,).   bias: (N,), the prior now.   neighbours, reranker: by row.
+    lasting: (N,), what places after the first get on top of the bias; None where that does not help.
     newcomers: (N,), what is popular now for people without history, -inf where nothing is; None where that was not tuned.
     """
 
@@ -134,6 +135,7 @@ class Aligned:
     bias: Float32s
     neighbours: Neighbours
     reranker: Reranker
+    lasting: Float32s | None = None
     newcomers: Float32s | None = None
     generation: int = 0  # another one when vectors change; what is remembered of a user is remembered under it
 

@@ -247,7 +247,10 @@ class Shop:
         with self.database.read() as session:
             for aligned in self._versions.aligned.values():
                 prior = aligned.model.prior
-                for half_life_days in {prior.half_life_days, prior.of_newcomers.half_life_days}:
+                half_lives = {prior.half_life_days, prior.of_newcomers.half_life_days}
+                if prior.lasting:
+                    half_lives.add(prior.lasting_half_life_days)
+                for half_life_days in sorted(half_lives):
                     self._counting.prior(session, self._shelf, half_life_days)
         return changed
 
@@ -271,6 +274,7 @@ class Shop:
             number: replace(
                 aligned,
                 bias=counting.bias(aligned.model.prior, day, n),
+                lasting=counting.lasting(aligned.model.prior, day, n),
                 newcomers=counting.newcomers(aligned.model.prior, day, n),
             )
             for number, aligned in self._versions.aligned.items()

@@ -22,7 +22,7 @@ from genba_recommend.metrics import Quality, Questions, Scores, ScoreUsers, ndcg
 from genba_recommend.neighbours import Neighbours, choices, ease, item_knn, low_rank
 from genba_recommend.prior import Prior
 from genba_recommend.reranker import SHORTLIST, Reranker
-from genba_recommend.scoring import blended, popularity_now, reranked, with_prior
+from genba_recommend.scoring import blended, lasting_now, popularity_now, reranked, with_prior
 
 Float32s = npt.NDArray[np.float32]
 
@@ -41,10 +41,10 @@ FADES: Final = (1.0, 0.97, 0.9)
 DOUBTS: Final = (0.0, 1.0, 3.0, 10.0)
 STRANGERS: Final = (0.25, 0.5, 1.0)
 LEAST_STRANGERS: Final = 100  # fewer say nothing, and what is popular is safe
-USUAL_HALF_LIFE_DAYS: Final = 2.0  # of what is listed to people without history; the trending list's
+LASTING: Final = 0.05  # of an event that fades slowly, in the places after the first; from 0.01 to 0.1 much the same
 NEAR_THE_TOP: Final = 60  # items of each term that are looked at
 USERS_AT_ONCE: Final = 256
-ALONE_AT_LEAST: Final = 0.9  # of the best half-life's NDCG@10, what another must reach by itself to be taken or kept
+ALONE_AT_LEAST: Final = 0.9  # of the best half-life's NDCG@10, what another must reach by itself to be kept
 
 
 @dataclass(frozen=True)
@@ -115,27 +115,30 @@ def tune(
         first_blend = replace(first_blend, stranger=_of_strangers(towers, popular, first_prior.weight, strangers))
     found = Neighbours.none(n_items) if not blend.neighbours else kinds[blend.kind]
     scores = with_prior(blended(towers, found, past, blend), kept[prior.half_life_days], prior.weight)
-    scores = reranked(scores, second, blend.reranker, data)
-    return Tuned(
-        prior, blend, quality(rank(scores, asked), asked), best_alone, tuple(climb.trials), first_prior, first_blend
-    )
+    judged = quality(rank(reranked(scores, second, blend.reranker, data), asked), asked)
+    if blend.reranker:
+        lasting = replace(prior, lasting=LASTING)
+        whole = reranked(scores, second, blend.reranker, data, lasting_now(lasting, data))
+        other = quality(rank(whole, asked), asked)
+        is_worse = _is_better(judged.ndcg_at_10, other.ndcg_at_10)
+        if _is_better(other.recall_at_50, judged.recall_at_50) and not is_worse:
+            prior, judged = lasting, other
+    return Tuned(prior, blend, judged, best_alone, tuple(climb.trials), first_prior, first_blend)
 
 
 def _of_newcomers(
     priors: Mapping[float, Float32s], alone: Mapping[float, Quality], strangers: Questions | None
 ) -> float:
-    """The half-life that is best by itself for everybody who was asked, because people without history alone are few.
+    """The shortest half-life that the best by itself does not beat by more than chance, over everybody who was asked.
 
-    The usual one where it comes close: what is best by a little in one slice is often not in the next.
+    People without history alone are few. What is best by a little in one slice is often not in the next.
     """
     found = {days: each.ndcg_at_10 for days, each in alone.items()}
     if strangers is not None and len(strangers):
         new = {days: quality(rank_alike(popular, strangers), strangers).ndcg_at_10 for days, popular in priors.items()}
         found = {days: np.concatenate([found[days], new[days]]) for days in found}
-    ndcg = {days: float(each.mean()) for days, each in found.items()}
-    usual = min(ndcg, key=lambda days: abs(np.log(days / USUAL_HALF_LIFE_DAYS)))
-    best = max(ndcg, key=lambda days: ndcg[days])
-    return usual if ndcg[usual] >= ALONE_AT_LEAST * ndcg[best] else best
+    best = max(found.values(), key=lambda each: float(each.mean()))
+    return min(days for days, each in found.items() if not _is_better(best, each))
 
 
 def _of_strangers(towers: ScoreUsers, popular: Float32s, weight: float, asked: Questions) -> float:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - the usual name
 
 from genba_recommend.features import FIRST_KNOWN, NUMBERS, PROFILE_NUMBERS, Encoders, ItemFeatures, UserFeatures
-from genba_recommend.sparse_sums import weighted_sum
+from genba_recommend.sparse_sums import places_of, weighted_sum
 from genba_recommend.training_config import TowerConfig
 
 CPU: Final = torch.device("cpu")
@@ -133,14 +133,15 @@ class UserTower(nn.Module):
     def pooled(self, history: Tensor, weight: Tensor, table: Tensor) -> Tensor:
         """history: (B, T) rows of table, newest first.   weight: (B, T), 0 where there is nothing. Returns: (B, 3·D) or (B, D)."""
         share = weight / weight.sum(1, keepdim=True).clamp_min(1e-6)  # (B, T)
-        mean = weighted_sum(table, history, share)  # (B, D)
+        places = places_of(history, weight) if table.device.type == "cpu" else None
+        mean = weighted_sum(table, history, share, places)  # (B, D)
         if self.config.pooling == "mean":
             return mean
         content = F.embedding(history, self.attend(table)).squeeze(-1)  # (B, T); once an item, not once an event
         logits = self.position[: history.shape[1]] + content + torch.log(weight.clamp_min(1e-9))
         # Finite instead of -inf, so that a user without history gets zeros and not nan.
         attention = torch.softmax(logits, dim=1) * (weight > 0)
-        attended = weighted_sum(table, history, attention)
+        attended = weighted_sum(table, history, attention, places)
         return torch.cat([attended, mean, F.embedding(history[:, 0], table)], dim=1)
 
 

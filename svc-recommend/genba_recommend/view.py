@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +20,7 @@ from genba_recommend.serving_model import Aligned
 
 Float32s = npt.NDArray[np.float32]
 Segment = tuple[str, str]
+Bias = Literal["now", "lasting", "alike"]
 
 CHOICES_KEPT: Final = 256
 TOP_KEPT: Final = 1000
@@ -71,13 +72,16 @@ class View:
     _choices: dict[object, Choice] = field(default_factory=dict, repr=False)
     _tops: dict[object, Tops | None] = field(default_factory=dict, repr=False)
 
-    def choice(self, aligned: Aligned, wanted: Wanted, *, bias: Float32s | None = None) -> Choice:
-        """What may be listed under a version; with the version's prior, or with another bias named by its identity."""
-        key = (aligned.model.number, wanted, bias is None)
+    def choice(self, aligned: Aligned, wanted: Wanted, *, by: Bias = "now") -> Choice:
+        """What may be listed under a version: by its prior, by what lasts as well, or with all items alike."""
+        key = (aligned.model.number, wanted, by)
         found = self._choices.get(key)
         if found is None:
             allowed = self.shelf.allowed(wanted) & aligned.present
-            found = Choice.of(aligned.bias if bias is None else bias, allowed)
+            bias = aligned.bias if by != "alike" else np.zeros(len(self.shelf), np.float32)
+            if by == "lasting" and aligned.lasting is not None:
+                bias = bias + aligned.lasting
+            found = Choice.of(bias, allowed)
             _keep(self._choices, key, found)
         return found
 

@@ -136,19 +136,18 @@ def _record(work: Work, page: Sequence[tuple[Stored, particles.Facts]], owner: O
 
 
 def _allowed(settings: Settings, folder: str) -> Path:
-    said = None
     root = settings.import_dir
     if root is None:
-        said = "this installation reads no folders; an operator may set GENBA_SEM_IMPORT_DIR"
+        said = "This installation reads no folders: an operator may set GENBA_SEM_IMPORT_DIR."
     else:
         path = (root / folder).resolve()
         if not path.is_relative_to(root.resolve()):
-            said = "lies outside the folder that jobs may read"
+            said = "The folder lies outside the one that jobs may read."
         elif not path.is_dir():
-            said = "is no folder there"
+            said = f"There is no folder {folder} below GENBA_SEM_IMPORT_DIR."
         else:
             return path
-    raise Invalid(f"The folder {said}.", errors=[{"field": "folder", "message": said}])
+    raise Invalid(said, errors=[{"field": "folder", "message": said}])
 
 
 def _listed(root: Path, batch: str) -> Iterator[tuple[particles.Facts, Hints, list[Path]]]:

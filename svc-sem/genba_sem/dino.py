@@ -193,9 +193,11 @@ def _folder_of(name_or_folder: str | Path) -> Path:
 def _opened(folder: Path) -> tuple[Any, Any]:
     """torch, and the model."""
     torch, transformers = _libraries()
+    from safetensors import SafetensorError  # comes with transformers
+
     try:
         model = transformers.AutoModel.from_pretrained(folder, local_files_only=True, use_safetensors=True)
-    except (OSError, RuntimeError, ValueError, KeyError) as err:
+    except (OSError, RuntimeError, ValueError, KeyError, SafetensorError) as err:
         raise EncoderUnavailable("The DINO weights do not fit their configuration, or cannot be read.") from err
     return torch, model.eval()
 

@@ -206,33 +206,38 @@ class Progress:
 
 
 def progress(session: Session, principal: Principal, book: LabelBook) -> Progress:
-    """Over all that the caller may see. A bundle that was confirmed is one decision, whatever it holds."""
+    """Over all that the caller may see, counted where the rows lie. A bundle that was confirmed is one decision, whatever it holds."""
     visible = records.visible(ParticleRow, principal)
     reasons: Counter[str] = Counter()
     waiting = 0
-    for row in session.execute(select(ParticleRow.reasons).where(visible, ParticleRow.in_queue)):
-        waiting += 1
-        reasons.update(row.reasons)
+    held_for = select(ParticleRow.reasons, func.count()).where(visible, ParticleRow.in_queue)
+    for codes, count in session.execute(
+        held_for.group_by(ParticleRow.reasons)
+    ):  # few sets of reasons, whatever the queue
+        waiting += count
+        reasons.update(dict.fromkeys(codes, count))
     statuses = select(ParticleRow.status, func.count()).where(visible, ParticleRow.role == "sample")
     counts = {status: count for status, count in session.execute(statuses.group_by(ParticleRow.status))}  # noqa: C416
     table = ReviewRow
-    columns = (table.id, table.bundle_id, table.seconds, table.reasons, table.label_id, table.was_label_id)
-    said = select(*columns).join(ParticleRow, ParticleRow.id == table.particle_id)
-    words = session.execute(said.where(table.tenant == principal.tenant, visible).order_by(table.id)).all()
-    units = {each.bundle_id or each.id for each in words}
-    seconds = sorted({each.bundle_id or each.id: each.seconds for each in words if each.seconds is not None}.values())
-    audited = [each for each in words if "random_audit" in each.reasons]
-    wrong = [each for each in audited if now_id(book, each.label_id) != now_id(book, each.was_label_id)]
+    said = (table.particle_id == ParticleRow.id, table.tenant == principal.tenant, visible)
+    decision = func.coalesce(table.bundle_id, table.id)
+    words, decisions = session.execute(select(func.count(), func.count(decision.distinct())).where(*said)).one()
+    timed = select(func.max(table.seconds).label("seconds")).where(*said, table.seconds.is_not(None)).group_by(decision)
+    taken = timed.subquery().c.seconds
+    middle = (session.scalar(select(func.count(taken))) or 0) // 2
+    drawn = (*said, table.calibrates, has_reason(session, "random_audit", of=table.reasons))
+    audited = select(table.label_id, table.was_label_id, func.count()).where(*drawn)
+    audits = session.execute(audited.group_by(table.label_id, table.was_label_id)).all()
     return Progress(
         waiting=waiting,
         by_reason=dict(reasons),
         reviewed=counts.get("reviewed", 0),
         confirmed=counts.get("confirmed", 0),
-        decisions=len(units),
-        particles_per_decision=len(words) / len(units) if units else None,
-        median_seconds=seconds[len(seconds) // 2] if seconds else None,
-        audits=len(audited),
-        audits_wrong=len(wrong),
+        decisions=decisions,
+        particles_per_decision=words / decisions if decisions else None,
+        median_seconds=session.scalar(select(taken).order_by(taken).offset(middle).limit(1)),
+        audits=sum(count for _, _, count in audits),
+        audits_wrong=sum(count for now, was, count in audits if now_id(book, now) != now_id(book, was)),
     )
 
 

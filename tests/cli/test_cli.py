@@ -148,6 +148,13 @@ def test_up_refuses_a_home_that_is_in_use(tmp_path: Path) -> None:
     assert refusal(said).startswith(f"genba: Genba already runs on {tmp_path / 'home'}; stop it first")
 
 
+def test_a_file_is_no_home(tmp_path: Path) -> None:
+    (tmp_path / "a [file]").write_text("")
+    said = genba("up", "--port", str(free_port()), home=tmp_path / "a [file]")
+    assert said.code == 2
+    assert refusal(said) == f"genba: {tmp_path / 'a [file]'} cannot hold Genba's data: File exists."
+
+
 def test_the_first_start_makes_one_admin_key_that_only_its_owner_can_read(tmp_path: Path) -> None:
     platform = Platform(home=tmp_path / "home")
     made = homes.first_admin_key(platform)

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -212,6 +213,21 @@ def test_an_s3_that_does_not_answer_is_unavailable_rather_than_empty(
     with pytest.raises(Unavailable):
         artifacts.put(CONTENT)
     fsspec.filesystem("s3").clear_instance_cache()
+
+
+def test_copies_of_remote_artifacts_do_not_fill_the_disk(url: str, tmp_path: Path) -> None:
+    cache, an_hour_ago_s = tmp_path / "cache", time.time() - 3600
+    keys = [Artifacts(url, cache=cache).put(bytes([n]) * 1000) for n in range(5)]
+    if not url.startswith("s3"):
+        assert not cache.exists()
+        return
+    for n, key in enumerate(keys):
+        os.utime(cache / key, (an_hour_ago_s + n,) * 2)
+    os.utime(cache / keys[4], (an_hour_ago_s - 25 * 3600,) * 2)
+    assert Artifacts(url, cache=cache).local_path(keys[0]).read_bytes() == bytes(1000)  # used just now
+    bounded = Artifacts(url, cache=cache, cache_bytes=2500)
+    assert [(cache / key).exists() for key in keys] == [True, False, False, True, False]
+    assert [bounded.local_path(key).stat().st_size for key in keys] == [1000] * 5, "and each can be had again"
 
 
 def test_the_default_cache_is_private_to_this_user(url: str) -> None:

@@ -219,6 +219,13 @@ def test_who_may_reach_whom_leaves_the_gateway_as_the_only_door() -> None:
     assert everything["ingress"][0]["from"] == [{"podSelector": {"matchLabels": {"app.kubernetes.io/name": "gateway"}}}]
 
 
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_callers_behind_an_ingress_are_told_apart(overlay: str) -> None:
+    [gateway] = [container for name, _, container in pods(overlay) if name.startswith("gateway")]
+    trusted = json.loads(environment(overlay, gateway).get("GENBA_GATEWAY_TRUSTED_PROXIES", "[]"))
+    assert bool(trusted) is bool(of_kind(overlay, "Ingress"))
+
+
 def test_a_bucket_takes_the_place_of_the_shared_volume() -> None:
     assert of_kind("production", "PersistentVolumeClaim").keys() == {"jobs"}
     for name, template, container in pods("production"):

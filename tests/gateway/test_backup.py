@@ -10,8 +10,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
-from genba_gateway import backup
+from genba_gateway import backup, backup_cli
 from genba_gateway.home import first_admin_key
 from genba_gateway.keys import Keys
 from genba_shared.artifacts import Artifacts
@@ -124,6 +125,18 @@ def test_another_file_is_never_overwritten(platform: Platform, made: Path) -> No
     with pytest.raises(backup.CannotBackUp, match="exists already"):
         backup.create(platform, made)
     assert made.read_bytes() == before
+
+
+def test_a_folder_that_is_not_there_is_named(platform: Platform, tmp_path: Path) -> None:
+    with pytest.raises(backup.CannotBackUp, match=r"There is no folder .*nowhere: make it first"):
+        backup.create(platform, tmp_path / "nowhere" / "genba.tar")
+
+
+def test_the_command_that_starts_what_was_restored_can_be_copied(made: Path, tmp_path: Path) -> None:
+    home = tmp_path / "a home"
+    restored = CliRunner().invoke(backup_cli.app, ["restore", str(made), "--home", str(home)])
+    assert restored.exit_code == 0, restored.output
+    assert f"genba up --home '{home}'" in restored.output.replace("\n", "")
 
 
 @pytest.mark.parametrize("share", [0.0, 0.3, 0.6, 0.9])

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
+import threading
 from collections.abc import Callable
+from contextlib import closing
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.gateway.world import Service, door, running, settings
 
-from genba_gateway.keys import ApiKeyRow, Keys, covers
+from genba_gateway.auth import Authenticator
+from genba_gateway.keys import ApiKey, ApiKeyRow, Keys, covers
+from genba_gateway.settings import Settings
+from genba_shared import db
 from genba_shared.audit import AuditLog
 from genba_shared.db import Database, utc_now
 from genba_shared.principal import ROLES, Clearance, Principal
@@ -67,6 +74,20 @@ def test_a_rotated_key_works_on_for_its_overlap_and_its_successor_is_the_same_su
     with pytest.raises(Conflict):
         keys.rotate(record.id)
     assert keys.get(record.id).successor == successor.id
+
+
+def test_a_good_key_is_taken_while_the_database_takes_no_writes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(db, "BUSY_TIMEOUT_S", 0.05)
+    database = Database(f"sqlite:///{tmp_path}/genba.db")
+    database.upgrade()
+    record, key = Keys(database, env="dev").create("a")
+    with closing(sqlite3.connect(tmp_path / "genba.db", isolation_level=None)) as writer:
+        writer.execute("BEGIN IMMEDIATE")
+        assert Keys(database, env="dev").verify(key).id == record.id
+    assert Keys(database, env="dev").get(record.id).last_used_at is None
+    database.close()
 
 
 def test_a_rotation_without_overlap_ends_the_old_key_at_once(keys: Keys) -> None:
@@ -204,6 +225,32 @@ def test_keys_live_through_the_gateway(platform: Platform) -> None:
             assert (await gateway.ask("GET", "/v1/audit/verification")).json()["intact"] is True
             assert (await gateway.ask("GET", "/v1/keys/nope")).status == 404
             assert (await gateway.ask("POST", "/v1/keys", json={"name": "x", "role": "emperor"})).status == 422
+
+    asyncio.run(story())
+
+
+def test_a_key_revoked_while_it_is_being_checked_is_not_believed_afterwards(keys: Keys, platform: Platform) -> None:
+    looked, revoked = threading.Event(), threading.Event()
+
+    class Slow(Keys):
+        def verify(self, token: str) -> ApiKey:
+            found = super().verify(token)
+            looked.set()
+            assert revoked.wait(60)
+            return found
+
+    async def story() -> None:
+        record, key = keys.create("a")
+        authenticator = Authenticator(Slow(keys._database, env="dev"), Settings(platform=platform))
+        asked = asyncio.create_task(authenticator.verify(key.encode(), "here"))
+        assert await asyncio.to_thread(looked.wait, 60)
+        keys.revoke(record.id)
+        authenticator.forget()
+        revoked.set()
+        await asked  # it came before
+        assert authenticator.known(key.encode()) is None
+        with pytest.raises(Unauthorized):
+            await authenticator.verify(key.encode(), "here")
 
     asyncio.run(story())
 

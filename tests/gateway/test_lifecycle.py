@@ -30,7 +30,7 @@ from tests.gateway.world import (
     until,
 )
 
-from genba_gateway import backup
+from genba_gateway import app, backup
 from genba_gateway.mounted import StartFailed
 from genba_gateway.openapi import merge
 from genba_gateway.routes import RouteTable
@@ -194,6 +194,26 @@ def test_mounted_services_are_started_and_stopped_and_their_state_reaches_reques
         assert told[0] == "started"
         assert "loaded" in told
         assert told[-1] == "stopped"
+
+    asyncio.run(story())
+
+
+def test_a_mounted_service_that_hangs_keeps_nobody_from_knowing_of_the_others(
+    platform: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(app, "READY_S", 0.2)
+
+    class Hung(Echo):
+        async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
+            if scope.get("path") == "/ready":
+                await asyncio.Event().wait()
+            await super().__call__(scope, receive, send)
+
+    async def story() -> None:
+        async with door(settings(platform), mounts={"sop": Hung(), "sem": Echo()}) as gateway:
+            ready = await gateway.ask("GET", "/ready")
+            assert ready.status == 503
+            assert ready.json()["reasons"] == {"sop": "does not answer: TimeoutError"}
 
     asyncio.run(story())
 

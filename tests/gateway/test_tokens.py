@@ -152,6 +152,15 @@ def test_a_new_key_of_the_issuer_is_fetched_when_a_token_names_it_but_not_for_ev
     asyncio.run(story())
 
 
+def test_a_key_of_a_kind_that_is_not_known_does_not_cost_the_others(tmp_path: Path) -> None:
+    known = SIGNER.as_dict(private=False)
+    odd = [known | {"kid": "brainpool", "crv": "BP-256"}, {"kty": "OKP", "crv": "X25519", "x": "AA"}, "no object"]
+    file = tmp_path / "jwks.json"
+    file.write_bytes(orjson.dumps({"keys": [*odd, known]}))
+    principal, _ = verified(Jwt(issuer=ISSUER, audience=AUDIENCE, jwks=str(file)), token())
+    assert principal.subject == "user:tanaka"
+
+
 def test_keys_stay_while_the_issuer_is_away_and_without_any_the_answer_is_503(tmp_path: Path) -> None:
     async def story() -> None:
         now_s = 1000.0

@@ -97,7 +97,7 @@ def test_raw_text_becomes_an_answer_though_the_worker_is_killed_twice(
         checks = {"shards": _value(written)["shards"], "evaluation_files": ["evaluation.txt"]}
         checked = client.jobs.wait(client.jobs.submit("llm.validate", checks).id)
 
-        # ---- training: killed in the middle, resumed, promoted
+        # ---- training: killed in the middle, resumed; promoted by a decision, as it knows less than the model that ships
         params = {
             "shards": _value(checked)["shards"],
             "texts": _value(collected)["shards"],
@@ -107,7 +107,10 @@ def test_raw_text_becomes_an_answer_though_the_worker_is_killed_twice(
         }
         trained = _killed(genba, client, client.jobs.submit("llm.so8t", params), after=0.3)
         assert trained.result is not None
-        assert trained.result["registered"] == {"model": MODEL, "number": 2, "outcome": "promoted", "missed": []}
+        registered = trained.result["registered"]
+        assert (registered["number"], registered["outcome"]) == (2, "gate_failed")
+        assert any(each.startswith("known_log2_likelihood_per_byte") for each in registered["missed"])
+        client.models.promote(MODEL, 2, reason="our own rows only", gates="overridden")
 
         # ---- served without a restart, by its name, with the thinking kept in
         answer: dict[str, Any] = until(
@@ -155,10 +158,15 @@ def test_one_command_runs_the_line_and_takes_up_where_it_was(genba: Genba, corpo
     assert said.code == 1, said.out
     assert "llm.validate failed: There is no 'evaluation.txt'" in said.err
     hidden.rename(corpora / "evaluation.txt")  # mended: the same command tries that step anew, and no other
+    said = llm("train", str(path))
+    assert said.code == 1, said.out
+    assert f"genba models promote {MODEL} 2 --override-gates" in said.err
+    with Client(genba.url, genba.admin_key) as client:
+        client.models.promote(MODEL, 2, reason="our own rows only", gates="overridden")
     for _ in range(2):
         said = llm("train", str(path))
         assert said.code == 0, said.err
-        for word in ("collect", "validate", f"{MODEL}@2 promoted", "token_accuracy", "decision_accuracy", "weights"):
+        for word in ("collect", "validate", f"{MODEL}@2 gate_failed", "token_accuracy", "decision_accuracy", "weights"):
             assert word in said.out, said.out
     with Client(genba.url, genba.admin_key) as client:
         ran = [job.recipe for job in client.jobs.list()]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -98,6 +99,14 @@ def test_a_base_of_another_family_or_none_is_refused(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"model_type": "llama"}')
     with pytest.raises(UnusableModel, match="'llama'"):
         load_base(tmp_path)
+
+
+def test_a_base_whose_weights_were_cut_off_is_refused(base: Path, tmp_path: Path) -> None:
+    cut = Path(shutil.copytree(base, tmp_path / "cut"))
+    whole = (cut / "model.safetensors").read_bytes()
+    (cut / "model.safetensors").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(UnusableModel, match="'cut' cannot be loaded"):
+        load_base(cut)
 
 
 def test_a_tokenizer_without_a_chat_template_is_refused(base: Path, tmp_path: Path) -> None:

@@ -15,9 +15,9 @@ from genba_recommend.dataset import Catalogue, Dataset, Interactions, Item, Spli
 from genba_recommend.features import FIRST_KNOWN, EncoderConfig, Encoders, ItemFeatures
 from genba_recommend.metrics import ScoreUsers, quality, questions, rank
 from genba_recommend.prior import Prior, everybody
-from genba_recommend.reranker import FEATURES, YEAR_S, Reranker, age_of
+from genba_recommend.reranker import FEATURES, HEAD, YEAR_S, Reranker, age_of, head_first
 from genba_recommend.reranker_fitting import conditional_logit, fit_reranker, look
-from genba_recommend.scoring import popularity_now, reranked
+from genba_recommend.scoring import lasting_now, popularity_now, reranked
 from genba_recommend.tuning import tune
 
 N_ITEMS, N_USERS = 200, 150
@@ -180,6 +180,53 @@ def test_it_is_taken_where_it_helps_by_more_than_chance(data: Dataset, monkeypat
     assert second > 0
     assert towers > 0  # discovery is theirs
     assert weights(shuffled(data))[0] == 0.0
+
+
+def test_the_first_places_go_by_what_is_chosen_now_and_the_others_by_what_lasts_as_well() -> None:
+    rng = np.random.default_rng(2)
+    now, lasting = rng.normal(size=40), np.zeros(40)
+    order = np.argsort(-now)
+    lasting[order[30]], lasting[order[3]] = 9.0, 1.0
+    places, scores = head_first((now + lasting).astype(np.float32), lasting.astype(np.float32), 20)
+    assert places.tolist() == [*order[:HEAD], order[30], *order[HEAD:19]]
+    assert np.all(np.diff(scores) < 0)
+    np.testing.assert_allclose(scores[:HEAD], now[order[:HEAD]], atol=1e-5)
+    few, _ = head_first((now + lasting).astype(np.float32), lasting.astype(np.float32), 4)
+    assert few.tolist() == order[:4].tolist()
+    nothing, _ = head_first(np.zeros(0, np.float32), np.zeros(0, np.float32), 4)
+    assert not len(nothing)
+
+
+def test_what_lasts_is_counted_where_more_is_found_by_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = world(n_events=12_000, n_items=N_ITEMS, n_users=N_USERS)
+    events = data.interactions  # some items are chosen more than others, all the time
+    data = data.with_interactions(
+        events.take(np.random.default_rng(0).random(len(events)) < 8 / (8 + events.item // 4))
+    )
+    monkeypatch.setattr(tuning, "KINDS", {})
+    monkeypatch.setattr("genba_recommend.scoring.SHORTLIST", N_ITEMS)
+    monkeypatch.setattr("genba_recommend.tuning.SHORTLIST", N_ITEMS)
+    split = split_by_time(data)
+    asked, second = questions(split), fitted(split.train)
+
+    def tuned(half_life_days: float) -> Prior:
+        towers = everybody(np.zeros(N_ITEMS, np.float32))
+        return tune(
+            towers, split.train, asked, half_lives_days=(half_life_days,), prior_weights=(1.0,), reranker=second
+        ).prior
+
+    span_days = float(np.ptp(split.train.interactions.time_s)) / 86_400
+    forgetful, lasting = tuned(span_days / 100), tuned(1e4 * span_days)
+    assert forgetful.lasting > 0
+    assert lasting.lasting == 0.0  # nothing fades: it would be the same list
+    popular = popularity_now(forgetful, split.train.interactions, n_items=N_ITEMS)
+    lists = [
+        rank(reranked(everybody(popular), second, 1.0, split.train, each), asked)
+        for each in (None, lasting_now(forgetful, split.train))
+    ]
+    np.testing.assert_array_equal(lists[0][:, :HEAD], lists[1][:, :HEAD])
+    found = [float(quality(each, asked).recall_at_50.mean()) for each in lists]
+    assert found[1] > found[0]
 
 
 def test_too_few_people_teach_nothing() -> None:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 - the usual name
 
-from genba_recommend.sparse_sums import weighted_sum
+from genba_recommend.sparse_sums import places_of, weighted_sum
 
 N_ROWS, DIM = 40, 6
 
@@ -56,3 +56,16 @@ def test_the_gradient_reaches_weights_that_are_themselves_computed() -> None:
 def test_a_table_that_does_not_learn_asks_for_no_gradient() -> None:
     table, index, weight = _asked(4, 5)
     assert not weighted_sum(table, index, weight).requires_grad
+
+
+def test_sums_over_the_same_places_are_the_same_to_the_bit() -> None:
+    """Also where a weight came out as 0 in a place that may hold more."""
+    table, index, weight = _asked(200, 5)
+    places, upstream = places_of(index, weight), torch.randn(200, DIM, dtype=torch.float64)
+    for values in (weight, weight.square(), weight * (weight > 0.5)):
+        found = []
+        for known in (None, places):
+            leaves = table.clone().requires_grad_(), values.clone().requires_grad_()
+            out = weighted_sum(leaves[0], index, leaves[1], known)
+            found.append((out.detach(), *torch.autograd.grad(out, leaves, upstream)))
+        assert all(torch.equal(ours, theirs) for ours, theirs in zip(*found, strict=True))

@@ -132,7 +132,7 @@ def test_people_without_history_get_the_half_life_that_is_best_without_the_tower
 
     assert newcomer_half_life_days(None) == 1e4
     assert newcomer_half_life_days(asked(range(30, 31), 1)) == 1e4
-    assert newcomer_half_life_days(asked(range(30, 32), 1)) == 1.0  # the usual one comes within a tenth
+    assert newcomer_half_life_days(asked(range(30, 32), 1)) == 1.0  # the other is not better by more than chance
     assert newcomer_half_life_days(asked(range(30, 34), 1)) == 1.0
 
 

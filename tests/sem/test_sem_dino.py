@@ -41,6 +41,13 @@ def test_without_weights_dino_is_unavailable_and_never_random(tmp_path: Path) ->
         open_dino("facebook/dinov2-small")
 
 
+def test_weights_that_were_cut_off_are_refused(tmp_path: Path) -> None:
+    file = saved("dinov2", tmp_path) / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:1000])
+    with pytest.raises(EncoderUnavailable, match="cannot be read"):
+        open_dino(tmp_path)
+
+
 @pytest.mark.parametrize("kind", ["dinov2", "dinov3_vit"])
 def test_an_onnx_export_gives_the_rows_of_the_model_and_says_that_it_is_another_encoder(
     kind: str, tmp_path: Path

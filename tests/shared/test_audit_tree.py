@@ -330,6 +330,44 @@ def test_syslog_hears_of_each_entry_and_a_deaf_one_loses_nothing(database: Datab
     assert verified(database).verify().entries == 3
 
 
+def write_until_it_fails(sink: SyslogSink, entry: AuditEntry) -> None:
+    """A first line to a connection that has just ended is lost, and nobody can tell."""
+    for _ in range(100):
+        sink.write(entry)
+
+
+def test_a_collector_that_comes_late_or_anew_hears_of_what_follows_a_line_each() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = taken.getsockname()
+    sink = SyslogSink(f"tcp://127.0.0.1:{address[1]}")
+    decisions = [AuditEntry(n, "2026-11-27", "llm.decision", "gate", f"dec_{n}", {}, "0") for n in range(9)]
+    for _ in range(2):
+        with pytest.raises(OSError, match="refused"):  # nobody listens there
+            write_until_it_fails(sink, decisions[0])
+        with pytest.raises(OSError, match="a moment ago"):
+            sink.write(decisions[0])
+        sink._away_until_s = 0.0  # some seconds later
+        with socket.create_server(address) as ear:
+            ear.settimeout(10)
+            for each in decisions[1:3]:
+                sink.write(each)
+            heard, _ = ear.accept()
+            with heard, heard.makefile() as lines:
+                assert ["subject=dec_1 " in lines.readline(), "subject=dec_2 " in lines.readline()] == [True, True]
+    sink.close()
+
+
+def test_a_collector_that_takes_nothing_is_not_waited_for() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as ear:
+        sink = SyslogSink(f"tcp://127.0.0.1:{ear.getsockname()[1]}")
+        much = AuditEntry(1, "2026-11-27", "llm.decision", "gate", "x" * 2**20, {}, "0")
+        with pytest.raises(OSError, match="timed out"):
+            write_until_it_fails(sink, much)
+        with pytest.raises(OSError, match="a moment ago"):
+            sink.write(much)
+        sink.close()
+
+
 KILLED = """
 import sys, threading
 from genba_shared.audit_writer import AuditWriter
@@ -388,7 +426,9 @@ def test_the_command_verifies_proves_exports_and_witnesses(tmp_path: Path, monke
     broken = RUN(app, ["verify", "--checkpoint", str(tmp_path / "seen")])
     assert broken.exit_code == 1
     assert RUN(app, ["prove", "100"]).exit_code == 1
-    assert RUN(app, ["check", str(tmp_path / "p"), "--key", "nonsense"]).exit_code == 2
+    assert RUN(app, ["prove", "9" * 26]).exit_code == 2
+    unknown = RUN(app, ["check", str(tmp_path / "p"), "--key", "nonsense"])
+    assert (unknown.exit_code, "This is no public key of a log" in unknown.output) == (2, True)
     assert RUN(app, ["check", str(tmp_path / "tiles" / "key"), "--key", key]).exit_code == 1
     database.close()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
 import sys
 import threading
@@ -144,6 +145,26 @@ def test_a_database_that_cannot_be_reached_is_unavailable() -> None:
     for use in (database.read, database.transaction):
         with pytest.raises(Unavailable, match="cannot be reached"), use() as session:
             session.execute(text("SELECT 1"))
+
+
+def test_a_server_that_says_nothing_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(db._PATIENCE, "connect_timeout", 2)  # the least that libpq knows
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        database = Database(f"postgresql+psycopg://nobody@127.0.0.1:{silent.getsockname()[1]}/genba")
+        with pytest.raises(Unavailable), database.read() as session:
+            session.execute(text("SELECT 1"))
+        database.close()
+
+
+@pytest.mark.distributed
+def test_a_line_that_was_cut_is_noticed_in_seconds_unless_the_url_says_otherwise(postgres_server_url: str) -> None:
+    url = make_url(postgres_server_url)
+    for asked, found in ((url, "20000"), (url.update_query_dict({"tcp_user_timeout": "5000"}), "5000")):
+        database = Database(asked.render_as_string(hide_password=False))
+        with database.engine.connect() as connection:
+            parameters = connection.connection.driver_connection.info.get_parameters()  # type: ignore[union-attr]  # connected
+        assert (parameters["tcp_user_timeout"], parameters["keepalives_idle"]) == (found, "20")
+        database.close()
 
 
 def test_a_writer_that_waited_too_long_is_told_to_come_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -161,6 +161,23 @@ def test_weights_that_do_not_fit_are_refused(tmp_path: Path) -> None:
         open_openclip("openclip:tiny", save_tiny(tmp_path, embed_dim=25), device="cpu")
 
 
+@pytest.mark.parametrize("share", [0.0, 0.5])
+def test_weights_that_were_cut_off_are_refused(folder: Path, tmp_path: Path, share: float) -> None:
+    """As an upload leaves them that broke off."""
+    whole = (folder / "open_clip_model.safetensors").read_bytes()
+    (tmp_path / "open_clip_model.safetensors").write_bytes(whole[: int(share * len(whole))])
+    (tmp_path / "open_clip_config.json").write_bytes((folder / "open_clip_config.json").read_bytes())
+    with pytest.raises(EncoderUnavailable, match="do not fit"):
+        open_openclip("openclip:tiny", tmp_path, device="cpu")
+
+
+def test_weights_of_another_architecture_are_refused(folder: Path, tmp_path: Path) -> None:
+    alone = tmp_path / "alone.safetensors"
+    alone.write_bytes((folder / "open_clip_model.safetensors").read_bytes())
+    with pytest.raises(EncoderUnavailable, match="do not fit"):
+        open_openclip("openclip:ViT-B-32", alone, device="cpu")
+
+
 def test_a_model_that_would_fetch_parts_is_refused(tmp_path: Path) -> None:
     text = {**TINY["text_cfg"], "hf_model_name": "roberta-base"}  # type: ignore[dict-item]
     with pytest.raises(EncoderUnavailable, match="downloaded"):

@@ -6,14 +6,14 @@ import re
 import threading
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from datetime import timedelta
 from typing import Any
 
 import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
-from sqlalchemy import func, select, update
+from sqlalchemy import event, func, select, update
 from sqlalchemy.orm import Session
 
 from genba_shared.audit import AuditRow, append_in
@@ -173,6 +173,24 @@ def test_long_work_that_fails_gives_the_key_back(database: Database, submission:
     with pytest.raises(RuntimeError), keys.claim(submission()):
         raise RuntimeError
     assert not keys.once(submission(), effect).replayed
+
+
+@pytest.mark.distributed
+def test_a_key_that_is_given_back_between_two_statements_is_taken(database: Database, submission: Submit) -> None:
+    if database.is_sqlite:
+        pytest.skip("has one writer: nobody gives a key back while another transaction takes it")
+    keys, others = Idempotency(database), Database(database.url.render_as_string(hide_password=False))
+    work = ExitStack()
+    work.enter_context(Idempotency(others).claim(submission()))
+
+    def give_back(_connection: object, _cursor: object, statement: str, *_: object) -> None:
+        if "FOR UPDATE" in statement:
+            work.close()
+
+    event.listen(database.engine, "before_cursor_execute", give_back)
+    assert keys.once(submission(), effect).replayed is False
+    assert effects(database) == 1
+    others.close()
 
 
 def test_a_claim_whose_process_died_runs_out(database: Database, submission: Submit) -> None:

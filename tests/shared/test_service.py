@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from typing import Annotated, Any
 
+import httpx
 import pytest
 from fastapi import APIRouter, FastAPI, Request
 from fastapi.responses import StreamingResponse
 from fastapi.testclient import TestClient
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
 from pydantic import BaseModel, model_validator
 from starlette.applications import Starlette
 from starlette.routing import Mount
@@ -248,6 +252,29 @@ def test_metrics_count_by_route_template_and_status(client: TestClient, signed: 
     assert 'genba_sop_requests_total{method="GET",route="unmatched",status="404"} 1.0' in text
     assert 'genba_sop_requests_total{method="other",route="unmatched",status="404"} 1.0' in text
     assert "nothing" not in text
+
+
+def test_a_scrape_that_waits_for_the_database_holds_no_other_request_up(platform: Platform) -> None:
+    answered = threading.Event()
+
+    class Slow(Collector):
+        def describe(self) -> list[GaugeMetricFamily]:
+            return []
+
+        def collect(self) -> Iterator[GaugeMetricFamily]:
+            yield GaugeMetricFamily("genba_sop_slow", "Waits.", value=float(answered.wait(10)))
+
+    async def story() -> str:
+        app = build(platform)
+        app.state.metrics.registry.register(Slow())
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://sop") as client:
+            scrape = asyncio.create_task(client.get("/metrics"))
+            await asyncio.sleep(0)
+            assert (await client.get("/health")).status_code == 200
+            answered.set()
+            return (await scrape).text
+
+    assert "genba_sop_slow 1.0" in asyncio.run(story())
 
 
 def test_two_services_in_one_process_do_not_share_metrics(platform: Platform) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import socket
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +13,7 @@ import redis
 from celery import Celery
 from pydantic import BaseModel
 
+from genba_shared import queue
 from genba_shared.queue import TASK, Wakeups, make_celery
 from genba_shared.recipe import Params, Recipe, Result
 from genba_shared.settings import Platform
@@ -109,6 +111,15 @@ def test_a_broker_that_is_down_costs_one_try(tmp_path: Path) -> None:
     assert [wakeups.send("job_1", "cpu"), wakeups.down, wakeups.send("job_2", "cpu")] == [False, True, False]
     assert wakeups.waiting() == {}
     celery.close()
+
+
+def test_a_broker_that_hangs_costs_one_try_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(queue, "_BROKER_ANSWERS_S", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as hangs:  # takes connections and says nothing
+        celery = make_celery(Platform(home=tmp_path, broker_url=f"redis://127.0.0.1:{hangs.getsockname()[1]}/0"))
+        wakeups = Wakeups(celery)
+        assert [wakeups.send("job_1", "cpu"), wakeups.down, wakeups.waiting()] == [False, True, {}]
+        celery.close()
 
 
 def test_another_kind_of_broker_is_refused_in_words(tmp_path: Path) -> None:

@@ -193,6 +193,13 @@ def test_a_half_life_that_comes_later_counts_what_arrived_a_moment_ago(service: 
     for half_life_days in (3.0, 9.0):
         bias = counting.bias(Prior(half_life_days, weight=1.0, smoothing=1.0), time.time() / DAY_S, 2)
         assert bias[0] - bias[1] == pytest.approx(np.log(7), abs=0.25)  # six likes and one of smoothing, a little faded
+    prior = Prior(3.0, weight=1.0, smoothing=1.0, lasting=0.5)
+    assert counting.lasting(prior, time.time() / DAY_S, 2) is None
+    with service.recommend.database.read() as session:
+        counting.prior(session, shelf, prior.lasting_half_life_days)
+    lasting = counting.lasting(prior, time.time() / DAY_S, 2)
+    assert lasting == pytest.approx([np.log(1 + 0.5 * 6 / 7), 0.0], abs=0.1)
+    assert counting.lasting(Prior(3.0), time.time() / DAY_S, 2) is None
 
 
 def test_what_one_process_showed_another_and_one_that_comes_later_know(service: Service) -> None:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 from sqlalchemy import delete, func, select
 from tests.e2e.world import until
@@ -28,6 +29,7 @@ from genba_recommend.dataset import User
 from genba_recommend.features import no_history
 from genba_recommend.generator import Size, generate
 from genba_recommend.lists import Ask, for_person
+from genba_recommend.reranker import Reranker
 from genba_recommend.serving_model import ServingModel, align
 from genba_recommend.tables import EmbeddingModelVersion, EmbeddingRow, ExposureRow, RefreshLog
 from genba_shared.principal import Clearance, Principal
@@ -501,6 +503,26 @@ def test_an_evaluation_keeps_what_each_feature_is_worth(trained: Trained) -> Non
     plot = trained.service.get("/models/1/importance.svg")
     assert plot.headers["content-type"].startswith("image/svg+xml")
     assert "user history" in plot.text
+
+
+def test_what_lasts_changes_the_places_after_the_first_and_none_that_chance_draws(trained: Trained) -> None:
+    shop, [user] = trained.service.shop, users_with_history(trained, 1)
+    aligned, n = shop.view.models[1], len(shop.view.shelf)
+    second = replace(Reranker.none(n), weights=np.array([1, 0, 0, 0], np.float32))  # there, and silent
+
+    def rows(generation: int, lasting: npt.NDArray[np.float32] | None, **ask: Any) -> tuple[list[int], list[float]]:
+        model = replace(aligned, reranker=second, lasting=lasting, generation=generation)
+        view = replace(shop.view, models={1: model}, _choices={}, _tops={})
+        made = for_person(view, shop.person(user), Ask(Wanted(), k=30, **ask), np.random.default_rng(0))
+        return made.rows, [each.score for each in made.items]
+
+    plain, _ = rows(-1, None)
+    raised = np.zeros(n, np.float32)
+    raised[plain[25]], raised[plain[2]] = 50.0, 1.0
+    found, scores = rows(-2, raised)
+    assert found == [*plain[:10], plain[25], *plain[10:25], *plain[26:]]
+    assert scores == sorted(scores, reverse=True)
+    assert rows(-3, raised, explore=0.2) == rows(-4, None, explore=0.2)
 
 
 def test_a_score_is_explained_by_what_was_liked_and_who_asks(trained: Trained) -> None:

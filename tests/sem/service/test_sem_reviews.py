@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import random
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 import pytest
+from sqlalchemy import insert
 from tests.sem.service.pictures import views
+
+from genba_sem.tables import ReviewRow
+from genba_shared.db import utc_now
 
 Service = Any  # of conftest, which tests cannot import
 
@@ -228,6 +233,41 @@ def test_what_was_settled_meanwhile_is_skipped_when_its_bundle_is_confirmed(serv
     done = service.post(f"/v1/sem/reviews/bundles/{bundle['id']}/confirm", {"label_id": disc}, version=1).json()
     assert (done["settled"], done["skipped"]) == (5, [members[0]])
     assert service.get(f"/v1/sem/particles/{members[0]}").json()["label"] is None
+
+
+def test_progress_counts_what_was_said_without_reading_it(service: Service) -> None:
+    """The same figures as from the rows themselves, by as many statements whatever their number."""
+    disc, needle = service.label("Disc"), service.label("Needle")
+    rng = random.Random(7)
+    particles = service.classified(
+        [[1.0, 0.0]] * 60, disc, status="needs_review", in_queue=True, reasons=["random_audit", "low_confidence"]
+    )
+    words = []
+    for number in range(200):
+        bundle = rng.choice([None, "bun_a", "bun_b", "bun_c"])
+        reasons = rng.choice([["random_audit"], ["calibration_sample"], ["boundary"], ["random_audit", "boundary"]])
+        words.append({
+            "id": f"rev_{number:04d}", "particle_id": rng.choice(particles), "tenant": "default", "reviewer": "a",
+            "label_id": rng.choice([disc, needle, None]), "was_label_id": rng.choice([disc, needle]),
+            "was_status": "needs_review", "reasons": reasons, "confidence": 0.5, "decided_from": {},
+            "calibrates": reasons != ["boundary"], "note": "", "seconds": rng.choice([None, round(rng.random(), 3)]),
+            "bundle_id": bundle, "source": "api", "created_at": utc_now(),
+        })  # fmt: skip
+        if bundle is not None:
+            words[-1]["seconds"] = {"bun_a": 5.0, "bun_b": 2.0, "bun_c": None}[bundle]
+    foreign = {**words[0], "id": "rev_other", "tenant": "other"}
+    with service.sem.database.transaction() as session:
+        session.execute(insert(ReviewRow), [*words, foreign])
+    units = {str(each["bundle_id"] or each["id"]): each["seconds"] for each in words}
+    seconds = sorted(each for each in units.values() if each is not None)
+    audited = [each for each in words if "random_audit" in each["reasons"]]
+    said = service.get("/v1/sem/reviews/progress").json()
+    assert said["waiting"] == 60
+    assert {each["code"]: each["particles"] for each in said["by_reason"]} == {"random_audit": 60, "low_confidence": 60}
+    assert (said["decisions"], said["particles_per_decision"]) == (len(units), pytest.approx(200 / len(units)))
+    assert said["median_seconds"] == seconds[len(seconds) // 2]
+    wrong = sum(each["label_id"] != each["was_label_id"] for each in audited)
+    assert (said["audits"], said["audits_wrong"]) == (len(audited), wrong)
 
 
 def test_audits_that_find_more_errors_than_promised_show_in_the_metrics(service: Service) -> None:
