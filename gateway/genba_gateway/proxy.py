@@ -42,11 +42,12 @@ _BODY_FORBIDDEN = frozenset({204, 304})
 class _Exchange:
     """A request on its way, as the watch sees it."""
 
-    __slots__ = ("connection", "is_body_read", "receive", "started_s", "watcher")
+    __slots__ = ("connection", "is_abandoned", "is_body_read", "receive", "started_s", "watcher")
 
     def __init__(self, receive: Receive, is_body_read: bool, started_s: float) -> None:  # noqa: FBT001 - made for every request
         self.connection: Connection | None = None
         self.receive = receive
+        self.is_abandoned = False  # its client has left
         self.is_body_read = is_body_read
         self.started_s = started_s
         self.watcher: asyncio.Task[None] | None = None
@@ -138,6 +139,9 @@ class ReverseProxy:
         connection = address.pool.reuse() if is_first else None
         if connection is None:
             connection = await address.pool.connect()
+        if exchange.is_abandoned:  # while there was no connection to end
+            connection.close()
+            raise ClientGone
         exchange.connection = connection
         length: int = scope[BODY_BYTES]
         try:
@@ -285,8 +289,10 @@ async def _watch(exchange: _Exchange) -> None:
     message = await exchange.receive()
     if message["type"] == "http.request":  # the empty body of a request that has none
         message = await exchange.receive()
-    if message["type"] == "http.disconnect" and exchange.connection is not None and exchange.connection.in_use:
-        exchange.connection.fail(ClientGone())
+    if message["type"] == "http.disconnect":
+        exchange.is_abandoned = True
+        if exchange.connection is not None and exchange.connection.in_use:
+            exchange.connection.fail(ClientGone())
 
 
 async def _read_whole(receive: Receive) -> bytes:

@@ -6,6 +6,7 @@ sentence that it belongs to. The answer is put on record when it ends, however i
 
 from __future__ import annotations
 
+import itertools
 import re
 import threading
 import time
@@ -39,6 +40,7 @@ from genba_shared.telemetry import get_logger
 log = get_logger(__name__)
 _SENTENCE_ENDS = re.compile(r"[。！？!?\n]|\.(?=\s)")
 _HELD_CHARS = 240  # a text without sentences is looked at every so often
+_TAIL_CHARS = 64  # and its end waits: a number that is cut in two looks harmless twice
 _WINDOW_CHARS = 2000
 _NOTHING_SAID = {
     "en": "The model ended before it came to an answer.",
@@ -222,23 +224,36 @@ class _Held:
         self._exact = self._exact and bool(logprobs)
         self._logprobs += logprobs
         end = max((match.end() for match in _SENTENCE_ENDS.finditer(self._waiting)), default=0)
-        if end == len(self._waiting) or len(self._waiting) > _HELD_CHARS:
-            yield self._let_go()
-        elif end and not self._logprobs:
-            rest, self._waiting = self._waiting[end:], self._waiting[:end]
-            yield self._let_go()
-            self._waiting = rest
+        if end == len(self._waiting) or (end and not self._logprobs):
+            yield self._let_go(end, seen=end)
+        elif len(self._waiting) > _HELD_CHARS and (at := self._token_end(len(self._waiting) - _TAIL_CHARS)):
+            yield self._let_go(at, seen=len(self._waiting))
 
     def rest(self) -> Iterator[Released]:
         if self._waiting:
-            yield self._let_go()
+            yield self._let_go(len(self._waiting), seen=len(self._waiting))
 
-    def _let_go(self) -> Released:
-        text = self._waiting
-        self._look(f"{self.said}{text}"[-_WINDOW_CHARS:])
-        released = Released(text, tuple(self._logprobs) if self._exact else ())
+    def _token_end(self, at: int) -> int:
+        """The end of the last token that ends by ``at``, where tokens count."""
+        if not (self._exact and self._logprobs):
+            return at
+        ends = itertools.accumulate(len(each.token) for each in self._logprobs)
+        return max((end for end in ends if end <= at), default=0)
+
+    def _let_go(self, end: int, *, seen: int) -> Released:
+        """What waits up to ``end``, once the gate has looked at it and at what follows up to ``seen``."""
+        text, rest = self._waiting[:end], self._waiting[end:]
+        self._look(f"{self.said}{self._waiting[:seen]}"[-_WINDOW_CHARS:])
+        logprobs = self._logprobs
+        if self._exact:
+            ends = itertools.accumulate(len(each.token) for each in logprobs)
+            count = sum(each <= end for each in ends)
+            logprobs, self._logprobs = logprobs[:count], logprobs[count:]
+        released = Released(text, tuple(logprobs) if self._exact else ())
         self.said += text
-        self._waiting, self._logprobs, self._exact = "", [], True
+        self._waiting = rest
+        if not rest:
+            self._logprobs, self._exact = [], True
         return released
 
     def _look(self, text: str) -> None:

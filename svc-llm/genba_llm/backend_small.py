@@ -62,8 +62,7 @@ class SmallModel:
         """The ids that the chat template's text would have, but for control tokens in the turns' own texts."""
         control, ids = self.tokenizer.control, list[int]()
         for turn in with_instructions(task):
-            role = "user" if turn.role == "tool" else turn.role
-            ids += [control[turn_mark(role)], *self.tokenizer.encode(turn.content), control[END]]
+            ids += [control[turn_mark(turn.role)], *self.tokenizer.encode(turn.content), control[END]]
         ids.append(control[turn_mark("assistant")])
         for part in _TAG.split(task.begun):
             ids += [control[part]] if part in control else self.tokenizer.encode(part)

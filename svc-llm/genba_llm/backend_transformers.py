@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from genba_llm.generation import Feature, Options, Piece, PromptTooLong, Task, with_instructions
+from genba_llm.thinking import parts_thought
 from genba_llm.token_loop import write_tokens
 from genba_shared.torchvision import make_torchvision_importable
 
@@ -60,6 +61,8 @@ class TransformersModel:
         taken = inspect.signature(type(self._model).forward).parameters
         self._cache_name = "cache" if "cache" in taken else "past_key_values"  # renamed in transformers 5
         self._ends = self._end_tokens()
+        added = self._tokenizer.added_tokens_decoder.items()
+        self._unsaid = {number for number, each in added if each.special and not parts_thought(each.content)}
         self._longest = int(getattr(model.config, "max_position_embeddings", 4096))
         self._reasoner: OneForward | None = None
 
@@ -112,7 +115,9 @@ class TransformersModel:
         return write_tokens(following, self._decode, prompt, options, ends=self._ends, most=most)
 
     def _decode(self, tokens: Sequence[int]) -> str:
-        return str(self._tokenizer.decode(tokens, skip_special_tokens=True))
+        """Without control tokens, but for those that part a thought from the answer: without them both would be text."""
+        said = [each for each in tokens if each not in self._unsaid]
+        return str(self._tokenizer.decode(said, skip_special_tokens=False))
 
     def _choose(self, logits: Any, options: Options, rng: Any) -> tuple[int, float]:
         """logits: (V,). The token and its log-probability, calibrated, before the temperature that was asked for."""

@@ -21,7 +21,7 @@ from genba_llm.classifier import Classifier, champion
 from genba_llm.fusion import Fusion, Signals, default_fusion, signals_of
 from genba_llm.normalise import Normalised, normalise
 from genba_llm.personal_data import find_personal_data
-from genba_llm.policy import Facts, Policy, Ruling
+from genba_llm.policy import Facts, Policy, Rules, Ruling
 from genba_llm.verdict import (
     ACTIONS,
     DOMAINS,
@@ -130,36 +130,19 @@ class Gate:
     def decide(self, request: GateRequest) -> GateDecision:
         """Decide one request. Raises: ValueError for an action or domain that does not exist, or an over-long text."""
         _check(request)
-        look, model = _Look(time.monotonic() + self.time_limit_s, []), self._model
+        look, model, rules = _Look(time.monotonic() + self.time_limit_s, []), self._model, self.policy.in_force
         plain = look.stage("normalise", lambda: _normalise(request.text))
         if plain is None:
-            return self._conclude(request, look, model, None, None, None)
+            return self._conclude(request, look, model, rules, None, None, None)
+        domain = _domain(request, plain, rules)
         kinds = look.stage("personal_data", lambda: _personal_data(plain))
-        ruling = look.stage("policy", lambda: self._rule(request, plain, kinds or frozenset()))
+        ruling = look.stage("policy", lambda: _rule(request, plain, rules, kinds or frozenset()))
         signals = look.stage("classifier", lambda: _classify(plain, model[0]))
         if signals is not None and self.reasoner is not None:
-            domain = self._domain(request, plain)
             reasoned = look.stage("reasoning", lambda: self._reason(plain, domain, request.action, look.deadline_s))
             signals = replace(signals, reasoned=reasoned, reasoner=self.reasoner.version)
         probs = look.stage("fusion", lambda: _fuse(signals, model[1])) if signals is not None else None
-        return self._conclude(request, look, model, plain, ruling, probs)
-
-    def _rule(self, request: GateRequest, plain: Normalised, kinds: frozenset[str]) -> tuple[Ruling, Evidence]:
-        facts = Facts(
-            action=request.action,
-            asker=request.asker,
-            classification=request.classification,
-            domain=self._domain(request, plain),
-            compartments=request.compartments,
-            topics=self.policy.topics_in([plain.text, *(view.text for view in plain.views)]),
-            personal_data=kinds,
-        )
-        ruling = self.policy.rule(facts)
-        codes = tuple(f"rule_{name}" for name in ruling.rules) if ruling.decision else ()
-        return ruling, Evidence("policy", ruling.decision, codes)
-
-    def _domain(self, request: GateRequest, plain: Normalised) -> Domain:
-        return request.domain or self.policy.domain_of(plain.text)
+        return self._conclude(request, look, model, rules, plain, ruling, probs)
 
     def _reason(
         self, plain: Normalised, domain: Domain, action: Action, deadline_s: float
@@ -184,13 +167,14 @@ class Gate:
         request: GateRequest,
         look: _Look,
         model: _Model,
+        rules: Rules,
         plain: Normalised | None,
         ruling: Ruling | None,
         probs: npt.NDArray[np.float64] | None,
     ) -> GateDecision:
         evidence = sorted(look.evidence, key=lambda each: -each.decision)
         decision = evidence[0].decision if evidence else Decision.ESCALATE
-        domain = self._domain(request, plain) if plain else request.domain or "general"
+        domain = _domain(request, plain, rules) if plain else request.domain or "general"
         reasons = [code for each in evidence if each.decision > Decision.ALLOW for code in each.codes]
         reasons += [f"trick_{name}" for name in plain.tricks] if plain else []
         by_rule = ruling is not None and ruling.decision == decision
@@ -198,13 +182,32 @@ class Gate:
             decision=decision,
             confidence=_confidence(decision, probs, by_rule=by_rule and decision > Decision.ALLOW),
             domain=domain,
-            policy_ref=_reference(self.policy, ruling, decision, failed=look.failed),
-            escalation_target=self.policy.escalation_target(domain) if decision is Decision.ESCALATE else None,
+            policy_ref=_reference(rules, ruling, decision, failed=look.failed),
+            escalation_target=rules.escalation_target(domain) if decision is Decision.ESCALATE else None,
             reasons=tuple(dict.fromkeys(reasons)),
             evidence=tuple(look.evidence),
             model_version=self._version_of(model),
             language=request.language or (plain.language if plain else "ja"),
         )
+
+
+def _rule(request: GateRequest, plain: Normalised, rules: Rules, kinds: frozenset[str]) -> tuple[Ruling, Evidence]:
+    facts = Facts(
+        action=request.action,
+        asker=request.asker,
+        classification=request.classification,
+        domain=_domain(request, plain, rules),
+        compartments=request.compartments,
+        topics=rules.topics_in([plain.text, *(view.text for view in plain.views)]),
+        personal_data=kinds,
+    )
+    ruling = rules.rule(facts)
+    codes = tuple(f"rule_{name}" for name in ruling.rules) if ruling.decision else ()
+    return ruling, Evidence("policy", ruling.decision, codes)
+
+
+def _domain(request: GateRequest, plain: Normalised, rules: Rules) -> Domain:
+    return request.domain or rules.domain_of(plain.text)
 
 
 def _classify(plain: Normalised, classifier: Classifier) -> tuple[Signals, Evidence]:
@@ -253,10 +256,10 @@ def _confidence(decision: Decision, probs: npt.NDArray[np.float64] | None, *, by
     return allow if decision is Decision.ALLOW else 1.0 - allow
 
 
-def _reference(policy: Policy, ruling: Ruling | None, decision: Decision, *, failed: bool) -> str:
+def _reference(rules: Rules, ruling: Ruling | None, decision: Decision, *, failed: bool) -> str:
     if ruling is not None and (ruling.decision == decision):
         return ruling.policy_ref
-    return f"{policy.state.reference}/{'fail_closed' if failed else f'content_{decision.label}'}"
+    return f"{rules.state.reference}/{'fail_closed' if failed else f'content_{decision.label}'}"
 
 
 __all__ = [

@@ -49,9 +49,9 @@ _SENTENCE = re.compile(
 )
 # What a tokenizer may read as control: the thinking tags, chat templates' turns, roles.
 _TAG = re.compile(
-    r"[<＜﹤〈‹]\s*[/／]?\s*(think[-_ ]?(?:task|safety|policy)|think(?:ing)?|final|system|assistant|user|tool(?:_call)?|s|bos|eos|inst)\s*[/／]?\s*[>＞﹥〉›]"
+    r"[<＜﹤〈‹]\s*[/／]?\s*(think[-_ ]?(?:task|safety|policy)|think(?:ing)?|final|system|assistant|user|tool(?:_call)?|s|bos|eos|inst|(?:start|end)_of_turn)\s*[/／]?\s*[>＞﹥〉›]"
     r"|[<＜]\s*[|｜]\s*([A-Za-z_][\w ▁-]{0,40}?)\s*[|｜]\s*[>＞]"
-    r"|\[\s*/?\s*(INST|SYS|SYSTEM)\s*\]|<<\s*/?\s*(SYS)\s*>>",
+    r"|\[\s*/?\s*(INST|SYS|SYSTEM(?:_PROMPT)?|THINK|AVAILABLE_TOOLS|TOOL_(?:CALLS|RESULTS))\s*\]|<<\s*/?\s*(SYS)\s*>>",
     re.IGNORECASE,
 )
 _LEET = str.maketrans({"0": "o", "1": "i", "3": "e", "4": "a", "5": "s", "7": "t", "8": "b", "9": "g", "@": "a", "$": "s", "!": "i", "|": "l", "€": "e", "£": "l", "+": "t"})  # fmt: skip

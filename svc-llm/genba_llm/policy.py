@@ -67,7 +67,12 @@ class Policy:
 
     def __init__(self, state: PolicyState | None = None, identity: IdentityContract | None = None) -> None:
         """Raises: PolicyInvalid as ``replace``."""
-        self._compiled = _Compiled(state or default_policy(), identity or default_identity())
+        self._compiled = Rules(state or default_policy(), identity or default_identity())
+
+    @property
+    def in_force(self) -> Rules:
+        """The rules at this moment, for who asks them more than once about the same request."""
+        return self._compiled
 
     @property
     def state(self) -> PolicyState:
@@ -80,7 +85,7 @@ class Policy:
     def replace(self, state: PolicyState | None = None, identity: IdentityContract | None = None) -> None:
         """Let new documents take effect for the next request. Raises: PolicyInvalid, and the old ones stay."""
         now = self._compiled
-        self._compiled = _Compiled(state or now.state, identity or now.identity)
+        self._compiled = Rules(state or now.state, identity or now.identity)
 
     def rule(self, facts: Facts) -> Ruling:
         """What the rules say of ``facts``; the same facts under the same rules always get the same ruling."""
@@ -96,8 +101,7 @@ class Policy:
 
     def escalation_target(self, domain: Domain) -> str:
         """Who looks at what is escalated: the identity's choice for the domain, else the policy's."""
-        compiled = self._compiled
-        return compiled.identity.escalation.get(domain) or compiled.state.domains[domain].escalation_target
+        return self._compiled.escalation_target(domain)
 
     @property
     def cedar(self) -> str:
@@ -105,7 +109,7 @@ class Policy:
         return self._compiled.text
 
 
-class _Compiled:
+class Rules:
     """One pair of documents as a Cedar policy set; immutable but for its cache of rulings, which forgets nothing wrong."""
 
     def __init__(self, state: PolicyState, identity: IdentityContract) -> None:
@@ -147,6 +151,9 @@ class _Compiled:
     def topics_in(self, texts: Sequence[str]) -> frozenset[str]:
         lowered = [text.lower() for text in texts]
         return frozenset(topic.id for topic in self._topics if any(topic.touched_by(text) for text in lowered))
+
+    def escalation_target(self, domain: Domain) -> str:
+        return self.identity.escalation.get(domain) or self.state.domains[domain].escalation_target
 
     def domain_of(self, text: str) -> Domain:
         lowered = text.lower()

@@ -15,16 +15,31 @@ from typing import Literal
 Mode = Literal["final_only", "strip"]
 
 STAGES = ("think-task", "think-safety", "think-policy")
-_WORDS = ("think", "thinking", "thought", "reasoning", "reflection", "scratchpad", "final", "answer")
+_WORDS = ("think", "thinking", "seed:think", "thought", "reasoning", "reflection", "scratchpad", "final", "answer")
 _TAG = re.compile(
-    r"[<＜]\s*(?P<close>[/／])?\s*(?P<name>think(?:ing)?(?:[-_ ][a-z]+)?|thought|reasoning|reflection|scratchpad|final|answer)"
-    r"\b[^<>＜＞]{0,40}?\s*[>＞]"
-    r"|[<＜]\s*[|｜][^<>＜＞]{0,60}?[|｜]\s*[>＞]",
+    r"[<＜◁]\s*(?P<close>[/／])?\s*(?:seed:)?"
+    r"(?P<name>think(?:ing)?(?:[-_ ][a-z]+)?|thought|reasoning|reflection|scratchpad|final|answer)"
+    r"\b[^<>＜＞◁▷]{0,40}?\s*[>＞▷]"
+    r"|[<＜]\s*[|｜](?P<control>[^<>＜＞]{0,60}?)[|｜]\s*[>＞]"
+    r"|\[(?P<shut>/)?(?P<bracketed>(?-i:THINK))\]",  # Magistral
     re.IGNORECASE,
 )
-_OPENS = "<＜"
+_BRACKETED = ("[THINK]", "[/THINK]")
+_OPENS = "<＜◁["
+# Control tokens that part a thought from the answer where a server hands them on as text (Cohere, OpenThinker).
+_BEGINS = {"start_thinking", "begin_of_thought"}
+_ENDS = {"end_thinking", "end_of_thought"}
+_CHANNELS = {"start", "channel", "message", "end", "return", "call"}  # gpt-oss
 _LONGEST_TAG = 96
 _ANSWER = {"final", "answer"}
+
+
+def parts_thought(token: str) -> bool:
+    """Whether a token tells thoughts from the answer, so that ``Filter`` has to see it, control token or not."""
+    match = _TAG.fullmatch(token)
+    if match is None or match["control"] is None:
+        return match is not None
+    return match["control"].strip().lower() in _BEGINS | _ENDS | _CHANNELS
 
 
 @dataclass
@@ -44,6 +59,7 @@ class Filter:
         self._hidden: list[str] = []
         self._open = ["think"] if self.starts_hidden else []
         self._in_final = False
+        self._channel: str | None = None  # gpt-oss: what stands before <|message|> and is no text
         self.saw_final = False
         self.saw_stray_end = False  # a thought ended that never began: its text has been taken for the answer
         self._done = False
@@ -86,20 +102,22 @@ class Filter:
     def _pass(self, text: str) -> str:
         if text and self._leaves():
             return text
+        if self._channel is not None:
+            self._channel += text
         self._hidden.append(text)
         return ""
 
     def _leaves(self) -> bool:
-        if self._open or self._done:
+        if self._open or self._done or self._channel is not None:
             return False
         return self._in_final or (self.mode == "strip" and not self.saw_final)
 
     def _turn(self, match: re.Match[str]) -> None:
         self._hidden.append(match.group())
-        name = (match.group("name") or "").lower().replace("_", "-").replace(" ", "-")
+        name = (match["name"] or match["bracketed"] or "").lower().replace("_", "-").replace(" ", "-")
         if not name:
-            return  # a control token such as <|im_end|>: never text
-        if match.group("close") is None:
+            self._control((match["control"] or "").strip().lower())
+        elif match["close"] is None and match["shut"] is None:
             self._open_tag(name)
         elif name in self._open:
             del self._open[self._open.index(name) :]
@@ -107,6 +125,21 @@ class Filter:
             self._in_final, self._done = False, True
         elif name not in _ANSWER:
             self.saw_stray_end = True
+
+    def _control(self, word: str) -> None:
+        """A control token, which is never text itself: most, such as <|im_end|>, say nothing here."""
+        if word in _BEGINS:
+            self._open.append("thinking")
+        elif word in _ENDS or word in {"end", "return", "call"}:
+            ended = "thinking" if word in _ENDS else "message"
+            if ended in self._open:
+                del self._open[self._open.index(ended) :]
+        elif word in {"start", "channel"}:
+            self._channel = "" if word == "channel" else "final"  # a turn without a channel is an answer
+        elif word == "message" and self._channel is not None:
+            if not self._channel.strip().lower().startswith("final"):
+                self._open.append("message")
+            self._channel = None
 
     def _open_tag(self, name: str) -> None:
         if name in _ANSWER:
@@ -124,22 +157,28 @@ def _next_open(text: str, at: int) -> int:
 
 
 _PREFIX = re.compile(
-    r"[<＜]\s*(?:[/／]?\s*(?:[a-z][a-z_\- ]{0,24})?(?:\s[^<>＜＞]{0,40})?|[|｜][^<>＜＞]{0,60}[|｜]?\s*)", re.IGNORECASE
+    r"[<＜◁]\s*(?:[/／]?\s*(?:[a-z][a-z_:\- ]{0,24})?(?:\s[^<>＜＞]{0,40})?|[|｜][^<>＜＞]{0,60}[|｜]?\s*)",
+    re.IGNORECASE,
 )
+_OPENING = re.compile(r"^[<＜◁]\s*[/／]?\s*")
 
 
 def _may_become_tag(text: str) -> bool:
     """Whether more text could make a tag of this beginning; words that no tag begins with are let go at once."""
+    if text[0] == "[":
+        return any(each.startswith(text) for each in _BRACKETED)
     if len(text) > _LONGEST_TAG or _PREFIX.fullmatch(text) is None:
         return False
-    word = re.sub(r"^[<＜]\s*[/／]?\s*", "", text).lower()
+    word = _OPENING.sub("", text).lower()
     return not word or word[0] in "|｜" or _begins_like_tag(text)
 
 
 def _begins_like_tag(text: str) -> bool:
-    word = re.sub(r"^[<＜]\s*[/／]?\s*", "", text).lower()
     if not text or text[0] not in _OPENS:
         return False
+    if text[0] == "[":
+        return len(text) > 1
+    word = _OPENING.sub("", text).lower()
     return word[:1] in {"|", "｜"} or any(each.startswith(word) or word.startswith(each) for each in _WORDS if word)
 
 

@@ -122,17 +122,19 @@ def prediction(control: Control, choice: str, score: float, version: str) -> dic
     return {"model_version": version, "score": score, "result": [region]}
 
 
-def chosen(annotation: Mapping[str, Any]) -> str | None:
-    """The choice of an annotation; None when it was skipped or chooses nothing."""
-    if annotation.get("was_cancelled"):
-        return None
-    for region in annotation.get("result") or []:
+def chosen(annotation: Mapping[str, Any]) -> list[str]:
+    """The choice in each Choices tag of an annotation, in the order that they were made: one may be of a view's quality or the like.
+
+    Nothing when it was skipped or chooses nothing.
+    """
+    found = []
+    for region in [] if annotation.get("was_cancelled") else annotation.get("result") or []:
         if isinstance(region, Mapping) and region.get("type") == "choices":
             value = region.get("value")
             choices = value.get("choices") if isinstance(value, Mapping) else None
             if isinstance(choices, Sequence) and choices and isinstance(choices[0], str):
-                return choices[0]
-    return None
+                found.append(choices[0])
+    return found
 
 
 def annotator(annotation: Mapping[str, Any]) -> str:

@@ -220,19 +220,18 @@ def webhook(
 def _review(
     session: Session, here: Sem, principal: Principal, body: Mapping[str, Any], annotation: Mapping[str, Any]
 ) -> dict[str, Any]:
-    choice = label_studio.chosen(annotation)
-    if choice is None:
+    choices = label_studio.chosen(annotation)
+    if not choices:
         return {"passed_over": "the annotation was skipped or chooses nothing"}
     particle_id = _particle(session, principal.tenant, body, annotation)
     rows = reviews.lock(session, principal, [particle_id] if particle_id else [])
     if not rows:
         return {"passed_over": "the task shows no particle of this installation"}
     book = labels.book(session, principal.tenant)
-    label = None
-    if labels.plain(choice) != label_studio.NONE_OF_THEM:
-        label = label_studio.label_for(choice, book, rows[0].clearance)
-        if label is None:
-            return {"passed_over": f"there is no label {choice!r}"}
+    meant = (label_studio.label_for(choice, book, rows[0].clearance) for choice in choices)
+    label = next(filter(None, meant), None)
+    if label is None and label_studio.NONE_OF_THEM not in map(labels.plain, choices):
+        return {"passed_over": f"there is no label {choices[0]!r}"}
     lead_time = annotation.get("lead_time")
     seconds = float(lead_time) if isinstance(lead_time, int | float) and 0 <= lead_time < 86_400 else None
     said = Said(label.id if label else None, seconds=seconds, source="label_studio")

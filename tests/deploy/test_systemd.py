@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import configparser
+import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -46,3 +49,23 @@ def test_the_page_installs_every_unit_and_makes_every_folder_that_they_name() ->
     text = "".join(unit.read_text(encoding="utf-8") for unit in UNITS)
     for folder in set(re.findall(r"/etc/genba|/var/backups/genba|/opt/genba", text)):
         assert f"{folder}\n" in page or f"{folder} " in page, folder
+
+
+def test_what_a_killed_backup_left_goes_with_the_next_one_and_whole_ones_stay_their_time(tmp_path: Path) -> None:
+    yesterday_s, old_s = time.time() - 25 * 3600, time.time() - 32 * 24 * 3600
+    for name, made_s in {
+        "genba-2026-11-26.tar": yesterday_s,
+        "genba-2026-10-20.tar": old_s,
+        ".genba-2026-11-26.tar.0011223344556677": yesterday_s,
+        ".genba-2026-11-26.tar.0011223344556677.db": yesterday_s,
+        ".genba-2026-11-27.tar.8899aabbccddeeff": time.time(),  # somebody makes one just now
+    }.items():
+        (tmp_path / name).touch()
+        os.utime(tmp_path / name, (made_s, made_s))
+    unit = (ROOT / "deploy" / "systemd" / "genba-backup.service").read_text(encoding="utf-8")
+    for command in re.findall(r"^ExecStart(?:Pre|Post)=(.+)$", unit, re.MULTILINE):
+        subprocess.run(shlex.split(command.replace("/var/backups/genba", str(tmp_path))), check=True)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        ".genba-2026-11-27.tar.8899aabbccddeeff",
+        "genba-2026-11-26.tar",
+    ]

@@ -23,7 +23,7 @@ from tests.gateway.world import (
     until,
 )
 
-from genba_gateway.http1 import HIGH_WATER_BYTES
+from genba_gateway.http1 import HIGH_WATER_BYTES, Connection, Pool
 from genba_gateway.proxy import _request_head
 from genba_shared.problems import BadRequest
 from genba_shared.settings import Platform
@@ -355,6 +355,32 @@ def test_a_client_that_leaves_takes_its_request_to_the_service_with_it(platform:
             await until(lambda: gateway.gateway.admission.in_work == 0)
             gateway.gateway.access_log.flush()
             assert b" 499 " in gateway.log.getvalue()
+
+    told(story)
+
+
+def test_a_client_that_leaves_before_there_is_a_connection_asks_the_service_for_nothing(
+    platform: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def story() -> None:
+        service, may_connect, connect = Service(), asyncio.Event(), Pool.connect
+
+        async def connect_late(pool: Pool) -> Connection:
+            await may_connect.wait()
+            return await connect(pool)
+
+        async with running(service), door(settings(platform, service)) as gateway:
+            monkeypatch.setattr(Pool, "connect", connect_late)
+            [proxy] = gateway.gateway.proxies
+            _, writer = await gateway.connect()
+            writer.write(request_bytes("GET", "/v1/sop/x", headers=gateway.auth()))
+            await until(lambda: proxy._exchanges)
+            [exchange] = proxy._exchanges
+            writer.close()
+            await until(lambda: exchange.is_abandoned)
+            may_connect.set()
+            await until(lambda: gateway.gateway.admission.in_work == 0)
+            assert service.requests == []
 
     told(story)
 

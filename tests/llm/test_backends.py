@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -214,6 +215,22 @@ def test_phi3_agrees_with_transformers_own_greedy_generation(tiny_phi3: Path) ->
         )[0, len(prompt) :]
     expected = model._tokenizer.decode(ids, skip_special_tokens=True)
     assert said(list(model.generate(task(max_tokens=16, temperature=0.0)))) == expected
+
+
+def test_control_tokens_that_part_a_thought_from_the_answer_stay_in_the_text(tiny_phi3: Path, tmp_path: Path) -> None:
+    from transformers import AutoTokenizer
+
+    from genba_llm.backend_transformers import TransformersModel
+
+    folder = tmp_path / "thinker"
+    shutil.copytree(tiny_phi3, folder)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer.add_special_tokens({"additional_special_tokens": ["[THINK]", "[/THINK]", "<|channel|>", "<|mark|>"]})
+    tokenizer.save_pretrained(folder)
+    model = TransformersModel(folder, device="cpu")
+    said = "[THINK]torque[/THINK]bolt"
+    assert model._decode(model.encode(said)) == said
+    assert model._decode(model.encode("<|channel|>torque<|mark|>")) == "<|channel|>torque"
 
 
 def test_a_folder_without_a_model_is_refused_with_a_reason(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,6 @@ import pytest
 
 from genba_llm.classifier import champion
 from genba_llm.gate import Asker, Decision, Gate, GateRequest
-from genba_llm.policy import Facts, Policy, Ruling
 from genba_shared.principal import Clearance
 
 
@@ -60,13 +60,14 @@ def test_a_my_number_in_the_text_goes_to_a_person(gate: Gate) -> None:
 class _Reasoner:
     version = "test-reasoner"
 
-    def __init__(self, answer: Any, wait_s: float = 0.0) -> None:
-        self.answer, self.wait_s = answer, wait_s
+    def __init__(self, answer: Any, wait_s: float = 0.0, and_then: Callable[[], None] = lambda: None) -> None:
+        self.answer, self.wait_s, self.and_then = answer, wait_s, and_then
 
     def probs(self, text: str, *, domain: str, action: str) -> Any:  # noqa: ARG002
         time.sleep(self.wait_s)
         if isinstance(self.answer, Exception):
             raise self.answer
+        self.and_then()
         return self.answer
 
 
@@ -87,21 +88,17 @@ def test_a_stage_that_takes_too_long_goes_to_a_person() -> None:
     assert found.escalation_target == "administrator"
 
 
-class _Sluggish(Policy):
-    """Rules whose answer comes after the time limit."""
-
-    def rule(self, facts: Facts) -> Ruling:
-        found = super().rule(facts)
-        time.sleep(1.0)
-        return found
-
-
 def test_what_the_rules_had_no_time_for_stays_in() -> None:
-    late = Gate(_Sluggish(), time_limit_s=0.5)
-    found = late.decide(GateRequest("It is fine.", classification=Clearance.SECRET, action="disclose"))
-    assert (found.decision, found.keeps_in) == (Decision.DENY, True)
-    found = late.decide(GateRequest("光合成とは何ですか。"))
+    found = Gate(time_limit_s=0.0).decide(GateRequest("It is fine.", classification=Clearance.SECRET))
     assert (found.decision, found.keeps_in) == (Decision.ESCALATE, True)
+
+
+def test_a_request_in_flight_keeps_the_rules_that_it_took() -> None:
+    gate = Gate(reasoner=_Reasoner(np.array([0.0, 1.0, 0.0, 0.0]), and_then=lambda: gate.policy.replace(newer)))
+    newer = gate.policy.state.model_copy(update={"revision": 2})
+    request = GateRequest("光合成とは何ですか。")
+    assert gate.decide(request).policy_ref == "default@1/content_escalate"
+    assert gate.decide(request).policy_ref == "default@2/content_escalate"
 
 
 def test_a_reasoner_cannot_lower_what_a_rule_holds_back() -> None:

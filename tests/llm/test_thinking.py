@@ -28,6 +28,28 @@ def test_at_every_cut_only_the_final_text_leaves(mode: Mode) -> None:
         assert answer == "The answer: 1 < 2 & <b>bold</b>.", at
 
 
+FOREIGN = {
+    "gpt-oss": "<|channel|>analysis<|message|>SECRET<|end|><|start|>assistant<|channel|>commentary to=functions.a<|message|>"
+    "SECRET<|call|><|start|>assistant<|channel|>final<|message|>{}<|return|>",
+    "magistral": "[THINK]SECRET [1] [x[/THINK]{}",
+    "kimi": "◁think▷SECRET◁/think▷{}",
+    "seed": "<seed:think>SECRET</seed:think>{}",
+    "cohere": "<|START_THINKING|>SECRET<|END_THINKING|><|START_RESPONSE|>{}<|END_RESPONSE|>",
+    "openthinker": "<|begin_of_thought|>SECRET<|end_of_thought|><|begin_of_solution|>{}<|end_of_solution|>",
+}
+
+
+@pytest.mark.parametrize("family", FOREIGN)
+def test_thoughts_of_other_families_stay_inside_at_every_cut(family: str) -> None:
+    answer = "It is 25 Nm [1], [THIN] and a[0] ◁."
+    said = FOREIGN[family].format(answer)
+    for at in range(len(said) + 1):
+        assert through([said[:at], said[at:]], "strip") == answer, at
+    assert through(list(said), "strip") == answer
+    cut = said[: said.rindex("SECRET") + 6]
+    assert "SECRET" not in through(list(cut), "strip")
+
+
 @given(st.lists(st.integers(0, len(QUADRUPLE)), max_size=30))
 @settings(max_examples=200, deadline=None)
 def test_at_any_number_of_cuts_only_the_final_text_leaves(cuts: list[int]) -> None:

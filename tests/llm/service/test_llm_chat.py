@@ -161,6 +161,20 @@ def test_text_leaves_only_after_the_gate_has_seen_its_sentence(
     assert [each.detail["cut_by"] for each in entries] == ["REFUSE", "REFUSE"]
 
 
+@pytest.mark.parametrize("logprobs", [False, True])
+@pytest.mark.parametrize("before", range(225, 245, 3))
+def test_a_number_is_not_let_out_in_two_halves(
+    served: Service, model: ModelServer, before: int, *, logprobs: bool
+) -> None:
+    """A text without sentences is looked at every 240 characters, wherever a card's number stands then."""
+    policy = served.llm.gate.policy
+    policy.replace(policy.state.model_copy(update={"personal_data": {"credit_card": "DENY"}}))
+    model.text, model.piece_chars = "b" * before + " 4111 1111 1111 1111 " + "c" * 400, 5
+    answer = served.chat(stream=True, logprobs=logprobs)
+    assert "4111" not in streamed(answer)
+    assert events(answer)[-1]["choices"][0]["finish_reason"] == "content_filter"
+
+
 @pytest.mark.parametrize("piece_chars", [1, 7, 1000])
 def test_thoughts_leak_at_no_cut_and_nowhere(
     served: Service,
@@ -318,6 +332,19 @@ def test_documents_are_handed_to_the_model_as_data(served: Service, model: Model
     assert "<|im_start|>" not in system["content"]
     served.chat("What is the torque of an M8 bolt?", documents=False)
     assert [each["role"] for each in model.asked[-1]["messages"]] == ["user"]
+
+
+def test_what_a_tool_said_reaches_the_server_as_a_turn_that_it_takes(served: Service, model: ModelServer) -> None:
+    call = {"id": "c1", "type": "function", "function": {"name": "torque", "arguments": "{}"}}
+    turns = [
+        {"role": "developer", "content": "Be brief."},
+        {"role": "user", "content": HARMLESS},
+        {"role": "assistant", "content": None, "tool_calls": [call]},
+        {"role": "tool", "tool_call_id": "c1", "content": "M8: 25 Nm"},
+    ]
+    assert served.post("chat/completions", {"messages": turns}).status_code == 200
+    sent = [(each["role"], each["content"]) for each in model.asked[-1]["messages"]]
+    assert sent == [("system", "Be brief."), ("user", HARMLESS), ("assistant", ""), ("user", "M8: 25 Nm")]
 
 
 @pytest.mark.parametrize(

@@ -103,6 +103,16 @@ def test_an_annotation_comes_back_as_a_review_by_whoever_made_it(service: Servic
     assert review["reviewer"] == "key_test/label-studio:1"
 
 
+def test_the_label_is_found_among_what_else_was_chosen(service: Service) -> None:
+    _, disc, particle = prepared(service)
+    service.post("/v1/sem/label-studio/predict", predict_request(particle))
+    body = webhook_request(["円盤"])
+    quality = body["annotation"]["result"][0] | {"from_name": "quality", "value": {"choices": ["blurred"]}}
+    body["annotation"]["result"].insert(0, quality)
+    assert service.post("/v1/sem/label-studio/webhook", body).status_code == 201
+    assert service.get(f"/v1/sem/particles/{particle}").json()["label"]["id"] == disc
+
+
 def test_newer_releases_bring_the_task_and_an_update_counts_as_the_latest_word(service: Service) -> None:
     needle, _, particle = prepared(service)
     body = webhook_request(["円盤"]) | {"task": {"id": 5, "data": {"particle_id": particle}}}
