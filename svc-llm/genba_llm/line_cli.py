@@ -185,8 +185,7 @@ def _outcome(job: Json) -> str:
     registered = (job["result"] or {}).get("registered")
     if registered is None:
         return "[green]done[/]"
-    missed = f", {'; '.join(registered['missed'])}" if registered["missed"] else ""
-    return escape(f"{registered['model']}@{registered['number']} {registered['outcome']}{missed}")
+    return escape(f"{registered['model']}@{registered['number']} {registered['outcome']}")
 
 
 def _follow(client: httpx.Client, job: Json, board: _Board, name: str) -> Json:

@@ -7,6 +7,7 @@ import numpy.typing as npt
 
 from genba_sop._compiled import compiled
 
+Floats = npt.NDArray[np.float64]
 Singles = npt.NDArray[np.float32]
 
 
@@ -14,24 +15,60 @@ Singles = npt.NDArray[np.float32]
 def own(colour: Singles, level: Singles, spread: Singles) -> Singles:
     """(n, P) length of each row of (colour − level) / spread, or of how it differs from the row before or after where that is less.
 
-    Args: colour, level, spread: (n, P, 3).
+    Args: colour, level: (n, P, 3).   spread: (n, P).
     """
     n, pixels, _ = colour.shape
     length = np.empty((n, pixels), np.float32)
     for k in range(n):
         for p in range(pixels):
-            x = (colour[k, p, 0] - level[k, p, 0]) / spread[k, p, 0]
-            y = (colour[k, p, 1] - level[k, p, 1]) / spread[k, p, 1]
-            z = (colour[k, p, 2] - level[k, p, 2]) / spread[k, p, 2]
+            x = (colour[k, p, 0] - level[k, p, 0]) / spread[k, p]
+            y = (colour[k, p, 1] - level[k, p, 1]) / spread[k, p]
+            z = (colour[k, p, 2] - level[k, p, 2]) / spread[k, p]
             length[k, p] = np.sqrt(x * x + y * y + z * z)
             if k:
-                x -= (colour[k - 1, p, 0] - level[k - 1, p, 0]) / spread[k - 1, p, 0]
-                y -= (colour[k - 1, p, 1] - level[k - 1, p, 1]) / spread[k - 1, p, 1]
-                z -= (colour[k - 1, p, 2] - level[k - 1, p, 2]) / spread[k - 1, p, 2]
+                x -= (colour[k - 1, p, 0] - level[k - 1, p, 0]) / spread[k - 1, p]
+                y -= (colour[k - 1, p, 1] - level[k - 1, p, 1]) / spread[k - 1, p]
+                z -= (colour[k - 1, p, 2] - level[k - 1, p, 2]) / spread[k - 1, p]
                 step = np.sqrt(x * x + y * y + z * z)
                 length[k, p] = min(length[k, p], step)
                 length[k - 1, p] = min(length[k - 1, p], step)
     return length
+
+
+@compiled
+def off(colour: Singles, level: Singles, spread: Singles, most: float) -> Singles:
+    """(P,) by how many spreads the rows (n, P, 3) are from a level (P, 3) in all, each by at most ``most``."""
+    n, pixels, _ = colour.shape
+    total, limit = np.zeros(pixels, np.float32), np.float32(most)
+    for k in range(n):
+        for p in range(pixels):
+            x = (colour[k, p, 0] - level[p, 0]) / spread[k, p]
+            y = (colour[k, p, 1] - level[p, 1]) / spread[k, p]
+            z = (colour[k, p, 2] - level[p, 2]) / spread[k, p]
+            total[p] += min(limit, np.sqrt(x * x + y * y + z * z))
+    return total
+
+
+@compiled
+def unlike(lately: Singles, moving: Singles, usual: Singles, seen: Singles, floor: float) -> Floats:
+    """(n, S) by how much what covers the place lately and what moves is more than in any gold, or less than in every gold, in all.
+
+    Args: lately, moving: (n, 2, P) as it is and widened.   usual: (4, S, P) most and least of both.   seen: (P,).
+    """
+    n, pixels = len(lately), len(seen)
+    steps = usual.shape[1]
+    found, off, least = np.empty((n, steps)), np.empty(pixels, np.float32), np.float32(floor)
+    zero = np.float32(0)
+    for k in range(n):
+        for s in range(steps):
+            most_covered, least_covered, most_moving, least_moving = usual[0, s], usual[1, s], usual[2, s], usual[3, s]
+            covered, wide, moves, stirs = lately[k, 0], lately[k, 1], moving[k, 0], moving[k, 1]
+            for p in range(pixels):
+                more = max(zero, covered[p] - most_covered[p] - least) + max(zero, moves[p] - most_moving[p] - least)
+                less = max(zero, least_covered[p] - wide[p] - least) + max(zero, least_moving[p] - stirs[p] - least)
+                off[p] = (more + less) * seen[p]
+            found[k, s] = off.sum()
+    return found
 
 
 @compiled

@@ -178,7 +178,7 @@ class _Case:
         self.reference, self.rows, self.seen, self.laid = reference, rows, seen, laid
         self.steps = reference.procedure.steps
         self.known = len(reference.golds) > 1
-        self.expected_s = np.exp(np.nanmean(np.log(reference.durations_s), axis=0))  # (S,)
+        self.expected_s = reference.expected_s
         self.skipped = np.nansum(seen.votes[:, None] * seen.skipped, axis=0)  # (S,)
         self.performances = performances(rows, seen, reference.golds)
 

@@ -19,8 +19,8 @@ import numpy as np
 import numpy.typing as npt
 
 from genba_sop.kernels import kernels_of
-from genba_sop.medians import median
-from genba_sop.sight import Activity, StepMaps, middle
+from genba_sop.medians import median, medians
+from genba_sop.sight import Activity, StepMaps
 
 Floats = npt.NDArray[np.float64]
 Singles = npt.NDArray[np.float32]
@@ -121,20 +121,29 @@ class Usual:
 
     @cached_property
     def divisors(self) -> tuple[Singles, Singles]:
-        """(S, 60, 80, 3) what divides differences of the median and of the mean: how much golds differ there."""
+        """(S, 60, 80) what divides differences of the median and of the mean: how much golds differ there."""
         return _divisor(self.median_spread), _divisor(self.mean_spread)
+
+    @cached_property
+    def going_on(self) -> Singles:
+        """(4, S, 4800) most and least of what is covered lately, and of what moves."""
+        maps = (self.most_lately, self.least_lately, self.most_moving, self.least_moving)
+        return np.stack([each.reshape(len(each), -1) for each in maps])
 
 
 def _divisor(spread: Singles) -> Singles:
-    one = np.sqrt(np.square(spread).mean(axis=-1, keepdims=True)) + _COLOUR_FLOOR
-    return np.repeat(np.asarray(one, np.float32), 3, axis=-1)
+    return np.asarray(np.sqrt(np.square(spread).mean(axis=-1)) + _COLOUR_FLOOR, np.float32)
 
 
 def warm_up() -> None:
     """Load or compile the inner loops now rather than in the first request."""
     rows = np.ones((4, 3, 1), np.float32)
+    kernels_of("evidence").unlike(
+        rows[:1, :2], rows[:1, :2], rows[..., :1].swapaxes(1, 2).copy(), rows[0, 0], _SHARE_FLOOR
+    )
     kernels_of("evidence").split(rows, rows[:, 0], _MOST_LASTING)
-    kernels_of("evidence").own(*[rows.reshape(4, 1, 3)] * 3)
+    kernels_of("evidence").own(*[rows.reshape(4, 1, 3)] * 2, rows[:, 0])
+    kernels_of("evidence").off(rows.reshape(4, 1, 3), rows[0].T.copy(), rows[:, 0], _MOST_LASTING)
 
 
 def usual_of(golds: Sequence[StepMaps]) -> Usual:
@@ -179,13 +188,13 @@ def measure(mine: StepMaps, usual: Usual, sequence: Sequence[int]) -> Floats:
         return table
     seen = np.repeat(mine.seen[..., None], 3, axis=-1).astype(np.float32)
     of_median, of_mean = usual.divisors
-    median = _Difference(_less(mine.median[at], usual.median[at], seen), of_median[at])
-    mean = _Difference(_less(mine.mean[at], usual.mean[at], seen), of_mean[at])
+    median = _Difference(_less(mine.median, usual.median, at, seen), of_median[at])
+    mean = _Difference(_less(mine.mean, usual.mean, at, seen), of_mean[at])
     levels = _levels(median, mean, mine.moving[at])
     own = _own(mean, levels.mean)
-    table[at, 0] = [_top(picture, 40) for picture in _own(median, levels.median)]
-    table[at, 1], table[at, 2] = [_top(picture, 5) for picture in own], [_top(picture, 40) for picture in own]
-    table[at, 3] = [_top(_smooth(picture), 5) for picture in levels.away]
+    table[at, 0] = [_tops(picture, 40)[0] for picture in _own(median, levels.median)]
+    table[at, 1], table[at, 2] = np.transpose([_tops(picture, 5, 40) for picture in own])
+    table[at, 3] = [_tops(_smooth(picture), 5)[0] for picture in levels.away]
     same = (levels.since < 0) | (levels.since == np.arange(len(at))[:, None, None])  # elsewhere it is another place
     more, less = (
         share * same for share in _shares(mine.covered[at], usual.most_covered[at], usual.least_covered[at], mine.seen)
@@ -209,16 +218,19 @@ def unlike(mine: Activity, usual: Usual) -> Floats:
     unknown.
     """
     table = np.full((len(mine.done), len(usual.known)), np.inf)
-    least = (mine.seen * (usual.least_lately + usual.least_moving)).sum(axis=(1, 2))
-    for n in np.flatnonzero(mine.done):
-        off = np.zeros_like(usual.most_lately)
-        for name in ("lately", "moving"):
-            own = getattr(mine, name)[n]
-            off += (own - getattr(usual, f"most_{name}") - _SHARE_FLOOR).clip(0)
-            off += (getattr(usual, f"least_{name}") - _widened(own) - _SHARE_FLOOR).clip(0)
-        activity = float((mine.seen * (mine.lately[n] + mine.moving[n])).sum())
-        share = (off * mine.seen).sum(axis=(1, 2)) / np.maximum(least + activity, 1.0)
-        table[n] = np.where(usual.known, share, np.inf)
+    done = np.flatnonzero(mine.done)
+    if not done.size:
+        return table
+    pixels, seen = mine.seen.size, mine.seen.ravel().astype(np.float32)
+    lately, moving = (
+        np.stack([np.stack([share[n], _widened(share[n])]) for n in done]).reshape(len(done), 2, pixels)
+        for share in (mine.lately, mine.moving)
+    )
+    off = kernels_of("evidence").unlike(lately, moving, usual.going_on, seen, _SHARE_FLOOR)
+    least = (usual.going_on[1] + usual.going_on[3]) @ seen  # (S,)
+    activity = (lately[:, 0] + moving[:, 0]) @ seen
+    share = off / np.maximum(least + activity[:, None], 1.0)
+    table[done] = np.where(usual.known, share, np.inf)
     return table
 
 
@@ -254,8 +266,13 @@ def told(given: Floats, seen: Mask, *, golds: int) -> Told:
     return Told(odds[:, 0], odds[:, 1])
 
 
-def _less(mine: Singles, usual: Singles, seen: Singles) -> Singles:
-    return np.asarray((np.stack([_smooth(picture) for picture in mine]) - usual) * seen, np.float32)
+def _less(mine: Singles, usual: Singles, at: Sequence[int], seen: Singles) -> Singles:
+    """(n, 60, 80, 3) of the steps ``at``: what is seen of the one less the other."""
+    less = np.empty((len(at), *seen.shape), np.float32)
+    for row, step in zip(less, at, strict=True):
+        np.subtract(_smooth(mine[step]), usual[step], out=row)
+        np.multiply(row, seen, out=row)
+    return less
 
 
 def _smooth(picture: Singles) -> Singles:
@@ -263,7 +280,7 @@ def _smooth(picture: Singles) -> Singles:
 
 
 class _Difference(NamedTuple):
-    """(n, 60, 80, 3) colour of each step less the golds' mean, and what divides it: how much golds differ there."""
+    """(n, 60, 80, 3) colour of each step less the golds' mean, and (n, 60, 80) what divides it: how much golds differ there."""
 
     colour: Singles
     spread: Singles
@@ -274,8 +291,8 @@ def _own(difference: _Difference, level: Singles) -> Singles:
     before and after.
     """
     n, *shape, _ = level.shape
-    colour, level, spread = (rows.reshape(n, -1, 3) for rows in (difference.colour, level, difference.spread))
-    length = kernels_of("evidence").own(colour, level, spread)
+    colour, level = difference.colour.reshape(n, -1, 3), level.reshape(n, -1, 3)
+    length = kernels_of("evidence").own(colour, level, difference.spread.reshape(n, -1))
     return np.asarray(length / max(1.0, median(length) / _USUAL_NOISE), np.float32).reshape(n, *shape)
 
 
@@ -300,16 +317,17 @@ def _levels(median: _Difference, mean: _Difference, moving: Singles) -> _Levels:
     that in which more moves near there, (n, 60, 80), or else the later one, which shows it first.
     """
     n, *shape = moving.shape
-    levels = [np.repeat(middle(each.colour)[None], n, axis=0) for each in (median, mean)]
+    levels = [np.repeat(medians(each.colour, axis=0)[None], n, axis=0) for each in (median, mean)]
     since, away = np.full(shape, -1, np.int64), np.zeros((n, *shape), np.float32)
-    whole = _cost(median.colour, median.spread, levels[0][0])
+    rows = median.colour.reshape(n, -1, 3), levels[0][0].reshape(-1, 3), median.spread.reshape(n, -1)
+    whole: Singles = kernels_of("evidence").off(*rows, _MOST_LASTING).reshape(shape)
     y, x = np.nonzero(whole > _LEAST_COST)  # a few pixels; elsewhere nothing changes
     if n < 5 or not len(y):
         return _Levels(levels[0], levels[1], since, away)
     steps, at = range(1, n - 2), np.arange(len(y))
     splits = [
         kernels_of("evidence").split(
-            np.ascontiguousarray(each.colour[:, y, x].swapaxes(1, 2)), each.spread[:, y, x, 0], _MOST_LASTING
+            np.ascontiguousarray(each.colour[:, y, x].swapaxes(1, 2)), each.spread[:, y, x], _MOST_LASTING
         )
         for each in (median, mean)
     ]
@@ -321,7 +339,7 @@ def _levels(median: _Difference, mean: _Difference, moving: Singles) -> _Levels:
     votes[best, y, x] = (whole[y, x] - costs[0][best, at]).clip(0)
     best = np.stack([cv2.GaussianBlur(each, (0, 0), _TOGETHER_PX) for each in votes])[:, y, x].argmax(axis=0)
     gain = (whole[y, x] - costs[0][best, at]).clip(0)
-    unit = middle(median.spread[:, y, x, 0])
+    unit = medians(median.spread[:, y, x], axis=0)
     earlier, later = before[0][best, :, at], after[0][best, :, at]
     farther = _length(later) - _length(earlier)
     step = 1 + best
@@ -334,11 +352,6 @@ def _levels(median: _Difference, mean: _Difference, moving: Singles) -> _Levels:
             now = np.where(((s < step) | ((s == step) & (farther > 0)))[:, None], earlier, later)
             level[s, y[kept], x[kept]] = now[kept]
     return _Levels(levels[0], levels[1], since, away)
-
-
-def _cost(colour: Singles, spread: Singles, level: Singles) -> Singles:
-    """By how many spreads the rows are from a level in each pixel, each by at most ``_MOST_LASTING``."""
-    return np.asarray(np.minimum(_length((colour - level) / spread), _MOST_LASTING).sum(axis=0), np.float32)
 
 
 def _length(rows: Singles) -> Singles:
@@ -357,7 +370,7 @@ def _shares(mine: Singles, most: Singles, least: Singles, seen: Mask) -> tuple[S
 
 def _own_share(rows: Singles) -> Singles:
     """What is the step's own of a share, as in ``_own``."""
-    own = (rows - middle(rows)).clip(0)
+    own = (rows - medians(rows, axis=0)).clip(0)
     own[1:] = np.minimum(own[1:], (rows[1:] - rows[:-1]).clip(0))
     own[:-1] = np.minimum(own[:-1], (rows[:-1] - rows[1:]).clip(0))
     return np.asarray(own, np.float32)
@@ -378,7 +391,7 @@ class Likeness(NamedTuple):
 def likeness(mine: Singles, usual: Singles, *, aside_px: int) -> Likeness:
     """How alike two maps are, at half their size; the first may lie up to so many pixels of that aside. 0 for an empty map."""
     one, other = (_half(picture) for picture in (mine, usual))
-    if min(float(one.std()), float(other.std())) < _EMPTY:
+    if min(float(cv2.meanStdDev(each)[1].item()) for each in (one, other)) < _EMPTY:
         return Likeness(0.0, 0.0)
     wide = cv2.copyMakeBorder(other, *[aside_px] * 4, cv2.BORDER_CONSTANT, value=0)
     found = cv2.matchTemplate(wide, one, cv2.TM_CCOEFF_NORMED)
@@ -390,8 +403,10 @@ def _half(picture: Singles) -> Singles:
     return np.asarray(cv2.GaussianBlur(small, (0, 0), 0.8), np.float32)
 
 
-def _top(picture: Singles, count: int) -> float:
-    return float(np.partition(picture.ravel(), -count)[-count:].mean())
+def _tops(picture: Singles, *counts: int) -> list[float]:
+    """Mean of so many of the largest numbers, fewest first."""
+    largest = np.sort(np.partition(picture.ravel(), -counts[-1])[-counts[-1] :])
+    return [float(largest[-count:].mean()) for count in counts]
 
 
 def _most(rows: Singles) -> list[float]:

@@ -21,7 +21,8 @@ from genba_sop.doubled import doubled
 from genba_sop.explaining import NO_STEP, Known, Told, simplest
 from genba_sop.free_order import standing_in
 from genba_sop.hurried import FASTEST, evenly, hurried
-from genba_sop.medians import median
+from genba_sop.kernels import kernels_of
+from genba_sop.medians import median, quantiles
 from genba_sop.procedure import Procedure
 from genba_sop.rows import Rows
 from genba_sop.segmentation import BETWEEN, EXTRA, Run, absorb_short, runs_of
@@ -192,18 +193,25 @@ class PairCost:
     elsewhere: float
 
 
+def warm_up() -> None:
+    """Load or compile the inner loops now rather than in the first request."""
+    loops, one, at = kernels_of("observation"), np.zeros((1, 1, 1), np.float32), np.zeros(1, np.int64)
+    loops.normalised(loops.smoothed(one[0])[0], 0.0, 1.0)
+    loops.cells(one, one, one, one, at, at, at, 1)
+
+
 def pair_cost(gold: Rows, trainee: Rows) -> PairCost:
     """Cosine costs, averaged over three along the diagonal.
 
     What counts as no match follows from how much the cost varies along the warping path of this very pair: little where
     features are clear, up to six tenths of the way to a typical pair where they are not.
     """
-    raw = 1.0 - gold.values @ trainee.values.T
-    padded = np.pad(raw, 1, mode="edge")
-    smooth = (padded[:-2, :-2] + padded[1:-1, 1:-1] + padded[2:, 2:]) / 3
-    match, pair = median(smooth.min(axis=0)), median(smooth[::2, ::2])
-    cost = (smooth - match).astype(np.float64) / max(pair - match, 1e-3)
-    low, middle = np.quantile(cost[tuple(dtw(cost).path.T)], [0.25, 0.5])
+    loops = kernels_of("observation")
+    smooth, least = loops.smoothed(gold.values @ trainee.values.T)
+    match, pair = median(least), median(smooth[::2, ::2])
+    cost = loops.normalised(smooth, match, max(pair - match, 1e-3))
+    path = dtw(cost).path
+    low, middle = quantiles(cost[path[:, 0], path[:, 1]], 0.25, 0.5)
     return PairCost(cost, match, pair, float(np.clip(middle + SPREADS * (middle - low), *ELSEWHERE_LIMITS)))
 
 
@@ -320,7 +328,7 @@ def _believe(runs: Sequence[Run], told: Told, between: Sequence[PairCost], golds
 
 def motion_of(rows: Rows) -> Floats:
     """(T,) motion as a share of the run's busy level."""
-    return np.asarray(rows.motion / max(float(np.quantile(rows.motion, 0.75)), 1e-9), np.float64)
+    return np.asarray(rows.motion / max(quantiles(rows.motion, 0.75)[0], 1e-9), np.float64)
 
 
 def relabelled(
@@ -535,33 +543,19 @@ def _measure(
     skipped = np.where(size > 0, 1.0 - seen / np.maximum(size, 1), np.nan)
     counted = _inner(labels, round(BORDER_S / trainee.frame_s)) & first_time(labels)
     inner = matched[counted[matched]]
-    local = _mean_by(labels[inner], _cell_distances(trainee, inner, gold.rows, frame[inner]), steps)
-    nothing = np.flatnonzero(counted & (labels >= 0) & (frame == ELSEWHERE))
-    rows = np.r_[inner, nothing]
-    residual = _mean_by(labels[rows], cost[rows, None], steps)[:, 0]
+    mine, theirs, step = (np.ascontiguousarray(each, np.int64) for each in (inner, frame[inner], labels[inner]))
+    rows = trainee.local, trainee.recent, gold.rows.local, gold.rows.recent
+    total = kernels_of("observation").cells(*rows, mine, theirs, step, steps)
+    local = _mean(total, np.bincount(step, minlength=steps)[:, None])
+    near = np.concatenate([inner, np.flatnonzero(counted & (labels >= 0) & (frame == ELSEWHERE))])
+    sums = np.asarray(np.bincount(labels[near], cost[near], minlength=steps), np.float64)
+    residual = _mean(sums, np.bincount(labels[near], minlength=steps))
     return skipped, np.where(np.isfinite(local[:, 0]), residual, np.nan), local
 
 
-def _mean_by(step: Ints, values: npt.ArrayLike, steps: int) -> Floats:
-    """(S, K) mean of the rows of (n, K) that belong to each step; nan for a step without rows."""
-    table = np.asarray(values, np.float64)
-    total = np.zeros((steps, table.shape[1]))
-    np.add.at(total, step, table)
-    count = np.bincount(step, minlength=steps).astype(np.float64)
-    return np.asarray(np.where(count[:, None] > 0, total / np.maximum(count, 1)[:, None], np.nan))
-
-
-def _cell_distances(trainee: Rows, mine: Ints, gold: Rows, theirs: Ints) -> Singles:
-    """(n, 48) how far each cell is from the gold's, by the kinder of the two backgrounds."""
-    return np.minimum(
-        _distances(trainee.local[mine], gold.local[theirs]), _distances(trainee.recent[mine], gold.recent[theirs])
-    )
-
-
-def _distances(a: Singles, b: Singles) -> Singles:
-    """(n, 48) Euclidean distance of each cell."""
-    gap = a - b
-    return np.asarray(np.sqrt(np.einsum("tcl,tcl->tc", gap, gap)))
+def _mean(total: Floats, count: Ints) -> Floats:
+    """What sums of so many numbers are on average; nan of none."""
+    return np.where(count > 0, total / np.maximum(count, 1), np.nan)
 
 
 def first_time(labels: Ints) -> Mask:

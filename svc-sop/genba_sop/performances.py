@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from genba_sop.decoding import ELSEWHERE
+from genba_sop.medians import quantiles
 from genba_sop.observation import BORDER_S, GoldRun, Mask, Observation, Pauses, first_time
 from genba_sop.rows import Rows
 from genba_sop.segmentation import EXTRA, runs_of
@@ -89,17 +90,15 @@ def step_progress(seen: Observation, golds: Sequence[GoldRun]) -> Floats:
 def _starts_over(progress: Floats, first: int, last: int, frame_s: float) -> list[int]:
     """Rows at which the step is begun anew: the progress of the second before is ahead of that of the second after."""
     width = max(2, round(1.0 / frame_s))
+    if last - first + 1 < 2 * width:
+        return []
     piece = progress[first : last + 1]
     known = np.isfinite(piece)
-    sums, counts = np.r_[0.0, np.cumsum(np.where(known, piece, 0.0))], np.r_[0, np.cumsum(known)]
-    borders = np.arange(width, len(piece) - width + 1)
-    before, after = counts[borders] - counts[borders - width], counts[borders + width] - counts[borders]
-    usable = borders[(before > 0) & (after > 0)]
-    means = [
-        (sums[usable + high] - sums[usable - low]) / (counts[usable + high] - counts[usable - low])
-        for low, high in ((width, 0), (0, width))
-    ]
-    falls = means[0] - means[1]
+    sums, counts = (np.concatenate([[0], np.cumsum(each)]) for each in (np.where(known, piece, 0.0), known))
+    sums, counts = sums[width:] - sums[:-width], counts[width:] - counts[:-width]  # of the ``width`` rows from each on
+    usable = np.flatnonzero((counts[:-width] > 0) & (counts[width:] > 0))
+    falls = sums[usable] / counts[usable] - sums[usable + width] / counts[usable + width]
+    usable += width
     deep = np.flatnonzero(falls >= START_OVER)
     found: list[int] = []
     for at in (usable[deep[np.argsort(-falls[deep], kind="stable")]] + first).tolist():
@@ -132,15 +131,15 @@ def stillness(rows: Rows) -> float:
     motion = smooth_motion(rows)[1:]
     if not motion.size:
         return 0.0
-    busy = float(np.quantile(motion, BUSY_QUANTILE))
-    share = float(np.quantile(motion, STILL_QUANTILE)) / busy if busy > 0 else 0.0
+    busy = quantiles(motion, BUSY_QUANTILE)[0]
+    share = quantiles(motion, STILL_QUANTILE)[0] / busy if busy > 0 else 0.0
     return min(STILL_MOST, max(STILL_LEAST, share)) if busy > 0 else 0.0
 
 
 def still(rows: Rows, share: float) -> Mask:
     """(T,) where the motion is at most ``share`` of the run's busy level, short twitches filled."""
     motion = smooth_motion(rows)
-    mask = motion <= share * float(np.quantile(motion, BUSY_QUANTILE))
+    mask = motion <= share * quantiles(motion, BUSY_QUANTILE)[0]
     mask = fill_gaps(mask, longest=round(STILL_GAP_S / rows.frame_s))
     reach = round(STILL_WINDOW_S / 2 / rows.frame_s)
     for run in runs_of(mask.astype(np.int64)):  # the average over a second has eaten half of it at either end

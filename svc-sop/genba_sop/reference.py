@@ -94,6 +94,21 @@ class Reference:
         return tuple(step.id for step in self.procedure.steps)
 
     @cached_property
+    def expected_s(self) -> Floats:
+        """(S,) seconds that golds take for each step, typically; nan for one that none shows."""
+        return np.exp(_mean_known(np.log(self.durations_s)))
+
+    @cached_property
+    def mean_s(self) -> Floats:
+        """(S,) seconds that golds take for each step, on average; 0 for one that none shows."""
+        return np.nan_to_num(_mean_known(self.durations_s))
+
+    @cached_property
+    def usually_skipped(self) -> Floats:
+        """(S,) share of each step that golds skip of each other, on average; 0 where nothing compares."""
+        return np.nan_to_num(_mean_known(self.skipped))
+
+    @cached_property
     def order(self) -> Mask:
         """(S, S) whether the row's step must come before the column's."""
         return before(self.procedure)
@@ -251,6 +266,13 @@ class Reference:
             )
         except (KeyError, TypeError) as err:
             raise ValueError("These bytes are not a reference: something is missing.") from err
+
+
+def _mean_known(table: Floats) -> Floats:
+    """(S,) mean of the rows of (n, S) that are not nan; nan without any."""
+    known = np.isfinite(table)
+    count = known.sum(axis=0)
+    return np.where(count > 0, np.where(known, table, 0.0).sum(axis=0) / np.maximum(count, 1), np.nan)
 
 
 def _read(data: bytes) -> tuple[dict[str, npt.NDArray[Any]], dict[str, Any]]:

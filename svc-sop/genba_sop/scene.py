@@ -9,14 +9,12 @@ from __future__ import annotations
 
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from functools import cache
-from typing import Any
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
-from genba_sop.medians import median, medians
+from genba_sop.medians import median, medians, ranked
 
 Singles = npt.NDArray[np.float32]
 Bytes = npt.NDArray[np.uint8]
@@ -194,40 +192,6 @@ def place_of(pictures: Bytes) -> Place:
 def upper_median(pictures: Bytes) -> Bytes:
     """(60, 80, 4) the upper median of n pictures."""
     return np.asarray(ranked(pictures, len(pictures) // 2)[0], np.uint8)
-
-
-def ranked(rows: npt.NDArray[Any], *ranks: int) -> list[npt.NDArray[Any]]:
-    """What is at these ranks of n rows, sorted in each place: whole rows at once, 20 times as fast as sorting pixels."""
-    sorting = list(rows.copy())
-    spare = np.empty_like(sorting[0])
-    for low, high in _exchanges(len(sorting), ranks):
-        one, other = sorting[low], sorting[high]
-        np.minimum(one, other, out=spare)
-        np.maximum(one, other, out=other)
-        sorting[low], spare = spare, one
-    return [sorting[rank] for rank in ranks]
-
-
-@cache
-def _exchanges(count: int, ranks: tuple[int, ...]) -> tuple[tuple[int, int], ...]:
-    """Batcher's merge exchange (Knuth 5.2.2 M) of so many rows, without what does not bear on these ranks."""
-    network: list[tuple[int, int]] = []
-    largest = 1 << max(0, (count - 1).bit_length() - 1)
-    part = largest
-    while part:
-        start, apart, left = 0, part, largest
-        while True:
-            network += [(low, low + apart) for low in range(count - apart) if low & part == start]
-            if left == part:
-                break
-            start, apart, left = part, left - part, left // 2
-        part //= 2
-    wanted, kept = set(ranks), list[tuple[int, int]]()
-    for pair in reversed(network):
-        if not wanted.isdisjoint(pair):
-            wanted.update(pair)
-            kept.append(pair)
-    return tuple(reversed(kept))
 
 
 def lay_over(mine: Place, theirs: Place) -> View:

@@ -90,17 +90,16 @@ def _step_result(reference: Reference, findings: Findings, seen: Observation, at
         status = "moved"
     elif kinds:
         status = "deviates"
-    usual = float(np.nanmean(reference.skipped[:, at])) if np.isfinite(reference.skipped[:, at]).any() else 0.0
-    coverage = 1.0 - max(0.0, float(np.nansum(seen.votes * seen.skipped[:, at])) - usual)
+    more = float(np.nansum(seen.votes * seen.skipped[:, at]) - reference.usually_skipped[at])
+    coverage = 1.0 - max(0.0, more)
     quality = 0.0 if main is None else coverage * float(np.prod([QUALITY.get(kind, 1.0) for kind in kinds]))
-    durations = reference.durations_s[:, at]
     return StepResult(
         step_id=step_id,
         status=status,
         quality=min(1.0, max(0.0, quality)),
         spans=() if main is None else spans,
         duration_s=0.0 if main is None else sum(span.end_s - span.start_s for span in spans),
-        gold_duration_s=float(np.nanmean(durations)) if np.isfinite(durations).any() else 0.0,
+        gold_duration_s=float(reference.mean_s[at]),
     )
 
 
@@ -163,6 +162,6 @@ def _trace(seen: Observation) -> Trace:
     matched = np.flatnonzero(seen.frames[gold] != ELSEWHERE)
     return Trace(
         gold_index=gold,
-        path=tuple((int(seen.frames[gold, j]), int(j)) for j in matched),
-        cost=tuple(float(seen.costs[gold, j]) for j in matched),
+        path=tuple(zip(seen.frames[gold, matched].tolist(), matched.tolist(), strict=True)),
+        cost=tuple(seen.costs[gold, matched].tolist()),
     )

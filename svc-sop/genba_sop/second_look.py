@@ -122,7 +122,7 @@ def _fragments(reference: Reference, rows: Rows, seen: Observation, laid: Laid) 
 def _two_in_one(reference: Reference, rows: Rows, seen: Observation, laid: Laid) -> list[Change]:
     """Runs that last long while a step is missing, and look like both, one after the other."""
     missing = sorted(set(range(len(reference.step_ids))) - set(seen.labels.tolist()))
-    usual_s = np.exp(np.nanmean(np.log(reference.durations_s), axis=0))
+    usual_s = reference.expected_s
     changes: list[Change] = []
     for step in missing:
         taken = {run.first for run, _ in changes}
@@ -141,7 +141,7 @@ def _two_in_one(reference: Reference, rows: Rows, seen: Observation, laid: Laid)
 
 def _more_than_the_step(reference: Reference, rows: Rows, seen: Observation, laid: Laid) -> list[Change]:
     """Parts of runs that last too long for the run's tempo and begin or end with what looks like no step: that is extra."""
-    usual_s = np.exp(np.nanmean(np.log(reference.durations_s), axis=0))
+    usual_s = reference.expected_s
     runs = [run for run in runs_of(seen.labels) if run.label >= 0]
     ratio = {run.first: _seconds(rows, run) / usual_s[run.label] for run in runs}
     tempo = float(np.median(list(ratio.values()))) if ratio else 1.0

@@ -6,7 +6,6 @@ Knows nothing of costs, votes or deviations: times and labels in, spans out, and
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -37,9 +36,9 @@ def runs_of(labels: npt.ArrayLike) -> tuple[Run, ...]:
     row = np.asarray(labels)
     if not row.size:
         return ()
-    firsts = [0, *(np.flatnonzero(row[1:] != row[:-1]) + 1).tolist(), len(row)]
-    found = zip(row[firsts[:-1]].tolist(), pairwise(firsts), strict=True)
-    return tuple(Run(int(label), a, b - 1) for label, (a, b) in found)
+    lasts = [*np.flatnonzero(row[1:] != row[:-1]).tolist(), len(row) - 1]
+    firsts = [0, *(last + 1 for last in lasts[:-1])]
+    return tuple(map(Run, map(int, row[lasts].tolist()), firsts, lasts))
 
 
 def edges_s(times_s: Floats, duration_s: float) -> Floats:

@@ -28,7 +28,7 @@ from genba_shared.repeated import Repeated
 from genba_shared.spool import open_spool
 from genba_shared.telemetry import Metrics, get_logger
 from genba_shared.vectors import Vectors, open_vectors
-from genba_sop import decoding, erasure, evidence, explaining, sight
+from genba_sop import decoding, erasure, evidence, explaining, observation, sight
 from genba_sop.alignment import warm_up
 from genba_sop.clip_index import ClipIndex
 from genba_sop.encoders import FrameEncoder, open_encoder
@@ -163,6 +163,7 @@ async def open_service(settings: Settings, metrics: Metrics) -> AsyncIterator[So
         for kernels in (
             warm_up,
             decoding.warm_up,
+            observation.warm_up,
             sight.warm_up,
             evidence.warm_up,
             explaining.warm_up,

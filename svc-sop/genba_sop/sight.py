@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from genba_sop.kernels import kernels_of
+from genba_sop.medians import medians
 from genba_sop.scene import (
     CHANNELS,
     HEIGHT,
@@ -23,7 +24,6 @@ from genba_sop.scene import (
     Place,
     View,
     everywhere,
-    ranked,
     unpacked,
     upper_median,
 )
@@ -40,10 +40,13 @@ _COVERED = (5.0, 8.0)  # CIE 1976 difference from the place, from which on somet
 
 
 def warm_up() -> None:
-    """Load or compile the inner loop now rather than in the first request."""
+    """Load or compile the inner loops now rather than in the first request."""
     one = np.zeros((1, 1, 1, CHANNELS), np.uint8)
     share, first = np.empty((2, 1, 1, 1), np.float32), np.zeros(1, np.int64)
-    kernels_of("sight").covered(share, one, first, one[0], one, np.ones(3, np.float32), *_COVERED)
+    kernels_of("sight").covered(share, one, first, one[0], one, first, np.ones(3, np.float32), *_COVERED)
+    kernels_of("sight").averaged(share, first)
+    upper_median(one)
+    medians(share[0], axis=0)
 
 
 @dataclass(frozen=True)
@@ -88,6 +91,7 @@ class Sight:
         self._covered = np.empty((2, len(strip.pictures), HEIGHT, WIDTH), np.float32)  # by the one place, and the other
         self._known, self._pictures = np.zeros(len(strip.pictures), np.bool_), np.ascontiguousarray(strip.pictures)
         self._recent, self._recent_places = max(2, recent), dict[int, Bytes]()
+        self._while = max(1, self._recent // 4)
 
     def activity(self, rows: Sequence[Ints]) -> Activity:
         """Where something covers the place or moves in each stretch, given as rows in order, perhaps none."""
@@ -97,10 +101,9 @@ class Sight:
             chosen = self._chosen(own)
             if chosen.size:
                 done[n] = True
-                covered[n], lately[n] = (self.view.laid_over(cover) for cover in self._cover(chosen))
-                moving[n] = self.view.laid_over(
-                    _average(self.strip.pictures[_evenly(chosen)])[..., 3] / np.float32(255)
-                )
+                moves = _average(self.strip.pictures[_evenly(chosen)])[..., 3] / np.float32(255)
+                shares = self.view.laid_over(np.dstack([*self._cover(chosen), moves]))
+                covered[n], lately[n], moving[n] = shares[..., 0], shares[..., 1], shares[..., 2]
         return Activity(covered, lately, moving, done, self.seen)
 
     def maps(self, rows: Sequence[Ints]) -> StepMaps:
@@ -127,19 +130,19 @@ class Sight:
         """(2, 60, 80) mean over these pictures of how clearly something covers the place, and lately."""
         new = chosen[~self._known[chosen]]
         if new.size:
-            recent = np.stack([self._place_at(int(picture)) for picture in new])
+            whiles, around = np.unique(new // self._while, return_inverse=True)
+            recent = np.stack([self._place_in(at) for at in whiles.tolist()])
             kernels_of("sight").covered(
-                self._covered, self._pictures, new, self._place, recent, self._weight, *_COVERED
+                self._covered, self._pictures, new, self._place, recent, around, self._weight, *_COVERED
             )
             self._known[new] = True
-        return np.asarray(self._covered[:, _evenly(chosen)].mean(axis=1), np.float32)
+        averaged: Singles = kernels_of("sight").averaged(self._covered, chosen)
+        return averaged
 
-    def _place_at(self, picture: int) -> Bytes:
-        """(60, 80, 4) the median of the pictures around one, found anew every few pictures."""
-        stride = max(1, self._recent // 4)
-        at = picture // stride
+    def _place_in(self, at: int) -> Bytes:
+        """(60, 80, 4) the median of the pictures around a while, a few pictures long."""
         if at not in self._recent_places:
-            middle_of = at * stride + stride // 2
+            middle_of = at * self._while + self._while // 2
             low = max(0, min(middle_of - self._recent // 2, len(self.strip.pictures) - self._recent))
             around = self.strip.pictures[low : low + self._recent]
             self._recent_places[at] = upper_median(around[:: -(-len(around) // _RECENT_PICTURES)])
@@ -156,12 +159,3 @@ def _average(pictures: Bytes) -> Singles:
     """(60, 80, 4) mean of n pictures: sums of bytes are exact, and OpenCV's are twice as fast as NumPy's."""
     total = cv2.reduce(pictures.reshape(len(pictures), -1), 0, cv2.REDUCE_SUM, dtype=cv2.CV_32F)
     return np.asarray(total.reshape(pictures.shape[1:]) / np.float32(len(pictures)), np.float32)
-
-
-def middle(rows: Singles) -> Singles:
-    """Median over the first axis, as ``numpy.median`` says it, of a few rows of many numbers each."""
-    half = len(rows) // 2
-    if len(rows) % 2:
-        return np.asarray(ranked(rows, half)[0], np.float32)
-    low, high = ranked(rows, half - 1, half)
-    return np.asarray((low + high) / 2, np.float32)

@@ -12,8 +12,9 @@ import pytest
 
 from genba_sop import evidence
 from genba_sop.gold_scene import GoldScene, fit_scene, in_order, rows_by_step
-from genba_sop.scene import HEIGHT, WIDTH, Album, Filmstrip, lay_over, place_of, ranked
-from genba_sop.sight import Sight, StepMaps, middle
+from genba_sop.medians import medians, ranked
+from genba_sop.scene import HEIGHT, WIDTH, Album, Filmstrip, lay_over, place_of
+from genba_sop.sight import Sight, StepMaps
 
 STEPS, ROWS = 7, 24  # rows a step
 HANDS = [(10 + 6 * step, 12 + 8 * step) for step in range(STEPS)]  # where each step's work is
@@ -252,7 +253,7 @@ def test_every_stretch_is_most_like_its_own_step_and_a_strange_one_like_none(gol
 @pytest.mark.parametrize("count", [1, 2, 5, 8])
 def test_the_quick_median_is_the_median(count: int) -> None:
     rows = np.random.default_rng(count).normal(size=(count, 6, 7, 3)).astype(np.float32)
-    assert np.array_equal(middle(rows), np.median(rows, axis=0))
+    assert np.array_equal(medians(rows, axis=0), np.median(rows, axis=0))
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 9, 24, 32, 33])
@@ -264,6 +265,14 @@ def test_what_is_at_any_rank_is_what_sorting_puts_there(count: int) -> None:
     np.testing.assert_array_equal(ranked(rows, *range(count)), whole)
 
 
+def test_what_is_at_a_rank_is_the_same_compiled_and_plain() -> None:
+    rows = np.random.default_rng(4).integers(0, 256, (5, 2500), dtype=np.uint8)
+    pairs = np.array([(a, b) for _ in range(5) for a in range(4) for b in (a + 1,)])  # bubbles
+    for form in ("numba", "numpy"):
+        found = importlib.import_module(f"genba_sop._medians_{form}").exchanged(rows, pairs, np.array([0, 2]))
+        np.testing.assert_array_equal(found, np.sort(rows, axis=0)[[0, 2]])
+
+
 def test_compiled_and_plain_covers_are_the_same() -> None:
     rng = np.random.default_rng(5)
     pictures, recent = rng.integers(0, 256, (2, 3, 6, 8, 4), dtype=np.uint8)
@@ -272,12 +281,38 @@ def test_compiled_and_plain_covers_are_the_same() -> None:
     which, found = np.array([2, 0]), list[npt.NDArray[np.float32]]()
     for name in ("_sight_numba", "_sight_numpy"):
         share = np.full((2, 3, 6, 8), -1, np.float32)
-        asked = (share, pictures, which, recent[0], recent[which], weight, 5.0, 8.0)
+        asked = (share, pictures, which, recent[0], recent, which, weight, 5.0, 8.0)
         importlib.import_module(f"genba_sop.{name}").covered(*asked)
         assert (share[:, 1] == -1).all()
         found.append(share[:, which])
     np.testing.assert_allclose(found[0], found[1], atol=1e-5)
     assert 0 < found[0].mean() < 1
+
+
+def test_the_mean_of_some_pictures_is_the_same_compiled_and_plain() -> None:
+    share, which = np.random.default_rng(6).uniform(size=(2, 5, 6, 8)).astype(np.float32), np.array([3, 0, 4])
+    found = [importlib.import_module(f"genba_sop._sight_{form}").averaged(share, which) for form in ("numba", "numpy")]
+    np.testing.assert_allclose(found[0], found[1], rtol=1e-6)
+    np.testing.assert_allclose(found[0], (share[:, 3] + share[:, 0] + share[:, 4]) / 3, rtol=1e-6)
+
+
+def test_how_unlike_stretches_are_is_the_same_compiled_and_plain() -> None:
+    rng = np.random.default_rng(7)
+    lately, moving, usual = (
+        rng.uniform(size=shape).astype(np.float32) for shape in ((3, 2, 40), (3, 2, 40), (4, 5, 40))
+    )
+    seen = (rng.uniform(size=40) > 0.2).astype(np.float32)
+    asked = lately, moving, usual, seen, 0.04
+    found = [importlib.import_module(f"genba_sop._evidence_{form}").unlike(*asked) for form in ("numba", "numpy")]
+    np.testing.assert_allclose(found[0], found[1], rtol=1e-5)
+    most_covered, least_covered, most_moving, least_moving = usual[:, 2]
+    over = [
+        lately[1, 0] - most_covered,
+        least_covered - lately[1, 1],
+        moving[1, 0] - most_moving,
+        least_moving - moving[1, 1],
+    ]
+    np.testing.assert_allclose(found[0][1, 2], sum((off - 0.04).clip(0) @ seen for off in over), rtol=1e-5)
 
 
 @pytest.mark.parametrize("rows", [4, 5, 6, 13])
@@ -302,17 +337,30 @@ def test_compiled_and_plain_levels_are_the_same(rows: int) -> None:
 def test_what_is_a_rows_own_is_the_same_compiled_and_plain(rows: int) -> None:
     rng = np.random.default_rng(rows)
     colour, level = rng.normal(0, 5, (2, rows, 70, 3)).astype(np.float32)
-    spread = rng.uniform(1, 2, (rows, 70, 3)).astype(np.float32)
+    spread = rng.uniform(1, 2, (rows, 70)).astype(np.float32)
     compiled, plain = (
         importlib.import_module(f"genba_sop.{name}").own(colour, level, spread)
         for name in ("_evidence_numba", "_evidence_numpy")
     )
     np.testing.assert_allclose(compiled, plain, rtol=1e-6)
-    left = (colour - level) / spread
+    left = (colour - level) / spread[..., None]
     first = np.linalg.norm(left[0], axis=1)
     if rows > 1:
         first = np.minimum(first, np.linalg.norm(left[1] - left[0], axis=1))
     np.testing.assert_allclose(compiled[0], first, rtol=1e-5)
+
+
+def test_how_far_rows_are_off_is_the_same_compiled_and_plain() -> None:
+    rng = np.random.default_rng(8)
+    colour, level = rng.normal(0, 5, (4, 70, 3)).astype(np.float32), rng.normal(0, 5, (70, 3)).astype(np.float32)
+    spread = rng.uniform(1, 2, (4, 70)).astype(np.float32)
+    compiled, plain = (
+        importlib.import_module(f"genba_sop._evidence_{form}").off(colour, level, spread, 6.0)
+        for form in ("numba", "numpy")
+    )
+    np.testing.assert_allclose(compiled, plain, rtol=1e-5)
+    far = np.minimum(np.linalg.norm((colour - level) / spread[..., None], axis=2), 6.0)
+    np.testing.assert_allclose(compiled, far.sum(axis=0), rtol=1e-5)
 
 
 def test_a_movement_that_lies_aside_is_told_from_one_that_is_elsewhere() -> None:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import importlib
 import itertools
 
 import numpy as np
 import pytest
 from scipy.stats import false_discovery_control
 
-from genba_sop import decoding, explaining
+from genba_sop import decoding, explaining, observation
 from genba_sop.decoding import ELSEWHERE, Chart, Lattice, Penalties, follow, lattice_class
-from genba_sop.medians import median, medians
+from genba_sop.medians import median, medians, quantiles
 from genba_sop.nulls import discoveries, fit_null, tail_p
 from genba_sop.procedure import Span
 from genba_sop.segmentation import BETWEEN, Run, absorb_short, edges_s, labels_of, runs_of, spans_of
@@ -182,6 +183,7 @@ def test_short_runs_go_to_their_longer_neighbour() -> None:
 def test_warming_up_leaves_the_kernels_ready() -> None:
     decoding.warm_up()
     explaining.warm_up()
+    observation.warm_up()
     (found,) = follow(np.zeros((3, 3)), chart([0, 0, 0], jump=1.0), Penalties())
     assert found.frame.tolist() == [0, 1, 2]
 
@@ -195,3 +197,39 @@ def test_quick_medians_are_numpys_to_the_last_bit(shape: tuple[int, ...], kind: 
         found = medians(numbers, axis=axis)
         assert found.dtype == kind
         assert np.array_equal(found, np.median(numbers, axis=axis))
+
+
+@pytest.mark.parametrize("count", [1, 2, 7, 30])
+def test_quick_quantiles_are_numpys(count: int) -> None:
+    numbers, shares = np.random.default_rng(count).normal(size=count), (0.0, 0.1, 0.25, 0.5, 0.75, 1.0)
+    np.testing.assert_allclose(quantiles(numbers, *shares), np.quantile(numbers, shares), rtol=1e-14)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 5), (4, 1), (6, 2), (9, 13)])
+def test_costs_of_a_pair_are_the_same_compiled_and_plain(shape: tuple[int, int]) -> None:
+    likeness = np.random.default_rng(shape[1]).uniform(-1, 1, shape).astype(np.float32)
+    kernels = [importlib.import_module(f"genba_sop._observation_{form}") for form in ("numba", "numpy")]
+    (smooth, least), (plain, plain_least) = (each.smoothed(likeness) for each in kernels)
+    np.testing.assert_array_equal(smooth, plain)
+    np.testing.assert_array_equal(least, plain_least)
+    costs = [each.normalised(smooth, 0.25, 0.5) for each in kernels]
+    np.testing.assert_array_equal(costs[0], costs[1])
+    i, j = shape[0] // 2, shape[1] // 2
+    rows, columns = (np.clip([at - 1, at, at + 1], 0, size - 1) for at, size in ((i, shape[0]), (j, shape[1])))
+    np.testing.assert_allclose(costs[0][i, j], ((1 - likeness[rows, columns]).mean() - 0.25) / 0.5, rtol=1e-5)
+
+
+def test_distances_of_cells_are_the_same_compiled_and_plain() -> None:
+    rng = np.random.default_rng(3)
+    local, recent, gold_local, gold_recent = rng.normal(size=(4, 9, 5, 3)).astype(np.float32)
+    mine, theirs, step = *rng.integers(0, 9, (2, 12)), rng.integers(0, 2, 12)
+    asked = (local, recent, gold_local, gold_recent, mine, theirs, step, 3)
+    found = [importlib.import_module(f"genba_sop._observation_{form}").cells(*asked) for form in ("numba", "numpy")]
+    np.testing.assert_allclose(found[0], found[1], rtol=1e-5)
+    pairs = [(i, j) for i, j, at in zip(mine, theirs, step, strict=True) if at == 1]
+    near = [
+        np.minimum(np.linalg.norm(local[i] - gold_local[j], axis=1), np.linalg.norm(recent[i] - gold_recent[j], axis=1))
+        for i, j in pairs
+    ]
+    np.testing.assert_allclose(found[0][1], np.sum(near, axis=0), rtol=1e-5)
+    assert not found[0][2].any()
