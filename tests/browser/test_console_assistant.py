@@ -40,7 +40,7 @@ def test_a_question_that_waits_for_a_person_is_decided_by_another(page: Page, ge
     sign_in(page, _reviewer(genba))  # the tab that was open opens again
     page.click("#escalation-list button[data-escalation]")
     page.click("#escalation button[data-act=take]")
-    page.wait_for_selector("#escalation-list", state="attached")
+    page.wait_for_selector("#escalation button[data-act=take]:enabled")  # drawn anew
     page.click("#escalation button[data-outcome=DENY]")
     page.wait_for_selector("#message.bad:has-text('Say why first.')")
     page.fill("#why", "a doctor has to see this")
