@@ -37,7 +37,9 @@ def triage(
     text: str,
     domain: Domain = None,
     action: Annotated[str, typer.Option(help="ask, search, summarize, draft_mail, disclose or export.")] = "ask",
-    classification: Annotated[str, typer.Option(help="Of what is asked for: public … secret.")] = "public",
+    classification: Annotated[
+        str | None, typer.Option(help="Of what is asked for: public … secret; without it, what the policy says.")
+    ] = None,
     url: Url = LOCAL,
     key: Key = "",
 ) -> None:
@@ -46,7 +48,7 @@ def triage(
         body = {
             "text": text,
             "action": action,
-            "classification": classification,
+            **({"classification": classification} if classification else {}),
             **({"domain": domain} if domain else {}),
         }
         found: Json = checked(client.post("/v1/llm/triage", json=body)).json()

@@ -50,7 +50,7 @@ class Asked:
     route: str
     action: Action = "ask"
     domain: Domain | None = None
-    classification: Clearance = Clearance.PUBLIC
+    classification: Clearance | None = None  # the policy's own
     compartments: frozenset[str] = frozenset()
     language: Language | None = None
     earlier: tuple[str, ...] = ()  # what the caller said with it: turns before it, names on a mail
@@ -261,7 +261,7 @@ class Decisions:
             "route": asked.route,
             "action": asked.action,
             "domain": verdict.domain,
-            "classification": asked.classification.label,
+            "classification": self._classification(asked).label,
             "policy_ref": verdict.policy_ref,
             "policy": fingerprint(policy.state)[:16],
             "identity": policy.identity.reference,
@@ -274,7 +274,12 @@ class Decisions:
         }
 
     def _label(self, principal: Principal, asked: Asked) -> int:
-        return min(int(principal.clearance), max(int(asked.classification), 1))
+        return min(int(principal.clearance), max(int(self._classification(asked)), 1))
+
+    def _classification(self, asked: Asked) -> Clearance:
+        return (
+            self.gate.policy.in_force.default_classification if asked.classification is None else asked.classification
+        )
 
     def _row(self, pending: _Pending, audit_seq: int) -> DecisionRow:
         principal, asked, verdict = pending.principal, pending.asked, pending.verdict

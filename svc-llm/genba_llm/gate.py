@@ -195,7 +195,7 @@ def _rule(request: GateRequest, plain: Normalised, rules: Rules, kinds: frozense
     facts = Facts(
         action=request.action,
         asker=request.asker,
-        classification=request.classification,
+        classification=rules.default_classification if request.classification is None else request.classification,
         domain=_domain(request, plain, rules),
         compartments=request.compartments,
         topics=rules.topics_in([plain.text, *(view.text for view in plain.views)]),

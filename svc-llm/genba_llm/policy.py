@@ -119,6 +119,7 @@ class Rules:
         self._policies = cedarpy.PolicySet.from_str(self.text)
         self._schema = cedarpy.Schema.from_str(SCHEMA)
         self._rules = _rules_of(self.text)
+        self.default_classification = Clearance[state.default_classification.upper()]
         self._topics = [_Topic(topic) for topic in state.restricted_topics]
         self._keywords = [(domain, tuple(w.lower() for w in state.domains[domain].keywords)) for domain in DOMAINS]
         self._rulings: dict[Facts, Ruling] = {}

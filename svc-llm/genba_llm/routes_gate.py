@@ -36,7 +36,7 @@ def asked_of(about: About, text: str, *, route: str, action: Action = "ask", que
         route,
         action,
         about.domain,
-        Clearance[about.classification.upper()],
+        None if about.classification is None else Clearance[about.classification.upper()],
         frozenset(about.compartments),
         about.language,
         queue=queue,

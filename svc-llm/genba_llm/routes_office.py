@@ -127,9 +127,9 @@ def summarize(body: SummarizeIn, here: Here, principal: Writer) -> SummarizeOut:
     """Summarise a text or a document; each line names the sentences that it rests on."""
     text, least, boxes = _text_of(body, here, principal)
     asked = asked_of(body, text, route="office_summarize", action="summarize")
-    asked = replace(
-        asked, classification=max(asked.classification, least), compartments=asked.compartments.union(boxes)
-    )
+    if least is not None:
+        given = least if asked.classification is None else max(asked.classification, least)
+        asked = replace(asked, classification=given, compartments=asked.compartments.union(boxes))
     recorded = here.decisions.decide(principal, asked)
     backend = here.assistant.speakers.choose(documents=True)
     model = backend.model
@@ -153,13 +153,13 @@ def summarize(body: SummarizeIn, here: Here, principal: Writer) -> SummarizeOut:
     return SummarizeOut(decision=decision_out(recorded), model=model, lines=out, finish=written.finish)
 
 
-def _text_of(body: SummarizeIn, here: Llm, principal: Principal) -> tuple[str, Clearance, Sequence[str]]:
-    """The text to summarise, the least classification that it has, and its compartments."""
+def _text_of(body: SummarizeIn, here: Llm, principal: Principal) -> tuple[str, Clearance | None, Sequence[str]]:
+    """The text to summarise, and of a document the least classification that it has, and its compartments."""
     if (body.text is None) == (body.document_id is None):
         message = "give either text or document_id"
         raise Invalid(f"Mend text: {message}.", errors=[{"field": "text", "message": message}])
     if body.text is not None:
-        return body.text, Clearance.PUBLIC, ()
+        return body.text, None, ()
     with here.database.read() as session:
         row = store.get(session, DocumentRow, str(body.document_id), principal)
         pieces = select(ChunkRow.text).where(ChunkRow.document_id == row.id).order_by(ChunkRow.number)

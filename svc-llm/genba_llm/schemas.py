@@ -39,7 +39,9 @@ class About(Wire):
     domain: Domain | None = Field(
         default=None, description="One of the eight domains; found from the text when absent."
     )
-    classification: ClearanceLabel = Field(default="public", description="Of the content that is asked for.")
+    classification: ClearanceLabel | None = Field(
+        default=None, description="Of the content that is asked for; without it, what the policy says of such."
+    )
     compartments: list[Compartment] = Field(default_factory=list, max_length=16, description="Of that content.")
     language: LanguageName | None = None
 

@@ -203,13 +203,20 @@ class ModelsOut(OpenAi):
 
 
 class ModerationIn(OpenAi):
-    """Texts to look at."""
+    """Texts to look at: one, several, or the parts of one."""
 
-    input: Text | Annotated[list[Text], Field(min_length=1, max_length=32)]
+    input: (
+        Text
+        | Annotated[list[Text], Field(min_length=1, max_length=32)]
+        | Annotated[list[ContentPart], Field(min_length=1, max_length=32)]
+    )
     model: str | None = None
 
     def texts(self) -> list[str]:
-        return [self.input] if isinstance(self.input, str) else self.input
+        if isinstance(self.input, str):
+            return [self.input]
+        parts = [each.text for each in self.input if isinstance(each, ContentPart)]
+        return ["\n".join(parts)] if parts else [each for each in self.input if isinstance(each, str)]
 
 
 class ModerationResult(OpenAi):

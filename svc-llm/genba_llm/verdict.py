@@ -59,14 +59,14 @@ class Asker:
 
 @dataclass(frozen=True)
 class GateRequest:
-    """One thing to decide. ``domain`` and ``language`` are found from the text where they are not given.
+    """One thing to decide. ``domain`` and ``language`` are found from the text where they are not given, ``classification`` in the policy.
 
     ``compartments`` are those of the content concerned; the asker needs all of them.
     """
 
     text: str
     domain: Domain | None = None
-    classification: Clearance = Clearance.PUBLIC
+    classification: Clearance | None = None
     action: Action = "ask"
     asker: Asker = field(default_factory=Asker)
     language: Language | None = None

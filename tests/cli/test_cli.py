@@ -202,7 +202,7 @@ def test_a_first_start_that_dies_around_the_key_file_leaves_a_key_that_the_next_
 
 def test_a_setting_that_does_not_validate_is_named_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GENBA_SOP_SWEEP_EVERY_S", "-1")
-    said = genba("run", "sop", "--port", "1", home=tmp_path / "home")
+    said = here("run", "sop", "--port", "1", home=tmp_path / "home")
     assert (said.code, refusal(said)) == (2, "genba: GENBA_SOP_SWEEP_EVERY_S: Input should be greater than 0")
 
 
@@ -210,10 +210,10 @@ def test_a_certificate_that_is_not_there_and_a_key_that_is_not_named_are_said_in
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("GENBA_GATEWAY_TLS__CERTIFICATE_FILE", str(tmp_path / "tls.crt"))
-    unnamed = genba("up", "--port", str(free_port()), home=tmp_path / "home")
+    unnamed = here("up", "--port", str(free_port()), home=tmp_path / "home")
     assert (unnamed.code, refusal(unnamed)) == (2, "genba: GENBA_GATEWAY_TLS__KEY_FILE: Field required")
     monkeypatch.setenv("GENBA_GATEWAY_TLS__KEY_FILE", str(tmp_path / "tls.key"))
-    absent = genba("up", "--port", str(free_port()), home=tmp_path / "home")
+    absent = here("up", "--port", str(free_port()), home=tmp_path / "home")
     assert absent.code == 2
     assert "GENBA_GATEWAY_TLS__CERTIFICATE_FILE or GENBA_GATEWAY_TLS__KEY_FILE" in refusal(absent)
     assert "No such file" in refusal(absent)
@@ -339,7 +339,7 @@ def test_what_a_backup_cannot_do_is_said_in_one_line(home: Path, tmp_path: Path)
     assert "nothing was ever started there" in refusal(none)
     nowhere = here("backup", "create", tmp_path / "no-folder" / "genba.tar", home=home)
     assert nowhere.code == 2
-    assert "No such file or directory" in refusal(nowhere)
+    assert "no-folder: make it first" in refusal(nowhere)
     assert here("backup", "create", file, home=home).code == 0
     file.write_bytes(file.read_bytes()[:20_000])
     damaged = here("backup", "restore", file, home=tmp_path / "restored")

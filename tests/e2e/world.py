@@ -25,6 +25,7 @@ import yaml
 
 from genba_gateway import cli
 from genba_gateway.keys import Keys
+from genba_shared import commands
 from genba_shared.db import Database
 from genba_shared.settings import Platform
 
@@ -300,6 +301,8 @@ def here(*arguments: str | Path, settings: Mapping[str, str]) -> Said:
         for name, value in {"COLUMNS": "300", "NO_COLOR": "1", **settings}.items():
             patch.setenv(name, value)
         patch.setattr(sys, "argv", ["genba", *map(str, arguments)])
+        for console in (cli.out, cli.err, commands.out, commands.err):
+            patch.setattr(console, "width", 300)  # it was told another one when it was made: xdist sets COLUMNS
         patch.setattr(cli.app, "registered_groups", [])  # ``main`` adds them
         with pytest.raises(SystemExit) as ended:
             cli.main()

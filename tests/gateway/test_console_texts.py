@@ -8,7 +8,6 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -52,17 +51,29 @@ def text(node: ast.Constant | ast.JoinedStr) -> str:
     return "".join(str(part.value) if isinstance(part, ast.Constant) else "{}" for part in node.values)
 
 
-def said() -> Iterator[str]:
-    """Every text in the code."""
-    for folder in ("gateway", "shared", "svc-sop", "svc-llm", "svc-recommend", "svc-sem", "svc-training"):
-        for path in (ROOT / folder).rglob("*.py"):
-            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-                if isinstance(node, ast.JoinedStr) or (isinstance(node, ast.Constant) and isinstance(node.value, str)):
-                    yield text(node)
+Node = ast.Call | ast.Constant | ast.JoinedStr
 
 
-def test_each_detail_that_is_translated_is_one_that_is_said_and_its_places_are_kept() -> None:
-    known = set(said())
+@pytest.fixture(scope="module")
+def code() -> list[tuple[Path, Node]]:
+    """Every call and every constant or filled text in the code, with its file: parsed once, which takes a second."""
+    return [
+        (path, node)
+        for folder in ("gateway", "shared", "svc-sop", "svc-llm", "svc-recommend", "svc-sem", "svc-training")
+        for path in (ROOT / folder).rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call | ast.Constant | ast.JoinedStr)
+    ]
+
+
+def test_each_detail_that_is_translated_is_one_that_is_said_and_its_places_are_kept(
+    code: list[tuple[Path, Node]],
+) -> None:
+    known = {
+        text(node)
+        for _, node in code
+        if isinstance(node, ast.JoinedStr) or (isinstance(node, ast.Constant) and isinstance(node.value, str))
+    }
     assert len(PAIRS) > 50
     for template, japanese in PAIRS:
         english = template.replace("{word}", "{}")
@@ -73,27 +84,22 @@ def test_each_detail_that_is_translated_is_one_that_is_said_and_its_places_are_k
         assert re.search(r"[ぁ-んァ-ヶ一-龠]", japanese), english
 
 
-def members_of(kind: str) -> set[str]:
-    """What is given to a problem of this kind, and to those below it, beside its detail."""
-    given: set[str] = set()
-    for folder in ("gateway", "shared", "svc-sop", "svc-llm", "svc-recommend", "svc-sem", "svc-training"):
-        for path in (ROOT / folder).rglob("*.py"):
-            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-                if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == kind:
-                    given |= {each.arg for each in node.keywords if each.arg}
-    return given
-
-
-def test_what_a_kind_of_problem_says_in_japanese_is_filled_from_members_that_it_has() -> None:
+def test_what_a_kind_of_problem_says_in_japanese_is_filled_from_members_that_it_has(
+    code: list[tuple[Path, Node]],
+) -> None:
+    members: dict[str, set[str]] = {}  # what is given to a problem of each kind, beside its detail
+    for _, node in code:
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+            members.setdefault(node.func.id, set()).update(each.arg for each in node.keywords if each.arg)
     script = (CONSOLE / "problems.js").read_text(encoding="utf-8")
     block = script.partition("export const SAID_JA = {")[2].partition("};")[0]
     kinds = re.findall(r'"([a-z-]+)": (\[.+\]),', block)
     assert len(kinds) > 8
-    for code, texts in kinds:
-        name = "".join(word.capitalize() for word in code.split("-"))
+    for code_name, texts in kinds:
+        name = "".join(word.capitalize() for word in code_name.split("-"))
         for template in json.loads(texts):
             places = set(re.findall(r"\{(\w+)\}", template))
-            assert places <= members_of(name), f"{code}: {template}"
+            assert places <= members.get(name, set()), f"{code_name}: {template}"
 
 
 class Asked(BaseModel):
@@ -129,24 +135,23 @@ def test_what_is_wrong_with_a_field_is_told_by_codes_and_limits_that_it_has() ->
             assert set(re.findall(r"\{(\w+)\}", texts[str(fault["code"])])) <= set(fault), fault
 
 
-def test_whoever_types_something_malformed_reads_in_japanese_what_is_wanted() -> None:
+def test_whoever_types_something_malformed_reads_in_japanese_what_is_wanted(code: list[tuple[Path, Node]]) -> None:
     translated = {english for english, _ in PAIRS}
-    for folder in ("gateway", "shared", "svc-sop", "svc-llm", "svc-recommend", "svc-sem", "svc-training"):
-        for path in (ROOT / folder).rglob("*.py"):
-            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-                if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "pattern":
-                    words = [each.value for each in node.args[1:] if isinstance(each, ast.Constant)]
-                    assert set(words) <= translated, f"{path.name}: {words}"
+    for path, node in code:
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "pattern":
+            words = [each.value for each in node.args[1:] if isinstance(each, ast.Constant)]
+            assert set(words) <= translated, f"{path.name}: {words}"
 
 
-def test_whoever_follows_a_job_reads_in_japanese_how_far_it_is() -> None:
+def test_whoever_follows_a_job_reads_in_japanese_how_far_it_is(code: list[tuple[Path, Node]]) -> None:
     """Whatever a recipe says beside its progress; what is a name alone stays as it is."""
     translated = {english.replace("{word}", "{}") for english, _ in PAIRS}
     found: set[str] = set()
-    for path in (path for folder in ROOT.glob("svc-*") for path in folder.rglob("*.py")):
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "progress":
-                found |= {text(each) for each in node.args[1:] if isinstance(each, ast.Constant | ast.JoinedStr)}
+    for path, node in code:
+        if not path.relative_to(ROOT).parts[0].startswith("svc-") or not isinstance(node, ast.Call):
+            continue
+        if isinstance(node.func, ast.Attribute) and node.func.attr == "progress":
+            found |= {text(each) for each in node.args[1:] if isinstance(each, ast.Constant | ast.JoinedStr)}
     assert len(found) > 20
     assert found <= translated, found - translated
 

@@ -195,6 +195,7 @@ print(json.dumps(again.notes[0]))
 """
 
 
+@pytest.mark.long
 def test_a_full_disk_keeps_the_last_good_checkpoint_and_the_run_goes_on(tmp_path: Path) -> None:
     (disk := tmp_path / "disk").mkdir()
     mounted = f"mount -t tmpfs -o size=1m none {disk} && exec {sys.executable} -c '{_ON_A_SMALL_DISK}' {disk}"

@@ -85,7 +85,7 @@ export const DETAILS_JA = [
   ["The PDF cannot be read: it is damaged, or protected.", "PDF を読み取れません。壊れているか、保護されています。"],
   ["The Word document is damaged.", "Word 文書が壊れています。"],
   ["Send text, Markdown, HTML, PDF or Word (.docx).", "テキスト、Markdown、HTML、PDF、Word（.docx）のいずれかを送ってください。"],
-  ["The text is neither UTF-8 nor Shift_JIS nor EUC-JP.", "文字コードが UTF-8、Shift_JIS、EUC-JP のいずれでもありません。"],
+  ["The text is neither UTF-8 nor UTF-16, Shift_JIS, EUC-JP or ISO-2022-JP.", "文字コードが UTF-8、UTF-16、Shift_JIS、EUC-JP、ISO-2022-JP のいずれでもありません。"],
   ["The document has {} characters; {} are taken.", "文書は {} 字です。{} 字までです。"],
   ["The body is empty.", "本文が空です。"],
   ["The form has no image.", "画像がありません。"],

@@ -174,6 +174,11 @@ def test_moderation_flags_what_would_not_be_answered(service: Service) -> None:
     assert (first["flagged"], second["flagged"]) == (True, False)
     assert set(first["categories"]) == {"escalate", "deny", "refuse"}
     assert service.get("escalations").json()["items"] == []
+    parts = [{"type": "text", "text": "What time is it?"}, {"type": "text", "text": PLANS}]
+    [whole] = service.post("moderations", {"input": parts}).json()["results"]  # the parts are one text
+    assert whole["flagged"]
+    picture = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}
+    assert service.post("moderations", {"input": [picture]}).status_code == 422
 
 
 def test_litellm_is_told_to_block_or_to_go_on(service: Service) -> None:

@@ -38,6 +38,17 @@ def test_a_published_rule_decides_at_once_and_is_cited(service: Service) -> None
     assert "llm.policy_published" in [each.event for each in service.llm.audit.entries()]
 
 
+def test_what_names_no_classification_has_the_one_that_the_policy_gives(service: Service) -> None:
+    asked = {"text": "What time is it in Osaka?", "action": "disclose"}
+    assert service.post("triage", asked).json()["decision"] == "ALLOW"
+    document = {**service.get("policies").json()["document"], "default_classification": "secret"}
+    assert service.post("policies", {"document": document, "note": "careful"}, *ADMIN).status_code == 201
+    assert service.post("triage", asked).json()["decision"] != "ALLOW"
+    assert service.post("triage", {**asked, "classification": "public"}).json()["decision"] == "ALLOW"
+    details = [each.detail for each in service.llm.audit.entries() if each.event == "llm.decision"]
+    assert [each["classification"] for each in details] == ["public", "secret", "public"]
+
+
 @pytest.mark.parametrize(
     "change",
     [
