@@ -117,8 +117,10 @@ def guardrail(body: GuardrailIn, here: Here, principal: Writer) -> GuardrailOut:
     given = body.additional_provider_specific_params or {}
     action: Action = "disclose" if body.input_type == "response" else "ask"
     route = f"guardrail_{body.input_type}"
-    texts = [text for text in body.texts or [] if text.strip()]
-    found = here.decisions.decide_all(principal, [Asked(text, route, action, queue=False) for text in texts])
+    found = here.decisions.decide_all(principal, [Asked(text, route, action, queue=False) for text in body.said()])
+    if body.images:  # nobody here looks at pictures: a person has to
+        asked = Asked(f"[images: {len(body.images)}]", route, action, queue=False)
+        found.append(here.decisions.escalate(principal, asked, "image_not_read"))
     threshold = Decision.DENY if given.get("let_escalations_pass") is True else Decision.ESCALATE
     worst = max(found, key=lambda each: each.verdict.decision, default=None)
     if worst is not None and worst.verdict.decision >= threshold:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -240,11 +242,18 @@ class GuardrailIn(OpenAi):
     """What LiteLLM's Generic Guardrail sends."""
 
     texts: Annotated[list[str] | None, Field(max_length=64)] = None
+    images: Annotated[list[str] | None, Field(max_length=64)] = None
+    tool_calls: Annotated[list[dict[str, Any]] | None, Field(max_length=64)] = None
     input_type: Literal["request", "response"] = "request"
     request_data: dict[str, Any] | None = None
     structured_messages: list[dict[str, Any]] | None = None
     litellm_call_id: str | None = None
     additional_provider_specific_params: dict[str, Any] | None = None
+
+    def said(self) -> list[str]:
+        """What is to be judged: the texts, and the words in the arguments of each call of a tool."""
+        calls = ["\n".join(_words(call)) for call in self.tool_calls or []]
+        return [text for text in [*(self.texts or []), *calls] if text.strip()]
 
 
 class GuardrailOut(OpenAi):
@@ -253,3 +262,20 @@ class GuardrailOut(OpenAi):
     action: Literal["BLOCKED", "NONE", "GUARDRAIL_INTERVENED"]
     blocked_reason: str | None = None
     texts: list[str] | None = None
+
+
+def _words(value: object) -> Iterator[str]:
+    """Every text in a call, also in the arguments that it holds as JSON."""
+    if isinstance(value, str):
+        with contextlib.suppress(json.JSONDecodeError, RecursionError):
+            inner = json.loads(value)
+            if isinstance(inner, dict | list):
+                yield from _words(inner)
+                return
+        yield value
+    elif isinstance(value, dict):
+        for each in value.values():
+            yield from _words(each)
+    elif isinstance(value, list):
+        for each in value:
+            yield from _words(each)

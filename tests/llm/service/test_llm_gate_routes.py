@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -189,6 +190,16 @@ def test_litellm_is_told_to_block_or_to_go_on(service: Service) -> None:
     assert blocked["action"] == "BLOCKED"
     assert "dec_" in blocked["blocked_reason"]
     assert service.post("guardrail", {"texts": []}).json()["action"] == "NONE"
+    call = {"id": "c1", "type": "function", "function": {"name": "mail", "arguments": json.dumps({"to": [PLANS]})}}
+    assert service.post(path, {**body, "tool_calls": [call]}).json()["action"] == "BLOCKED"
+    harmless = {**call, "function": {"name": "clock", "arguments": '{"city": "Osaka"}'}}
+    assert service.post(path, {**body, "tool_calls": [harmless]}).json()["action"] == "NONE"
+    pictured = {**body, "images": ["data:image/png;base64,AAAA"]}
+    assert service.post(path, pictured).json()["action"] == "BLOCKED"  # nobody looked at it
+    lenient = {**pictured, "additional_provider_specific_params": {"let_escalations_pass": True}}
+    assert service.post(path, lenient).json()["action"] == "NONE"
+    newest = service.get("audit?limit=1", "auditor").json()["items"][0]
+    assert newest["reasons"] == ["image_not_read"]
 
 
 def test_decisions_can_be_searched_by_auditors_only(service: Service) -> None:
