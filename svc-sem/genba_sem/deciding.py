@@ -92,7 +92,7 @@ def calibrate(
     scores = 1 - np.asarray(truths if enough else [*left_out_truth, *truths], np.float64)
     slack = _upper_quantile(scores, policy.set_coverage)
     known = np.asarray(similar if len(similar) >= 1 / policy.unknown_rate * 2 else [*left_out_similarity, *similar])
-    below = -_upper_quantile(-known, 1 - policy.unknown_rate) if len(known) else -1.0
+    below = _least_known(known, policy.unknown_rate)
     return Calibration(threshold, lacking, min(slack, 1.0), max(below, -1.0), len(reviews))
 
 
@@ -167,6 +167,17 @@ def _upper_quantile(scores: Floats, coverage: float) -> float:
     """The ⌈(n + 1) · coverage⌉-th smallest score; infinite where n is too small to promise."""
     rank = math.ceil((len(scores) + 1) * coverage - 1e-9)
     return float(np.sort(scores)[rank - 1]) if rank <= len(scores) else math.inf
+
+
+def _least_known(similarity: Floats, rate: float) -> float:
+    """How near known particles come at least, but for ``rate`` of them; −1 where they are too few to say anything.
+
+    A particle comes less near than all of n with a chance of 1 / (n + 1). Where that is above ``rate`` already, the least of them
+    counts up to twice the rate: a lab that begins with two labels of five masters has no other way to be told of what is neither.
+    """
+    if len(similarity) + 1 < 1 / (2 * rate) - 1e-9:
+        return -1.0
+    return max(-_upper_quantile(-similarity, 1 - rate), float(similarity.min()))
 
 
 def label_set(probabilities: Floats, labels: Sequence[str], calibration: Calibration) -> tuple[str, ...]:

@@ -258,6 +258,18 @@ def test_conformal_sets_hold_the_truth_as_often_as_promised() -> None:
         assert set_coverage(sets, [labels[t] for t in wanted])[0] == pytest.approx(coverage, abs=0.03)
 
 
+@pytest.mark.parametrize(("count", "most"), [(8, 0.0), (10, 1 / 11), (18, 1 / 19), (19, 0.05), (60, 0.05)])
+def test_as_many_known_ones_are_called_unknown_as_so_few_allow(count: int, most: float) -> None:
+    rng = np.random.default_rng(count)
+    rates = []
+    for _ in range(2000):
+        known = rng.normal(size=count) / 10
+        found = calibrate([], Policy(), left_out_truth=np.zeros(0), left_out_similarity=known).unknown_below
+        rates.append(np.mean(rng.normal(size=50) / 10 < found))
+    assert np.mean(rates) <= most + 0.005
+    assert np.mean(rates) >= 0.7 * most  # and no fewer than that lets be seen
+
+
 def test_the_audit_takes_its_share_and_always_the_same() -> None:
     policy = Policy(audit_share=0.05)
     taken = [is_audited(f"p{number}", policy) for number in range(4000)]
