@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from starlette.testclient import TestClient
 from tests.recommend.shop_world import Service
 
@@ -147,6 +148,12 @@ def fill(service: Service, size: Size, *, seed: int = 0) -> World:
             assert not answer.json()["rejected"], answer.text[:500]
     service.follow()
     return world
+
+
+def users_with_history(trained: Trained, n: int = 5) -> list[str]:
+    """Users who would get a personal list."""
+    counts = np.bincount(trained.world.events.of("like").users)
+    return [trained.world.user_id(int(user)) for user in np.argsort(-counts)[:n]]
 
 
 def runner_for(service: Service, lease_s: float = 60.0) -> Runner:

@@ -20,7 +20,7 @@ import numpy.typing as npt
 import pytest
 from sqlalchemy import delete, func, select
 from tests.e2e.world import until
-from tests.recommend.model_world import LEASE_S, Trained, fill, runner_for, serving, somebody
+from tests.recommend.model_world import LEASE_S, Trained, fill, runner_for, serving, somebody, users_with_history
 from tests.recommend.shop_world import Service, event, ids, item
 
 from genba_recommend import refreshing, versions
@@ -53,7 +53,6 @@ def _homes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 def made(service: Service) -> Trained:
-    """Over the world that was sent."""
     return Trained(service, generate(SIZE, seed=0), runner_for(service), somebody("engineer"))
 
 
@@ -69,12 +68,6 @@ def trained(_homes: dict[str, Path], tmp_path: Path) -> Iterator[Trained]:
     """A service over a generated world, with version 1 serving."""
     with serving(shutil.copytree(_homes["trained"], tmp_path / "home")) as service:
         yield made(service)
-
-
-def users_with_history(trained: Trained, n: int = 5) -> list[str]:
-    """Users who would get a personal list."""
-    counts = np.bincount(trained.world.events.of("like").users, minlength=SIZE.users)
-    return [trained.world.user_id(int(user)) for user in np.argsort(-counts)[:n]]
 
 
 def test_a_version_is_trained_promoted_served_and_rolled_back(
