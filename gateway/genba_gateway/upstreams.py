@@ -56,9 +56,8 @@ class Address:
     def start(self) -> None:
         """A request goes there."""
         self.in_flight += 1
-        if (
-            self._ejected_until_s
-        ):  # the trial; a long upload or answer that tells nothing yet keeps the next one for no longer
+        if self._ejected_until_s:
+            # The trial; a long upload or answer that tells nothing yet keeps the next one for no longer.
             self._is_probing = True
             self._ejected_until_s = self._clock() + self._resilience.eject_s
 
