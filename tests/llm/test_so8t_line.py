@@ -339,7 +339,7 @@ def test_a_run_that_the_memory_does_not_hold_is_refused_before_training(
     tmp_path: Path, data_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _write(data_dir / "rows.jsonl", [_row(index) for index in range(40)])
-    monkeypatch.setattr(so8t_line, "available_bytes", lambda _device: 2e6)
+    monkeypatch.setattr(so8t_line, "available_bytes", lambda _device, **_: 2e6)
     monkeypatch.setattr(so8t_line, "load_base", lambda *_, **__: pytest.fail("weights were loaded"))
     with pytest.raises(Conflict, match=r"run needs .* GiB and 0\.0 GiB are free on cpu"):
         _train(training_so8t.So8tParams(files=["rows.jsonl"], fresh=_FRESH, config=TINY), tmp_path / "run")
