@@ -118,7 +118,7 @@ def available_bytes(device: str, *, gpu_share: float = 1.0) -> float:
     """Memory that is free on the device now; of a GPU, at most ``gpu_share`` of all that it has."""
     if device.startswith("cuda"):
         free, total = torch.cuda.mem_get_info(device)
-        return min(float(free), gpu_share * total)
+        return min(float(free), gpu_share * float(total))
     import psutil
 
     return float(psutil.virtual_memory().available)

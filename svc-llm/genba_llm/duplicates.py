@@ -73,7 +73,7 @@ def signature(grams: Hashes) -> Hashes:
 
 
 def _bands(grams: Hashes) -> list[int]:
-    return signature(grams).view(np.int64).tolist() if grams.size else []  # type: ignore[no-any-return]
+    return signature(grams).view(np.int64).tolist() if grams.size else []
 
 
 def _digest(text: str) -> bytes:

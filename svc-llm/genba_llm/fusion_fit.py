@@ -22,6 +22,7 @@ from genba_llm.obfuscate import TRANSFORMS
 from genba_llm.verdict import Decision
 
 ALPHA = 0.05
+_LEAST_OF_A_LANGUAGE = 100  # dangerous rows; of fewer the threshold would be one of the highest, hence chance
 _TEMPERATURES = np.linspace(0.5, 3.0, 51)
 
 
@@ -52,7 +53,7 @@ def fit_fusion(
     bound.
     """
     order = random.Random(seed).sample(list(rows), len(rows))  # noqa: S311  # a shuffle, no secret
-    signals = [signals_of(normalise(text), classifier) for text in _disguised(order, seed)]
+    signals = [signals_of(normalise(text), classifier) for text in partly_disguised(order, seed)]
     inputs = np.stack([inputs_of(each) for each in signals])  # (N, 12)
     labels = np.array([int(row.decision) for row in order])
     cut = 2 * len(order) // 3
@@ -67,14 +68,24 @@ def fit_fusion(
     undone = np.array([each.disguised for each in signals[cut:]])
     threshold = conformal_threshold(allow[(held > 0) & ~undone], alpha)
     stricter = _threshold_of(allow[(held > 0) & undone], alpha)
-    fusion = replace(fusion, allow_from=max(threshold, least_allow), disguised_allow_from=stricter).named()
+    spoken = np.array([each.language for each in signals[cut:]])
+    own = {
+        of: _threshold_of(allow[(held > 0) & ~undone & (spoken == of)], alpha, least=_LEAST_OF_A_LANGUAGE)
+        for of in TRANSFORMS
+    }
+    fusion = replace(
+        fusion,
+        allow_from=max(threshold, least_allow),
+        disguised_allow_from=stricter,
+        language_allow_from={of: each for of, each in own.items() if each > max(threshold, least_allow)},
+    ).named()
     before = softmax(np.stack([np.log(each.classifier_probs) for each in signals[cut:]]))
     return fusion, Calibration(int((held > 0).sum()), _nll(before, held), _nll(fused, held), grid, exact)
 
 
-def _threshold_of(allow_of_dangerous: npt.NDArray[np.float64], alpha: float) -> float:
+def _threshold_of(allow_of_dangerous: npt.NDArray[np.float64], alpha: float, *, least: int = 0) -> float:
     """The threshold of a group on its own (Mondrian conformal prediction, Vovk 2003); 0 where it is too small for one."""
-    few = len(allow_of_dangerous) < math.ceil(1 / alpha) - 1
+    few = len(allow_of_dangerous) < max(least, math.ceil(1 / alpha) - 1)
     return 0.0 if few else conformal_threshold(allow_of_dangerous, alpha)
 
 
@@ -134,7 +145,7 @@ def _nll(probs: npt.NDArray[np.float64], labels: npt.NDArray[np.int64]) -> float
     return float(-np.log(probs[np.arange(len(labels)), labels] + 1e-12).mean())
 
 
-def _disguised(rows: Sequence[Row], seed: int) -> list[str]:
+def partly_disguised(rows: Sequence[Row], seed: int) -> list[str]:
     """Each text as it is, or (one in five) hidden in one of the twelve ways."""
     rng = random.Random(seed)  # noqa: S311
     texts = []

@@ -242,7 +242,8 @@ def _normalise(text: str) -> tuple[Normalised, Evidence]:
 
 
 def _personal_data(plain: Normalised) -> tuple[frozenset[str], Evidence]:
-    kinds = frozenset(found.kind for found in find_personal_data(plain.text))
+    readings = (plain.text, *(view.text for view in plain.views))
+    kinds = frozenset(found.kind for text in readings for found in find_personal_data(text))
     return kinds, Evidence("personal_data", Decision.ALLOW, tuple(sorted(f"has_{kind}" for kind in kinds)))
 
 
