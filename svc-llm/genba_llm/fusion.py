@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 from genba_llm.classifier import CHAMPION, Classifier, softmax
 from genba_llm.normalise import Normalised
-from genba_llm.verdict import Decision, Language
+from genba_llm.verdict import Decision
 
 FUSION = "fusion.json"
 MAX_SENTENCES = 12
@@ -50,7 +50,6 @@ class Signals:
     reasoner: str = ""
     disguised: bool = False  # whether something had to be undone to read it
     stands_out: bool = False  # whether the worst sentence is far more dangerous than every other
-    language: Language | None = None
 
     @property
     def classifier_probs(self) -> npt.NDArray[np.float64]:
@@ -85,7 +84,6 @@ class Fusion:
 
     ``allow_from``: the least P(ALLOW) that is answered. ``alpha``: the share of dangerous requests that may lie above it.
     ``disguised_allow_from``: the same for texts in which something had to be undone, which is never undone in full.
-    ``language_allow_from``: the same for a language in which the common one lets more through than ``alpha``.
     ``review_temperature`` divides the log-odds of ALLOW at the end: how sure people's decisions say that the gate may be.
     """
 
@@ -95,7 +93,6 @@ class Fusion:
     allow_from: float = 0.5
     alpha: float = 0.1
     disguised_allow_from: float = 0.0
-    language_allow_from: Mapping[str, float] = field(default_factory=dict)
     review_temperature: float = 1.0
     joined: Joined | None = None
     version: str = "unfused"
@@ -110,7 +107,6 @@ class Fusion:
         probs, allow_from = self.of_text(signals), self.allow_from
         if signals.reasoned is not None:
             probs, allow_from = self._with_reasoner(probs, signals.reasoned, signals.reasoner)
-        allow_from = max(allow_from, self.language_allow_from.get(signals.language or "", 0.0))
         if signals.disguised:
             allow_from = max(allow_from, self.disguised_allow_from)
         probs = flatten_allow(probs, self.review_temperature)
@@ -152,7 +148,6 @@ class Fusion:
             "weights": weights,
             "bias": self.bias.round(6).tolist(),
             **numbers,
-            "language_allow_from": dict(self.language_allow_from),
             "joined": joined,
         }
 
@@ -166,7 +161,6 @@ class Fusion:
             weights,
             np.array(found["bias"], np.float64).reshape(4),
             disguised_allow_from=float(found.get("disguised_allow_from", 0.0)),  # older bundles have none of these
-            language_allow_from={str(of): float(each) for of, each in found.get("language_allow_from", {}).items()},
             review_temperature=float(found.get("review_temperature", 1.0)),
             joined=joined,
             version=str(found["version"]),
@@ -191,12 +185,11 @@ def signals_of(plain: Normalised, classifier: Classifier) -> Signals:
     whole = classifier.logits(plain.text)
     view = _worst([whole, *(classifier.logits(each.text) for each in plain.views)])
     if len(plain.sentences) < 2:
-        return Signals(whole, view, view, disguised=bool(plain.views), language=plain.language)
+        return Signals(whole, view, view, disguised=bool(plain.views))
     sentences = [classifier.logits(each) for each in plain.sentences[:MAX_SENTENCES]]
     worst = _worst([view, _of_many(_worst(sentences), len(sentences))])
     first, second = sorted((1.0 - float(softmax(each)[Decision.ALLOW]) for each in sentences), reverse=True)[:2]
-    stands_out = first >= STANDS_OUT * second
-    return Signals(whole, view, worst, disguised=bool(plain.views), stands_out=stands_out, language=plain.language)
+    return Signals(whole, view, worst, disguised=bool(plain.views), stands_out=first >= STANDS_OUT * second)
 
 
 def _of_many(worst: npt.NDArray[np.float64], count: int) -> npt.NDArray[np.float64]:

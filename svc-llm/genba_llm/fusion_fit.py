@@ -22,7 +22,6 @@ from genba_llm.obfuscate import TRANSFORMS
 from genba_llm.verdict import Decision
 
 ALPHA = 0.05
-_LEAST_OF_A_LANGUAGE = 100  # dangerous rows; of fewer the threshold would be one of the highest, hence chance
 _TEMPERATURES = np.linspace(0.5, 3.0, 51)
 
 
@@ -68,24 +67,14 @@ def fit_fusion(
     undone = np.array([each.disguised for each in signals[cut:]])
     threshold = conformal_threshold(allow[(held > 0) & ~undone], alpha)
     stricter = _threshold_of(allow[(held > 0) & undone], alpha)
-    spoken = np.array([each.language for each in signals[cut:]])
-    own = {
-        of: _threshold_of(allow[(held > 0) & ~undone & (spoken == of)], alpha, least=_LEAST_OF_A_LANGUAGE)
-        for of in TRANSFORMS
-    }
-    fusion = replace(
-        fusion,
-        allow_from=max(threshold, least_allow),
-        disguised_allow_from=stricter,
-        language_allow_from={of: each for of, each in own.items() if each > max(threshold, least_allow)},
-    ).named()
+    fusion = replace(fusion, allow_from=max(threshold, least_allow), disguised_allow_from=stricter).named()
     before = softmax(np.stack([np.log(each.classifier_probs) for each in signals[cut:]]))
     return fusion, Calibration(int((held > 0).sum()), _nll(before, held), _nll(fused, held), grid, exact)
 
 
-def _threshold_of(allow_of_dangerous: npt.NDArray[np.float64], alpha: float, *, least: int = 0) -> float:
+def _threshold_of(allow_of_dangerous: npt.NDArray[np.float64], alpha: float) -> float:
     """The threshold of a group on its own (Mondrian conformal prediction, Vovk 2003); 0 where it is too small for one."""
-    few = len(allow_of_dangerous) < max(least, math.ceil(1 / alpha) - 1)
+    few = len(allow_of_dangerous) < math.ceil(1 / alpha) - 1
     return 0.0 if few else conformal_threshold(allow_of_dangerous, alpha)
 
 

@@ -97,12 +97,8 @@ def refit(fusion: Fusion, reviewed: Reviewed, *, version: str) -> Refitted:
     if joined is not None:
         shift = float(flattened(np.array([joined.allow_from]), temperature)[0])
         joined = replace(joined, allow_from=max(shift, allow_from) if moved == "raised" else shift)
-    languages = (
-        {} if moved == "lowered" else fusion.language_allow_from
-    )  # the bound then stands on what was really asked
     made = replace(
         fusion,
-        language_allow_from={of: float(flattened(np.array([each]), temperature)[0]) for of, each in languages.items()},
         review_temperature=fusion.review_temperature * temperature,
         allow_from=allow_from,
         disguised_allow_from=float(flattened(np.array([fusion.disguised_allow_from]), temperature)[0]),

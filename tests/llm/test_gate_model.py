@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import random
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,14 +18,13 @@ from genba_llm.concepts import concepts_of
 from genba_llm.contrast import Recipe, generate, gerund
 from genba_llm.features import FeatureConfig, features, matrix
 from genba_llm.fusion import Fusion, Signals, default_fusion, load_fusion, signals_of
-from genba_llm.fusion_fit import conformal_threshold, fit_fusion, fit_temperature, partly_disguised
+from genba_llm.fusion_fit import conformal_threshold, fit_temperature
 from genba_llm.gate import Gate, GateRequest
 from genba_llm.gate_metrics import auroc, bootstrap_interval, expected_calibration_error, gated, recall_at_fpr
 from genba_llm.japanese_forms import stem, te
 from genba_llm.normalise import normalise
-from genba_llm.verdict import Decision, Language
+from genba_llm.verdict import Decision
 
-LANGUAGES: tuple[Language, ...] = ("en", "ja")
 SMALL = Recipe(1, 1, 1, 1, 1, 1, 40, 4)
 
 
@@ -192,34 +190,6 @@ def test_an_uncertain_allow_goes_to_a_person() -> None:
     assert fusion.decide(Signals(sure, sure, sure)).decision is Decision.ALLOW
     found = fusion.decide(Signals(unsure, unsure, unsure))
     assert (found.decision, found.abstained) == (Decision.ESCALATE, True)
-
-
-def test_a_language_in_which_the_common_threshold_lets_too_much_through_has_its_own() -> None:
-    unsure = np.log([0.85, 0.05, 0.05, 0.05])
-    fusion = Fusion(allow_from=0.8, language_allow_from={"ja": 0.9})
-    decided = {of: fusion.decide(Signals(unsure, unsure, unsure, language=of)).decision for of in LANGUAGES}
-    assert decided == {"en": Decision.ALLOW, "ja": Decision.ESCALATE}
-    assert Fusion.from_json(fusion.to_json()).language_allow_from == {"ja": 0.9}
-    assert signals_of(normalise("How do I bake bread?"), champion()).language == "en"
-    assert signals_of(normalise("天気がよい。散歩に行く。"), champion()).language == "ja"
-
-
-def test_the_bound_holds_in_each_language_and_not_only_over_both(rows: list[Row]) -> None:
-    some = random.Random(9).sample(rows, 3000)
-    found, _ = fit_fusion(some, champion(), seed=4)
-    order = random.Random(4).sample(some, len(some))
-    held = list(zip(order, partly_disguised(order, 4), strict=True))[2 * len(order) // 3 :]
-    signals = [signals_of(normalise(text), champion()) for row, text in held if row.decision]
-    for of in LANGUAGES:
-        plain = [each for each in signals if each.language == of and not each.disguised]
-        allowed = [
-            found.of_text(each)[Decision.ALLOW] >= max(found.allow_from, found.language_allow_from.get(of, 0.0))
-            for each in plain
-        ]
-        assert len(plain) > 100
-        assert np.mean(allowed) <= found.alpha
-    assert found.language_allow_from, "without a threshold of its own one language would lie above"
-    assert all(each > found.allow_from for each in found.language_allow_from.values())
 
 
 def test_the_worst_reading_counts() -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 
@@ -42,12 +40,6 @@ def test_confidence_is_refitted_and_nothing_that_was_held_back_is_let_through() 
     assert found.loss_after < found.loss_before
     assert found.threshold == "kept"
     assert found.fusion.version == "reviewed"
-    of_language = refit(
-        replace(before, language_allow_from={"ja": 0.9}), people(2000, temperature=2.0, below=0.85), version="reviewed"
-    )
-    assert of_language.fusion.language_allow_from["ja"] == pytest.approx(
-        flattened(np.array([0.9]), of_language.temperature)[0]
-    )
     allowed = [each is Decision.ALLOW for each in decisions(before)]
     assert [each is Decision.ALLOW for each in decisions(found.fusion)] == allowed
     assert any(allowed)
@@ -105,10 +97,6 @@ def test_spot_checks_that_find_none_let_it_fall_as_far_as_the_bound_allows() -> 
     let_through = flattened(allow, found.temperature)[dangerous] >= found.fusion.allow_from
     assert let_through.mean() <= 0.05
     assert data.false_allow_share() == 0.0
-    shipped = Fusion(allow_from=0.85, alpha=0.05, language_allow_from={"ja": 0.9})
-    assert refit(shipped, data, version="v").fusion.language_allow_from == {}, (
-        "what was really asked sets the bound now"
-    )
 
 
 def test_the_weighted_threshold_is_the_plain_one_where_all_weigh_alike() -> None:
