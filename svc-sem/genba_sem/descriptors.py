@@ -143,7 +143,7 @@ def _coarse_grid(strength: Pixels, direction: Pixels) -> Row:
 @functools.lru_cache(maxsize=2)
 def _blurred_cells(size: int, cell_px: int) -> Pixels:
     """(size / cell, size): blurs a column of pixels and takes the means of its cells."""
-    spread = cv2.GaussianBlur(np.eye(size), (0, 0), cell_px / 2.5, sigmaY=1e-9)
+    spread = cv2.GaussianBlur(np.eye(size), (0, 0), cell_px / 2.5, sigmaY=1e-9)  # along the rows alone
     return np.asarray(spread.reshape(size, -1, cell_px).mean(2).T, np.float32)
 
 

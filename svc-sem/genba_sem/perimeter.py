@@ -14,9 +14,9 @@ _SLANTED: Final = np.pi / (4 * np.sqrt(2))
 _CORNER: Final = np.pi / 4 * (1 + 1 / np.sqrt(2))
 #: by the pattern of two by two pixels: 1 for the lower right, 2 for the upper right, 4 for the lower left, 8 for the upper left
 _LENGTHS: Final = np.array(
-    [0, _CORNER, _SLANTED, 2 * _SLANTED, 0, _CORNER, 0, _SLANTED]
-    + [_STRAIGHT, 2 * _STRAIGHT, _SLANTED, _SLANTED, _STRAIGHT, 2 * _STRAIGHT, 0, 0]
-)
+    [0, _CORNER, _SLANTED, 2 * _SLANTED, 0, _CORNER, 0, _SLANTED,
+     _STRAIGHT, 2 * _STRAIGHT, _SLANTED, _SLANTED, _STRAIGHT, 2 * _STRAIGHT, 0, 0]
+)  # fmt: skip
 
 
 def crofton_perimeter(mask: npt.NDArray[np.bool_]) -> float:

@@ -19,7 +19,9 @@ from genba_sem.perimeter import crofton_perimeter
 from genba_sem.segment import Mask, Outline
 
 LEAST_PX: Final = 20
-_DIRECTIONS: Final = np.stack([np.cos(np.deg2rad(np.arange(180))), np.sin(np.deg2rad(np.arange(180)))])  # a degree apart
+_DIRECTIONS: Final = np.stack(
+    [np.cos(np.deg2rad(np.arange(180))), np.sin(np.deg2rad(np.arange(180)))]
+)  # a degree apart
 
 
 @dataclass(frozen=True)
