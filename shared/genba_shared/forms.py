@@ -7,7 +7,8 @@ part of a form goes is for the caller to say; knows nothing of what a file holds
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+import unicodedata
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from email.message import Message
 from pathlib import PurePosixPath, PureWindowsPath
@@ -148,7 +149,12 @@ async def read_form(request: Request, what: str, place: Place, *, cap_bytes: int
 def display_name(file_name: str) -> str:
     """A file name fit to be shown: without folders and control characters, at most 200 characters."""
     base = PurePosixPath(PureWindowsPath(file_name).name).name
-    return "".join(_printable(base))[:_NAME_CHARS]
+    return display_text(base)[:_NAME_CHARS]
+
+
+def display_text(text: str) -> str:
+    """A text on one line: without control characters, with every blank, the wide one of Japanese too."""
+    return "".join(each for each in text if each.isprintable() or unicodedata.category(each) == "Zs")
 
 
 class _Parts:
@@ -206,7 +212,3 @@ class _Parts:
 
 def _overhead(kind: Message) -> int:
     return _OVERHEAD_BYTES if kind.get_content_type() == FORM else 0
-
-
-def _printable(text: str) -> Iterator[str]:
-    return (character for character in text if character.isprintable())

@@ -83,7 +83,9 @@ def difference(control: Sums, arm: Sums) -> Difference:
     relative = delta / a.value if a.value else None
     if min(a.users, b.users) < LEAST_USERS or not variance > 0:
         nan = math.nan
-        return Difference(a.value, b.value, delta, nan, nan, nan, nan, nan, nan, relative, "too_few_users")
+        # Where enough users all did the same, nothing at all for one, more of them are not what is missing.
+        said: Verdict = "undecided" if min(a.users, b.users) >= LEAST_USERS and variance == 0 else "too_few_users"
+        return Difference(a.value, b.value, delta, nan, nan, nan, nan, nan, nan, relative, said)
     error = math.sqrt(variance)
     half = float(ndtri(1 - ALPHA / 2)) * error
     always = always_valid_half_width(variance, mixing_variance=(MIXING * a.spread) ** 2)

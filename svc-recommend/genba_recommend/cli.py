@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,6 +24,7 @@ app = typer.Typer(help="Recommend videos.", no_args_is_help=True, pretty_excepti
 app.add_typer(experiments, name="experiments")
 
 ROWS_AT_ONCE = 5000
+TRIES = 60  # of a part while too much is being written
 FILES = {"items": "PUT", "users": "PUT", "events": "POST"}
 SCHEDULES = (
     ("recommend: weekly training", "recommend.two_tower", "0 4 * * 0"),
@@ -48,18 +50,41 @@ def load(
     with connect(url, key) as client, Progress(console=err, transient=True) as progress:
         for name, path in paths.items():
             task = progress.add_task(f"Sending {path.name}", total=path.stat().st_size)
-            taken, refused = 0, 0
-            for at, rows, size in _parts(path):
-                answer = checked(client.request(FILES[name], f"/v1/recommend/{name}", json={name: rows})).json()
+            taken, refused, strays = 0, 0, 0
+            for numbers, rows, size in _parts(path):
+                answer = _sent(client, name, rows)
                 taken += answer["accepted"] + answer.get("duplicates", 0)
+                refused += answer.get("refused", len(answer["rejected"]))
+                strays += answer.get("unknown_item_events", 0)
                 for each in answer["rejected"]:
-                    refused += 1
                     first = each["errors"][0]
-                    err.print(
-                        f"{path.name}:{at + each['index'] + 1}: {first['field']}: {first['message']}", highlight=False
-                    )
+                    said = f"{path.name}:{numbers[each['index']]}: {first['field']}: {first['message']}"
+                    err.print(said, highlight=False, markup=False, soft_wrap=True)
                 progress.update(task, advance=size)
-            err.print(f"{path.name}: {taken} rows taken, {refused} refused", highlight=False)
+            waits = (
+                f", {strays} of items that are not in the catalogue yet: they count when those come" if strays else ""
+            )
+            err.print(f"{path.name}: {taken} rows taken, {refused} refused{waits}", highlight=False, soft_wrap=True)
+
+
+def _sent(client: httpx.Client, name: str, rows: list[Any]) -> dict[str, Any]:
+    """Rows, sent again when too much is being written. One answer, whether some rows or all of them are malformed."""
+    for _ in range(TRIES):
+        answer = client.request(FILES[name], f"/v1/recommend/{name}", json={name: rows})
+        if answer.status_code != httpx.codes.TOO_MANY_REQUESTS:
+            break
+        time.sleep(float(answer.headers.get("retry-after", 1)))
+    if answer.status_code == httpx.codes.UNPROCESSABLE_ENTITY:
+        errors = [(each["field"].split(".", 2), each["message"]) for each in answer.json().get("errors", [])]
+        of_rows: dict[int, list[dict[str, str]]] = {}
+        for where, message in errors:
+            if len(where) == 3 and where[0] == name and where[1].isdecimal():
+                of_rows.setdefault(int(where[1]), []).append({"field": where[2], "message": message})
+        if of_rows:
+            rejected = [{"index": index, "errors": found} for index, found in sorted(of_rows.items())]
+            return {"accepted": 0, "rejected": rejected, "refused": len(rows)}
+    found: dict[str, Any] = checked(answer).json()
+    return found
 
 
 def _number(text: str) -> float:
@@ -69,22 +94,27 @@ def _number(text: str) -> float:
     return value
 
 
-def _parts(path: Path) -> Iterator[tuple[int, list[Any], int]]:
-    """(number of the first row, rows, bytes) of a file, part by part."""
-    first, rows, size = 0, [], 0
+def _parts(path: Path) -> Iterator[tuple[list[int], list[Any], int]]:
+    """(numbers of the lines, rows, bytes) of a file, part by part; lines of blanks are none."""
+    numbers: list[int] = []
+    rows: list[Any] = []
+    size = 0
     with path.open("rb") as file:
-        for number, line in enumerate(file):
-            try:
-                rows.append(json.loads(line.decode("utf-8-sig" if number == 0 else "utf-8"), parse_float=_number))
-            except ValueError as failure:
-                complain(f"{path.name}:{number + 1} is not readable as JSON: {failure}")
-                raise typer.Exit(BAD_INPUT) from failure
+        for number, line in enumerate(file, 1):
             size += len(line)
+            if not line.strip():
+                continue
+            try:
+                rows.append(json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8"), parse_float=_number))
+            except ValueError as failure:
+                complain(f"{path.name}:{number} is not readable as JSON: {failure}")
+                raise typer.Exit(BAD_INPUT) from failure
+            numbers.append(number)
             if len(rows) == ROWS_AT_ONCE:
-                yield first, rows, size
-                first, rows, size = number + 1, [], 0
+                yield numbers, rows, size
+                numbers, rows, size = [], [], 0
     if rows:
-        yield first, rows, size
+        yield numbers, rows, size
 
 
 @app.command("demo-data")

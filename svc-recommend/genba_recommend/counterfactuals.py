@@ -46,6 +46,7 @@ MOST_CELLS: Final = 5_000_000  # places times candidates; 40 MB a table
 USERS_AT_ONCE: Final = 500
 HALF_LIVES_COUNTED: Final = 10.0
 SHRINK: Final = 10.0  # places' worth of the average outcome in what is foreseen of an item
+LEAST_USERS: Final = 10  # their places are not independent: of one user there is no interval at all
 LEAST_EFFECTIVE: Final = 50.0  # places of the version's own; below it a normal interval means nothing
 COUNTS: Final[dict[Outcome, frozenset[Kind]]] = {
     "click": frozenset({Kind.CLICK, Kind.VIEW, Kind.LIKE}),
@@ -161,12 +162,17 @@ def _judged(places: _Places, *, lists: int, older: int, unknown: int) -> Judged:
             f"{len(log)} places say as much of it as {plain.effective_n:.0f} of its own would; {LEAST_EFFECTIVE:.0f} are needed.",
             places=len(log), effective=round(plain.effective_n, 1), needed=LEAST_EFFECTIVE,
         )  # fmt: skip
+    users = len(np.unique(places.unit))
+    if users < LEAST_USERS:
+        raise NothingToJudgeBy(
+            f"There are lists of {users} users; {LEAST_USERS} are needed.", lists=lists, older=older, unknown=unknown,
+        )  # fmt: skip
     foreseen = _foreseen(places)
     itself = np.zeros_like(places.policy)
     itself[np.arange(len(log)), places.action] = 1.0
     return Judged(
         lists=lists,
-        users=len(np.unique(places.unit)),
+        users=users,
         places=len(log),
         older=older,
         unknown=unknown,

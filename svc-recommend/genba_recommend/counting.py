@@ -6,7 +6,6 @@ Knows the rows and the shelf, and no model and no HTTP.
 from __future__ import annotations
 
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -15,6 +14,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from genba_recommend import store
+from genba_recommend.arrivals import Arrivals, overlap_s, settled_before
 from genba_recommend.catalogue import Shelf
 from genba_recommend.evidence import DAY_S
 from genba_recommend.popularity import Fading, Popularity, log_lasting, log_prior
@@ -27,7 +27,6 @@ Float32s = npt.NDArray[np.float32]
 Segment = tuple[str, str]
 
 AT_ONCE = 20_000
-OVERLAP_S = 5.0  # on Postgres, places in the order of arrival may appear a moment after later ones
 HALF_LIVES_COUNTED = 10.0  # older events weigh less than a thousandth
 SEGMENT_DAYS = 30
 MOST_STRAYS = 100_000
@@ -40,8 +39,7 @@ class Counting:
     def __init__(self, tenant: str, settings: Settings) -> None:
         self._tenant, self._settings = tenant, settings
         self._popularity = self._fresh()
-        self._low = 0
-        self._counted: OrderedDict[int, float] = OrderedDict()  # place → when it was read, monotonic
+        self._counted = Arrivals()
         self._strays: set[str] = set()
         self.is_dirty = True
 
@@ -52,26 +50,27 @@ class Counting:
             trending_half_life_days=self._settings.trending_half_life_days,
         )
 
-    def count_all(self, session: Session, shelf: Shelf) -> None:
-        """Count from the rows, as if for the first time."""
+    def count_all(self, session: Session, shelf: Shelf) -> list[Event]:
+        """Count from the rows, as if for the first time. Returns: the newest events, as ``take_news`` does."""
         half_lives = list(self._popularity.priors)
         self._popularity, self._strays = self._fresh(), set()
-        self._low = store.last_seq(session)
-        self._counted.clear()
+        self._counted = Arrivals(store.last_seq(session, before=settled_before(session)))
         for half_life in half_lives:
             self._popularity.priors[half_life] = Fading(half_life, int(time.time() // DAY_S))
-        self._daily(session, shelf, self._popularity.add, self._settings.popular_half_life_days)
+        self._daily(session, shelf, self._popularity.add, max(self._settings.popular_half_life_days, *half_lives, 0.0))
         since_day = int(time.time() // DAY_S) - SEGMENT_DAYS
-        found = store.segment_counts(session, self._tenant, since_day=since_day, up_to_seq=self._low)
+        found = store.segment_counts(session, self._tenant, since_day=since_day, up_to_seq=self._counted.low)
         for age, region, item_id, weight, events in found:
             if (row := shelf.row(item_id)) is not None and (age or region):
                 self._popularity.add_to_segment((age or "", region or ""), [(row, weight)], events=events)
         self.is_dirty = True
+        return self.take_news(session, shelf)
 
     def _daily(self, session: Session, shelf: Shelf, add: Callable[..., None], half_life_days: float) -> None:
         since_day = int(time.time() // DAY_S - HALF_LIVES_COUNTED * half_life_days)
         rows, days, weights = [], [], []
-        for item_id, day, weight in store.daily_counts(session, self._tenant, since_day=since_day, up_to_seq=self._low):
+        counted = store.daily_counts(session, self._tenant, since_day=since_day, up_to_seq=self._counted.low)
+        for item_id, day, weight in counted:
             row = shelf.row(item_id)
             if row is None:
                 self._stray(item_id)
@@ -86,9 +85,9 @@ class Counting:
         if half_life_days not in self._popularity.priors:
             counts = Fading(half_life_days, int(time.time() // DAY_S))
             self._daily(session, shelf, counts.add, half_life_days)
-            if self._counted:  # beyond what the rows were read up to: the other counts have these already
-                later = store.events_after(session, self._tenant, self._low, limit=AT_ONCE)
-                counts.add(*_columns(shelf, [event for seq, event in later if seq in self._counted]))
+            if self._counted.taken:  # beyond what the rows were read up to: the other counts have these already
+                later = store.events_after(session, self._tenant, self._counted.low, limit=AT_ONCE)
+                counts.add(*_columns(shelf, [event for seq, event in later if seq in self._counted.taken]))
             self._popularity.priors[half_life_days] = counts
             self.is_dirty = True
 
@@ -98,23 +97,14 @@ class Counting:
 
     def take_news(self, session: Session, shelf: Shelf) -> list[Event]:
         """Count what has arrived since, each event once. Returns: those events."""
-        seqs = store.seqs_after(session, self._tenant, self._low, limit=AT_ONCE)
-        new = [seq for seq in seqs if seq not in self._counted]
-        overlap_s = 0.0 if session.get_bind().dialect.name == "sqlite" else OVERLAP_S
-        now_s = time.monotonic()
+        new = self._counted.new(store.seqs_after(session, self._tenant, self._counted.low, limit=AT_ONCE))
         events: list[Event] = []
         if new:
-            wanted = set(new)
-            for seq, event in store.events_after(session, self._tenant, new[0] - 1, limit=AT_ONCE):
-                if seq in wanted:
-                    events.append(event)
-                    self._counted[seq] = now_s
-        while self._counted:
-            seq, read_s = next(iter(self._counted.items()))
-            if now_s - read_s < overlap_s:
-                break
-            self._counted.popitem(last=False)
-            self._low = max(self._low, seq)
+            found = store.events_after(session, self._tenant, min(new) - 1, limit=AT_ONCE)
+            read = {seq: event for seq, event in found if seq in new}
+            self._counted.take(read)
+            events = list(read.values())
+        self._counted.settle(overlap_s(session))
         self._count(session, shelf, events)
         return events
 

@@ -30,6 +30,7 @@ Float32s = npt.NDArray[np.float32]
 NOTHING, UNKNOWN, FIRST_KNOWN = 0, 1, 2
 DAY_S = 86_400.0
 NUMBERS = ("price", "duration_s", "age_days")
+MOST_OF_AN_EMBEDDING = 1e9  # what is larger overflows inside the tower, and one item would spoil a whole training
 PROFILE_NUMBERS = ("log_events", "log_sessions_per_week", "log_mean_watched_s")
 _WORDS = re.compile(r"[0-9a-zà-öø-ÿĀ-ſ]+|[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]+")
 _CJK = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]")
@@ -271,11 +272,13 @@ class Encoders:
         return np.array((0.0, *self.idf))
 
     def _embeddings(self, items: Sequence[Item]) -> Float32s:
-        """Zeros for an item without one, or with one of another length (from another encoder)."""
+        """Zeros for an item without one, with one of another length (from another encoder) or beyond single precision."""
         out = np.zeros((len(items), self.embedding_len), np.float32)
         for row, item in enumerate(items):
             if item.embedding is not None and len(item.embedding) == self.embedding_len:
-                out[row] = item.embedding
+                found = np.array(item.embedding)
+                if np.abs(found).max(initial=0.0) <= MOST_OF_AN_EMBEDDING:  # False for nan
+                    out[row] = found
         return out
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -43,10 +43,14 @@ class Did:
 
 @dataclass(frozen=True)
 class Person:
-    """One user at one moment; ``did`` by catalogue row. ``memory`` is for whoever computes something of this moment."""
+    """One user at one moment; ``did`` by catalogue row. ``memory`` is for whoever computes something of this moment.
+
+    strays: ids of items that they did something with and that the catalogue does not have yet.
+    """
 
     user: User
     did: Mapping[int, Did] = field(default_factory=dict)
+    strays: frozenset[str] = frozenset()
     memory: dict[object, object] = field(default_factory=dict, repr=False, compare=False)
 
     @cached_property
@@ -60,14 +64,21 @@ class Person:
         """Rows that must not be offered again, sorted."""
         return np.array(sorted(row for row, did in self.did.items() if did.seen), np.int32)
 
-    def after(self, row: int, did: Did) -> Person:
-        """The same user after one more event."""
-        before = self.did.get(row)
-        return Person(self.user, {**self.did, row: before.and_then(did) if before else did})
+    def after(self, *deeds: tuple[int, Did], strays: Collection[str] = ()) -> Person:
+        """The same user after more events; themselves if all of that was known."""
+        new: dict[int, Did] = {}
+        for row, did in deeds:
+            before = new.get(row) or self.did.get(row)
+            now = did if before is None else before.and_then(did)
+            if now != before:
+                new[row] = now
+        if not new and self.strays.issuperset(strays):
+            return self
+        return Person(self.user, {**self.did, **new}, self.strays.union(strays))
 
     def known_as(self, user: User) -> Person:
         """The same user with another profile."""
-        return replace(self, user=user, memory={})
+        return self if user == self.user else replace(self, user=user, memory={})
 
 
 class People:
@@ -107,12 +118,25 @@ class People:
                     self._here.popitem(last=False)
         return person
 
-    def note(self, user_id: str, row: int, did: Did) -> None:
-        """A user did something. Saying it twice changes nothing."""
+    def note(self, user_id: str, *deeds: tuple[int, Did], strays: Collection[str] = ()) -> None:
+        """A user did something, with rows and with items that are not here yet. Saying it twice changes nothing."""
         with self._lock:
             self._loading.pop(user_id, None)
             if (person := self._here.get(user_id)) is not None:
-                self._here[user_id] = person.after(row, did)
+                self._here[user_id] = person.after(*deeds, strays=strays)
+
+    def came(self, item_ids: Collection[str]) -> None:
+        """Items are here now: whoever did something with one of them is read anew."""
+        with self._lock:
+            self._loading.clear()
+            waited = [id_ for id_, person in self._here.items() if not person.strays.isdisjoint(item_ids)]
+            for user_id in waited:
+                del self._here[user_id]
+
+    def those_here(self, user_ids: Iterable[str]) -> list[str]:
+        """Those who are in memory or being read."""
+        with self._lock:
+            return [user_id for user_id in user_ids if user_id in self._here or user_id in self._loading]
 
     def rename(self, user: User) -> None:
         """A user's profile has changed."""
@@ -121,12 +145,8 @@ class People:
             if (person := self._here.get(user.user_id)) is not None:
                 self._here[user.user_id] = person.known_as(user)
 
-    def forget(self, user_id: str | None = None) -> None:
-        """One user, or all of them."""
+    def forget(self, user_id: str) -> None:
+        """Hold a user no longer."""
         with self._lock:
-            if user_id is None:
-                self._here.clear()
-                self._loading.clear()
-            else:
-                self._loading.pop(user_id, None)
-                self._here.pop(user_id, None)
+            self._loading.pop(user_id, None)
+            self._here.pop(user_id, None)

@@ -28,9 +28,10 @@ def read_people(session: Session, tenant: str, shelf: Shelf) -> Iterator[Person]
 
 
 def _person(user: User, deeds: Iterator[Deed], shelf: Shelf) -> Person:
-    did = {
-        row: Did(deed.at_s, deed.weight, deed.watched_s, deed.seen)
-        for deed in deeds
-        if (row := shelf.row(deed.item_id)) is not None
-    }
-    return Person(user, did)
+    did, strays = {}, set()
+    for deed in deeds:
+        if (row := shelf.row(deed.item_id)) is not None:
+            did[row] = Did(deed.at_s, deed.weight, deed.watched_s, deed.seen)
+        else:
+            strays.add(deed.item_id)
+    return Person(user, did, frozenset(strays))

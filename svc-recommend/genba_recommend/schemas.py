@@ -52,7 +52,7 @@ class ItemIn(Wire):
     duration_s: Annotated[Real, Field(ge=0, le=1e7)] | None = None
     published_at: Moment | None = None
     regions: Words = Field(default=[], description="Where it may be shown; everywhere when empty.")
-    embedding: Annotated[list[Real], Field(max_length=2048)] | None = Field(
+    embedding: Annotated[list[Annotated[Real, Field(ge=-1e9, le=1e9)]], Field(max_length=2048)] | None = Field(
         default=None, description="Of the thumbnail or preview; one length for the whole catalogue."
     )
     clearance: ClearanceLabel = "internal"

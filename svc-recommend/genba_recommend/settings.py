@@ -18,7 +18,6 @@ class Settings(BaseSettings):
         0.5, gt=0, le=60, description="How often a process looks for what others wrote: events, items, versions."
     )
     user_cache: int = Field(50_000, ge=100, description="Users whose history is kept in memory.")
-    history_len: int = Field(100, ge=1, le=1000, description="Newest events of a user that a list is made from.")
     popular_half_life_days: float = Field(60.0, gt=0, description="Half-life of an event in the popular list.")
     trending_half_life_days: float = Field(2.0, gt=0, description="Half-life of an event in the trending list.")
     segment_min_events: int = Field(

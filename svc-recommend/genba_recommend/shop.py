@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import threading
 import time
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -19,6 +20,7 @@ from pathlib import Path
 from sqlalchemy import select
 
 from genba_recommend import store
+from genba_recommend.arrivals import Arrivals, overlap_s, settled_before
 from genba_recommend.catalogue import Entry, Shelf
 from genba_recommend.counting import Counting
 from genba_recommend.dataset import User
@@ -32,7 +34,7 @@ from genba_recommend.serving_model import Aligned, ServingModel
 from genba_recommend.settings import Settings
 from genba_recommend.showing import KEPT, Showing
 from genba_recommend.store import Event
-from genba_recommend.tables import ExperimentRow
+from genba_recommend.tables import ExperimentRow, UserChange
 from genba_recommend.versions import Versions
 from genba_recommend.view import EMPTY, View
 from genba_shared.audit import append_in
@@ -44,6 +46,8 @@ from genba_shared.vectors import Vectors
 
 log = get_logger(__name__)
 PRUNE_EVERY_S = 3600.0
+CHANGES_KEPT = timedelta(days=1)
+LATE = timedelta(minutes=2)  # clocks of hosts differ
 
 
 @dataclass(frozen=True)
@@ -82,6 +86,7 @@ class Shop:
         )
         self._shelf = Shelf()
         self._counting = Counting(tenant, settings)
+        self._changes = Arrivals()
         self._versions = Versions(tenant, self.model, database, settings, vectors)
         self._experiments: tuple[Experiment, ...] = ()
         self._changing = threading.RLock()
@@ -96,6 +101,7 @@ class Shop:
             self._follow_experiments()
             with self.database.read() as session:
                 self._counting.count_all(session, self._shelf)
+                self._changes = Arrivals(store.last_user_change(session, before=settled_before(session)))
             self._follow_versions()
             self._showing.exchange(self._shelf)
             self._look()
@@ -151,6 +157,7 @@ class Shop:
         """Add or replace users."""
         with self.database.transaction() as session:
             store.put_users(session, self.tenant, users)
+            store.tell_users_changed(session, self.tenant, [user.user_id for user in users], erased=False)
         for user in users:
             self.people.rename(user)
 
@@ -166,6 +173,7 @@ class Shop:
         self.exposures.flush()  # a list that waits to be written would come back
         with self.database.transaction() as session:
             gone = store.erase_user(session, self.tenant, user_id)
+            store.tell_users_changed(session, self.tenant, [user_id], erased=True)
             append_in(session, "recommend.user_erased", actor=actor, subject=self.tenant, detail={"events": gone[0]})
         self.people.forget(user_id)
         self.discovery.forget(user_id)
@@ -183,6 +191,7 @@ class Shop:
     def follow(self) -> None:
         """Take up what was written since; called every half second, by one thread."""
         self.exposures.flush()
+        self._follow_users()
         with self._changing:
             changed = self._follow_catalogue()
             with self.database.read() as session:
@@ -200,6 +209,7 @@ class Shop:
             with self.database.transaction() as session:
                 store.prune_exposures(session, before=store.now() - timedelta(days=self.settings.exposure_days))
                 store.prune_shown(session, before=store.now() - KEPT)
+                store.prune_user_changes(session, before=store.now() - CHANGES_KEPT)
 
     def _follow_catalogue(self) -> bool:
         with self.database.read() as session:
@@ -208,11 +218,38 @@ class Shop:
             changed, newest = store.entries(session, self.tenant, after=self._shelf.revision)
             before = len(self._shelf)
             self._shelf = self._shelf.with_entries(changed, revision=newest)
-            if len(self._shelf) > before and self._counting.knows_strays(self._shelf, before):
-                self._counting.count_all(session, self._shelf)  # events came before their items
-                self.people.forget()
+            if len(self._shelf) > before:
+                self.people.came(self._shelf.ids[before : len(self._shelf)])
+                if self._counting.knows_strays(self._shelf, before):  # events came before their items
+                    self._note(self._counting.count_all(session, self._shelf))
         self._versions.shelf_changed()
         return True
+
+    def _follow_users(self) -> None:
+        """Take up other profiles of the users who are in memory, and hold nobody who was erased."""
+        with self.database.read() as session:
+            found = store.user_changes(session, self.tenant, self._changes.low)
+            new = self._changes.new(change.seq for change in found)
+            changes = [change for change in found if change.seq in new]
+            changed = {user_id for change in changes if not change.erased for user_id in change.user_ids}
+            profiles = store.users_of(session, self.tenant, self.people.those_here(changed))
+            waits_s = overlap_s(session)
+        for change in changes:
+            if change.erased:
+                self._erased(change)
+        for user in profiles:
+            self.people.rename(user)
+        self._changes.take(new)
+        self._changes.settle(waits_s)
+
+    def _erased(self, change: UserChange) -> None:
+        """Lists made in that moment may have been written after the rest was deleted."""
+        for user_id in change.user_ids:
+            self.people.forget(user_id)
+            self.discovery.forget(user_id)
+            self.exposures.flush()
+            with self.database.transaction() as session:
+                store.erase_exposures(session, self.tenant, user_id, since=change.at - LATE, until=change.at + LATE)
 
     def _follow_experiments(self) -> bool:
         query = select(ExperimentRow).where(ExperimentRow.tenant == self.tenant, ExperimentRow.status == "running")
@@ -223,10 +260,17 @@ class Shop:
         return changed
 
     def _note(self, events: Sequence[Event]) -> None:
+        deeds: dict[str, list[tuple[int, Did]]] = defaultdict(list)
+        strays: dict[str, set[str]] = defaultdict(set)
         for event in events:
-            row = self._shelf.row(event.item_id)
-            if row is not None and (did := did_of(event)) is not None:
-                self.people.note(event.user_id, row, did)
+            if (did := did_of(event)) is None:
+                continue
+            if (row := self._shelf.row(event.item_id)) is not None:
+                deeds[event.user_id].append((row, did))
+            else:
+                strays[event.user_id].add(event.item_id)
+        for user_id in {**deeds, **strays}:
+            self.people.note(user_id, *deeds.get(user_id, ()), strays=strays.get(user_id, ()))
 
     def _follow_versions(self) -> bool:
         """Hold the champion and the versions of arms. A version of an arm that does not load leaves its experiment out."""

@@ -27,6 +27,7 @@ from genba_recommend.tables import (
     ItemRow,
     RefreshLog,
     ShownRow,
+    UserChange,
     UserRow,
     VectorKind,
 )
@@ -196,6 +197,39 @@ def erase_user(session: Session, tenant: str, user_id: str) -> tuple[int, int]:
     return gone[0], gone[1]
 
 
+def users_of(session: Session, tenant: str, user_ids: Sequence[str]) -> list[User]:
+    """Some users as they are; one of whom nothing is known has nothing but the id."""
+    row, found = UserRow, {user_id: User(user_id) for user_id in user_ids}
+    columns = (row.user_id, row.age_range, row.region, row.sessions_per_week)
+    for at in range(0, len(user_ids), BATCH):
+        part = row.user_id.in_(user_ids[at : at + BATCH])
+        found |= {each[0]: User(*each) for each in session.execute(select(*columns).where(row.tenant == tenant, part))}
+    return list(found.values())
+
+
+def tell_users_changed(session: Session, tenant: str, user_ids: Sequence[str], *, erased: bool) -> None:
+    """Tell other processes, which hold users in memory."""
+    row = {"tenant": tenant, "user_ids": list(user_ids), "erased": erased, "at": now()}
+    session.execute(insert(UserChange), [row])
+
+
+def user_changes(session: Session, tenant: str, seq: int) -> Sequence[UserChange]:
+    """What was told after a place in the order of arrival."""
+    query = select(UserChange).where(UserChange.tenant == tenant, UserChange.seq > seq)
+    return session.scalars(query.order_by(UserChange.seq)).all()
+
+
+def last_user_change(session: Session, *, before: datetime | None = None) -> int:
+    """The place of the newest change of all tenants, or of the newest before a moment."""
+    query = select(UserChange.seq).order_by(UserChange.seq.desc()).limit(1)
+    return session.scalar(query if before is None else query.where(UserChange.at < before)) or 0
+
+
+def prune_user_changes(session: Session, *, before: datetime) -> None:
+    """Forget what was told before a moment."""
+    session.execute(delete(UserChange).where(UserChange.at < before))
+
+
 # --- events ---------------------------------------------------------------------------------------------------------
 
 
@@ -268,9 +302,12 @@ def events_after(session: Session, tenant: str, seq: int, *, limit: int) -> Iter
         yield place, Event(event_id, user_id, item_id, Kind(kind), at, day, weight, watched_s)
 
 
-def last_seq(session: Session) -> int:
-    """The place of the newest event of all tenants."""
-    return session.scalar(select(func.max(EventRow.seq))) or 0
+def last_seq(session: Session, *, before: datetime | None = None) -> int:
+    """The place of the newest event of all tenants, or of the newest that came before a moment."""
+    query = select(EventRow.seq).order_by(EventRow.seq.desc()).limit(1)
+    if before is not None:
+        query = query.where(EventRow.received_at < before)
+    return session.scalar(query) or 0
 
 
 def daily_counts(session: Session, tenant: str, *, since_day: int, up_to_seq: int) -> Iterator[tuple[str, int, float]]:
@@ -395,6 +432,13 @@ def add_exposures(session: Session, rows: Sequence[Mapping[str, Any]]) -> None:
     """Write lists as they were shown."""
     if rows:
         session.execute(insert(ExposureRow), list(rows))
+
+
+def erase_exposures(session: Session, tenant: str, user_id: str, *, since: datetime, until: datetime) -> None:
+    """Delete the lists that a user was shown between two moments."""
+    row = ExposureRow
+    shown = (row.tenant == tenant, row.at.between(since, until), row.user_id == user_id)
+    session.execute(delete(row).where(*shown))
 
 
 def prune_exposures(session: Session, *, before: datetime) -> None:

@@ -56,6 +56,19 @@ class UserRow(Record):
     updated_at: Mapped[datetime]
 
 
+class UserChange(Record):
+    """That users have another profile, or were erased, for processes that hold them in memory; kept for a day."""
+
+    __tablename__ = "recommend_user_changes"
+    __table_args__ = (Index("ix_recommend_user_changes_tenant_seq", "tenant", "seq"),)
+
+    seq: Mapped[int] = mapped_column(BigId, primary_key=True, autoincrement=True)
+    tenant: Mapped[str] = mapped_column(String)
+    user_ids: Mapped[list[Any]] = mapped_column(Json)
+    erased: Mapped[bool]
+    at: Mapped[datetime]
+
+
 class EventRow(Record):
     """Something that a user did with an item. ``seq`` is the order of arrival, ``day`` counts from 1970."""
 

@@ -151,7 +151,9 @@ def _trend(operator: str, procedure_id: str, rows: Sequence[Scored]) -> Trend:
 
 def control_limits(values: Sequence[float]) -> tuple[float, tuple[float, float] | None]:
     """Centre line, and limits from the mean moving range; None while there are too few values."""
-    centre = statistics.fmean(values)
+    centre = min(
+        max(statistics.fmean(values), min(values)), max(values)
+    )  # the mean of equal floats may miss them by a bit
     if len(values) < LEAST_POINTS:
         return centre, None
     spread = LIMIT_FACTOR * statistics.fmean(np.abs(np.diff(values)).tolist())

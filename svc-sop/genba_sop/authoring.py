@@ -10,10 +10,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, TypeVar
 
+import numpy as np
+import numpy.typing as npt
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, TypeAdapter, ValidationError
 
 from genba_shared import yaml_files
 from genba_shared.patterns import pattern
@@ -26,6 +28,8 @@ MAX_GOLDS: Final = 30
 MAX_STEPS_FILE_BYTES: Final = 1 << 20
 GOLD_END_TOLERANCE_S: Final = 0.5  # containers round durations; an author who writes the full second is right
 
+Floats = npt.NDArray[np.float64]
+_Written = TypeVar("_Written")
 WITHOUT_NUL: Final = r"^[^\x00]*$"  # Postgres stores no U+0000
 StepId = Annotated[
     str,
@@ -130,16 +134,33 @@ def read_steps_file(path: Path) -> AuthoredProcedure:
 
     Raises:  Invalid naming the field, or the line for what is not YAML.   OSError when the file cannot be read.
     """
+    document = _read(path)
+    if not isinstance(document, Mapping):
+        raise Invalid(f"{path.name} must be a mapping with title and steps.")
+    return _validated(_PROCEDURE, document, path)
+
+
+def read_spans_file(path: Path) -> list[AuthoredSpan]:
+    """Read where the steps of one gold lie, a list of ``{id, start_s, end_s}`` in YAML or JSON. Raises as ``read_steps_file``."""
+    return _validated(_SPANS, _read(path), path)
+
+
+_PROCEDURE: Final = TypeAdapter(AuthoredProcedure)
+_SPANS: Final = TypeAdapter(list[AuthoredSpan])
+
+
+def _read(path: Path) -> object:
     if path.stat().st_size > MAX_STEPS_FILE_BYTES:
         raise Invalid(f"{path.name} is larger than {MAX_STEPS_FILE_BYTES} bytes; a steps file is a page of text.")
     try:
-        document = yaml_files.load(path.read_text(encoding="utf-8"))
+        return yaml_files.load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as err:
         raise Invalid(f"{path.name} is not readable as YAML: {yaml_files.fault(err)}") from err
-    if not isinstance(document, Mapping):
-        raise Invalid(f"{path.name} must be a mapping with title and steps.")
+
+
+def _validated(adapter: TypeAdapter[_Written], document: object, path: Path) -> _Written:
     try:
-        return AuthoredProcedure.model_validate(document)
+        return adapter.validate_python(document)
     except ValidationError as err:
         raise invalid(path.name, [fault_in(e, _dotted(e["loc"])) for e in err.errors()]) from err
 
@@ -285,14 +306,34 @@ def _cycle(waits: Mapping[str, Sequence[str]]) -> list[str] | None:
 
 
 def gold_spans(
-    procedure: Procedure, spans: Sequence[AuthoredSpan], *, duration_s: float, field: str
+    procedure: Procedure, spans: Sequence[AuthoredSpan], *, duration_s: float, seen_s: Floats, field: str
 ) -> tuple[Span, ...]:
     """The spans of one gold, in time order.
 
-    A gold run shows every step that is not optional; its spans do not overlap and lie inside the video.
+    A gold run shows every step that is not optional; its spans do not overlap, lie inside the video, and are long enough for
+    each step to be seen.
+
+    Args:    seen_s: (T,) the moments at which the video is looked at, see ``rows.moments_s``.
 
     Raises:  Invalid naming every fault.
     """
+    ordered = sorted(range(len(spans)), key=lambda i: (spans[i].start_s, spans[i].end_s))
+    faults = _misplaced(procedure, spans, duration_s=duration_s, field=field) + _overlaps(spans, ordered, field=field)
+    if not faults:
+        faults += _unseen(spans, seen_s, field=field)
+    shown = {span.id for span in spans}
+    absent = [step.id for step in procedure.steps if not step.optional and step.id not in shown]
+    if absent:
+        faults.append(
+            fault(field, f"a gold run shows every step that is not optional; without a span: {', '.join(absent)}.")
+        )
+    if faults:
+        raise invalid("The gold's steps do not fit", faults)
+    return tuple(Span(spans[i].id, spans[i].start_s, min(spans[i].end_s, duration_s)) for i in ordered)
+
+
+def _misplaced(procedure: Procedure, spans: Sequence[AuthoredSpan], *, duration_s: float, field: str) -> list[Fault]:
+    """Spans of unknown steps, that end before they start, or that lie outside the video."""
     known = {step.id for step in procedure.steps}
     faults: list[Fault] = []
     for index, span in enumerate(spans):
@@ -305,20 +346,31 @@ def gold_spans(
             faults.append(fault(f"{at}.end_s", f"end_s {span.end_s:g} must be greater than start_s {span.start_s:g}."))
         elif span.end_s > duration_s + GOLD_END_TOLERANCE_S:
             faults.append(fault(f"{at}.end_s", f"end_s {span.end_s:g} lies beyond the video's {duration_s:.2f} s."))
-    ordered = sorted(range(len(spans)), key=lambda i: (spans[i].start_s, spans[i].end_s))
-    for left, right in pairwise(ordered):
-        if spans[right].start_s < spans[left].end_s - 1e-6:
+        elif span.start_s >= duration_s:
             faults.append(
-                fault(
-                    f"{field}[{right}].start_s", f"overlaps '{spans[left].id}', which ends at {spans[left].end_s:g} s."
-                )
+                fault(f"{at}.start_s", f"start_s {span.start_s:g} lies beyond the video's {duration_s:.2f} s.")
             )
-    shown = {span.id for span in spans}
-    absent = [step.id for step in procedure.steps if not step.optional and step.id not in shown]
-    if absent:
-        faults.append(
-            fault(field, f"a gold run shows every step that is not optional; without a span: {', '.join(absent)}.")
+    return faults
+
+
+def _overlaps(spans: Sequence[AuthoredSpan], ordered: Sequence[int], *, field: str) -> list[Fault]:
+    """Spans that begin before the one before them ends."""
+    return [
+        fault(f"{field}[{right}].start_s", f"overlaps '{spans[left].id}', which ends at {spans[left].end_s:g} s.")
+        for left, right in pairwise(ordered)
+        if spans[right].start_s < spans[left].end_s - 1e-6
+    ]
+
+
+def _unseen(spans: Sequence[AuthoredSpan], seen_s: Floats, *, field: str) -> list[Fault]:
+    """Steps none of whose spans holds a moment at which the video is looked at: nobody could be found to do them."""
+    seen = {span.id for span in spans if ((seen_s >= span.start_s) & (seen_s < span.end_s)).any()}
+    apart_s = float(seen_s[-1] - seen_s[0]) / max(1, len(seen_s) - 1)
+    return [
+        fault(
+            f"{field}[{index}].end_s",
+            f"'{span.id}' is too short to be seen: this video is looked at every {apart_s:.2g} s, and never within that time.",
         )
-    if faults:
-        raise invalid("The gold's steps do not fit", faults)
-    return tuple(Span(spans[i].id, spans[i].start_s, min(spans[i].end_s, duration_s)) for i in ordered)
+        for index, span in enumerate(spans)
+        if span.id not in seen
+    ]

@@ -7,22 +7,24 @@ Exit codes: 0 passed or done, 1 scored but not passed, 2 bad input, 3 the server
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from genba_shared.commands import BAD_INPUT, complain
 from genba_shared.problems import Problem
-from genba_sop.cli_api import evaluate, procedures, report, review, videos
+from genba_sop.cli_api import complain_of, evaluate, procedures, report, review, videos
 
 if TYPE_CHECKING:
     from genba_sop.schemas import EvaluationOut
 
-NOT_PASSED, BAD_INPUT = 1, 2
+NOT_PASSED = 1
 PROPOSED = "steps_proposed"
 
 out = Console()
@@ -53,11 +55,7 @@ def score(
 ) -> None:
     """Score a video on this machine, without a service, by the encoder of GENBA_SOP_ENCODER. Exit 0 only if it passes."""
     with _one_line_failures():
-        for path in [trainee, steps, *(gold or [])]:
-            if not path.is_file():
-                raise FileNotFoundError(2, "There is no such file", str(path))
-        if report_path is not None and not report_path.absolute().parent.is_dir():
-            raise FileNotFoundError(2, "There is no such folder", str(report_path.absolute().parent))
+        _check([trainee, steps, *(gold or [])], report_path)
         from genba_sop import offline
         from genba_sop import report as reports
         from genba_sop.encoders import open_encoder
@@ -70,14 +68,14 @@ def score(
 
             def progress(name: str, share: float) -> None:
                 if name not in tasks:
-                    tasks[name] = bars.add_task(f"Reading {name}", total=1.0)
+                    tasks[name] = bars.add_task(f"Reading {escape(name)}", total=1.0)
                 bars.update(tasks[name], completed=share)  # type: ignore[arg-type]  # rich's TaskID is an int
 
             result = offline.score(
                 steps_path=steps, golds=gold or [], trainee=trainee, encoder=encoder, progress=progress
             )
         for warning in result.warnings:
-            err.print(f"[yellow]note:[/] {explain(warning)}", highlight=False)
+            err.print(f"[yellow]note:[/] {escape(explain(warning))}", highlight=False)
         if as_json:
             typer.echo(result.evaluation.model_dump_json(indent=2))
         else:
@@ -91,6 +89,19 @@ def score(
                 report_path.write_text(reports.to_html(result.page, language=lang), encoding="utf-8")
             err.print(f"Report: {report_path.resolve().as_uri()}", highlight=False, soft_wrap=True)
     raise typer.Exit(0 if result.evaluation.verdict == "pass" else NOT_PASSED)
+
+
+def _check(files: Sequence[Path], report_path: Path | None) -> None:
+    """What can be said before a film is decoded for nothing. Raises: FileNotFoundError; ValueError."""
+    for path in files:
+        if not path.is_file():
+            raise FileNotFoundError(2, "There is no such file", str(path))
+    if report_path is None:
+        return
+    if not report_path.absolute().parent.is_dir():
+        raise FileNotFoundError(2, "There is no such folder", str(report_path.absolute().parent))
+    if report_path.suffix not in {".html", ".pdf"}:
+        raise ValueError(f"{report_path.name} must end in .html or .pdf.")
 
 
 def explain(warning: str) -> str:
@@ -122,7 +133,7 @@ def show(evaluation: EvaluationOut, *, lang: Literal["en", "ja"] = "en") -> None
         highlight=False,
     )
     for code in evaluation.reasons:
-        out.print(f"  • {words.reason(code, names)[at]}", highlight=False)
+        out.print(f"  • {escape(words.reason(code, names)[at])}", highlight=False)
     table = Table("#")
     for key in ("deviations", "step", "where", "severity", "chance"):
         table.add_column(words.UI[key][at], overflow="fold")  # Japanese has no blanks to wrap at
@@ -131,7 +142,7 @@ def show(evaluation: EvaluationOut, *, lang: Literal["en", "ja"] = "en") -> None
         step = both(each.step_name, each.step_id or "")[at] if each.step_name else "–"
         chance = "–" if each.p_value is None else p_text(each.p_value).removeprefix("= ")
         kind, severity = words.KINDS[each.kind][at], words.SEVERITIES[each.severity][at]
-        table.add_row(str(number), kind, step, where, severity, chance)
+        table.add_row(str(number), kind, escape(step), where, severity, chance)
     out.print(table if evaluation.deviations else words.UI["no_deviations"][at])
     timings = " · ".join(f"{name.removesuffix('_ms')} {value:.0f} ms" for name, value in evaluation.timings_ms.items())
     out.print(f"{evaluation.encoder} · {timings}", style="dim", highlight=False)
@@ -194,15 +205,11 @@ def _one_line_failures() -> Iterator[None]:
     try:
         yield
     except Problem as problem:
-        err.print(f"[bold red]genba:[/] {problem.detail}", highlight=False, soft_wrap=True)
-        errors = problem.members.get("errors")
-        for each in errors[1:] if isinstance(errors, list) else []:
-            if isinstance(each, dict):
-                err.print(f"  {each['field']}: {each['message']}", highlight=False, soft_wrap=True)
+        complain_of(problem)
         raise typer.Exit(BAD_INPUT) from problem
     except (OSError, ValueError) as failure:
-        said = (
-            f"{failure.strerror}: {failure.filename}" if isinstance(failure, OSError) and failure.filename else failure
-        )
-        err.print(f"[bold red]genba:[/] {said}", highlight=False, soft_wrap=True)
+        said = str(failure)
+        if isinstance(failure, OSError) and failure.filename:
+            said = f"{failure.strerror}: {failure.filename}"
+        complain(said)
         raise typer.Exit(BAD_INPUT) from failure

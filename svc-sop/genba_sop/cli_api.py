@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import uuid
 from collections.abc import Iterator
@@ -10,11 +11,11 @@ from typing import Annotated, Any, Literal
 
 import httpx
 import typer
-import yaml
+from rich.markup import escape
 from rich.table import Column
 
-from genba_shared import yaml_files
 from genba_shared.commands import BAD_INPUT, LOCAL, Key, Url, checked, complain, connect, folding_table, out
+from genba_shared.problems import Problem
 
 procedures = typer.Typer(help="Procedures of a running Genba.", no_args_is_help=True)
 videos = typer.Typer(help="Videos of a running Genba.", no_args_is_help=True)
@@ -31,7 +32,7 @@ def list_procedures(url: Url = LOCAL, key: Key = "") -> None:
     with connect(url, key) as client:
         for row in _all(client, "/v1/sop/procedures"):
             title = row["title"]["en"] or row["title"]["ja"]
-            table.add_row(row["id"], str(row["version"]), title, str(row["step_count"]), str(row["gold_count"]))
+            table.add_row(row["id"], str(row["version"]), escape(title), str(row["step_count"]), str(row["gold_count"]))
     out.print(table)
 
 
@@ -49,17 +50,18 @@ def create_procedure(
     key: Key = "",
 ) -> None:
     """Register a procedure from its file, with its golds."""
+    from genba_sop.authoring import parse, read_steps_file
+
     with connect(url, key) as client:
-        document = _read(steps)
-        if not isinstance(document, dict):
-            complain(f"{steps.name} must be a mapping with title and steps.")
-            raise typer.Exit(BAD_INPUT)
-        golds = document.get("golds") or []
-        files = [_gold_file(steps, gold) for gold in golds]
-        videos = [_video(client, path) for path in files]
-        named = [{**gold, "video": video} for gold, video in zip(golds, videos, strict=True)]
+        with _bad_input():  # said before a film is sent for nothing
+            authored = read_steps_file(steps)
+            parse(authored, procedure_id=steps.stem)
+        files = [_gold_file(steps, gold.video) for gold in authored.golds]
+        document = authored.model_dump(mode="json", exclude_unset=True)
+        for gold, path in zip(document.get("golds", []), files, strict=True):
+            gold["video"] = _video(client, path)
         headers = {"idempotency-key": str(uuid.uuid4())}
-        made = checked(client.post("/v1/sop/procedures", json={**document, "golds": named}, headers=headers)).json()
+        made = checked(client.post("/v1/sop/procedures", json=document, headers=headers)).json()
         typer.echo(made["id"])
 
 
@@ -72,9 +74,13 @@ def correct_gold(
     key: Key = "",
 ) -> None:
     """Say where the steps of a gold run really lie."""
+    from genba_sop.authoring import read_spans_file
+
     with connect(url, key) as client:
-        body = {"steps": _read(spans)}
-        _print(checked(client.put(f"/v1/sop/procedures/{procedure_id}/golds/{gold_id}", json=body)).json())
+        with _bad_input():
+            steps = [span.model_dump(mode="json") for span in read_spans_file(spans)]
+        path = f"/v1/sop/procedures/{procedure_id}/golds/{gold_id}"
+        _print(checked(client.put(path, json={"steps": steps})).json())
 
 
 @videos.command("list")
@@ -83,7 +89,9 @@ def list_videos(url: Url = LOCAL, key: Key = "") -> None:
     table = folding_table(Column("id", no_wrap=True, overflow="fold"), "title", "seconds", "encoder", "clearance")
     with connect(url, key) as client:
         for row in _all(client, "/v1/sop/videos"):
-            table.add_row(row["id"], row["title"], f"{row['info']['duration_s']:.1f}", row["encoder"], row["clearance"])
+            table.add_row(
+                row["id"], escape(row["title"]), f"{row['info']['duration_s']:.1f}", row["encoder"], row["clearance"]
+            )
     out.print(table)
 
 
@@ -123,18 +131,27 @@ def delete_video(video_id: str, url: Url = LOCAL, key: Key = "") -> None:
         _print(checked(client.delete(f"/v1/sop/videos/{video_id}")).json())
 
 
-def _read(path: Path) -> Any:
+@contextlib.contextmanager
+def _bad_input() -> Iterator[None]:
+    """What is wrong with a file, a line per fault."""
     try:
-        return yaml_files.load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as failure:
-        complain(f"{path.name} is not readable as YAML: {yaml_files.fault(failure)}")
-        raise typer.Exit(BAD_INPUT) from failure
+        yield
+    except Problem as problem:
+        complain_of(problem)
+        raise typer.Exit(BAD_INPUT) from problem
 
 
-def _gold_file(steps: Path, gold: Any) -> Path:
-    video = gold.get("video") if isinstance(gold, dict) else None
-    path = steps.parent / str(video)
-    if not isinstance(video, str) or not path.is_file():
+def complain_of(problem: Problem) -> None:
+    """A line for the problem, whose detail names the first fault, and one for each further fault."""
+    errors = problem.members.get("errors")
+    complain(
+        problem.detail, [each for each in errors[1:] if isinstance(each, dict)] if isinstance(errors, list) else []
+    )
+
+
+def _gold_file(steps: Path, video: str) -> Path:
+    path = steps.parent / video
+    if not path.is_file():
         complain(f"{steps.name}: each of golds names its file as video, and {path} is none.")
         raise typer.Exit(BAD_INPUT)
     return path

@@ -35,6 +35,7 @@ from genba_sop.procedure import Procedure, Span, Step, Text
 from genba_sop.procedures import Registered, registered, spans_of
 from genba_sop.reference import Gold, Reference
 from genba_sop.review import calibration
+from genba_sop.rows import moments_s
 from genba_sop.scoring import Policy, evaluate
 from genba_sop.tables import EvaluationRow, ProcedureRow, ReferenceRow, Video
 
@@ -297,10 +298,8 @@ class Evaluations:
 def path_in_seconds(evaluation: Evaluation, reference: Reference, trainee: Features) -> list[tuple[float, float]]:
     """The trace's pairs of frames as pairs of seconds, in the reference gold and in the trainee's video."""
     edges = reference.golds[evaluation.trace.gold_index].rows.edges
-    return [
-        (round(float(edges[i] + edges[i + 1]) / 2, 2), round(float(trainee.times_s[j]), 2))
-        for i, j in evaluation.trace.path
-    ]
+    gold_s, trainee_s = (edges[1:] + edges[:-1]) / 2, moments_s(trainee)
+    return [(round(float(gold_s[i]), 2), round(float(trainee_s[j]), 2)) for i, j in evaluation.trace.path]
 
 
 def document(scored: Scored) -> dict[str, Any]:

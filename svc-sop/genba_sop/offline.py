@@ -13,14 +13,15 @@ from pathlib import Path
 
 import numpy as np
 
-from genba_shared.problems import Invalid, Problem
+from genba_shared.problems import Invalid, Problem, fault
 from genba_sop import reference as references
-from genba_sop.authoring import AuthoredGold, AuthoredProcedure, gold_spans, parse, read_steps_file
+from genba_sop.authoring import AuthoredProcedure, gold_spans, parse, read_steps_file
 from genba_sop.bundles import Thumbnails
 from genba_sop.encoders import FrameEncoder
 from genba_sop.evaluations import MODEL_VERSION, described, path_in_seconds
 from genba_sop.procedure import Procedure, Span
 from genba_sop.report import Page, Pictures, assemble, extra_of
+from genba_sop.rows import moments_s
 from genba_sop.schemas import EvaluationOut
 from genba_sop.scoring import evaluate
 from genba_sop.video import Extraction, extract
@@ -55,6 +56,7 @@ def score(
     authored = read_steps_file(steps_path)
     procedure = parse(authored, procedure_id=steps_path.stem)
     paths = list(golds) or [steps_path.parent / gold.video for gold in authored.golds]
+    marked = [_marks(authored, path, steps_path.parent) for path in paths]
     if not paths:
         raise Invalid(f"{steps_path.name} names no golds: give --gold.", errors=[{"field": "golds", "message": "none"}])
     seen = _extract(trainee, encoder, progress)
@@ -62,7 +64,10 @@ def score(
     extracted_s = time.perf_counter()
     fitted = references.fit(
         procedure,
-        [references.Gold(run.features, _spans(procedure, authored, path, run)) for path, run in runs],
+        [
+            references.Gold(run.features, _spans(procedure, authored, index, run))
+            for index, (_, run) in zip(marked, runs, strict=True)
+        ],
     )
     fitted_s = time.perf_counter()
     found = evaluate(fitted, seen.features)
@@ -125,18 +130,32 @@ def _extract(path: Path, encoder: FrameEncoder | None, progress: Progress | None
         raise
 
 
-def _spans(procedure: Procedure, authored: AuthoredProcedure, path: Path, run: Extraction) -> tuple[Span, ...]:
+def _marks(authored: AuthoredProcedure, path: Path, folder: Path) -> int | None:
+    """Which of the steps file's golds speaks of this file; None when none does.
+
+    Raises:  Invalid when only the name says which, and several have it.
+    """
+    if same := [i for i, gold in enumerate(authored.golds) if (folder / gold.video).resolve() == path.resolve()]:
+        return same[0]
+    named = [i for i, gold in enumerate(authored.golds) if Path(gold.video).name == path.name]
+    if len(named) > 1:
+        message = f"{len(named)} golds have the file name {path.name}, and none is {path}"
+        raise Invalid(f"golds: {message}.", errors=[fault("golds", message)])
+    return named[0] if named else None
+
+
+def _spans(procedure: Procedure, authored: AuthoredProcedure, index: int | None, run: Extraction) -> tuple[Span, ...]:
     """Where the steps file puts the steps of this gold; nothing when it does not speak of it."""
-    index, gold = next(
-        ((i, gold) for i, gold in enumerate(authored.golds) if _same_file(gold, path)), (0, AuthoredGold(video="-"))
-    )
-    if not gold.steps:
+    gold = None if index is None else authored.golds[index]
+    if gold is None or not gold.steps:
         return ()
-    return gold_spans(procedure, gold.steps, duration_s=run.info.duration_s, field=f"golds[{index}].steps")
-
-
-def _same_file(gold: AuthoredGold, path: Path) -> bool:
-    return Path(gold.video).name == path.name
+    return gold_spans(
+        procedure,
+        gold.steps,
+        duration_s=run.info.duration_s,
+        seen_s=moments_s(run.features),
+        field=f"golds[{index}].steps",
+    )
 
 
 def _names(paths: Sequence[Path]) -> list[str]:

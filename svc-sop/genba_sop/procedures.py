@@ -25,6 +25,7 @@ from genba_sop.authoring import AuthoredProcedure, AuthoredSpan, contradictions,
 from genba_sop.bundles import unpack_features
 from genba_sop.features import Features
 from genba_sop.procedure import Procedure, Span
+from genba_sop.rows import moments_s
 from genba_sop.tables import Gold, ProcedureRow, Video
 
 ENOUGH_GOLDS: Final = 3
@@ -136,7 +137,8 @@ class Procedures:
                     expected=mismatched[0],
                 )
             if spans is not None:
-                found = gold_spans(procedure, spans, duration_s=video.duration_s, field=f"{dot}steps")
+                seen_s = moments_s(self.features(video))
+                found = gold_spans(procedure, spans, duration_s=video.duration_s, seen_s=seen_s, field=f"{dot}steps")
             else:
                 found = self._propose(procedure, [(videos[gold.video_id], gold.spans) for gold in done], video)
             videos[video_id] = video

@@ -224,6 +224,8 @@ def to_csv(evaluation: EvaluationOut) -> str:
     writer.writerow(
         _row("evaluation", evaluation.id, title, status_or_kind=evaluation.verdict, quality=evaluation.score / 100)
     )
+    if evaluation.reviewed_verdict is not None:
+        writer.writerow(_row("review", evaluation.id, title, status_or_kind=evaluation.reviewed_verdict))
     for step in evaluation.steps:
         facts: dict[str, Any] = {
             "status_or_kind": step.status,

@@ -15,6 +15,7 @@ from genba_sop.report_words import Words
 from genba_sop.schemas import Language
 
 _FRAME_MM: Final = 28.0
+_LABEL_MM: Final = 3.5
 _COLOURS: Final = (
     (59, 110, 165), (199, 127, 27), (47, 143, 131), (140, 91, 166), (112, 117, 125),
     (27, 79, 114), (160, 82, 45), (79, 155, 199), (107, 122, 31), (176, 85, 122),
@@ -98,7 +99,8 @@ class _Sheet:
             self._deviation(number, item)
 
     def _deviation(self, number: int, item: Evidence) -> None:
-        if self._pdf.will_page_break(16 + _FRAME_MM):
+        strips_mm = max(_strip_mm(item.gold), _strip_mm(item.trainee))
+        if self._pdf.will_page_break(16 + strips_mm):
             self._pdf.add_page()
         d = item.deviation
         step = f": {self._in(item.step)}" if item.step else ""
@@ -108,28 +110,24 @@ class _Sheet:
         self._text(f"{self._in(item.severity)} · {times} · {self._in(item.measured)}{chance}", size_pt=8.5)
         if item.action:
             self._text(f"{self._ui('action')}: {self._in(item.action)}", size_pt=8.5)
+        if self._pdf.will_page_break(1 + strips_mm):  # the words took more than their usual place
+            self._pdf.add_page()
         top_mm = self._pdf.get_y() + 1
-        heights = [
-            self._strip(item.gold, self._ui("gold"), MARGIN_MM, top_mm),
-            self._strip(item.trainee, self._ui("trainee"), MARGIN_MM + WIDTH_MM / 2 + 2, top_mm),
-        ]
-        self._pdf.set_xy(MARGIN_MM, top_mm + max(heights) + 3)
+        self._strip(item.gold, self._ui("gold"), MARGIN_MM, top_mm)
+        self._strip(item.trainee, self._ui("trainee"), MARGIN_MM + WIDTH_MM / 2 + 2, top_mm)
+        self._pdf.set_xy(MARGIN_MM, top_mm + strips_mm + 3)
 
-    def _strip(self, shots: Sequence[Shot], label: str, left_mm: float, top_mm: float) -> float:
-        """Frames side by side; how high they are."""
+    def _strip(self, shots: Sequence[Shot], label: str, left_mm: float, top_mm: float) -> None:
+        """Frames side by side."""
         if not shots:
-            return 0.0
+            return
         self._pdf.set_font(FONT, size=7)
         self._pdf.set_text_color(*_SEVERITY["minor"])
         self._pdf.set_xy(left_mm, top_mm)
         self._pdf.cell(WIDTH_MM / 2, 3, f"{label} {', '.join(clock(shot.time_s) for shot in shots)}")
-        highest = 0.0
         for column, shot in enumerate(shots):
-            jpeg = base64.b64decode(shot.data_uri.partition(",")[2])
             x = left_mm + column * (_FRAME_MM + 1)
-            info = self._pdf.image(io.BytesIO(jpeg), x=x, y=top_mm + 3.5, w=_FRAME_MM)
-            highest = max(highest, info.rendered_height)
-        return highest + 3.5
+            self._pdf.image(_jpeg(shot), x=x, y=top_mm + _LABEL_MM, w=_FRAME_MM)
 
     def _steps(self) -> None:
         self._heading(self._ui("steps"))
@@ -161,3 +159,15 @@ class _Sheet:
         votes = " · ".join(f"{gold.video_id} {gold.vote:.0%}" for gold in e.golds)
         said = f"{e.id} · {e.video_id} · {e.clearance} · {e.encoder} · {e.model_version}\n{self._ui('golds')}: {votes}"
         self._text(said, size_pt=7, colour=_SEVERITY["minor"])
+
+
+def _jpeg(shot: Shot) -> io.BytesIO:
+    return io.BytesIO(base64.b64decode(shot.data_uri.partition(",")[2]))
+
+
+def _strip_mm(shots: Sequence[Shot]) -> float:
+    """How high a strip is: its label, and the highest of its frames."""
+    from PIL import Image  # comes with fpdf2
+
+    sizes = [Image.open(_jpeg(shot)).size for shot in shots]
+    return _LABEL_MM + max(_FRAME_MM * height / width for width, height in sizes) if sizes else 0.0

@@ -13,6 +13,7 @@ from genba_sop.medians import medians
 from genba_sop.segmentation import edges_s
 
 Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
 Singles = npt.NDArray[np.float32]
 
 MAX_FRAMES = 2400  # ten minutes at 4 a second; longer videos are averaged down to it
@@ -59,16 +60,15 @@ def rows_of(features: Features, grid: Grid) -> Rows:
         np.isfinite(features.values).all() and np.isfinite(features.local).all() and np.isfinite(features.motion).all()
     ):
         raise ValueError("The features hold nan or infinity.")
-    edges = edges_s(features.times_s, features.duration_s)
+    edges = edges_of(features)
     values, local, motion = features.values, features.local, features.motion
-    if (pool := -(-count // MAX_FRAMES)) > 1:
-        starts = np.arange(0, count, pool)
+    if len(edges) <= count:
+        starts = _starts(count)
         sizes = np.diff(np.r_[starts, count]).astype(np.float32)
         values = np.add.reduceat(values, starts, axis=0)
         values = values / np.maximum(np.linalg.norm(values, axis=1, keepdims=True), 1e-9)
         local = np.add.reduceat(local, starts, axis=0) / sizes[:, None, None]
         motion = np.add.reduceat(motion, starts) / sizes
-        edges = np.r_[edges[starts], edges[-1]]
     scaled = np.asarray(local / grid.spread, np.float32)
     reach = max(2, round(grid.recent_s / 2 * len(values) / max(float(edges[-1] - edges[0]), 1e-6)))
     return Rows(
@@ -78,6 +78,23 @@ def rows_of(features: Features, grid: Grid) -> Rows:
         np.ascontiguousarray(motion, np.float32),
         edges,
     )
+
+
+def edges_of(features: Features) -> Floats:
+    """(T + 1,) seconds, borders of a video's rows."""
+    edges = edges_s(features.times_s, features.duration_s)
+    return np.asarray(np.r_[edges[_starts(len(features.times_s))], edges[-1]], np.float64)
+
+
+def moments_s(features: Features) -> Floats:
+    """(T,) the middle of each of a video's rows, in seconds."""
+    edges = edges_of(features)
+    return (edges[1:] + edges[:-1]) / 2
+
+
+def _starts(count: int) -> Ints:
+    """The frames with which rows begin."""
+    return np.arange(0, count, max(1, -(-count // MAX_FRAMES)))
 
 
 def _thin_median(rows: Singles) -> Singles:

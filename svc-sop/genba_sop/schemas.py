@@ -11,7 +11,7 @@ from pydantic import ConfigDict, Field, StringConstraints, model_validator
 
 from genba_shared.wire import Flag, Real, Whole
 from genba_shared.wire_records import Asked, ClearanceLabel, LabelledOut, RecordId, Wire
-from genba_sop.authoring import AuthoredProcedure, AuthoredSpan, Seconds
+from genba_sop.authoring import WITHOUT_NUL, AuthoredProcedure, AuthoredSpan, Seconds
 from genba_sop.evaluation import DeviationKind, StepStatus, Verdict
 from genba_sop.procedure import Severity
 
@@ -284,7 +284,7 @@ class ReviewIn(Asked):
 
     verdict: Literal["pass", "fail"]
     score: Annotated[Real, Field(ge=0, le=100)] | None = None
-    reason: Annotated[str, StringConstraints(min_length=3, max_length=2000)]
+    reason: Annotated[str, StringConstraints(min_length=3, max_length=2000, pattern=WITHOUT_NUL)]
     deviations: list[DeviationVerdict] = Field(default_factory=list, max_length=1000)
 
 

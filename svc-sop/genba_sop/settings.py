@@ -42,13 +42,13 @@ class Settings(BaseSettings):
         default_factory=_cores, ge=1, le=64, description="Videos decoded and embedded at the same time."
     )
     extract_queue: int = Field(
-        16, ge=0, le=10_000, description="Uploads that may wait on disk for a decoder; above it 503 with Retry-After."
+        16, ge=0, le=10_000, description="Uploads that may wait on disk for a decoder; above it 429 with Retry-After."
     )
     evaluate_workers: int = Field(
         default_factory=_cores, ge=1, le=64, description="Evaluations computed at the same time."
     )
     evaluate_queue: int = Field(
-        256, ge=0, le=10_000, description="Evaluations that may wait; above it 503 with Retry-After."
+        256, ge=0, le=10_000, description="Evaluations that may wait; above it 429 with Retry-After."
     )
     reference_cache: int = Field(32, ge=1, le=1000, description="Fitted procedures kept in memory.")
     retention_days: int | None = Field(

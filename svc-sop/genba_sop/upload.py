@@ -24,6 +24,7 @@ from genba_shared.forms import (
     check_length,
     content_type,
     display_name,
+    display_text,
     read_form,
     read_raw,
 )
@@ -73,7 +74,7 @@ async def receive(request: Request, folder: Path, *, cap_bytes: int) -> AsyncIte
         await run_in_threadpool(file.flush)
         if landing.size_bytes == 0:
             raise UnsupportedMedia("The body is empty: send a video.")
-        title = fields.pop("title", "")[:_TITLE_CHARS].strip()
+        title = display_text(fields.pop("title", ""))[:_TITLE_CHARS].strip()
         yield Upload(Received(Path(file.name), landing.digest.hexdigest(), landing.size_bytes, title), fields)
 
 

@@ -33,6 +33,7 @@ def test_a_like_changes_the_list_and_its_reasons_are_said_in_both_languages(
         for n in range(user, ITEMS - 1)
     ]
     admin.request("POST", "/v1/recommend/events", json={"events": likes}, idempotency_key="likes")
+    page.add_init_script("delete Crypto.prototype.randomUUID")  # as a browser has it over http from another machine
     sign_in(page, genba[1])
     page.click("nav button[data-tab=recommend]")
     page.fill("#user", "somebody new")
@@ -97,6 +98,11 @@ def test_rows_are_loaded_from_a_file_and_a_bad_one_fails_alone_by_its_line(
     page.wait_for_selector("#message:has-text('Taken in: 2'):has-text('Refused: 1')")
     assert page.inner_text("#wrong-rows").startswith("3: item_id")
     assert admin.request("GET", "/v1/recommend/status")["items"] == before + 2
+    (tmp_path / "users.jsonl").write_text('{"user": "u1"}\n{"user_id": "u 2"}')
+    page.set_input_files("#load-rows input[type=file]", tmp_path / "users.jsonl")
+    page.click("#load-rows button.primary")
+    page.wait_for_selector("#message:has-text('Taken in: 0'):has-text('Refused: 2')")
+    assert page.inner_text("#wrong-rows").splitlines()[1].startswith("2: user_id")
     page.set_input_files("#load-rows input[type=file]", tmp_path / "events.jsonl")
     assert page.input_value("#load-rows select") == "events"
     page.click("#load-rows button.primary")

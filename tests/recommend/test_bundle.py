@@ -121,7 +121,7 @@ def test_a_list_and_its_explanation_are_made_of_the_scores_that_were_tuned(
         for item_id, at_s, weight in zip(ids, data.histories.time_s[mine], data.histories.weight[mine], strict=True):
             row = shelf.row(item_id)
             assert row is not None
-            person = person.after(row, Did(float(at_s), float(weight), None, seen=True))
+            person = person.after((row, Did(float(at_s), float(weight), None, seen=True)))
         made = for_person(view, person, Ask(Wanted(), k=10), np.random.default_rng(0))
         expected = scores[user].copy()
         expected[[place[item_id] for item_id in ids]] = -np.inf

@@ -98,6 +98,8 @@ def test_the_interval_of_one_look_covers_the_truth_as_often_as_it_says() -> None
 def test_too_few_users_give_no_verdict_and_nothing_shown_gives_no_rate() -> None:
     rng = np.random.default_rng(4)
     assert difference(people(rng, 10, 0.1), people(rng, 5000, 0.2)).verdict == "too_few_users"
+    nobody = Sums(np.zeros(100), np.ones(100))  # enough of them, of whom nobody has clicked yet
+    assert difference(nobody, nobody).verdict == "undecided"
     assert np.isnan(rate(Sums(np.zeros(3), np.zeros(3))).value)
 
 

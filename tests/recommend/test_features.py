@@ -72,9 +72,9 @@ def test_the_hash_is_the_published_one() -> None:
     assert bucket_of("foobar", 1 << 32) == 0xBF9CF968 + 1  # FNV-1a test vector
 
 
-def test_an_embedding_of_another_length_counts_as_none() -> None:
-    found = encoders().items([Item("x", embedding=(1.0,)), ITEMS[1]])
-    assert found.embedding.tolist() == [[0.0, 0.0], [1.0, 2.0]]
+def test_an_embedding_of_another_length_or_beyond_single_precision_counts_as_none() -> None:
+    found = encoders().items([Item("x", embedding=(1.0,)), ITEMS[1], Item("y", embedding=(1e308, 0.0))])
+    assert found.embedding.tolist() == [[0.0, 0.0], [1.0, 2.0], [0.0, 0.0]]
 
 
 def test_a_window_never_shows_the_event_that_it_is_asked_for_or_a_later_one() -> None:

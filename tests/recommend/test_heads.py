@@ -186,7 +186,7 @@ def test_who_asks_again_gets_the_same_list_until_something_changes(
     assert ids(now, person, exclude=(shelf.row_by_id[first[0]],)) == [*first[1:], *ids(now, person, k=6)[5:]]
     assert set(ids(now, person, wanted={"genre": ("g1",)})) <= {item.item_id for item in data.catalogue.items[1::4]}
     assert ids(view(50.0), person)[0] == "i5"  # popularity has moved
-    liked = person.after(shelf.row_by_id[first[0]], Did(2.0, 1.0, None, seen=True))
+    liked = person.after((shelf.row_by_id[first[0]], Did(2.0, 1.0, None, seen=True)))
     assert first[0] not in ids(now, liked)
 
 

@@ -14,6 +14,7 @@ from starlette.testclient import TestClient
 from tests.recommend.model_world import serving
 from typer.testing import CliRunner
 
+from genba_recommend import cli
 from genba_recommend.cli import app
 
 run = CliRunner().invoke
@@ -28,10 +29,16 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def door(tmp_path: Path) -> Iterator[str]:
+def busy() -> list[int]:
+    """Statuses that the next requests are answered with instead."""
+    return []
+
+
+@pytest.fixture
+def door(tmp_path: Path, busy: list[int]) -> Iterator[str]:
     """A real svc-recommend behind a small HTTP server that signs requests as the gateway would."""
     with serving(tmp_path / "home") as service:
-        server = ThreadingHTTPServer(("127.0.0.1", 0), _forwarding(service.client, service.headers("engineer")))
+        server = ThreadingHTTPServer(("127.0.0.1", 0), _forwarding(service.client, service.headers("engineer"), busy))
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         yield f"http://127.0.0.1:{server.server_port}"
@@ -40,10 +47,17 @@ def door(tmp_path: Path) -> Iterator[str]:
         thread.join()
 
 
-def _forwarding(client: TestClient, headers: dict[str, str]) -> type[BaseHTTPRequestHandler]:
+def _forwarding(client: TestClient, headers: dict[str, str], busy: list[int]) -> type[BaseHTTPRequestHandler]:
     class Forwards(BaseHTTPRequestHandler):
         def _forward(self) -> None:
             length = int(self.headers.get("content-length", 0))
+            if busy:
+                self.rfile.read(length)
+                self.send_response(busy.pop())
+                self.send_header("retry-after", "0")
+                self.send_header("content-length", "0")
+                self.end_headers()
+                return
             kept = {**headers, "content-type": self.headers.get("content-type", "application/json")}
             answer = client.request(self.command, self.path, content=self.rfile.read(length), headers=kept)
             self.send_response(answer.status_code)
@@ -100,6 +114,37 @@ def test_a_failure_is_one_line_and_an_exit_code(arguments: list[str], code: int,
     found = run(app, arguments)
     assert found.exit_code == code
     assert said in found.output.replace("\n", " ")
+
+
+def test_rows_of_a_part_that_are_all_malformed_are_named_and_the_rest_is_sent(
+    door: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cli, "ROWS_AT_ONCE", 2)
+    items = [
+        '{"item_id": "a"}',
+        "",
+        '{"item_id": "b"}',
+        '{"item_id": "c", "price": -1}',
+        '{"item_id": "[d]"}',
+        '{"item_id": "e"}',
+    ]
+    (tmp_path / "items.jsonl").write_text("\n".join(items) + "\n\n")
+    likes = [{"event_id": f"e{n}", "user_id": "u1", "item_id": it, "kind": "like"} for n, it in enumerate("aexyz")]
+    (tmp_path / "events.jsonl").write_text("\n".join(map(json.dumps, likes)))
+    said = run(app, ["load", str(tmp_path), "--url", door])
+    assert said.exit_code == 0, said.output
+    assert "items.jsonl:4: price:" in said.output
+    assert "items.jsonl:5: item_id:" in said.output
+    assert "items.jsonl: 3 rows taken, 2 refused" in said.output
+    assert "events.jsonl: 5 rows taken, 0 refused, 3 of items that are not in the catalogue yet" in said.output
+
+
+def test_a_part_is_sent_again_when_too_much_is_being_written(door: str, tmp_path: Path, busy: list[int]) -> None:
+    (tmp_path / "items.jsonl").write_text('{"item_id": "a"}')
+    busy.extend([429, 429])
+    said = run(app, ["load", str(tmp_path), "--url", door])
+    assert "1 rows taken, 0 refused" in said.output
+    assert busy == []
 
 
 def test_a_line_that_is_no_json_is_named(tmp_path: Path) -> None:

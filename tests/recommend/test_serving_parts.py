@@ -190,15 +190,28 @@ def test_a_user_who_does_something_while_being_read_is_read_again() -> None:
     def load(user_id: str) -> Person:
         reads.append(user_id)
         if len(reads) == 1:
-            people.note(user_id, 3, Did(1.0, 1.0, None, seen=True))  # it arrives while the rows are being read
+            people.note(user_id, (3, Did(1.0, 1.0, None, seen=True)))  # it arrives while the rows are being read
         return Person(User(user_id), {} if len(reads) == 1 else {3: Did(1.0, 1.0, None, seen=True)})
 
     people = People(load, most=2)
     assert people.get("u").history == ()
     assert people.get("u").seen.tolist() == [3]
     assert len(reads) == 2
-    people.note("u", 4, Did(2.0, 0.5, None, seen=False))
+    people.note("u", (4, Did(2.0, 0.5, None, seen=False)))
     assert [row for row, _ in people.get("u").history] == [4, 3]
+    before = people.get("u")
+    people.note("u", (4, Did(3.0, 0.2, None, seen=False)), (3, Did(1.0, 1.0, None, seen=True)))
+    assert people.get("u") is before  # nothing of it is news, so that what was computed of them holds
     people.get("v")
     people.get("w")
     assert people.here("u") is None
+
+
+def test_whoever_did_something_with_an_item_that_was_not_there_is_read_again_when_it_comes() -> None:
+    people = People(lambda user_id: Person(User(user_id), {}, frozenset({"a"} if user_id == "u" else ())), most=9)
+    u, v, w = (people.get(user_id) for user_id in "uvw")
+    people.note("v", strays=["b"])
+    people.came(["a", "b", "c"])
+    assert people.here("u") is people.here("v") is None
+    assert people.here("w") is w
+    assert (sorted(u.strays), sorted(v.strays)) == (["a"], [])

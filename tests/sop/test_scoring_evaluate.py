@@ -6,14 +6,16 @@ import dataclasses
 
 import numpy as np
 import pytest
-from tests.sop.scoring_world import Do, Filmed, World
+from tests.sop.scoring_world import FPS, Do, Filmed, World
 
 from genba_sop.conformal import Calibration
 from genba_sop.deviations import adjoins, part_of
 from genba_sop.evaluation import Deviation, DeviationKind, Evaluation
+from genba_sop.evaluations import path_in_seconds
 from genba_sop.metrics import temporal_iou
 from genba_sop.performances import Performance
 from genba_sop.reference import Gold, Reference, fit
+from genba_sop.rows import MAX_FRAMES
 from genba_sop.scoring import Policy, evaluate
 
 ONE_AND_FIVE = pytest.mark.parametrize("golds", [1, 5])
@@ -371,3 +373,20 @@ def test_a_span_of_an_unknown_step_is_refused(world: World) -> None:
 def test_a_reference_needs_a_gold(world: World) -> None:
     with pytest.raises(ValueError, match="at least one gold"):
         fit(world.procedure(), [])
+
+
+def test_the_path_of_a_long_video_reaches_its_end_in_seconds(world: World, references: dict[int, Reference]) -> None:
+    filmed = world.film(seed=3).features
+    often = 12  # more frames than rows are kept: each row stands for several
+    long = dataclasses.replace(
+        filmed,
+        times_s=np.arange(len(filmed.times_s) * often) / (FPS * often),
+        values=np.repeat(filmed.values, often, axis=0),
+        local=np.repeat(filmed.local, often, axis=0),
+        motion=np.repeat(filmed.motion, often),
+    )
+    assert len(long.times_s) > MAX_FRAMES
+    evaluation = evaluate(references[1], long)
+    path_s = path_in_seconds(evaluation, references[1], long)
+    assert path_s[-1][1] == pytest.approx(long.duration_s, abs=1.0)
+    assert path_s[-1][0] == pytest.approx(references[1].golds[0].rows.edges[-1], abs=1.0)

@@ -59,6 +59,7 @@ class Refused extends Error {
     const title = (language === "ja" && TITLES_JA[String(problem.type).split(":").at(-1)]) || problem.title || status;
     super(`${title} ${explain(problem)}${faults}${id}`);
     this.status = status;
+    this.faults = problem.errors ?? [];
   }
 }
 
@@ -75,9 +76,12 @@ async function call(path, { method = "GET", body, headers = {}, signal } = {}) {
 
 const get = async (path) => (await call(path)).json();
 
+/** 32 hex digits that nobody had before. ``crypto.randomUUID`` is there over https and on localhost alone. */
+const unique = () => [...crypto.getRandomValues(new Uint8Array(16))].map((byte) => byte.toString(16).padStart(2, "0")).join("");
+
 /** Send a document. ``once``: safe to repeat. ``version``: what was seen of it, so that nobody is overwritten. */
 async function change(method, path, document, { once = false, version = null } = {}) {
-  const headers = { "content-type": "application/json", ...(once ? { "idempotency-key": crypto.randomUUID() } : {}), ...(version === null ? {} : { "if-match": `"${version}"` }) };
+  const headers = { "content-type": "application/json", ...(once ? { "idempotency-key": unique() } : {}), ...(version === null ? {} : { "if-match": `"${version}"` }) };
   const answer = await call(path, { method, body: JSON.stringify(document), headers });
   return answer.status === 204 ? null : answer.json();
 }
@@ -181,7 +185,7 @@ function may(service, verb) {
   return byVerb || ["*", `${service}:*`, `${service}:${verb}`].some((scope) => scopes.includes(scope));
 }
 
-const KIT = { el, t, say, explain, explainFault, table, row, field, get, post, call, change, send, save, leaf, begin, attempt, show, when, onsubmit, open, may, language: () => language, sure: (text) => confirm(text) };
+const KIT = { el, t, say, explain, explainFault, table, row, field, get, post, call, change, unique, send, save, leaf, begin, attempt, show, when, onsubmit, open, may, language: () => language, sure: (text) => confirm(text) };
 const assistant = assistantPages(KIT);
 const classify = classifyPages(KIT);
 const sop = sopPages(KIT);

@@ -2,7 +2,7 @@
 
 /** ``kit`` is what console.js shares: el, t, table, row, field, get, post, attempt, show, when, onsubmit, language. */
 export function recommendPage(kit) {
-  const { el, t, table, row, field, get, post, change, begin, open, attempt, show, when, onsubmit, language, may } = kit;
+  const { el, t, table, row, field, get, post, change, unique, begin, open, attempt, show, when, onsubmit, language, may } = kit;
   const ROWS_A_REQUEST = 2000;
   const path = "/v1/recommend";
   const say = (reasons) => reasons.map((reason) => reason[language()]).join("; ");
@@ -25,6 +25,24 @@ export function recommendPage(kit) {
   function loadForm(first) {
     const kinds = { items: (rows) => change("PUT", `${path}/items`, { items: rows }), users: (rows) => change("PUT", `${path}/users`, { users: rows }), events: (rows) => post(`${path}/events`, { events: rows }) };
     const kind = el("select", { name: "kind" }, Object.keys(kinds).map((each) => el("option", { value: each }, t(`load_${each}`))));
+    /** Sent again when too much is being written; one answer, whether some rows or all of them are malformed. */
+    const sent = async (what, rows, tries = 60) => {
+      try {
+        return await kinds[what](rows);
+      } catch (refusal) {
+        if (refusal.status === 429 && tries > 0) {
+          await new Promise((again) => setTimeout(again, 1000));
+          return sent(what, rows, tries - 1);
+        }
+        const rejected = new Map();
+        for (const fault of refusal.status === 422 ? refusal.faults : []) {
+          const [, index, name] = fault.field?.match(`^${what}[.]([0-9]+)[.](.+)$`) ?? [];
+          if (index) rejected.set(index, [...(rejected.get(index) ?? []), { ...fault, field: name }]);
+        }
+        if (rejected.size === 0) throw refusal;
+        return { accepted: 0, refused: rows.length, rejected: [...rejected].map(([index, errors]) => ({ index: Number(index), errors })) };
+      }
+    };
     const file = el("input", { type: "file", name: "rows", required: true, accept: ".jsonl,.ndjson,.json" });
     file.onchange = () => { const named = Object.keys(kinds).find((each) => file.files[0]?.name.startsWith(each)); if (named) kind.value = named; };
     const progress = el("progress", { hidden: true });
@@ -35,12 +53,16 @@ export function recommendPage(kit) {
       wrong.hidden = true;
       progress.hidden = false;
       let taken = 0;
+      let waiting = 0;
+      let left = 0;
       const refused = [];
       try {
         for (let at = 0; at < rows.length; at += ROWS_A_REQUEST) {
           Object.assign(progress, { max: rows.length, value: at });
-          const said = await kinds[kind.value](rows.slice(at, at + ROWS_A_REQUEST));
-          taken += said.accepted;
+          const said = await sent(kind.value, rows.slice(at, at + ROWS_A_REQUEST));
+          taken += said.accepted + (said.duplicates ?? 0);
+          waiting += said.unknown_item_events ?? 0;
+          left += said.refused ?? said.rejected.length;
           refused.push(...said.rejected.map((each) => `${lines[at + each.index][1]}: ${each.errors.map((fault) => `${fault.field}: ${kit.explainFault(fault)}`).join("; ")}`));
         }
       } finally {
@@ -49,7 +71,7 @@ export function recommendPage(kit) {
       if (first && taken && !refused.length) await open("recommend");
       wrong.hidden = refused.length === 0;
       wrong.textContent = refused.join("\n");
-      show(`${t("taken")} ${taken}` + (refused.length ? ` · ${t("refused")}: ${refused.length}` : ""));
+      show(`${t("taken")} ${taken}` + (refused.length ? ` · ${t("refused")}: ${left}` : "") + (waiting ? ` · ${t("ofUnknownItems")}: ${waiting}` : ""));
     }) }, field(t("rowsFile"), file, t("rowsHelp")), field(t("rowsAre"), kind), el("button", { className: "primary" }, t("takeIn")), progress, wrong))];
   }
 
@@ -69,7 +91,7 @@ export function recommendPage(kit) {
 
   /** A like counts at once: the next list is made with it. */
   async function like(user, item, into) {
-    await post(`${path}/events`, { events: [{ event_id: crypto.randomUUID(), user_id: user, item_id: item.item_id, kind: "like" }] });
+    await post(`${path}/events`, { events: [{ event_id: unique(), user_id: user, item_id: item.item_id, kind: "like" }] });
     await look(user, into);
     show(`${item.title || item.item_id}: ${t("liked")}`);
   }

@@ -7,9 +7,15 @@ from typing import Any
 
 import pytest
 from sqlalchemy import func, select
-from tests.recommend.shop_world import Service, event, ids, item
+from starlette.testclient import TestClient
+from tests.recommend.shop_world import Headers, Service, event, ids, item
 
-from genba_recommend.tables import EventRow
+from genba_recommend import store
+from genba_recommend.app import create_app
+from genba_recommend.dataset import Kind
+from genba_recommend.evidence import day_of
+from genba_recommend.settings import Settings
+from genba_recommend.tables import EventRow, ExposureRow
 from genba_shared.principal import Clearance
 
 
@@ -53,6 +59,16 @@ def test_an_event_of_an_unknown_item_is_kept_and_counts_as_soon_as_the_item_come
     service.items(item(9))
     assert ids(service.get("/trending").json())[0] == "v9"
     assert "v9" not in ids(service.list("u1"))  # they liked it before we knew it
+
+
+def test_what_was_disliked_before_the_catalogue_had_it_is_not_offered_when_it_comes(service: Service) -> None:
+    service.items(item(1))
+    service.list("u1")  # in memory from here on
+    service.events(event(1, "u1", "v9", "dislike"))
+    service.follow()
+    service.items(item(9), item(10))
+    assert set(ids(service.list("u1"))) == {"v1", "v10"}
+    assert set(ids(service.list("u2"))) == {"v1", "v9", "v10"}
 
 
 def test_an_event_of_tomorrow_is_refused_and_the_others_are_taken(service: Service) -> None:
@@ -114,6 +130,43 @@ def test_a_user_is_erased_with_everything(service: Service) -> None:
     assert (erased["events"], erased["exposures"]) == (1, 1)  # also the list that still waited to be written
     assert "v1" in ids(service.list("u1"))
     assert stored_events(service) == 1
+
+
+def test_another_process_knows_a_user_as_they_are_now_and_nobody_who_was_erased(
+    service: Service, settings: Settings, signed: Headers
+) -> None:
+    app = create_app(settings)
+    with TestClient(app) as client:
+        other = Service(client, app.state.recommend, signed)
+        service.items(item(1), item(2))
+        service.events(event(1, "u1", "v1"))
+        other.follow()
+        assert ids(other.list("u1", explore=0.5)) == ["v2"]
+        service.put("/users", {"users": [{"user_id": "u1", "region": "Kanto"}, {"user_id": "u2"}]})
+        other.follow()
+        assert other.shop.person("u1").user.region == "Kanto"
+        service.delete("/users/u1")
+        assert ids(other.list("u1", explore=0.5)) == ["v2"]  # it has not heard of it yet
+        other.follow()
+        assert set(ids(other.list("u1"))) == {"v1", "v2"}
+    with service.recommend.database.read() as session:
+        assert session.scalar(select(func.count()).select_from(ExposureRow)) == 0
+
+
+@pytest.mark.parametrize("database_url", ["postgres"], indirect=True)
+def test_an_event_that_appears_after_later_ones_counts_though_all_was_counted_in_between(service: Service) -> None:
+    """On Postgres a slow transaction has lower numbers than those that begin and end meanwhile."""
+    service.items(item(1), item(2))
+    likes = [store.Event(f"s{n}", "u1", "v2", Kind.LIKE, store.now(), day_of(store.now()), 1.0) for n in range(3)]
+    with service.recommend.database.transaction() as slow:
+        store.add_events(slow, "default", likes)
+        service.events(event(1, "u2", "v1"), event(2, "u2", "v9"))
+        service.follow()
+        service.items(item(9))  # it comes after an event of it, and all is counted anew
+        assert "v2" in ids(service.list("u1"))
+    service.follow()
+    assert ids(service.get("/trending").json())[0] == "v2"
+    assert "v2" not in ids(service.list("u1"))
 
 
 @pytest.mark.parametrize(

@@ -135,8 +135,13 @@ def test_what_says_nothing_of_a_version_is_a_clear_problem(
     status, problem = asked(1)
     assert (status, problem["type"]) == (409, "urn:genba:problem:too-little-overlap")
     assert problem["effective"] < problem["needed"]
+    for _ in range(20):
+        service.list(user, **BY_CHANCE)
+    status, problem = asked(1)  # many places, and one user: nothing says how far the figure may be off
+    assert (status, problem["type"], problem["lists"]) == (409, "urn:genba:problem:nothing-to-judge-by", 23)
+    assert "1 users" in problem["detail"]
     trained.train(max_epochs=1)
     status, problem = asked(2)
-    assert (status, problem["older"]) == (409, 3)
+    assert (status, problem["older"]) == (409, 23)
     assert asked(7)[0] == 404
     assert service.get("/models/1/offpolicy", params={"policy": "random"}).status_code == 422

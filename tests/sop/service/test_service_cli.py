@@ -92,6 +92,43 @@ def test_bad_input_exits_2_with_one_line(
     assert "Traceback" not in done.output
 
 
+def test_golds_of_one_file_name_in_folders_of_their_own_keep_their_own_steps(
+    films: Films, steps_file: Path, tmp_path: Path
+) -> None:
+    document = yaml.safe_load(steps_file.read_text(encoding="utf-8"))
+    for gold, folder in zip(document["golds"], ("one", "two", "three"), strict=True):
+        (tmp_path / folder).mkdir()
+        (tmp_path / gold["video"]).rename(tmp_path / folder / "gold.mp4")
+        gold["video"] = f"{folder}/gold.mp4"
+    document["golds"][1]["steps"][0]["id"] = "nowhere"  # said of the second only when it is the second that is meant
+    steps_file.write_text(yaml.safe_dump(document), encoding="utf-8")
+    done = genba("score", "--trainee", films.good, "--steps", steps_file)
+    assert (done.exit_code, "golds[1].steps[0].id" in done.output) == (2, True), done.output
+    copy = tmp_path / "copy" / "gold.mp4"
+    copy.parent.mkdir()
+    copy.write_bytes(films.golds[0].read_bytes())
+    done = genba("score", "--trainee", films.good, "--steps", steps_file, "--gold", copy)
+    assert (done.exit_code, "3 golds have the file name gold.mp4" in done.output) == (2, True), done.output
+
+
+def test_names_in_brackets_are_printed_as_they_are(films: Films, steps_file: Path, tmp_path: Path) -> None:
+    document = yaml.safe_load(steps_file.read_text(encoding="utf-8"))
+    document["steps"][2]["name"] = "Close [/m8]"
+    steps_file.write_text(yaml.safe_dump(document), encoding="utf-8")
+    film = tmp_path / "run [a].mp4"
+    film.write_bytes(films.skipped.read_bytes())
+    done = genba("score", "--trainee", film, "--steps", steps_file)
+    assert (done.exit_code, done.output.count("Close [/m8]")) == (1, 2), done.output
+    (tmp_path / "[a].txt").write_text("no video" * 600)
+    done = genba("score", "--trainee", tmp_path / "[a].txt", "--steps", steps_file)
+    assert (done.exit_code, "[a].txt" in done.output) == (2, True), done.output
+
+
+def test_a_report_is_html_or_pdf_and_that_is_said_first(films: Films, steps_file: Path, tmp_path: Path) -> None:
+    done = genba("score", "--trainee", films.good, "--steps", steps_file, "--report", tmp_path / "r.csv")
+    assert (done.exit_code, "must end in .html or .pdf" in done.output) == (2, True), done.output
+
+
 def test_golds_without_marked_steps_are_scored_on_proposals_and_it_is_said(
     films: Films, steps_file: Path, tmp_path: Path
 ) -> None:
@@ -159,11 +196,35 @@ def test_what_is_wrong_with_a_gold_is_said_before_anything_is_made(server: str, 
     at = ("--url", server, "--key", "unused")
     document = yaml.safe_load(steps_file.read_text("utf-8"))
     wrong: tuple[Any, ...] = ({"video": "nowhere.mp4"}, {"steps": []}, "gold_0.mp4")
-    for gold in wrong:
+    said = ("golds names its file", "golds[3].video: Field required", "golds[3]: Input should be")
+    for gold, words in zip(wrong, said, strict=True):
         steps_file.write_text(yaml.safe_dump({**document, "golds": [*document["golds"], gold]}), "utf-8")
         done = genba("procedures", "create", steps_file, *at)
-        assert (done.exit_code, "golds names its file" in done.output) == (2, True), done.output
+        assert (done.exit_code, words in done.output) == (2, True), done.output
     assert "Refill" not in genba("procedures", "list", *at).output
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("title: T\nsteps: [{id: a}]\ngolds: 5\n", "golds: "),
+        ("title: 2026-01-01\nsteps: [{id: a}]\n", "title: "),
+        ("title: T\nsteps: [{id: a, min_s: .nan}]\n", "steps[0].min_s: "),
+        ("title: T\nsteps: [{id: a, after: [b]}]\n", "steps[0].after: "),
+        ("[" * 3000, "not readable as YAML"),
+    ],
+)
+def test_a_procedure_that_is_none_is_said_in_a_line(server: str, tmp_path: Path, text: str, said: str) -> None:
+    path = tmp_path / "steps.yaml"
+    path.write_text(text, "utf-8")
+    done = genba("procedures", "create", path, "--url", server, "--key", "unused")
+    assert (done.exit_code, said in done.output, type(done.exception)) == (2, True, SystemExit), done.output
+
+
+def test_spans_that_are_none_are_said_in_a_line(server: str, tmp_path: Path) -> None:
+    (tmp_path / "spans.yaml").write_text("- {id: a, start_s: 2026-01-01, end_s: 1}\n", "utf-8")
+    done = genba("procedures", "correct-gold", "proc_x", "gold_x", tmp_path / "spans.yaml", "--url", server)
+    assert (done.exit_code, "[0].start_s: " in done.output, type(done.exception)) == (2, True, SystemExit), done.output
 
 
 def test_a_video_that_a_job_ingests_is_no_gold_yet(settings: Settings, signed: Headers, steps_file: Path) -> None:

@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import io
+import re
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
+from pypdf import PdfReader
 
 from genba_shared.problems import Internal
-from genba_sop import evaluations, reference
-from genba_sop.tables import Video
+from genba_sop import evaluations, reference, report, report_pdf
+from genba_sop.bundles import Thumbnails
+from genba_sop.report_words import Words
+from genba_sop.routes_evaluations import evaluation_out
+from genba_sop.tables import EvaluationRow, Video
 
 Service = Any  # of conftest, which tests cannot import
 Films = Any
@@ -177,6 +185,38 @@ def test_the_csv_is_a_table_of_steps_and_deviations(sqlite_service: Service, fil
     assert ("deviation", "missing", "close") in {(r["record"], r["status_or_kind"], r["step_id"]) for r in rows}
 
 
+def test_the_csv_says_the_machines_verdict_and_the_reviewers(sqlite_service: Service, films: Films) -> None:
+    found = sqlite_service.evaluation(sqlite_service.procedure(films), sqlite_service.video(films.skipped))
+    said = {"verdict": "pass", "reason": "closed it off camera"}
+    sqlite_service.post(f"/v1/sop/evaluations/{found['id']}/review", said)
+    text = sqlite_service.get(f"/v1/sop/evaluations/{found['id']}/report.csv").content.decode("utf-8-sig")
+    rows = list(csv.DictReader(io.StringIO(text)))
+    assert [(r["record"], r["status_or_kind"]) for r in rows[:2]] == [("evaluation", "fail"), ("review", "pass")]
+
+
+@pytest.mark.parametrize("lines", [0, 5, 9])
+def test_no_picture_of_a_printed_report_falls_off_its_page(sqlite_service: Service, films: Films, lines: int) -> None:
+    """Frames of a telephone held upright are higher than wide, and what to do may take half a page to say."""
+    found = sqlite_service.evaluation(sqlite_service.procedure(films), sqlite_service.video(films.skipped))
+    with sqlite_service.sop.database.read() as session:
+        row = session.get(EvaluationRow, found["id"])
+    upright = io.BytesIO()
+    Image.new("RGB", (180, 320)).save(upright, "JPEG")
+    frames = Thumbnails(np.arange(16.0), (upright.getvalue(),) * 16)
+    page = report.assemble(
+        evaluation_out(row), report.extra_of(row.document), reviews=(), pictures=report.Pictures(lambda _: frames)
+    )
+    action = Words("Close it before leaving. " * 5 * lines, "-")
+    page = dataclasses.replace(page, evidence=(dataclasses.replace(page.evidence[0], action=action),) * 6)
+    sheets = [each.get_contents() for each in PdfReader(io.BytesIO(report_pdf.to_pdf(page, language="en"))).pages]
+    drawn = [
+        re.findall(r"([\d.-]+) cm /I\d+ Do", sheet.get_data().decode("latin1")) for sheet in sheets if sheet is not None
+    ]
+    bottoms_pt = [float(bottom_pt) for each in drawn for bottom_pt in each]
+    assert len(bottoms_pt) >= 6
+    assert min(bottoms_pt) > 0
+
+
 def test_the_report_outlives_its_video(sqlite_service: Service, films: Films) -> None:
     video = sqlite_service.video(films.skipped)
     found = sqlite_service.evaluation(sqlite_service.procedure(films), video)
@@ -194,6 +234,17 @@ def test_golds_that_contradict_the_trainees_encoder_are_a_409(
         session.get(Video, video).encoder = "openclip:ViT-B-32"
     answer = service.post("/v1/sop/evaluations", {"procedure_id": procedure, "video_id": video}, key="k")
     assert (answer.status_code, answer.json()["type"]) == (409, "urn:genba:problem:encoder-mismatch")
+
+
+def test_a_review_and_a_title_hold_no_character_that_postgres_cannot_keep(service: Service, films: Films) -> None:
+    headers = service.headers() | {"content-type": "video/mp4"}
+    title = {"title": "night\x00 shift\n3　夜勤"}
+    sent = service.client.post("/v1/sop/videos", content=films.good.read_bytes(), params=title, headers=headers)
+    assert (sent.status_code, sent.json()["title"]) == (201, "night shift3　夜勤"), sent.text
+    found = service.evaluation(service.procedure(films), sent.json()["id"])
+    said = {"verdict": "pass", "reason": "seen\x00"}
+    answer = service.post(f"/v1/sop/evaluations/{found['id']}/review", said)
+    assert (answer.status_code, answer.json()["errors"][0]["field"]) == (422, "reason"), answer.text
 
 
 def test_a_batch_becomes_a_job(service: Service, films: Films) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import io
 import threading
 from datetime import UTC, datetime, timedelta
@@ -188,6 +189,15 @@ def test_control_limits_are_those_of_an_individuals_chart() -> None:
 
 def test_limits_wait_until_there_are_enough_points() -> None:
     assert analytics.control_limits([80.0] * 7) == (80.0, None)
+
+
+def test_the_same_score_again_and_again_is_neither_beyond_the_limits_nor_a_run() -> None:
+    """statistics.fmean([x] * 14) is not x for this one."""
+    moment = datetime(2026, 11, 21, tzinfo=UTC)
+    rows = [dataclasses.replace(scored(n), score=84.4421851525048, created_at=moment) for n in range(14)]
+    (trend,) = analytics.trends(rows)
+    assert (trend.lower_limit, trend.centre, trend.upper_limit) == (84.4421851525048,) * 3
+    assert not any(point.beyond_limits or point.in_run for point in trend.points)
 
 
 def test_nine_in_a_row_on_one_side_are_marked() -> None:

@@ -242,3 +242,19 @@ def test_a_gold_unlike_the_others_is_pointed_out(
     sqlite_service.sop.background.submit(lambda: None).result()
     found = sqlite_service.get(f"{PATH}/{procedure}").json()
     assert found["advice"] == [f"Gold {found['golds'][1]['id']} lies far from the others: is it a good example?"]
+
+
+@pytest.mark.parametrize(
+    ("start_s", "end_s", "said"),
+    [(16.1, 16.4, "lies beyond the video's 16.00 s"), (15.05, 15.1, "is too short to be seen")],
+)
+def test_a_gold_whose_step_nobody_could_see_is_refused_by_its_field(
+    service: Service, films: Films, start_s: float, end_s: float, said: str
+) -> None:
+    gold = service.video(films.golds[0])
+    spans = [{"id": "a", "start_s": 0, "end_s": 15}, {"id": "b", "start_s": start_s, "end_s": end_s}]
+    answer = service.post(PATH, {**steps("a", "b"), "golds": [{"video": gold, "steps": spans}]})
+    assert answer.status_code == 422, answer.text
+    (error,) = answer.json()["errors"]
+    assert error["field"].startswith("golds[0].steps[1].")
+    assert said in error["message"]
