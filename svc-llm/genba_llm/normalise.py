@@ -314,7 +314,7 @@ def _from_base64(run: str) -> str | None:
 def _readable(data: bytes) -> str | None:
     """The text in ``data``, or None where it is not one: encoded text is what is sought, not keys and digests.
 
-    Bytes that mean something else are hardly ever printable UTF-8. A fifth of letters is enough: markup and numbers are text.
+    Bytes that mean something else are hardly ever printable UTF-8. A tenth of letters is enough: markup and numbers are text.
     """
     try:
         text = data.decode("utf-8")
@@ -322,7 +322,7 @@ def _readable(data: bytes) -> str | None:
         return None
     is_text = len(text) >= 3 and all(c.isprintable() or c in "\t\r\n\u3000" for c in text)
     letters = sum(c.isalpha() for c in text)
-    return unicodedata.normalize("NFKC", text) if is_text and letters >= 0.2 * len(text) else None
+    return unicodedata.normalize("NFKC", text) if is_text and letters >= 0.1 * len(text) else None
 
 
 def _english(text: str) -> float:
