@@ -28,7 +28,7 @@ def crops(rng: np.random.Generator) -> list[np.ndarray]:
 
 
 def blob(rng: np.random.Generator, side_px: int = 64) -> np.ndarray:
-    return cv2.GaussianBlur(rng.random((side_px, side_px)), (0, 0), float(rng.uniform(0.3, 6))) > 0.5
+    return np.asarray(cv2.GaussianBlur(rng.random((side_px, side_px)), (0, 0), float(rng.uniform(0.3, 6))) > 0.5)
 
 
 @pytest.mark.parametrize(("points", "radius"), [(8, 1), (16, 2)])
