@@ -36,7 +36,8 @@ class ShardWriter:
 
     def add(self, row: Mapping[str, Any]) -> bool:
         """Take a row; True when it filled a shard, which is stored now."""
-        self._rows.append(json.dumps(row, ensure_ascii=False, sort_keys=True).encode())
+        line = json.dumps(row, ensure_ascii=False, sort_keys=True)
+        self._rows.append(line.encode("utf-8", "replace"))  # crawled JSON holds halves of surrogate pairs
         if len(self._rows) < self.rows_per_shard:
             return False
         self.flush()

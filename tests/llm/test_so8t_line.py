@@ -88,6 +88,15 @@ def test_collecting_keeps_what_is_good_and_says_what_became_of_the_rest(tmp_path
     assert "75 kept" in result.artifacts["report.md"].read_text("utf-8")
 
 
+def test_halves_of_surrogate_pairs_in_crawled_json_do_not_stop_collecting(tmp_path: Path, data_dir: Path) -> None:
+    text = json.dumps({"text": _prose(1) + "\ud83d", "url": "https://example.jp/\udc00"})
+    (data_dir / "c4.json").write_text(text, "ascii")
+    run = local_run(tmp_path)
+    result = training_so8t.collect(training_so8t.CollectParams(files=["c4.json"]), run)
+    [(_, kept)] = read_shards(run.artifacts, result.value["shards"])
+    assert kept["text"] == f"{_prose(1)}?"
+
+
 def test_a_killed_collection_ends_with_the_same_shards(tmp_path: Path, data_dir: Path) -> None:
     _corpus(data_dir / "a.jsonl", 2000)
     _corpus(data_dir / "b.jsonl", 700)
