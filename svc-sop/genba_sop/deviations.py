@@ -257,7 +257,7 @@ class _Case:
         done = sorted((p for p in self.main if p is not None), key=lambda p: p.start_s)
         for violation in violations(self.reference.procedure, [self.steps[p.step].id for p in done]):
             performance = done[violation.index]
-            p = self._p(self.reference.extra_s, performance.length_s, 0.5)
+            p = self._p(self.reference.misplaced_s, performance.length_s, 0.5)
             yield self._of(performance, "moved", p=p, measure=performance.length_s, expected=0.0)
 
     @_once
@@ -271,7 +271,7 @@ class _Case:
             others = others if main is not None else []
             least_s = max(AGAIN_SHARE * float(self.expected_s[step]), SHORTEST_EXTRA_S)
             for performance in [p for p in others if p.length_s >= least_s][max(0, shown - 1) :]:
-                p = self._p(self.reference.extra_s, performance.length_s, 0.5)
+                p = self._p(self.reference.misplaced_s, performance.length_s, 0.5)
                 yield self._of(performance, "repeated", p=p, measure=performance.length_s, expected=0.0)
 
     @_once

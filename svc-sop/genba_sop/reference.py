@@ -44,6 +44,7 @@ UNLIKE_ONE, UNLIKE_ELSEWHERE = (
     0.5,
 )  # typical best match with the only gold by how far two of its moments are from each other; and in another place
 OUTLIER = 1.5  # a gold this many times as far from the others as they are among themselves
+MOSTLY = 0.5
 STRANGE = 0.5  # share of a gold's steps that each of the others leaves out for the better part: it shows something else
 
 
@@ -65,6 +66,7 @@ class Reference:
     skipped, residual: (P, S) and local: (P, S, 48), as in ``Observation``, for the P = T·(T − 1) gold–gold comparisons.
     tempo: (P, S) log of the step's share of the time in the one gold against the other.
     distance: (P,), contrast: (P,).   extra_s: (n,) seconds of what one gold does and the others do not, by gold and step.
+    misplaced_s: (n,) seconds for which one gold seems to the others to do a step where it does not, by gold and step.
     stillness: motion under which a gold is still, as a share of its busy level; idle_s: (n,)
     lengths of what would count as idling in one gold against the others, by gold and step.
     manner: (n, 2) item and action of every gold's steps against the other golds, see ``manner``.
@@ -84,6 +86,7 @@ class Reference:
     distance: Floats
     contrast: Floats
     extra_s: Floats
+    misplaced_s: Floats
     manner: Floats
     recent_s: float
     stillness: float
@@ -298,6 +301,7 @@ _TABLES = (
     "distance",
     "contrast",
     "extra_s",
+    "misplaced_s",
     "manner",
     "idle_s",
 )
@@ -404,6 +408,7 @@ def _compare(runs: Sequence[GoldRun], seen: Sequence[Observation], *, steps: int
         "tempo": np.array(tempo).reshape(-1, steps),
         "idle_s": _stacked([_idle(o, runs, g, share) for g, o in enumerate(seen)], (0,)),
         "manner": _stacked([_manner_null(seen, g) for g in range(len(seen))], (0, 2)),
+        "misplaced_s": _stacked([_misplaced(o, run, steps) for o, run in zip(seen, runs, strict=bool(seen))], (0,)),
         "extra_s": _stacked([_extra(o, run.rows, steps) for o, run in zip(seen, runs, strict=bool(seen))], (0,)),
     }
 
@@ -441,6 +446,17 @@ def _idle(seen: Observation, runs: Sequence[GoldRun], gold: int, share: float) -
 def _extra(seen: Observation, rows: Rows, steps: int) -> Floats:
     """Lengths of the extra runs of one gold against the others, filled up with zeros to one value a step."""
     lengths = [rows.edges[run.last + 1] - rows.edges[run.first] for run in runs_of(seen.labels) if run.label == EXTRA]
+    return np.array(lengths + [0.0] * max(0, steps - len(lengths)))
+
+
+def _misplaced(seen: Observation, run: GoldRun, steps: int) -> Floats:
+    """Lengths of the runs of a step that one gold mostly does not do there, filled up with zeros to one value a step."""
+    edges = run.rows.edges
+    lengths = [
+        float(edges[each.last + 1] - edges[each.first])
+        for each in runs_of(seen.labels)
+        if each.label >= 0 and (run.labels[each.first : each.last + 1] == each.label).mean() < MOSTLY
+    ]
     return np.array(lengths + [0.0] * max(0, steps - len(lengths)))
 
 

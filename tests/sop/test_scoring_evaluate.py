@@ -372,6 +372,16 @@ def test_a_gold_of_something_else_is_named_and_hides_no_step_that_is_missing(cou
     assert evaluate(reference, world.film(seed=8).features).verdict == "pass"
 
 
+@pytest.mark.parametrize("count", [2, 5])
+def test_a_gold_that_was_interrupted_once_hides_no_step_out_of_order(world: World, count: int) -> None:
+    stopped = world.film("a", "b", Do(None, seconds=12.0), "c", "d", "e", "f", "g", "h", seed=30)
+    reference = fit(world.procedure(), [*world.golds(count - 1), stopped.gold()])
+    swapped = evaluate(reference, world.film("a", "c", "b", "d", "e", "f", "g", "h", seed=7).features)
+    assert (swapped.verdict, [kind for kind, _ in kinds(swapped)]) == ("fail", ["moved"])
+    again = evaluate(reference, world.film("a", "b", "c", "d", "b", "e", "f", "g", "h", seed=7).features)
+    assert kinds(again) == [("repeated", "b")]
+
+
 def test_a_run_without_a_step_that_golds_disagree_on_does_not_pass() -> None:
     """Its golds leave that much out of each other: not sure enough for a deviation, and a person must look."""
     world = World(critical=("e",))
