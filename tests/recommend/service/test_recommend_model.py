@@ -136,6 +136,26 @@ def test_a_like_moves_the_users_vector_and_their_next_list(trained: Trained) -> 
     assert session["source"] == "personal"
 
 
+@pytest.mark.parametrize(
+    ("kind", "said", "japanese"),
+    [("like", "liked", "気に入った"), ("view", "watched", "見た"), ("click", "looked at", "チェックした")],
+)
+def test_a_reason_says_what_was_done_and_no_more(trained: Trained, kind: str, said: str, japanese: str) -> None:
+    service = trained.service
+    first = ids(service.list("newcomer"))[0]
+    service.events({"event_id": "first", "user_id": "newcomer", "item_id": first, "kind": kind})
+    listed = service.list("newcomer", diversity=0, discover="never")["items"]
+    named = [why for each in listed for why in each["reasons"] if why["kind"] == "because_of"]
+    assert named
+    assert all(why["en"].startswith(f"Because you {said} “") and japanese in why["ja"] for why in named)
+    explained = service.get(f"/users/newcomer/items/{listed[0]['item_id']}/explanation").json()["moved"]
+    told = {each["en"].split(" “")[0] for each in explained if each["part"] == "history_item"}
+    assert told <= {f"You {said}"}
+    session = service.post("/sessions/items", {"items": [first]}).json()
+    reasons = [why["en"] for each in session["items"] for why in each["reasons"] if why["kind"] == "because_of"]
+    assert all(each.startswith("Because you looked at") for each in reasons)
+
+
 def test_people_without_history_get_what_is_popular_under_the_half_life_tuned_for_them(trained: Trained) -> None:
     view = trained.service.shop.view
     aligned = view.models[1]
