@@ -38,13 +38,13 @@ _TRACEPARENT = re.compile(rb"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0
 _FIELD_OVERHEAD_BYTES = 4  # ": " and CRLF
 
 _FORWARD, _DROP, _READ = 0, 1, 2
-_HARMLESS_TWICE = frozenset(b"tracestate x-request-id upgrade expect".split())  # the first counts
+_HARMLESS_TWICE = frozenset(b"tracestate x-request-id upgrade".split())  # the first counts
 _MAX_KNOWN_NAMES = 4096
 _kinds: dict[bytes, int] = {
     **dict.fromkeys(HOP_BY_HOP | _REBUILT, _DROP),
     **dict.fromkeys(
         b"host content-length transfer-encoding connection authorization x-api-key x-request-id traceparent tracestate "
-        b"upgrade expect".split(),
+        b"upgrade".split(),
         _READ,
     ),
 }
@@ -66,7 +66,6 @@ class Fields:
         "api_key",
         "authorization",
         "content_length",
-        "expects_continue",
         "forward",
         "host",
         "is_chunked",
@@ -80,7 +79,7 @@ class Fields:
         self.forward: list[Header] = []
         self.authorization = self.api_key = b""
         self.content_length = 0
-        self.is_chunked = self.expects_continue = False
+        self.is_chunked = False
         self.host: bytes | None = None
         self.request_id = self.traceparent = self.tracestate = self.upgrade = b""
 
@@ -199,10 +198,6 @@ def _upgrade(fields: Fields, value: bytes) -> None:
     fields.upgrade = value
 
 
-def _expect(fields: Fields, value: bytes) -> None:
-    fields.expects_continue = value.lower() == b"100-continue"
-
-
 _READERS = {
     b"host": _host,
     b"content-length": _content_length,
@@ -213,7 +208,6 @@ _READERS = {
     b"traceparent": _traceparent,
     b"tracestate": _tracestate,
     b"upgrade": _upgrade,
-    b"expect": _expect,
 }
 
 

@@ -59,8 +59,6 @@ log = get_logger(__name__)
 CLIENT_CLOSED_REQUEST = 499  # nginx's number for it
 _CLOSE: Header = (b"connection", b"close")
 _NOSNIFF: Header = (b"x-content-type-options", b"nosniff")
-_LINGER_BYTES = 1024 * 1024
-_LINGER_S = 1.0
 _DISCARD_BYTES = 64 * 1024  # of an unread body that the server discards by itself to keep the connection
 _SAFE_PATH_BYTES = 8192
 
@@ -153,32 +151,13 @@ class Exchange:
             raise problem
         self.refusal = None
         rendered = render(problem, request_id=self.request_id.decode("ascii"), instance=path)
-        is_unread = not self.is_body_complete and self._must_close
         headers = [*rendered.headers, *self.added_headers]
-        if is_unread:
+        if not self.is_body_complete and self._must_close:
             headers.append(_CLOSE)
         self.status = rendered.status
         await self._send({"type": "http.response.start", "status": rendered.status, "headers": headers})
-        if is_unread and not (self.fields is not None and self.fields.expects_continue):
-            await self._send({"type": "http.response.body", "body": rendered.body, "more_body": True})
-            await self._linger()
-            await self._send({"type": "http.response.body", "body": b"", "more_body": False})
-        else:
-            await self._send({"type": "http.response.body", "body": rendered.body, "more_body": False})
+        await self._send({"type": "http.response.body", "body": rendered.body, "more_body": False})
         self.is_finished = True
-
-    async def _linger(self) -> None:
-        """Read a little of what the client still sends: closing on unread bytes resets the connection and the answer with it."""
-        seen_bytes = 0
-        try:
-            async with asyncio.timeout(_LINGER_S):
-                while seen_bytes < _LINGER_BYTES:
-                    message = await self._receive()
-                    seen_bytes += len(message.get("body", b""))
-                    if message["type"] == "http.disconnect" or not message.get("more_body", False):
-                        return
-        except TimeoutError:
-            return
 
 
 async def _nothing() -> None:

@@ -104,7 +104,7 @@ class Artifacts:
         if _KEY.fullmatch(key) is None:
             return False
         if self._is_local:
-            return (self._here / key).is_file()
+            return os.path.isfile(f"{self._root}/{key}")  # noqa: PTH113 - asked for every picture of a batch, and a Path costs more
         with self._reaching(key):  # not isfile(): that takes a store which does not answer for one without the file
             try:
                 return bool(self._fs.info(self._path(key))["type"] == "file")
@@ -165,11 +165,10 @@ class Artifacts:
     @contextmanager
     def _written_aside(self, source: Path | bytes | BinaryIO) -> Iterator[tuple[Path, str]]:
         """Copy ``source`` to a temporary name on the disk where it will stay; its path and sha256."""
-        self._incoming.mkdir(parents=True, exist_ok=True)
         aside = self._incoming / secrets.token_hex(16)
         digest = hashlib.sha256()
         try:
-            with _opened(source) as reader, aside.open("xb") as writer:
+            with _opened(source) as reader, self._new_file(aside) as writer:
                 while chunk := reader.read(_CHUNK_BYTES):
                     digest.update(chunk)
                     writer.write(chunk)
@@ -181,12 +180,24 @@ class Artifacts:
                 raise Unavailable("There is no space left for artifacts; ask the operator to make some.") from error
             raise
         finally:
-            aside.unlink(missing_ok=True)
+            if aside.exists():  # it was not renamed
+                aside.unlink(missing_ok=True)
+
+    def _new_file(self, aside: Path) -> BinaryIO:
+        try:
+            return aside.open("xb")
+        except FileNotFoundError:
+            self._incoming.mkdir(parents=True, exist_ok=True)
+            return aside.open("xb")
 
     def _rename_durably(self, aside: Path, path: Path) -> None:
         folder = path.parent
-        folder.mkdir(parents=True, exist_ok=True)
-        aside.replace(path)
+        try:
+            aside.replace(path)
+        except FileNotFoundError:
+            folder.mkdir(parents=True, exist_ok=True)
+            aside.replace(path)
+            self._durable.discard(folder)
         flush_folder(folder)
         if folder not in self._durable:
             flush_folder(folder.parent)

@@ -7,13 +7,16 @@ in, one raw row out; ``BLOCKS`` names its parts. What the row means is for ``enc
 
 from __future__ import annotations
 
+import functools
 from typing import Final
 
 import cv2
 import numpy as np
 import numpy.typing as npt
-from skimage.feature import graycomatrix, graycoprops, local_binary_pattern
-from skimage.measure import perimeter_crofton
+from skimage.feature import graycomatrix
+
+from genba_sem._patterns import uniform_patterns
+from genba_sem.perimeter import crofton_perimeter
 
 Pixels = npt.NDArray[np.float32]
 Mask = npt.NDArray[np.bool_]
@@ -127,15 +130,21 @@ def _fine_grid(strength: Pixels, direction: Pixels) -> Row:
 def _coarse_grid(strength: Pixels, direction: Pixels) -> Row:
     """(4, 4, 12): where gradients of each direction lie, blurred, so that parts may move; square root, unit length."""
     cell_px, bins = _COARSE
+    size = strength.shape[0]
     which = np.floor(direction * (bins / np.pi)).astype(np.int64) % bins
-    side = strength.shape[0] // cell_px
-    planes = [np.where(which == index, strength, 0).astype(np.float32) for index in range(bins)]
-    pooled = [
-        cv2.resize(cv2.GaussianBlur(plane, (0, 0), cell_px / 2.5), (side, side), interpolation=cv2.INTER_AREA)
-        for plane in planes
-    ]
-    grid = np.sqrt(np.stack(pooled, axis=-1))
+    planes = np.zeros((bins, size * size), np.float32)
+    planes[which.ravel(), np.arange(size * size)] = strength.ravel()
+    pool = _blurred_cells(size, cell_px)  # (side, size)
+    pooled = pool @ (planes.reshape(-1, size) @ pool.T).reshape(bins, size, -1)  # (bins, side, side)
+    grid = np.sqrt(pooled.transpose(1, 2, 0))
     return np.asarray(grid / max(float(np.linalg.norm(grid)), 1e-6), np.float32)
+
+
+@functools.lru_cache(maxsize=2)
+def _blurred_cells(size: int, cell_px: int) -> Pixels:
+    """(size / cell, size): blurs a column of pixels and takes the means of its cells."""
+    spread = cv2.GaussianBlur(np.eye(size), (0, 0), cell_px / 2.5, sigmaY=1e-9)  # along the rows alone
+    return np.asarray(spread.reshape(size, -1, cell_px).mean(2).T, np.float32)
 
 
 def _mirrored(grid: Row) -> Row:
@@ -161,7 +170,7 @@ def _lbp(crop: Pixels, inside: Mask) -> Row:
     grey = (crop * 255).astype(np.uint8)
     parts = []
     for radius, points in ((1, 8), (2, 16)):
-        codes = local_binary_pattern(grey, points, radius, "uniform")[inside].astype(np.int64)
+        codes = uniform_patterns(grey, points, radius)[inside]
         parts.append(np.sqrt(np.bincount(codes, minlength=points + 2) / max(1, codes.size)))
     return np.concatenate(parts).astype(np.float32)
 
@@ -170,13 +179,28 @@ def _glcm(crop: Pixels, inside: Mask) -> Row:
     """(30,) Haralick's properties at distances 1, 2, 4: mean and range over four directions, pairs inside the outline only."""
     levels = np.where(inside, np.minimum((crop * _LEVELS).astype(np.uint8), _LEVELS - 1) + 1, 0).astype(np.uint8)
     counts = graycomatrix(levels, [1, 2, 4], [0, np.pi / 4, np.pi / 2, 3 * np.pi / 4], _LEVELS + 1, symmetric=True)
-    pairs = counts[1:, 1:].astype(np.float64)  # level 0 is outside
-    pairs /= np.maximum(pairs.sum((0, 1), keepdims=True), 1)
+    pairs = counts[1:, 1:].reshape(_LEVELS**2, -1).astype(np.float64)  # (256, 12); level 0 is outside
+    pairs /= np.maximum(pairs.sum(0), 1)
+    weights, (first, second) = _pair_weights()
+    contrast, dissimilarity, homogeneity = weights @ pairs
+    off_first, off_second = first - first[:, 0] @ pairs, second - second[:, 0] @ pairs  # (256, 12)
+    spreads = np.sqrt((pairs * off_first**2).sum(0)), np.sqrt((pairs * off_second**2).sum(0))
+    one_level = (spreads[0] < 1e-15) | (spreads[1] < 1e-15)
+    covariance = (pairs * off_first * off_second).sum(0)
+    correlation = np.where(one_level, 1, covariance / np.where(one_level, 1, spreads[0] * spreads[1]))
     parts = []
-    for name in ("contrast", "homogeneity", "energy", "correlation", "dissimilarity"):
-        values = np.nan_to_num(graycoprops(pairs, name))  # (3, 4)
-        parts += [values.mean(1), np.ptp(values, axis=1)]
+    for values in (contrast, homogeneity, np.sqrt((pairs**2).sum(0)), correlation, dissimilarity):
+        by_distance = values.reshape(3, 4)
+        parts += [by_distance.mean(1), np.ptp(by_distance, axis=1)]
     return np.concatenate(parts).astype(np.float32)
+
+
+@functools.cache
+def _pair_weights() -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """(3, 256) what contrast, dissimilarity and homogeneity make of a pair of levels; (2, 256, 1) the pair's levels."""
+    levels = np.indices((_LEVELS, _LEVELS)).reshape(2, -1, 1).astype(np.float64)
+    apart = np.abs(levels[0, :, 0] - levels[1, :, 0])
+    return np.stack([apart**2, apart, 1 / (1 + apart**2)]), levels
 
 
 def shape_row(mask: Mask) -> Row:
@@ -195,7 +219,7 @@ def _ratios(mask: Mask, outline: npt.NDArray[np.int32]) -> Row:
     hull_area = max(cv2.contourArea(hull), 1.0)
     (_, (width, height), _), (_, radius) = cv2.minAreaRect(outline), cv2.minEnclosingCircle(outline)
     long_side, short_side = max(width, height, 1.0), max(min(width, height), 1.0)
-    perimeter = max(perimeter_crofton(np.pad(mask, 1)), 1.0)
+    perimeter = max(crofton_perimeter(mask), 1.0)
     hull_perimeter = cv2.arcLength(hull, closed=True)
     inner = float(cv2.distanceTransform(np.pad(mask, 1).astype(np.uint8), cv2.DIST_L2, 5).max())
     _, axes, _ = cv2.fitEllipse(outline)

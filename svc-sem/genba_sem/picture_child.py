@@ -18,8 +18,7 @@ import json
 import resource
 import struct
 import sys
-from dataclasses import asdict
-from typing import Any, BinaryIO, Final
+from typing import Any, Final, Protocol
 
 import cv2
 import numpy as np
@@ -30,23 +29,36 @@ from genba_shared.sandbox import forbid
 LENGTH: Final = struct.Struct(">Q")
 
 
-def send(pipe: BinaryIO, said: dict[str, Any], payload: bytes | memoryview = b"") -> None:
+class Sink(Protocol):
+    """Where a message is written to."""
+
+    def write(self, data: bytes | memoryview, /) -> object: ...
+
+    def flush(self) -> object: ...
+
+
+class Source(Protocol):
+    """Where a message is read from; fewer bytes than asked for are the end."""
+
+    def read(self, size: int, /) -> bytes: ...
+
+
+def send(pipe: Sink, said: dict[str, Any], payload: bytes | memoryview = b"") -> None:
     """Write one message."""
     text = json.dumps({**said, "bytes": len(payload)}).encode()
-    pipe.write(LENGTH.pack(len(text)))
-    pipe.write(text)
+    pipe.write(LENGTH.pack(len(text)) + text)
     pipe.write(payload)
     pipe.flush()
 
 
-def receive(pipe: BinaryIO) -> tuple[dict[str, Any], bytes]:
+def receive(pipe: Source) -> tuple[dict[str, Any], bytes]:
     """Read one message. Raises: EOFError where the other side has gone."""
     (size,) = LENGTH.unpack(_exactly(pipe, LENGTH.size))
     said = json.loads(_exactly(pipe, size))
     return said, _exactly(pipe, int(said["bytes"]))
 
 
-def _exactly(pipe: BinaryIO, size: int) -> bytes:
+def _exactly(pipe: Source, size: int) -> bytes:
     found = pipe.read(size)
     if len(found) < size:
         raise EOFError
@@ -106,7 +118,8 @@ def answer(said: dict[str, Any], data: bytes) -> tuple[dict[str, Any], memoryvie
 
 
 def _facts(view: View) -> dict[str, Any]:
-    return {name: value for name, value in asdict(view).items() if name != "pixels"}
+    facts = {name: value for name, value in vars(view).items() if name != "pixels"}
+    return {**facts, "instrument": vars(view.instrument)}
 
 
 def main() -> int:

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
-from dataclasses import asdict
 from typing import Any, Final
 
 import numpy as np
@@ -26,6 +27,7 @@ log = get_logger(__name__)
 
 _FILES_A_CHILD: Final = 5000
 _START_S: Final = 60.0
+_READ_BYTES: Final = 1 << 16  # what a pipe holds
 
 
 class PictureReader:
@@ -51,7 +53,7 @@ class PictureReader:
         if len(data) > limits.max_bytes:
             raise Unreadable("too_large", f"The file has {len(data):,} bytes; {limits.max_bytes:,} are allowed.")
         said = {
-            "limits": asdict(limits),
+            "limits": vars(limits),
             "sidecar": sidecar,
             "pixel_size_nm": pixel_size_nm,
             "scale_bar_nm": scale_bar_nm,
@@ -106,12 +108,13 @@ class _Child:
     def __init__(self, memory_bytes: int) -> None:
         argv = [sys.executable, "-m", "genba_sem.picture_child", str(memory_bytes)]
         quiet = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-        self._process = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=quiet)
+        self._process = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=quiet, bufsize=0)
+        self._pipes = _Pipes(self._process.stdin, self._process.stdout)
         self.files = 0
         try:
-            with self._clock(_START_S):
-                said = self._receive()[0]
-        except EOFError as err:
+            self._pipes.until_s = time.monotonic() + _START_S
+            said = receive(self._pipes)[0]
+        except (EOFError, _Late) as err:
             self.end()
             raise RuntimeError("The picture decoder does not start; its standard error says why.") from err
         if not said["sandboxed"]:
@@ -124,47 +127,76 @@ class _Child:
     def ask(self, said: dict[str, Any], data: bytes, *, within_s: float) -> tuple[dict[str, Any], bytes]:
         """One file. Raises: Unreadable where the child has gone or had to be killed."""
         self.files += 1
-        with self._clock(within_s) as late:
-            try:
-                send(self._pipes()[0], said, data)
-                return self._receive()
-            except (EOFError, BrokenPipeError) as err:
-                self.end()
-                if late.is_set():
-                    raise Unreadable("broken", f"The picture could not be decoded within {within_s:g} s.") from err
-                if self.files > 1:
-                    raise _Gone from err
-                raise Unreadable("broken", "The picture made its decoder fail; it is damaged or meant to.") from err
+        self._pipes.until_s = time.monotonic() + within_s
+        try:
+            send(self._pipes, said, data)
+            return receive(self._pipes)
+        except _Late as err:
+            self.end()
+            raise Unreadable("broken", f"The picture could not be decoded within {within_s:g} s.") from err
+        except (EOFError, BrokenPipeError) as err:
+            self.end()
+            if self.files > 1:
+                raise _Gone from err
+            raise Unreadable("broken", "The picture made its decoder fail; it is damaged or meant to.") from err
 
     def end(self) -> None:
         """Kill it, where it lives, and let go of its pipes."""
         self._process.kill()
-        for pipe in self._pipes():
-            with contextlib.suppress(BrokenPipeError):
-                pipe.close()
+        self._pipes.close()
         self._process.wait()
 
-    def _pipes(self) -> tuple[Any, Any]:
-        return self._process.stdin, self._process.stdout
 
-    def _receive(self) -> tuple[dict[str, Any], bytes]:
-        return receive(self._pipes()[1])
+class _Late(Exception):
+    """Time was up before the child had read or written what it should."""
 
-    @contextlib.contextmanager
-    def _clock(self, within_s: float) -> Iterator[threading.Event]:
-        """Kills the child when time is up, which ends whatever waits for its pipes."""
-        late = threading.Event()
 
-        def up() -> None:
-            late.set()
-            self._process.kill()
+class _Pipes:
+    """Both pipes of a child, read and written until a moment and no longer. Used by one thread at a time."""
 
-        timer = threading.Timer(within_s, up)
-        timer.start()
-        try:
-            yield late
-        finally:
-            timer.cancel()
+    def __init__(self, into: Any, out_of: Any) -> None:
+        self._into, self._out_of = into, out_of
+        self._held = bytearray()
+        self.until_s = 0.0  # of the monotonic clock
+        self._ready = {}
+        for pipe, what in ((into, select.POLLOUT), (out_of, select.POLLIN)):
+            os.set_blocking(pipe.fileno(), False)
+            self._ready[pipe] = select.poll()
+            self._ready[pipe].register(pipe, what)
+
+    def write(self, data: bytes | memoryview) -> None:
+        """Write all of it. Raises: _Late, BrokenPipeError."""
+        rest = memoryview(data)
+        while rest:
+            try:
+                rest = rest[os.write(self._into.fileno(), rest) :]
+            except BlockingIOError:
+                self._wait(self._into)
+
+    def flush(self) -> None:
+        """Nothing is held back."""
+
+    def read(self, size: int) -> bytes:
+        """So many bytes, fewer only at the end. Raises: _Late."""
+        while len(self._held) < size:
+            self._wait(self._out_of)
+            found = os.read(self._out_of.fileno(), _READ_BYTES)
+            if not found:
+                break
+            self._held += found
+        with memoryview(self._held) as held:
+            taken = bytes(held[:size])
+        del self._held[:size]
+        return taken
+
+    def close(self) -> None:
+        for pipe in (self._into, self._out_of):
+            pipe.close()
+
+    def _wait(self, pipe: Any) -> None:
+        left_s = self.until_s - time.monotonic()
+        if left_s <= 0 or not self._ready[pipe].poll(1000 * left_s):
+            raise _Late
 
 
 def _view(said: dict[str, Any], pixels: bytes) -> View:

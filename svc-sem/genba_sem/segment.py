@@ -24,6 +24,7 @@ Mask = npt.NDArray[np.bool_]
 _WORK_SIDE_PX: Final = 128  # finding is done small; measuring is done at the picture's own size
 _MEASURE_SIDE_PX: Final = 1024
 _BORDER_PX: Final = 5
+_BORDER_BAND: Final = np.ones((2 * _BORDER_PX - 1,) * 2, np.uint8)
 _LEAST_SHARE: Final = 0.003
 _CUT_GREY: Final = 25.0  # grey levels off the background, at least
 _CUT_RANGE: Final = 0.6  # of the picture's range: a table's edge or a second ground is less
@@ -109,17 +110,24 @@ def _background(smooth: Pixels, ground: Mask, *, terms: int) -> Pixels:
     """(h, w): a plane (3 terms) or quadratic surface (6) through the ground's border, outliers weighed down."""
     height, width = smooth.shape
     basis = _surfaces(height, width, terms)
-    band = cv2.dilate(ground.astype(np.uint8), np.ones((2 * _BORDER_PX - 1,) * 2, np.uint8)) > 0
+    band = cv2.dilate(ground.view(np.uint8), _BORDER_BAND) > 0
     band[_BORDER_PX:-_BORDER_PX, _BORDER_PX:-_BORDER_PX] = False
     design, values = basis[band], smooth[band].astype(np.float64)
     surface = np.zeros(terms)
-    surface[0] = np.median(values)
+    surface[0] = _median(values)
     for _ in range(5):
         residual = np.abs(values - design @ surface)
-        weights = 1 / (1 + (residual / (2 * (1.48 * np.median(residual) + 1))) ** 2)
+        weights = 1 / (1 + (residual / (2 * (1.48 * _median(residual) + 1))) ** 2)
         weighted = design * np.square(weights)[:, None]
         surface = np.linalg.solve(weighted.T @ design + 1e-6 * np.eye(terms), weighted.T @ values)
     return np.asarray(basis @ surface, np.float32)
+
+
+def _median(values: npt.NDArray[np.float64]) -> float:
+    """``np.median`` of numbers (n,) without nan, without what it does around a partition."""
+    low, high = (len(values) - 1) // 2, len(values) // 2
+    parted = np.partition(values, (low, high))
+    return float((parted[low] + parted[high]) / 2)
 
 
 @functools.lru_cache(maxsize=16)  # a batch's pictures are of few sizes

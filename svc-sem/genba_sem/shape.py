@@ -14,11 +14,14 @@ from typing import Final
 import cv2
 import numpy as np
 import numpy.typing as npt
-from skimage.measure import perimeter_crofton
 
+from genba_sem.perimeter import crofton_perimeter
 from genba_sem.segment import Mask, Outline
 
 LEAST_PX: Final = 20
+_DIRECTIONS: Final = np.stack(
+    [np.cos(np.deg2rad(np.arange(180))), np.sin(np.deg2rad(np.arange(180)))]
+)  # a degree apart
 
 
 @dataclass(frozen=True)
@@ -80,8 +83,7 @@ def shape_of(mask: Mask) -> Shape | None:
     longest, shortest = _feret(hull)
     if shortest < LEAST_PX:
         return None
-    padded = np.pad(mask, 1)
-    perimeter = float(perimeter_crofton(padded, directions=4))
+    perimeter = crofton_perimeter(mask)
     return Shape(
         area,
         perimeter,
@@ -120,7 +122,6 @@ def _convex_area(mask: Mask, hull: npt.NDArray[np.int32]) -> float:
 
 def _feret(hull: npt.NDArray[np.int32]) -> tuple[float, float]:
     """Largest and smallest extent over directions a degree apart; a pixel is one wide, so centres lack half at each end."""
-    angles = np.deg2rad(np.arange(180))
-    along = hull[:, 0].astype(np.float64) @ np.stack([np.cos(angles), np.sin(angles)])  # (n, 180)
+    along = hull[:, 0].astype(np.float64) @ _DIRECTIONS  # (n, 180)
     extents = np.ptp(along, axis=0) + 1
     return float(extents.max()), float(extents.min())
