@@ -10,6 +10,7 @@ import gzip
 import json
 import lzma
 import re
+import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,7 +50,9 @@ def read_documents(path: Path, how: Format | None = None) -> Iterator[Document]:
     how = how or format_of(path)
     try:
         yield from _READERS[how](path)
-    except (EOFError, lzma.LZMAError, gzip.BadGzipFile, ParseError, DefusedXmlException, UnicodeDecodeError) as err:
+    except (EOFError, lzma.LZMAError, zlib.error, OSError, ParseError, DefusedXmlException, UnicodeDecodeError) as err:
+        if isinstance(err, OSError) and err.errno is not None:  # the disk's; gzip's and bz2's own have no number
+            raise
         message = f"{path.name} is no readable {how} file: {err}"
         raise Unreadable(message) from err
 
