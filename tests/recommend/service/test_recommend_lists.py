@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy.orm import Session
 from tests.recommend.shop_world import Service, event, ids, item
 
-from genba_recommend import shop, store
+from genba_recommend import store
 from genba_recommend.dataset import Item, Kind
 from genba_recommend.evidence import DAY_S
 from genba_recommend.prior import Prior
@@ -59,7 +59,7 @@ def test_a_trend_ends_though_nothing_is_written_any_more(service: Service, monke
     service.follow()
     assert service.get("/trending").json()["source"] == "trending"
     later_s = time.time() + 6 * DAY_S
-    monkeypatch.setattr(shop, "time", SimpleNamespace(time=lambda: later_s, monotonic=time.monotonic))
+    monkeypatch.setattr("genba_recommend.shop.time", SimpleNamespace(time=lambda: later_s, monotonic=time.monotonic))
     service.follow()
     assert service.get("/trending").json()["source"] == "popular"
 
