@@ -327,7 +327,7 @@ def test_a_dry_run_prints_the_memory_plan_and_trains_nothing(tmp_path: Path, dat
         reporter,
     )
     assert result.register is None
-    assert "GiB" in result.value["memory_plan"]
+    assert "MiB" in result.value["memory_plan"]
     assert reporter.logged == {}
 
 
