@@ -211,6 +211,7 @@ class Shop:
                 store.prune_exposures(session, before=store.now() - timedelta(days=self.settings.exposure_days))
                 store.prune_shown(session, before=store.now() - KEPT)
                 store.prune_user_changes(session, before=store.now() - CHANGES_KEPT)
+            self._versions.forget_retired()
 
     def _follow_catalogue(self) -> bool:
         with self.database.read() as session:

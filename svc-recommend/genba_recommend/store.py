@@ -31,6 +31,7 @@ from genba_recommend.tables import (
     UserRow,
     VectorKind,
 )
+from genba_shared.registry_rows import VersionRow
 
 BATCH = 1000
 SEEN_KINDS = (Kind.LIKE, Kind.VIEW, Kind.DISLIKE)
@@ -388,6 +389,17 @@ def vector_hashes(session: Session, tenant: str, version: int, kind: VectorKind)
         EmbeddingRow.tenant == tenant, EmbeddingRow.version == version, EmbeddingRow.kind == kind
     )
     return {id_: content_hash for id_, content_hash in session.execute(query)}  # noqa: C416 (dict() of rows does not type)
+
+
+def retired_versions(session: Session, model: str) -> list[int]:
+    """Versions whose files the registry has deleted: they cannot serve any more."""
+    query = select(VersionRow.number).where(VersionRow.model == model, VersionRow.status == "retired")
+    return list(session.scalars(query))
+
+
+def delete_vectors(session: Session, tenant: str, versions: Sequence[int]) -> None:
+    """Delete all vectors under some versions."""
+    session.execute(delete(EmbeddingRow).where(EmbeddingRow.tenant == tenant, EmbeddingRow.version.in_(versions)))
 
 
 def add_model_version(session: Session, *, model: str, version: int, tower: str, path: str) -> None:
