@@ -311,7 +311,7 @@ def last_seq(session: Session, *, before: datetime | None = None) -> int:
     return session.scalar(query) or 0
 
 
-def _most_of_a_day(tenant: str, *, since_day: int, up_to_seq: int) -> Select[Any]:
+def _most_of_a_day(tenant: str, *, since_day: int, up_to_seq: int) -> Select[str, str, int, float]:
     """The most that each user said of an item in a day: somebody who says it twenty times is no crowd."""
     row = EventRow
     speaks = (row.tenant == tenant, row.day >= since_day, row.weight > 0, row.seq <= up_to_seq)
