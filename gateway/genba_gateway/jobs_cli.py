@@ -301,7 +301,9 @@ def _status(job: Job) -> str:
 
 
 def _says(job: Job) -> str:
-    return str((job.error or {}).get("detail") or job.message)
+    """Why it failed, or is to be tried again; what it does while it runs, whatever an attempt before failed with."""
+    failure = {} if job.status == "running" else job.error or {}
+    return str(failure.get("detail") or job.message)
 
 
 def _due(schedule: Schedule) -> str:

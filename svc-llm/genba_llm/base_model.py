@@ -114,10 +114,11 @@ def empty_model(folder: Path) -> Any:
         return AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder, local_files_only=True))
 
 
-def available_bytes(device: str) -> float:
-    """Memory that is free on the device now."""
+def available_bytes(device: str, *, gpu_share: float = 1.0) -> float:
+    """Memory that is free on the device now; of a GPU, at most ``gpu_share`` of all that it has."""
     if device.startswith("cuda"):
-        return float(torch.cuda.mem_get_info()[0])
+        free, total = torch.cuda.mem_get_info(device)
+        return min(float(free), gpu_share * float(total))
     import psutil
 
     return float(psutil.virtual_memory().available)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -82,27 +82,39 @@ class Collected:
         return hashlib.sha256("\n".join(self.shards).encode()).hexdigest()
 
 
-def collect(paths: Sequence[Path], run: Run, *, keep_from: float, rows_per_shard: int = ROWS_PER_SHARD) -> Collected:
+def collect(
+    paths: Sequence[Path], run: Run, *, keep_from: float, max_bad: int = 0, rows_per_shard: int = ROWS_PER_SHARD
+) -> Collected:
     """Documents of corpus files with their quality, domain, licence and robots; those below ``keep_from`` are dropped.
 
-    Resumes from its checkpoint after the last stored shard. Raises: Unreadable (a ValueError) naming the file.
+    Resumes from its checkpoint after the last stored shard.
+
+    Raises: Unreadable (a ValueError) naming the file; TooManyBadRows above ``max_bad`` lines that hold no document.
     """
     saved = run.checkpoint.load()
     state: dict[str, Any] = (
-        saved.state if saved else {"file": 0, "document": 0, "shards": [], "tally": Tally().as_json()}
+        saved.state if saved else {"file": 0, "document": 0, "shards": [], "tally": Tally().as_json(), "bad": 0}
     )
     tally = Tally.from_json(state["tally"])
     writer = ShardWriter(run.artifacts, run.workdir, list(state["shards"]), rows_per_shard)
+    bad = BadRows(max_bad, int(state.get("bad", 0)))
     for index in range(int(state["file"]), len(paths)):
-        done = int(state["document"]) if index == state["file"] else 0
-        for batch in batches(itertools.islice(read_documents(paths[index]), done, None), _BATCH):
+        done, bad_before = (
+            int(state["document"]) if index == state["file"] else 0,
+            bad.n,
+        )  # a file is read from its start
+        for batch in batches(itertools.islice(read_documents(paths[index], bad=bad.add), done, None), _BATCH):
             filled = _keep(batch, writer, tally, keep_from)
             done += len(batch)
             if filled:  # what the batch left over goes into a short shard, so that the position is exact
                 writer.flush()
-                run.checkpoint.save({"file": index, "document": done, "shards": writer.keys, "tally": tally.as_json()})
+                at = {"file": index, "document": done, "bad": bad_before}
+                run.checkpoint.save({**at, "shards": writer.keys, "tally": tally.as_json()})
             run.progress(0.99 * index / len(paths), f"{paths[index].name}: {done} documents")
     writer.flush()
+    if bad.n:
+        tally.dropped["malformed"] = bad.n
+        run.note(f"{bad.n} lines hold no document and were skipped: {'; '.join(bad.reasons[:3])}", level="warning")
     return Collected(writer.keys, tally)
 
 
@@ -160,40 +172,80 @@ def synthesise(
     return Collected(writer.keys, tally)
 
 
-def validate(shards: Sequence[str], run: Run, *, evaluation: Sequence[str], max_bad: int) -> Collected:
+def validate(
+    shards: Sequence[str],
+    run: Run,
+    *,
+    evaluation: Sequence[str],
+    max_bad: int,
+    rows_per_shard: int = ROWS_PER_SHARD,
+) -> Collected:
     """Rows that match the schema, repeat no other and stand in no evaluation set.
 
     ``evaluation`` are texts that must not be learnt: a row is dropped when its question or answer is nearly one of them
-    (NFKC, character 5-grams, Jaccard ≥ .8). Raises: TooManyBadRows (a ValueError) above ``max_bad`` rows that do not match.
+    (NFKC, character 5-grams, Jaccard ≥ .8). Resumes from its checkpoint after the last stored shard: what was seen before
+    is remembered anew from the rows kept, without comparing them again.
+
+    Raises: TooManyBadRows (a ValueError) above ``max_bad`` rows that do not match; UnreadableShard.
     """
-    tally, writer = Tally(), ShardWriter(run.artifacts, run.workdir)
+    saved = run.checkpoint.load()
+    state: dict[str, Any] = (
+        saved.state if saved else {"shard": 0, "row": 0, "shards": [], "tally": Tally().as_json(), "reasons": []}
+    )
+    tally = Tally.from_json(state["tally"])
+    bad = BadRows(max_bad, tally.dropped["schema"], list(state["reasons"]))
+    writer = ShardWriter(run.artifacts, run.workdir, list(state["shards"]), rows_per_shard)
     with Seen() as held_out, Seen() as seen:
         for number, text in enumerate(evaluation):
             held_out.add(text, f"evaluation:{number}")
-        for place, row in _checked(read_shards(run.artifacts, shards), tally, BadRows(max_bad)):
-            question = f"{row.instruction}\n{row.input}"
-            if held_out.most_alike(question) or held_out.most_alike(row.instruction) or held_out.most_alike(row.output):
-                tally.dropped["leaked"] += 1
-            elif repeated := seen.add(question, place):  # answers repeat by nature: one rule, one wording
-                tally.dropped["copy" if repeated[1] == 1.0 else "near copy"] += 1
-            else:
-                tally.keep(row)
-                writer.add(row.model_dump())
-            if tally.n_read % _BATCH == 0:
-                run.progress(0.5, f"{tally.n_read} rows")
+            _tick(number, run, 0.0, "reading what must not be learnt")
+        for number, (place, kept) in enumerate(read_shards(run.artifacts, writer.keys)):
+            seen.remember(_question(Row.model_validate(kept)), place)
+            _tick(number, run, 0.99 * int(state["shard"]) / len(shards), f"{number} rows remembered")
+        for index in range(int(state["shard"]), len(shards)):
+            done = int(state["row"]) if index == state["shard"] else 0
+            for place, found in itertools.islice(read_shards(run.artifacts, [shards[index]]), done, None):
+                done, tally.n_read = done + 1, tally.n_read + 1
+                row = _checked(place, found, tally, bad)
+                if row is not None and _is_new(row, place, held_out if evaluation else None, seen, tally):
+                    tally.keep(row)
+                    if writer.add(row.model_dump()):
+                        at = {"shard": index, "row": done, "reasons": bad.reasons}
+                        run.checkpoint.save({**at, "shards": writer.keys, "tally": tally.as_json()})
+                _tick(tally.n_read, run, 0.99 * index / len(shards), f"{tally.n_read} rows")
     writer.flush()
     return Collected(writer.keys, tally)
 
 
-def _checked(rows: Iterator[tuple[str, dict[str, Any]]], tally: Tally, bad: BadRows) -> Iterator[tuple[str, Row]]:
-    for place, row in rows:
-        tally.n_read += 1
-        try:
-            yield place, Row.model_validate(row)
-        except ValidationError as err:
-            first = err.errors()[0]
-            tally.dropped["schema"] += 1
-            bad.add(place, f"{'.'.join(map(str, first['loc']))}: {first['msg']}")
+def _tick(number: int, run: Run, fraction: float, message: str) -> None:
+    if number % _BATCH == 0:
+        run.progress(fraction, message)
+
+
+def _question(row: Row) -> str:
+    return f"{row.instruction}\n{row.input}"
+
+
+def _is_new(row: Row, place: str, held_out: Seen | None, seen: Seen, tally: Tally) -> bool:
+    """Whether a row repeats nothing; remembered then, else counted by what it repeats."""
+    question = _question(row)
+    if held_out and any(held_out.most_alike(text) for text in (question, row.instruction, row.output)):
+        tally.dropped["leaked"] += 1
+    elif repeated := seen.add(question, place):  # answers repeat by nature: one rule, one wording
+        tally.dropped["copy" if repeated[1] == 1.0 else "near copy"] += 1
+    else:
+        return True
+    return False
+
+
+def _checked(place: str, found: dict[str, Any], tally: Tally, bad: BadRows) -> Row | None:
+    try:
+        return Row.model_validate(found)
+    except ValidationError as err:
+        first = err.errors()[0]
+        tally.dropped["schema"] += 1
+        bad.add(place, f"{'.'.join(map(str, first['loc']))}: {first['msg']}")
+        return None
 
 
 def report(title: str, collected: Collected) -> str:

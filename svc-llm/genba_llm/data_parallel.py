@@ -25,6 +25,7 @@ from torch import Tensor, distributed
 from genba_llm.base_model import compute_dtype, load_base
 from genba_llm.finetune import Data, Finetuning, train_steps
 from genba_llm.finetune_config import FinetuneConfig
+from genba_llm.gpu_guard import take_share
 from genba_llm.packing import Sample
 from genba_llm.refused import Refused
 from genba_llm.state_files import load_tensors, save_tensors
@@ -169,6 +170,7 @@ def main(folder: Path) -> None:
             if on_gpu:
                 torch.cuda.set_device(device)
             distributed.init_process_group("nccl" if on_gpu else "gloo")
+            take_share(device, config.gpu_memory_share)
             model = load_base(
                 Path(told["base"]), quantise=config.quantise, dtype=compute_dtype(device, config), device=device
             )

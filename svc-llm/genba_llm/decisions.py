@@ -18,7 +18,6 @@ from sqlalchemy.orm import Session
 
 from genba_llm.gate import Asker, Decision, Gate, GateDecision, GateRequest
 from genba_llm.metrics import LlmMetrics
-from genba_llm.policy_state import fingerprint
 from genba_llm.review import SPOT_CHECK
 from genba_llm.sealed import TextVault, commit
 from genba_llm.settings import Settings
@@ -207,7 +206,7 @@ class Decisions:
         return EscalationRow(
             id=escalation_id,
             tenant=pending.principal.tenant,
-            clearance=self._label(pending.principal, pending.asked),
+            clearance=_label(pending.principal, pending.verdict),
             created_at=pending.created_at,
             created_by=pending.principal.subject,
             decision_id=pending.decision_id,
@@ -253,7 +252,6 @@ class Decisions:
     def _detail(
         self, principal: Principal, asked: Asked, verdict: GateDecision, prompt: str, event_id: int | None
     ) -> dict[str, JsonValue]:
-        policy = self.gate.policy
         return {
             "event_id": event_id or EVENT_IDS[verdict.decision],
             "decision": verdict.decision.name,
@@ -261,10 +259,10 @@ class Decisions:
             "route": asked.route,
             "action": asked.action,
             "domain": verdict.domain,
-            "classification": self._classification(asked).label,
+            "classification": verdict.classification.label,
             "policy_ref": verdict.policy_ref,
-            "policy": fingerprint(policy.state)[:16],
-            "identity": policy.identity.reference,
+            "policy": verdict.policy,
+            "identity": verdict.identity,
             "escalation_target": verdict.escalation_target,
             "reasons": [*verdict.reasons[:32]],
             "model": verdict.model_version,
@@ -273,21 +271,13 @@ class Decisions:
             "tenant": principal.tenant,
         }
 
-    def _label(self, principal: Principal, asked: Asked) -> int:
-        return min(int(principal.clearance), max(int(self._classification(asked)), 1))
-
-    def _classification(self, asked: Asked) -> Clearance:
-        return (
-            self.gate.policy.in_force.default_classification if asked.classification is None else asked.classification
-        )
-
     def _row(self, pending: _Pending, audit_seq: int) -> DecisionRow:
         principal, asked, verdict = pending.principal, pending.asked, pending.verdict
         fused = verdict.stage("fusion")
         return DecisionRow(
             id=pending.decision_id,
             tenant=principal.tenant,
-            clearance=self._label(principal, asked),
+            clearance=_label(principal, verdict),
             created_at=pending.created_at,
             created_by=principal.subject,
             route=asked.route,
@@ -318,3 +308,7 @@ class Decisions:
             keep=keep,
             expires_at=pending.created_at + held_for,
         )
+
+
+def _label(principal: Principal, verdict: GateDecision) -> int:
+    return min(int(principal.clearance), max(int(verdict.classification), 1))

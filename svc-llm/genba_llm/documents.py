@@ -47,6 +47,7 @@ _BLOCKS = {
     "dd",
 }
 _CELLS = {"td", "th"}
+_OF_HEAD = {"title", "meta", "link", "base", "script", "style", "noscript", "template"}
 # EUC-JP before Shift_JIS: kana of Shift_JIS are no EUC-JP, while short texts in EUC-JP pass for half-width kana.
 _ENCODINGS = ("utf-8-sig", "euc_jp", "cp932")
 _UTF_16 = (b"\xff\xfe", b"\xfe\xff")
@@ -126,20 +127,23 @@ class _Html(HTMLParser):
         self.parts: list[str] = []
         self.title: list[str] = []
         self._skipping = 0
-        self._in_title = False
+        self._in_title = self._in_head = False
 
     def handle_starttag(self, tag: str, _attrs: list[tuple[str, str | None]]) -> None:
-        self._in_title = tag == "title"
-        if tag == "body":  # </head> may be left out
-            self._skipping = 0
-        elif tag in _SKIPPED:
+        self._in_title = tag == "title" and not self.title  # a drawing in the text may have one, too
+        if tag == "body" or (self._in_head and tag not in _OF_HEAD):
+            self._end_head()
+        if tag in _SKIPPED:
             self._skipping += 1
+            self._in_head = self._in_head or tag == "head"
         elif tag in _BLOCKS:
             self.parts.append("\n")
 
     def handle_endtag(self, tag: str) -> None:
         if tag == "title":
             self._in_title = False
+        if tag == "head":
+            self._in_head = False
         if tag in _SKIPPED:
             self._skipping = max(0, self._skipping - 1)
         elif tag in _BLOCKS:
@@ -150,8 +154,16 @@ class _Html(HTMLParser):
     def handle_data(self, data: str) -> None:
         if self._in_title:
             self.title.append(data)
-        elif not self._skipping:
+            return
+        if self._in_head and data.strip():
+            self._end_head()
+        if not self._skipping:
             self.parts.append(data)
+
+    def _end_head(self) -> None:
+        """``</head>`` may be left out, and ``<body>`` as well: the first thing that belongs in no head ends it."""
+        if self._skipping <= 1:
+            self._skipping, self._in_head = 0, False
 
 
 def _read_html(data: bytes) -> Extracted:

@@ -72,6 +72,14 @@ def signature(grams: Hashes) -> Hashes:
     return band
 
 
+def _bands(grams: Hashes) -> list[int]:
+    return signature(grams).view(np.int64).tolist() if grams.size else []
+
+
+def _digest(text: str) -> bytes:
+    return hashlib.blake2b(normal(text).encode("utf-8", "surrogatepass"), digest_size=16).digest()
+
+
 class Seen:
     """Texts seen so far. ``add`` says what a text repeats."""
 
@@ -97,27 +105,37 @@ class Seen:
 
     def add(self, text: str, name: str) -> tuple[str, float] | None:
         """The name of the text that this one repeats, and how alike they are; None for a new text, which is remembered."""
-        digest = hashlib.blake2b(normal(text).encode("utf-8", "surrogatepass"), digest_size=16).digest()
+        digest = _digest(text)
         known = self._db.execute("SELECT name FROM exact WHERE digest = ?", (digest,)).fetchone()
         if known:
             return str(known[0]), 1.0
         grams = shingles(text)
+        bands = _bands(grams)
+        if found := self._alike(grams, bands):
+            return found
+        self._keep(name, digest, grams, bands)
+        return None
+
+    def remember(self, text: str, name: str) -> None:
+        """Take in a text that ``add`` found new before: what follows is compared with it, it with nothing."""
+        grams = shingles(text)
+        self._keep(name, _digest(text), grams, _bands(grams))
+
+    def _keep(self, name: str, digest: bytes, grams: Hashes, bands: Iterable[int]) -> None:
         if grams.size:
-            bands = signature(grams).view(np.int64).tolist()
-            if found := self._alike(grams, bands):
-                return found
             row = self._db.execute("INSERT INTO texts (name, grams) VALUES (?, ?)", (name, grams.tobytes())).lastrowid
             self._db.executemany("INSERT OR IGNORE INTO bands VALUES (?, ?)", [(band, row) for band in bands])
         self._db.execute("INSERT INTO exact VALUES (?, ?)", (digest, name))
-        return None
 
     def most_alike(self, text: str) -> tuple[str, float] | None:
         """The remembered text that is nearest, if it is at least ``near``; remembers nothing."""
         grams = shingles(text)
-        return self._alike(grams, signature(grams).view(np.int64).tolist()) if grams.size else None
+        return self._alike(grams, _bands(grams))
 
     def _alike(self, grams: Hashes, bands: Iterable[int]) -> tuple[str, float] | None:
         wanted = list(bands)
+        if not wanted:
+            return None
         marks = ",".join("?" * len(wanted))
         rows = self._db.execute(
             f"SELECT name, grams FROM texts WHERE id IN (SELECT DISTINCT id FROM bands WHERE hash IN ({marks}))",  # noqa: S608 - marks only

@@ -25,14 +25,24 @@ class EventFiles(PassingReporter):
         if self._writer is None and not self._off:
             self._open(step)
         if self._writer is not None:
-            for name, value in values.items():
-                self._writer.add_scalar(name, value, step)
+            try:
+                for name, value in values.items():
+                    self._writer.add_scalar(name, value, step)
+            except OSError as error:
+                self._end(error)
 
     def close(self) -> None:
         """Write what is left."""
         if self._writer is not None:
-            self._writer.close()
+            try:
+                self._writer.close()
+            except OSError as error:
+                self._end(error)
             self._writer = None
+
+    def _end(self, error: Exception) -> None:
+        self._writer, self._off = None, True
+        self._reporter.line("warning", f"No event files for TensorBoard: {error}")
 
     def _open(self, step: int) -> None:
         try:
@@ -40,8 +50,7 @@ class EventFiles(PassingReporter):
 
             self._writer = SummaryWriter(str(self._folder), purge_step=step)
         except (ImportError, OSError) as error:
-            self._off = True
-            self._reporter.line("warning", f"No event files for TensorBoard: {error}")
+            self._end(error)
 
 
 def with_event_files(run: Run, folder: Path | None) -> tuple[Run, EventFiles | None]:

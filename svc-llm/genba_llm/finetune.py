@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 from torch import Tensor, distributed
 
+from genba_llm import gpu_guard
 from genba_llm.annealing import WeightAverage, add_gradient_noise, learning_rate
 from genba_llm.finetune_config import FinetuneConfig
 from genba_llm.packing import IGNORED, Batch, Order, Sample, collate, micro_batches
@@ -221,10 +222,14 @@ def train_steps(
     order = Order(len(data.train), rows_per_step=config.batch_size * config.accumulation, seed=run.seed)
     n_steps = config.max_steps or max(1, round(config.epochs * order.steps_per_epoch))
     step, told = _resume(training, run)
-    saved_s = clock()
+    saved_s, is_watched = clock(), gpu_guard.watch(training.device, run)
     while step < n_steps:
-        _cool_down(config, run)
-        told = training.step([data.train[row] for row in order.rows(step)], data, step=step, n_steps=n_steps)
+        if is_watched:
+            gpu_guard.cool_down(training.device, config, run)
+        try:
+            told = training.step([data.train[row] for row in order.rows(step)], data, step=step, n_steps=n_steps)
+        except torch.OutOfMemoryError as err:
+            raise gpu_guard.out_of_memory(training.device, config.gpu_memory_share, step + 1) from err
         step += 1
         run.log(step, **told)
         if not math.isfinite(told["loss"]):
@@ -357,16 +362,3 @@ def _total_over_processes(value: float) -> float:
     total = torch.tensor(value, dtype=torch.float64, device="cuda" if distributed.get_backend() == "nccl" else "cpu")
     distributed.all_reduce(total)
     return float(total)
-
-
-def _cool_down(config: FinetuneConfig, run: Attempt) -> None:
-    """Wait while the GPU is hotter than it may be; where the temperature cannot be read, go on."""
-    if not torch.cuda.is_available():
-        return
-    try:
-        while torch.cuda.temperature() > config.gpu_max_celsius:
-            run.note(f"The GPU is above {config.gpu_max_celsius:.0f} °C; waiting.", level="warning")
-            run.raise_if_cancelled()
-            time.sleep(5.0)
-    except (RuntimeError, ModuleNotFoundError):
-        return

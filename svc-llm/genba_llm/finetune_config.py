@@ -65,6 +65,9 @@ class FinetuneConfig(_Part):
     checkpoint_every_s: Annotated[float, Field(gt=0)] = 180.0
     checkpoints_kept: Annotated[int, Field(ge=1)] = 5
     gpu_max_celsius: Annotated[float, Field(gt=0)] = 85.0
+    gpu_memory_share: Annotated[float, Field(gt=0.0, le=1.0, description="Of a GPU's memory, what a run may take.")] = (
+        0.95
+    )
 
     @model_validator(mode="after")
     def _whole_models_are_not_quantised(self) -> FinetuneConfig:

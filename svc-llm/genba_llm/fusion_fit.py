@@ -52,7 +52,7 @@ def fit_fusion(
     bound.
     """
     order = random.Random(seed).sample(list(rows), len(rows))  # noqa: S311  # a shuffle, no secret
-    signals = [signals_of(normalise(text), classifier) for text in _disguised(order, seed)]
+    signals = [signals_of(normalise(text), classifier) for text in partly_disguised(order, seed)]
     inputs = np.stack([inputs_of(each) for each in signals])  # (N, 12)
     labels = np.array([int(row.decision) for row in order])
     cut = 2 * len(order) // 3
@@ -134,7 +134,7 @@ def _nll(probs: npt.NDArray[np.float64], labels: npt.NDArray[np.int64]) -> float
     return float(-np.log(probs[np.arange(len(labels)), labels] + 1e-12).mean())
 
 
-def _disguised(rows: Sequence[Row], seed: int) -> list[str]:
+def partly_disguised(rows: Sequence[Row], seed: int) -> list[str]:
     """Each text as it is, or (one in five) hidden in one of the twelve ways."""
     rng = random.Random(seed)  # noqa: S311
     texts = []

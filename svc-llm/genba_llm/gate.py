@@ -35,6 +35,7 @@ from genba_llm.verdict import (
     Language,
     Stage,
 )
+from genba_shared.clearance import Clearance
 
 T = TypeVar("T")
 _Model = tuple[Classifier, Fusion]
@@ -187,6 +188,9 @@ class Gate:
             reasons=tuple(dict.fromkeys(reasons)),
             evidence=tuple(look.evidence),
             model_version=self._version_of(model),
+            policy=rules.fingerprint,
+            identity=rules.identity.reference,
+            classification=_classification(request, rules),
             language=request.language or (plain.language if plain else "ja"),
         )
 
@@ -195,7 +199,7 @@ def _rule(request: GateRequest, plain: Normalised, rules: Rules, kinds: frozense
     facts = Facts(
         action=request.action,
         asker=request.asker,
-        classification=rules.default_classification if request.classification is None else request.classification,
+        classification=_classification(request, rules),
         domain=_domain(request, plain, rules),
         compartments=request.compartments,
         topics=rules.topics_in([plain.text, *(view.text for view in plain.views)]),
@@ -204,6 +208,10 @@ def _rule(request: GateRequest, plain: Normalised, rules: Rules, kinds: frozense
     ruling = rules.rule(facts)
     codes = tuple(f"rule_{name}" for name in ruling.rules) if ruling.decision else ()
     return ruling, Evidence("policy", ruling.decision, codes)
+
+
+def _classification(request: GateRequest, rules: Rules) -> Clearance:
+    return rules.default_classification if request.classification is None else request.classification
 
 
 def _domain(request: GateRequest, plain: Normalised, rules: Rules) -> Domain:
@@ -242,7 +250,8 @@ def _normalise(text: str) -> tuple[Normalised, Evidence]:
 
 
 def _personal_data(plain: Normalised) -> tuple[frozenset[str], Evidence]:
-    kinds = frozenset(found.kind for found in find_personal_data(plain.text))
+    readings = (plain.text, *(view.text for view in plain.views))
+    kinds = frozenset(found.kind for text in readings for found in find_personal_data(text))
     return kinds, Evidence("personal_data", Decision.ALLOW, tuple(sorted(f"has_{kind}" for kind in kinds)))
 
 

@@ -28,7 +28,11 @@ class LineSettings(BaseSettings):
 
     def data_file(self, name: str) -> Path:
         """A file below ``data_dir``. Raises: Invalid."""
-        return _below(self.data_dir, name, "GENBA_LLM_LINE_DATA_DIR")
+        path = _below(self.data_dir, name, "GENBA_LLM_LINE_DATA_DIR")
+        if not path.is_file():
+            message = f"{name!r} is a folder; name a file."
+            raise Invalid(message, errors=[{"field": "params", "message": message}])
+        return path
 
     def model_folder(self, name: str) -> Path:
         """A folder below ``models_dir``. Raises: Invalid."""

@@ -296,7 +296,11 @@ def _unescape(text: str) -> str:
 
 def _from_hex(run: str) -> str | None:
     digits = re.sub(r"\\x|0x|[^0-9A-Fa-f]", "", run)
-    return _readable(bytes.fromhex(digits)) if len(digits) % 2 == 0 else None
+    text = _readable(bytes.fromhex(digits)) if len(digits) % 2 == 0 else None
+    if text and digits.isdecimal():  # one long number in fifty reads as signs by chance, and few as words
+        wordlike = sum(c.isalpha() or c in " .,!?'’-。、！？" for c in text)
+        return text if wordlike >= 0.8 * len(text) else None
+    return text
 
 
 def _from_base64(run: str) -> str | None:
@@ -308,13 +312,17 @@ def _from_base64(run: str) -> str | None:
 
 
 def _readable(data: bytes) -> str | None:
-    """The text in ``data``, or None where it is not one: encoded text is what is sought, not keys and digests."""
+    """The text in ``data``, or None where it is not one: encoded text is what is sought, not keys and digests.
+
+    Bytes that mean something else are hardly ever printable UTF-8. A tenth of letters is enough: markup and numbers are text.
+    """
     try:
         text = data.decode("utf-8")
     except UnicodeDecodeError:
         return None
-    wordlike = sum(c.isalpha() or c in " .,!?'’-。、！？ー" for c in text)
-    return unicodedata.normalize("NFKC", text) if len(text) >= 3 and wordlike >= 0.8 * len(text) else None
+    is_text = len(text) >= 3 and all(c.isprintable() or c in "\t\r\n\u3000" for c in text)
+    letters = sum(c.isalpha() for c in text)
+    return unicodedata.normalize("NFKC", text) if is_text and letters >= 0.1 * len(text) else None
 
 
 def _english(text: str) -> float:

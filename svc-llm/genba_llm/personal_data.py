@@ -1,7 +1,7 @@
 """Stage 2: personal data and secrets in a text, above all Japan's, for which the usual recognisers have nothing.
 
 A number counts only where its check digit holds; one without a check digit, or one that other numbers look like, needs a word
-nearby that says what it is. Offsets are those of the text given: full-width digits and long dashes are read in place.
+nearby that says what it is. Offsets are those of the text given: full-width and kanji digits and long dashes are read in place.
 ``presidio.recognizers()`` plugs these into Microsoft Presidio. Knows no policy: what a kind leads to is the policy's.
 """
 
@@ -41,6 +41,8 @@ class Finding:
 _READ = {ord("　"): " ", ord("～"): "-"}
 _READ |= {0xFF01 + i: chr(0x21 + i) for i in range(94)}
 _READ |= {ord(dash): "-" for dash in "‐‑‒–—―−﹣－ｰ"}
+_KANJI_DIGITS = str.maketrans("〇零一二三四五六七八九", "00123456789")
+_KANJI_NUMBER = re.compile(r"[〇零一二三四五六七八九\d](?:[-ー() ]{0,2}[〇零一二三四五六七八九\d]){6,}")
 _LONG_AS_DASH = re.compile(r"(?<=\d)ー(?=\d)")  # the key beside the digits; NFKC makes it of the half-width one as well
 _D = r"(?<![\d-])"
 _E = r"(?![\d-]|\.\d)"
@@ -127,13 +129,22 @@ _SECRET = re.compile(
 
 def find_personal_data(text: str) -> list[Finding]:
     """Everything recognised in ``text``, by position; where two findings overlap, the longer one stays."""
-    read = _LONG_AS_DASH.sub("-", text.translate(_READ)) if not text.isascii() else text
-    found = sorted(_candidates(read), key=lambda each: (each.start - each.end, each.start))
+    found = sorted(
+        _candidates(text if text.isascii() else _read(text)), key=lambda each: (each.start - each.end, each.start)
+    )
     kept: list[Finding] = []
     for each in found:
         if all(each.end <= other.start or each.start >= other.end for other in kept):
             kept.append(each)
     return sorted(kept)
+
+
+def _read(text: str) -> str:
+    """``text`` with the digits and dashes that Japanese has for ASCII's, character by character. Kanji count as digits where
+    seven or more stand together: 〇九〇―一二三四―五六七八, and not 一石二鳥.
+    """
+    read = _KANJI_NUMBER.sub(lambda found: found.group().translate(_KANJI_DIGITS), text.translate(_READ))
+    return _LONG_AS_DASH.sub("-", read)
 
 
 def mask(text: str, findings: list[Finding]) -> str:

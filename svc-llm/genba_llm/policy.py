@@ -24,6 +24,7 @@ from genba_llm.policy_state import (
     RestrictedTopic,
     default_identity,
     default_policy,
+    fingerprint,
     outcome_of,
 )
 from genba_llm.verdict import ACTIONS, DOMAINS, Action, Asker, Decision, Domain
@@ -114,6 +115,7 @@ class Rules:
 
     def __init__(self, state: PolicyState, identity: IdentityContract) -> None:
         self.state, self.identity = state, identity
+        self.fingerprint = fingerprint(state)[:16]
         self.text = cedar_of(state, identity)
         _validate(self.text)
         self._policies = cedarpy.PolicySet.from_str(self.text)

@@ -8,14 +8,20 @@ from __future__ import annotations
 
 import gzip
 import json
+import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from genba_llm.refused import Refused
 from genba_shared.artifacts import Artifacts
 
 ROWS_PER_SHARD = 20_000
+
+
+class UnreadableShard(Refused):
+    """A shard is not what its name says."""
 
 
 @dataclass
@@ -30,7 +36,8 @@ class ShardWriter:
 
     def add(self, row: Mapping[str, Any]) -> bool:
         """Take a row; True when it filled a shard, which is stored now."""
-        self._rows.append(json.dumps(row, ensure_ascii=False, sort_keys=True).encode())
+        line = json.dumps(row, ensure_ascii=False, sort_keys=True)
+        self._rows.append(line.encode("utf-8", "replace"))  # crawled JSON holds halves of surrogate pairs
         if len(self._rows) < self.rows_per_shard:
             return False
         self.flush()
@@ -50,21 +57,30 @@ class ShardWriter:
 def read_shards(artifacts: Artifacts, keys: Sequence[str]) -> Iterator[tuple[str, dict[str, Any]]]:
     """Every row with the place it stands at, ``<first digits of the key>:<line>``.
 
-    Raises: NotFound; ValueError for a line that is no JSON object.
+    Raises: NotFound; UnreadableShard for what is no JSON lines, or a line that is no object.
     """
     for key in keys:
-        with gzip.open(artifacts.local_path(key), "rb") as file:
-            for number, line in enumerate(file, start=1):
-                place = f"{Path(key).name[:12]}:{number}"
-                try:
-                    row = json.loads(line)
-                except ValueError as err:
-                    message = f"{place}: no JSON: {err}"
-                    raise ValueError(message) from err
-                if not isinstance(row, dict):
-                    message = f"{place}: an object is wanted."
-                    raise ValueError(message)  # noqa: TRY004 - it is the file that is wrong
-                yield place, row
+        path, short = artifacts.local_path(key), Path(key).name[:12]
+        try:
+            with gzip.open(path, "rb") if key.endswith(".gz") else path.open("rb") as file:
+                for number, line in enumerate(file, start=1):
+                    if line.strip():
+                        yield f"{short}:{number}", _object(line, f"{short}:{number}")
+        except (EOFError, gzip.BadGzipFile, zlib.error) as err:
+            message = f"{short} is no readable shard: {err}"
+            raise UnreadableShard(message) from err
+
+
+def _object(line: bytes, place: str) -> dict[str, Any]:
+    try:
+        row = json.loads(line)
+    except ValueError as err:
+        message = f"{place}: no JSON: {err}"
+        raise UnreadableShard(message) from err
+    if not isinstance(row, dict):
+        message = f"{place}: an object is wanted."
+        raise UnreadableShard(message)
+    return row
 
 
 def batches(rows: Iterable[Any], size: int) -> Iterator[list[Any]]:

@@ -30,6 +30,7 @@ from genba_llm.finetune import Data, Finetuning, finetune
 from genba_llm.finetune_config import FinetuneConfig
 from genba_llm.finish import merged_model, save_adapter, write_model
 from genba_llm.gguf_export import Quant, export_gguf, modelfile
+from genba_llm.gpu_guard import take_share
 from genba_llm.line_data import Prepared, prepare
 from genba_llm.memory_plan import MemoryPlan, memory_plan
 from genba_llm.refused import Refused
@@ -142,7 +143,7 @@ def plan(base: Path, config: FinetuneConfig, *, device: str, processes: int = 1)
     if config.train == "adapter":
         resolve_targets(model, config.lora.targets)
     planned = memory_plan(model, config, device=device)
-    free = available_bytes(device)
+    free = available_bytes(device, gpu_share=config.gpu_memory_share)
     needed = planned.total * (1 if device.startswith("cuda") else processes)
     if needed > free:
         message = f"The run needs {needed / 2**30:.1f} GiB and {free / 2**30:.1f} GiB are free on {device}.\n{planned.table()}"
@@ -173,6 +174,7 @@ def train_line(
     if processes > 1:
         run.note(f"{processes} processes train together.")
         train_together(base, config, data, run, device=device, processes=processes)
+    take_share(device, config.gpu_memory_share)
     model = load_base(base, quantise=config.quantise, dtype=compute_dtype(device, config), device=device)
     training = Finetuning(model, config, seed=run.seed)
     run.note(f"{sum(p.numel() for p in training.parameters()):,} trainable parameters.")

@@ -37,6 +37,7 @@ class CollectParams(Params):
 
     files: Annotated[list[FileName], Field(min_length=1, max_length=10_000)]
     keep_from: Annotated[float, Field(ge=0.0, le=1.0)] = 0.7
+    max_bad_rows: Annotated[int, Field(ge=0)] = 100
 
 
 def collect(params: CollectParams, run: Run) -> Result:
@@ -46,7 +47,7 @@ def collect(params: CollectParams, run: Run) -> Result:
     settings = LineSettings()
     paths = [settings.data_file(name) for name in params.files]
     try:
-        collected = data_line.collect(paths, run, keep_from=params.keep_from)
+        collected = data_line.collect(paths, run, keep_from=params.keep_from, max_bad=params.max_bad_rows)
     except Refused as err:
         raise Conflict(str(err)) from err
     return _told("Collected documents", collected, run)
@@ -96,18 +97,20 @@ def validate(params: ValidateParams, run: Run) -> Result:
     """Drop rows that do not match the schema, repeat another, or stand in an evaluation set; report the balance."""
     from genba_llm import data_line
 
-    settings = LineSettings()
-    texts = [
-        line
-        for name in params.evaluation_files
-        for line in settings.data_file(name).read_text("utf-8").splitlines()
-        if line.strip()
-    ]
     try:
+        texts = [line for name in params.evaluation_files for line in _lines_of(name)]
         collected = data_line.validate(params.shards, run, evaluation=texts, max_bad=params.max_bad_rows)
     except Refused as err:
         raise Conflict(str(err)) from err
     return _told("Validated rows", collected, run)
+
+
+def _lines_of(name: str) -> list[str]:
+    try:
+        lines = LineSettings().data_file(name).read_text("utf-8").splitlines()
+    except UnicodeDecodeError as err:
+        raise Conflict(f"{name} is no text in UTF-8: {err}") from err
+    return [line for line in lines if line.strip()]
 
 
 def _told(title: str, collected: Any, run: Run) -> Result:
@@ -115,6 +118,10 @@ def _told(title: str, collected: Any, run: Run) -> Result:
 
     path = run.workdir / "report.md"
     path.write_text(data_line.report(title, collected), "utf-8")
+    if not collected.tally.n_kept:
+        why = ", ".join(f"{name} {n}" for name, n in sorted(collected.tally.dropped.items()))
+        said = f"Nothing was kept of {collected.tally.n_read} read" + (f" (dropped: {why})." if why else ".")
+        run.note(said, level="warning")
     metrics = {"read": float(collected.tally.n_read), "kept": float(collected.tally.n_kept)}
     value = {"shards": collected.shards, "data_hash": collected.data_hash, "tally": collected.tally.as_json()}
     return Result(value=value, metrics=metrics, artifacts={"report.md": path})

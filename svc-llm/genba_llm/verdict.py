@@ -92,7 +92,8 @@ class GateDecision:
     """The outcome: ``decision`` is the highest of the stages' decisions, ``confidence`` the calibrated probability of it.
 
     ``policy_ref`` cites the rule that decided (``policy@revision/rule``); ``escalation_target`` is who has to look, for
-    ESCALATE only; ``reasons`` are codes in order of weight; ``model_version`` names the weights.
+    ESCALATE only; ``reasons`` are codes in order of weight; ``model_version`` names the weights. ``policy`` is the fingerprint
+    of the policy that decided, ``identity`` cites the identity beside it, ``classification`` is what they took the content for.
     """
 
     decision: Decision
@@ -103,6 +104,9 @@ class GateDecision:
     reasons: tuple[str, ...]
     evidence: tuple[Evidence, ...]
     model_version: str
+    policy: str
+    identity: str
+    classification: Clearance
     language: Language = "ja"
 
     @property

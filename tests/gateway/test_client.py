@@ -15,7 +15,9 @@ from typing import Any
 import pytest
 from rich.console import Console
 from tests.gateway.world import parse_head
+from typer.testing import CliRunner
 
+from genba_gateway import jobs_cli
 from genba_gateway.client import Client, JobEvent, Refused, Unreachable, fresh_key
 from genba_gateway.job_progress import Display
 
@@ -196,6 +198,24 @@ def test_lists_go_on_over_pages_until_enough(server: Server, genba: Client) -> N
 
 
 # ---- following ----
+
+
+def test_the_list_says_what_a_running_job_does_and_not_what_an_attempt_before_failed_with(server: Server) -> None:
+    job = {
+        **JOB,
+        "attempt": 2,
+        "message": "step 3",
+        "progress": 0.5,
+        "error": {"detail": "RuntimeError: attempt 1 failed"},
+    }
+    jobs = [{**job, "status": status} for status in ("running", "queued")]
+    server.script = [answer(200, {"jobs": jobs, "next_before": None})]
+    said = CliRunner().invoke(jobs_cli.app, ["list", "--url", server.url, "--key", "gnb_key"], env={"COLUMNS": "200"})
+    assert said.exit_code == 0, said.output
+    running, queued = (line for line in said.output.splitlines() if "job_1" in line)
+    assert "step 3" in running
+    assert "attempt 1 failed" not in running
+    assert "RuntimeError: attempt 1 failed" in queued
 
 
 def test_a_job_is_followed_over_broken_connections_without_a_gap_or_a_repeat(server: Server, genba: Client) -> None:

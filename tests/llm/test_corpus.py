@@ -78,6 +78,18 @@ def test_a_truncated_file_is_named(tmp_path: Path) -> None:
         list(read_documents(path))
 
 
+@pytest.mark.parametrize("name", ["c4.json.bz2", "c4.json.gz", "ja.txt.xz"])
+def test_what_is_not_compressed_as_its_name_says_is_named(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(b"not compressed at all, and long enough to look like a header")
+    with pytest.raises(Unreadable, match="is no readable"):
+        list(read_documents(tmp_path / name))
+
+
+def test_a_file_that_the_disk_does_not_give_is_no_fault_of_its_format(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        list(read_documents(tmp_path / "gone.json.gz"))
+
+
 def test_an_entity_bomb_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "bomb.xml"
     path.write_text(

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import resource
+import signal
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -30,6 +33,26 @@ def test_a_resumed_attempt_takes_back_what_it_says_again(tmp_path: Path) -> None
     assert set(found) == {"loss", "lr"}
     assert [step for step, _ in found["loss"]] == list(range(1, 11))
     assert [value for _, value in found["loss"]] == pytest.approx([1 / step for step in range(1, 11)])
+
+
+def test_a_full_disk_costs_the_event_files_and_not_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(threading, "excepthook", lambda _: None)  # TensorBoard's own thread ends with the disk
+    reporter = StopsAt()
+    run, files = with_event_files(local_run(tmp_path, reporter), tmp_path / "events")
+    assert files is not None
+    run.log(1, loss=1.0)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, before[1]))
+    try:
+        for step in range(2, 400):
+            run.log(step, loss=1.0 / step)
+        files.close()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, ignored)
+    assert len(reporter.logged) == 399
+    assert [note.split(":")[0] for note in reporter.notes] == ["No event files for TensorBoard"]
 
 
 def test_without_the_package_the_run_goes_on_and_says_so_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

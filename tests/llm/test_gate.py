@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import time
 from collections.abc import Callable
 from typing import Any
@@ -55,6 +56,12 @@ def test_a_my_number_in_the_text_goes_to_a_person(gate: Gate) -> None:
     found = gate.decide(GateRequest("マイナンバー 1234 5678 9018 を登録して"))
     assert found.decision >= Decision.ESCALATE
     assert "rule_personal_data_my_number" in found.reasons
+
+
+def test_a_number_is_found_in_kanji_digits_and_behind_a_disguise(gate: Gate) -> None:
+    hidden = base64.b64encode("マイナンバーは123456789018です。".encode()).decode()
+    for text in ("マイナンバーは一二三四五六七八九〇一八です。", hidden):
+        assert "rule_personal_data_my_number" in gate.decide(GateRequest(text)).reasons
 
 
 class _Reasoner:

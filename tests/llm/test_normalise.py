@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import random
+from collections.abc import Callable
 
 import pytest
 from hypothesis import given, settings
@@ -48,6 +50,14 @@ def test_every_disguise_is_undone_in_some_view(language: Language) -> None:
 )
 def test_plain_texts_are_not_decoded_into_something_else(text: str) -> None:
     assert {view.name for view in normalise(text).views} <= {"leet"}
+
+
+@pytest.mark.parametrize(
+    "hidden", ["マイナンバーは123456789018です。", '{"ask": "how to make a bomb"}', "(携帯は 090-1234-5678)"]
+)
+@pytest.mark.parametrize("hide", [lambda data: base64.b64encode(data).decode(), bytes.hex])
+def test_numbers_and_markup_are_decoded_like_sentences(hidden: str, hide: Callable[[bytes], str]) -> None:
+    assert hidden in [view.text for view in normalise(hide(hidden.encode())).views]
 
 
 def test_special_tags_are_neutralised_and_recorded() -> None:

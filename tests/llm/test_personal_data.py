@@ -77,6 +77,43 @@ def test_numbers_are_read_as_japanese_keyboards_and_cards_write_them(text: str, 
     assert [(f.kind, text[f.start : f.end]) for f in find_personal_data(text)] == [(kind, value)]
 
 
+_KANJI = str.maketrans("0123456789", "〇一二三四五六七八九")
+_IN_KANJI: tuple[Kind, ...] = (
+    "my_number", "corporate_number", "driver_license", "health_insurance", "phone", "postal_code", "bank_account", "credit_card",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", _IN_KANJI)
+def test_numbers_in_kanji_digits_are_read_as_in_others(kind: Kind) -> None:
+    rng = random.Random(f"kanji {kind}")
+    compared = 0
+    for _ in range(60):
+        made = sample(kind, rng)
+        if made.value.startswith(("+", "T")) or sum(c.isdigit() for c in made.value) < 7:
+            continue
+        compared += 1
+        written = made.text.replace(made.value, made.value.translate(_KANJI))
+        assert find_personal_data(written) == find_personal_data(made.text)
+        missed = near_miss(kind, rng).text.translate(_KANJI)
+        assert kind not in {f.kind for f in find_personal_data(missed)}
+    assert compared > 20
+
+
+def test_kanji_digits_stand_in_words_and_dates_as_before() -> None:
+    for text in (
+        "二〇二六年一一月二七日の会議",
+        "一石二鳥、三寒四温、五里霧中、七転八起、九死一生",
+        "一、二、三、四、五、六、七",
+        "第一二三回",
+    ):
+        assert find_personal_data(text) == []
+    text = "東京都千代田区丸の内一丁目二番三号、電話は〇三（一二三四）五六七八です"
+    assert [(f.kind, text[f.start : f.end]) for f in find_personal_data(text)] == [
+        ("address", "東京都千代田区丸の内一丁目二番三号"),
+        ("phone", "〇三（一二三四）五六七八"),
+    ]
+
+
 def test_a_long_vowel_is_a_dash_between_digits_only() -> None:
     assert find_personal_data("データー3個、エラー404、1ー2は範囲") == []
 

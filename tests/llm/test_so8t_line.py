@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gzip
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -12,9 +14,10 @@ from pydantic import ValidationError
 from tests.llm.run_world import StopsAt, local_run
 
 from genba_llm import data_line, so8t_line, training_so8t
+from genba_llm.sft_rows import TooManyBadRows
 from genba_llm.shards import ShardWriter, read_shards
 from genba_shared.problems import Conflict, Invalid
-from genba_shared.recipe import Cancelled
+from genba_shared.recipe import Cancelled, Run
 
 # peft asks transformers by a name that transformers is about to rename.
 pytestmark = pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")
@@ -85,17 +88,116 @@ def test_collecting_keeps_what_is_good_and_says_what_became_of_the_rest(tmp_path
     assert "75 kept" in result.artifacts["report.md"].read_text("utf-8")
 
 
+def test_halves_of_surrogate_pairs_in_crawled_json_do_not_stop_collecting(tmp_path: Path, data_dir: Path) -> None:
+    text = json.dumps({"text": _prose(1) + "\ud83d", "url": "https://example.jp/\udc00"})
+    (data_dir / "c4.json").write_text(text, "ascii")
+    run = local_run(tmp_path)
+    result = training_so8t.collect(training_so8t.CollectParams(files=["c4.json"]), run)
+    [(_, kept)] = read_shards(run.artifacts, result.value["shards"])
+    assert kept["text"] == f"{_prose(1)}?"
+
+
+def test_lines_that_hold_no_document_are_skipped_up_to_a_limit_and_named(tmp_path: Path, data_dir: Path) -> None:
+    _corpus(data_dir / "own.jsonl", 40)
+    with (data_dir / "own.jsonl").open("a", encoding="utf-8") as file:
+        file.write('\nnot json\n{"text": "手順"}\n[]\n')
+    reporter = StopsAt()
+    params = training_so8t.CollectParams(files=["own.jsonl"])
+    result = training_so8t.collect(params, local_run(tmp_path / "some", reporter))
+    assert result.metrics == {"read": 40.0, "kept": 30.0}
+    assert result.value["tally"]["dropped"] == {"malformed": 3, "quality": 10}
+    assert "own.jsonl:41: no JSON" in reporter.notes[0]
+    few = params.model_copy(update={"max_bad_rows": 2})
+    with pytest.raises(Conflict, match=r"3 rows do not match .*own\.jsonl:42: a line needs"):
+        training_so8t.collect(few, local_run(tmp_path / "few"))
+    (data_dir / "old.txt").write_bytes("点検の記録\n\n".encode("cp932") + "次の記録\n".encode())
+    result = training_so8t.collect(
+        training_so8t.CollectParams(files=["old.txt"], keep_from=0.0), local_run(tmp_path / "old")
+    )
+    assert result.value["tally"]["dropped"] == {"malformed": 1}
+    assert result.metrics["kept"] == 1
+
+
 def test_a_killed_collection_ends_with_the_same_shards(tmp_path: Path, data_dir: Path) -> None:
     _corpus(data_dir / "a.jsonl", 2000)
     _corpus(data_dir / "b.jsonl", 700)
+    with (data_dir / "a.jsonl").open("a", encoding="utf-8") as file:
+        file.write("\nnot json")
     paths = [data_dir / "a.jsonl", data_dir / "b.jsonl"]
-    whole = data_line.collect(paths, local_run(tmp_path / "whole"), keep_from=0.7, rows_per_shard=300)
+    whole = data_line.collect(paths, local_run(tmp_path / "whole"), keep_from=0.7, max_bad=1, rows_per_shard=300)
     with pytest.raises(Cancelled):
-        data_line.collect(paths, local_run(tmp_path / "cut", StopsAt(after=3)), keep_from=0.7, rows_per_shard=300)
-    resumed = data_line.collect(paths, local_run(tmp_path / "cut", attempt=2), keep_from=0.7, rows_per_shard=300)
+        data_line.collect(
+            paths, local_run(tmp_path / "cut", StopsAt(after=3)), keep_from=0.7, max_bad=1, rows_per_shard=300
+        )
+    resumed = data_line.collect(
+        paths, local_run(tmp_path / "cut", attempt=2), keep_from=0.7, max_bad=1, rows_per_shard=300
+    )
     assert resumed == whole
     assert resumed.data_hash == whole.data_hash
     assert whole.tally.n_kept == 2025
+
+
+def test_a_killed_validation_goes_on_after_its_last_shard_and_ends_with_the_same(tmp_path: Path) -> None:
+    runs = {name: local_run(tmp_path / name) for name in ("whole", "cut")}
+    questions = [hashlib.sha256(str(index).encode()).hexdigest() for index in range(600)]
+    rows = [
+        _row(index, instruction=questions[index % 600], decision="MAYBE" if index % 150 == 0 else "DENY")
+        for index in range(700)
+    ]
+    shards = {name: _stored(run, rows, per_shard=200) for name, run in runs.items()}
+
+    def validate(name: str, run: Run) -> data_line.Collected:
+        return data_line.validate(shards[name], run, evaluation=questions[7:9], max_bad=5, rows_per_shard=90)
+
+    whole = validate("whole", runs["whole"])
+    assert whole.tally.dropped == {"schema": 5, "copy": 97, "leaked": 4}
+    with pytest.raises(Cancelled):
+        validate("cut", dataclasses.replace(runs["cut"], reporter=StopsAt(after=2)))
+    resumed = local_run(tmp_path / "cut", attempt=2)
+    before = resumed.checkpoint.load()
+    assert before is not None
+    assert 400 < before.state["tally"]["n_read"] < 512
+    assert validate("cut", resumed) == whole
+    with pytest.raises(TooManyBadRows, match="6 rows do not match"):
+        data_line.validate(
+            [*shards["cut"], *_stored(resumed, [_row(1, decision="MAYBE")], per_shard=9)],
+            local_run(tmp_path / "cut", attempt=3),
+            evaluation=[],
+            max_bad=5,
+        )
+
+
+def _stored(run: Run, rows: list[dict[str, Any]], *, per_shard: int) -> list[str]:
+    writer = ShardWriter(run.artifacts, run.workdir, rows_per_shard=per_shard)
+    for row in rows:
+        writer.add(row)
+    writer.flush()
+    return writer.keys
+
+
+def test_rows_come_from_plain_shards_too_and_what_is_none_is_said_once(tmp_path: Path, data_dir: Path) -> None:
+    run = local_run(tmp_path)
+    path = tmp_path / "rows.jsonl"
+    _write(path, [_row(1), _row(2, instruction="来週の安全会議で使う資料の目次案を五つ考えてください。")])
+    plain = run.artifacts.put(path, suffix=".jsonl")
+    assert training_so8t.validate(training_so8t.ValidateParams(shards=[plain]), run).metrics["kept"] == 2
+    none = run.artifacts.put(path, suffix=".jsonl.gz")
+    with pytest.raises(Conflict, match="is no readable shard"):
+        training_so8t.validate(training_so8t.ValidateParams(shards=[none]), run)
+    (data_dir / "evaluation.txt").write_bytes("試験問題".encode("cp932"))
+    with pytest.raises(Conflict, match=r"evaluation\.txt is no text in UTF-8"):
+        training_so8t.validate(training_so8t.ValidateParams(shards=[plain], evaluation_files=["evaluation.txt"]), run)
+    (data_dir / "folder").mkdir()
+    with pytest.raises(Invalid, match="is a folder"):
+        training_so8t.validate(training_so8t.ValidateParams(shards=[plain], evaluation_files=["folder"]), run)
+
+
+def test_a_step_that_keeps_nothing_says_so(tmp_path: Path, data_dir: Path) -> None:
+    _corpus(data_dir / "own.jsonl", 40)
+    reporter = StopsAt()
+    run = local_run(tmp_path, reporter)
+    training_so8t.collect(training_so8t.CollectParams(files=["own.jsonl"], keep_from=1.0), run)
+    assert reporter.notes == ["Nothing was kept of 40 read (dropped: quality 40)."]
 
 
 def test_a_file_outside_of_the_data_folder_is_refused(tmp_path: Path, data_dir: Path) -> None:
@@ -225,7 +327,7 @@ def test_a_dry_run_prints_the_memory_plan_and_trains_nothing(tmp_path: Path, dat
         reporter,
     )
     assert result.register is None
-    assert "GiB" in result.value["memory_plan"]
+    assert "MiB" in result.value["memory_plan"]
     assert reporter.logged == {}
 
 
@@ -273,7 +375,7 @@ def test_a_run_that_the_memory_does_not_hold_is_refused_before_training(
     tmp_path: Path, data_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _write(data_dir / "rows.jsonl", [_row(index) for index in range(40)])
-    monkeypatch.setattr(so8t_line, "available_bytes", lambda _device: 2e6)
+    monkeypatch.setattr(so8t_line, "available_bytes", lambda _device, **_: 2e6)
     monkeypatch.setattr(so8t_line, "load_base", lambda *_, **__: pytest.fail("weights were loaded"))
     with pytest.raises(Conflict, match=r"run needs .* GiB and 0\.0 GiB are free on cpu"):
         _train(training_so8t.So8tParams(files=["rows.jsonl"], fresh=_FRESH, config=TINY), tmp_path / "run")

@@ -14,6 +14,9 @@ export function jobsPage(kit) {
   const { el, t, say, explain, table, row, field, get, post, call, change, save, attempt, show, when, onsubmit, may } = kit;
   let following = null;
 
+  /** Why a job failed or is to be tried again; what it does while it runs, whatever an attempt before failed with. */
+  const saysOf = (job) => (job.error && job.status !== "running" ? explain(job.error) : say(job.message));
+
   async function page() {
     following?.abort();
     const list = el("section", { id: "job-list" });
@@ -24,7 +27,7 @@ export function jobsPage(kit) {
       list.replaceChildren(table([t("recipe"), t("status"), t("progress"), t("says"), t("when")], jobs.map((job) => row([
         el("button", { type: "button", data: { job: job.id }, onclick: () => attempt(() => follow(job.id, shown, look)) }, job.recipe),
         el("span", { className: colour(job.status) }, t(`job_${job.status}`)),
-        el("progress", { max: 1, value: job.progress }), job.error ? explain(job.error) : say(job.message), when(job.created_at),
+        el("progress", { max: 1, value: job.progress }), saysOf(job), when(job.created_at),
       ]))));
     }
     await look();
@@ -89,7 +92,7 @@ export function jobsPage(kit) {
     const stop = (following = new AbortController());
     const job = await get(`/v1/jobs/${id}`);
     const bar = el("progress", { id: "job-progress", max: 1, value: job.progress });
-    const says = el("p", { id: "job-says", className: "help" }, job.error ? explain(job.error) : say(job.message));
+    const says = el("p", { id: "job-says", className: "help" }, saysOf(job));
     const state = el("strong", { id: "job-status" });
     const metrics = el("p", { id: "job-metrics" });
     const curve = lossCurve(t("loss"));
@@ -101,7 +104,7 @@ export function jobsPage(kit) {
       state.textContent = t(`job_${now.status}`) + (now.cancel_requested && now.status === "running" ? ` (${t("stopping")})` : "");
       state.className = colour(now.status);
       bar.value = now.progress;
-      says.textContent = now.error ? explain(now.error) : say(now.message);
+      says.textContent = saysOf(now);
       buttons.replaceChildren(...(["queued", "running"].includes(now.status) ? [act("cancel")] : ["dead", "failed", "cancelled"].includes(now.status) ? [act("requeue")] : []));
       result.replaceChildren(...(now.result ? resultOf(id, now.result) : []));
     };

@@ -75,6 +75,21 @@ def test_a_page_without_the_end_of_its_head_is_read_and_cells_stay_apart() -> No
     assert (found.title, found.text.split()) == ("T", ["Prices", "100", "200"])
 
 
+@pytest.mark.parametrize(
+    "page",
+    [
+        "<!doctype html><head><meta charset=utf-8><title>T</title><script>no()</script><h1>A</h1><p>B",
+        "<head><title>T</title>A <b>B</b>",
+        "<title>T</title><p>A<svg><title>no</title></svg><script>no()</script> B",
+        "<head><title>T</title></head><script>no()</script><p>A</p><style>no</style>B",
+        "<head><noscript><p>no</p></noscript><title>T</title></head><body>A<template>no</template> B</body>",
+    ],
+)
+def test_pages_that_leave_tags_out_are_read_and_what_nobody_sees_is_not(page: str) -> None:
+    found = extract(page.encode(), name="page.html")
+    assert (found.title, found.text.split()) == ("T", ["A", "B"])
+
+
 def word_of(body: str) -> bytes:
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:

@@ -9,6 +9,10 @@ from typing import Any
 
 import pytest
 
+from genba_llm.decisions import Asked
+from genba_llm.policy_state import default_policy, fingerprint
+from genba_shared.principal import Clearance, Principal
+
 Service = Any
 ADMIN = ("admin",)
 
@@ -47,6 +51,24 @@ def test_what_names_no_classification_has_the_one_that_the_policy_gives(service:
     assert service.post("triage", {**asked, "classification": "public"}).json()["decision"] == "ALLOW"
     details = [each.detail for each in service.llm.audit.entries() if each.event == "llm.decision"]
     assert [each["classification"] for each in details] == ["public", "secret", "public"]
+
+
+def test_a_record_names_the_rules_that_decided_whatever_was_published_meanwhile(sqlite_service: Service) -> None:
+    decisions, asked = sqlite_service.llm.decisions, Asked("What time is it in Osaka?", "triage")
+    asker = Principal(
+        subject="user:kim", tenant="main", roles=("operator",), scopes=frozenset(), clearance=Clearance.SECRET
+    )
+    verdict = decisions.judge(asker, asked)
+    document = {**sqlite_service.get("policies").json()["document"], "default_classification": "secret"}
+    assert sqlite_service.post("policies", {"document": document, "note": "careful"}, *ADMIN).status_code == 201
+    decisions.record(asker, asked, verdict)
+    decisions.decide(asker, asked)
+    first, second = [each.detail for each in sqlite_service.llm.audit.entries() if each.event == "llm.decision"]
+    assert (first["policy_ref"], first["policy"]) == ("default@1/base_permit", fingerprint(default_policy())[:16])
+    assert first["classification"] == "public"
+    assert second["policy_ref"].startswith("default@2/")
+    assert second["policy"] != first["policy"]
+    assert second["classification"] == "secret"
 
 
 @pytest.mark.parametrize(
