@@ -192,7 +192,15 @@ def revise(
     *,
     expected: int | None,
 ) -> Registered:
-    """The next version, with ``golds``. Raises VersionConflict, NotFound."""
+    """The next version, with ``golds``. Raises VersionConflict, also when golds have come or gone since they were placed; NotFound."""
+    row = records.get(session, ProcedureRow, procedure_id, principal, lock=True)
+    procedure = parse(authored, procedure_id=procedure_id)
+    fitting = {gold.video_id for gold in store.golds_of(session, row.id, row.version) if _fits(procedure, gold)}
+    named = {gold.video for gold in authored.golds}
+    if fitting - named != {gold.video_id for gold in golds} - named:
+        raise VersionConflict(
+            f"The golds of procedure {procedure_id} have just changed; read it again, then change it."
+        )
     row = store.new_version(session, principal, procedure_id, _document(authored), expected=expected)
     attach_all(session, principal, row, golds)
     return registered(session, row)
