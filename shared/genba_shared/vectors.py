@@ -119,6 +119,9 @@ class Vectors(Protocol):
     def drop(self, collection: str, version: str) -> None:
         """Delete a version; one that is not there is no error. Raises: Conflict for the current one."""
 
+    def remove(self, collection: str) -> None:
+        """Delete a collection with every version, the current one too; one that is not there is no error."""
+
     def close(self) -> None: ...
 
 
@@ -142,6 +145,11 @@ def versioned_name(collection: str, version: str) -> str:
     if _VERSION.fullmatch(version) is None:
         raise ValueError(f"{version!r} is no version: use lower-case letters and digits joined by '.', '_' or '-'.")
     return f"{collection}__{version}"
+
+
+def versioned_prefix(collection: str) -> str:
+    """What the names of all versions of a collection begin with: no name of a collection holds two underscores in a row."""
+    return f"{check_collection(collection)}__"
 
 
 def check_collection(collection: str) -> str:

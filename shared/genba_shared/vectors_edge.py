@@ -168,6 +168,19 @@ class EdgeVectors:
                 folder.rename(aside)
                 shutil.rmtree(aside)
 
+    def remove(self, collection: str) -> None:
+        folder = self._root / check_collection(collection)
+        with self._lock:
+            (folder / "current").unlink(missing_ok=True)
+            self._served.pop(collection, None)
+            for held, version in list(self._shards):
+                if held == collection:
+                    self._close_and_wait(collection, version)
+            if folder.exists():
+                aside = folder.with_name(f".removed-{secrets.token_hex(8)}")
+                folder.rename(aside)
+                shutil.rmtree(aside)
+
     def close(self) -> None:
         with self._lock:
             for shard in list(self._shards.values()):

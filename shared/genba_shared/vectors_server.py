@@ -33,6 +33,7 @@ from genba_shared.vectors import (
     point_id,
     stored_payload,
     versioned_name,
+    versioned_prefix,
 )
 
 _TIMEOUT_S = 30
@@ -137,6 +138,15 @@ class ServerVectors:
             if self._published(collection) == version:
                 raise Conflict(f"{collection} {version} is being searched; publish another version first.")
             self._client.delete_collection(versioned_name(collection, version))
+
+    def remove(self, collection: str) -> None:
+        with _answering():
+            if self._published(collection) is not None:
+                gone = models.DeleteAliasOperation(delete_alias=models.DeleteAlias(alias_name=collection))
+                self._client.update_collection_aliases([gone])
+            for found in self._client.get_collections().collections:
+                if found.name.startswith(versioned_prefix(collection)):
+                    self._client.delete_collection(found.name)
 
     def close(self) -> None:
         self._client.close()

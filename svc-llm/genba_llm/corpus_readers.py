@@ -22,6 +22,7 @@ from defusedxml.ElementTree import iterparse
 
 from genba_llm.refused import Refused
 
+OnBad = Callable[[str, str], None]
 Format = Literal["wikipedia", "cc100", "mc4", "jsonl", "text"]
 ROBOTS_DUMP = "published as a dump; nothing was crawled here"
 ROBOTS_CRAWL = "Common Crawl honours robots.txt; nothing was crawled here"
@@ -42,14 +43,20 @@ class Unreadable(Refused):
     """The file is not what its format says."""
 
 
-def read_documents(path: Path, how: Format | None = None) -> Iterator[Document]:
+def _refuse(place: str, reason: str) -> None:
+    message = f"{place}: {reason}"
+    raise Unreadable(message)
+
+
+def read_documents(path: Path, how: Format | None = None, *, bad: OnBad = _refuse) -> Iterator[Document]:
     """The documents of a file in their order; without ``how`` the name tells the format.
 
-    Raises: Unreadable (a ValueError) with the place; OSError.
+    ``bad(place, reason)`` hears of a line that is none; it may raise, or return to have it skipped.
+    Raises: Unreadable (a ValueError) for a file, and without ``bad`` for a line, with the place; OSError.
     """
     how = how or format_of(path)
     try:
-        yield from _READERS[how](path)
+        yield from _READERS[how](path, bad)
     except (EOFError, lzma.LZMAError, zlib.error, OSError, ParseError, DefusedXmlException, UnicodeDecodeError) as err:
         if isinstance(err, OSError) and err.errno is not None:  # the disk's; gzip's and bz2's own have no number
             raise
@@ -84,7 +91,7 @@ def _open(path: Path) -> IO[bytes]:
     return path.open("rb")
 
 
-def _wikipedia(path: Path) -> Iterator[Document]:
+def _wikipedia(path: Path, _bad: OnBad) -> Iterator[Document]:
     """Articles (namespace 0, no redirects) of a pages-articles dump, as plain text."""
     with _open(path) as file:
         title, namespace, text, redirect = "", "", "", False
@@ -111,83 +118,77 @@ def _wikipedia(path: Path) -> Iterator[Document]:
                     parent.clear()  # else the tree grows with the dump
 
 
-def _cc100(path: Path) -> Iterator[Document]:
+def _cc100(path: Path, bad: OnBad) -> Iterator[Document]:
     """Documents between empty lines, a paragraph on each line."""
+    for first, text in _paragraphs(path, bad):
+        yield Document(text, f"cc100:{path.name}:{first}", "Common Crawl terms of use", ROBOTS_CRAWL)
+
+
+def _mc4(path: Path, bad: OnBad) -> Iterator[Document]:
+    for place, document in _json_lines(path, bad):
+        text, url = document.get("text"), document.get("url")
+        if isinstance(text, str) and isinstance(url, str):
+            yield Document(text, f"mc4:{url}", "ODC-BY", ROBOTS_CRAWL)
+        else:
+            bad(place, "mC4 lines have `text` and `url`.")
+
+
+def _jsonl(path: Path, bad: OnBad) -> Iterator[Document]:
+    for place, document in _json_lines(path, bad):
+        text, licence = document.get("text"), document.get("licence")
+        if isinstance(text, str) and isinstance(licence, str):
+            yield Document(text, str(document.get("source") or place), licence, ROBOTS_OWN)
+        else:
+            bad(place, "a line needs `text` and `licence`.")
+
+
+def _text(path: Path, bad: OnBad) -> Iterator[Document]:
+    """Paragraphs of a text file; their licence is the user's to know."""
+    for first, text in _paragraphs(path, bad):
+        yield Document(text, f"{path.name}:{first}", "own", ROBOTS_OWN)
+
+
+def _paragraphs(path: Path, bad: OnBad) -> Iterator[tuple[int, str]]:
+    """Lines between empty ones, with the number of the first."""
+    lines: list[str] = []
+    first = 1
     with _open(path) as file:
-        lines: list[str] = []
-        first = 1
         for number, raw in enumerate(file, start=1):
-            line = raw.decode("utf-8").strip()
+            try:
+                line = raw.decode("utf-8").strip()
+            except UnicodeDecodeError as err:
+                bad(f"{path.name}:{number}", f"no UTF-8: {err.reason}")
+                continue
             if line:
                 lines.append(line)
                 continue
             if lines:
-                yield Document(
-                    "\n".join(lines), f"cc100:{path.name}:{first}", "Common Crawl terms of use", ROBOTS_CRAWL
-                )
-            lines, first = [], number + 1
-        if lines:
-            yield Document("\n".join(lines), f"cc100:{path.name}:{first}", "Common Crawl terms of use", ROBOTS_CRAWL)
-
-
-def _mc4(path: Path) -> Iterator[Document]:
-    for number, document in _json_lines(path):
-        text, url = document.get("text"), document.get("url")
-        if not isinstance(text, str) or not isinstance(url, str):
-            message = f"{path.name}:{number}: mC4 lines have `text` and `url`."
-            raise Unreadable(message)
-        yield Document(text, f"mc4:{url}", "ODC-BY", ROBOTS_CRAWL)
-
-
-def _jsonl(path: Path) -> Iterator[Document]:
-    for number, document in _json_lines(path):
-        text, licence = document.get("text"), document.get("licence")
-        if not isinstance(text, str) or not isinstance(licence, str):
-            message = f"{path.name}:{number}: a line needs `text` and `licence`."
-            raise Unreadable(message)
-        yield Document(text, str(document.get("source") or f"{path.name}:{number}"), licence, ROBOTS_OWN)
-
-
-def _text(path: Path) -> Iterator[Document]:
-    """Paragraphs of a text file; their licence is the user's to know."""
-    with _open(path) as file:
-        for document in _paragraphs(file):
-            yield Document(document[1], f"{path.name}:{document[0]}", "own", ROBOTS_OWN)
-
-
-def _paragraphs(file: IO[bytes]) -> Iterator[tuple[int, str]]:
-    lines: list[str] = []
-    first = 1
-    for number, raw in enumerate(file, start=1):
-        line = raw.decode("utf-8").strip()
-        if line:
-            lines.append(line)
-        elif lines:
-            yield first, "\n".join(lines)
-            lines = []
-        if not line:
+                yield first, "\n".join(lines)
+                lines = []
             first = number + 1
     if lines:
         yield first, "\n".join(lines)
 
 
-def _json_lines(path: Path) -> Iterator[tuple[int, dict[str, object]]]:
+def _json_lines(path: Path, bad: OnBad) -> Iterator[tuple[str, dict[str, object]]]:
+    """Every object with the place of its line."""
     with _open(path) as file:
         for number, line in enumerate(file, start=1):
             if not line.strip():
                 continue
+            place = f"{path.name}:{number}"
             try:
                 document = json.loads(line)
             except ValueError as err:
-                message = f"{path.name}:{number}: no JSON: {err}"
-                raise Unreadable(message) from err
-            if not isinstance(document, dict):
-                message = f"{path.name}:{number}: an object is wanted."
-                raise Unreadable(message)
-            yield number, document
+                bad(place, f"no JSON: {err}")
+                continue
+            if isinstance(document, dict):
+                yield place, document
+            else:
+                bad(place, "an object is wanted.")
 
 
-_READERS: dict[Format, Callable[[Path], Iterator[Document]]] = {
+_READERS: dict[Format, Callable[[Path, OnBad], Iterator[Document]]] = {
     "wikipedia": _wikipedia,
     "cc100": _cc100,
     "mc4": _mc4,

@@ -82,27 +82,39 @@ class Collected:
         return hashlib.sha256("\n".join(self.shards).encode()).hexdigest()
 
 
-def collect(paths: Sequence[Path], run: Run, *, keep_from: float, rows_per_shard: int = ROWS_PER_SHARD) -> Collected:
+def collect(
+    paths: Sequence[Path], run: Run, *, keep_from: float, max_bad: int = 0, rows_per_shard: int = ROWS_PER_SHARD
+) -> Collected:
     """Documents of corpus files with their quality, domain, licence and robots; those below ``keep_from`` are dropped.
 
-    Resumes from its checkpoint after the last stored shard. Raises: Unreadable (a ValueError) naming the file.
+    Resumes from its checkpoint after the last stored shard.
+
+    Raises: Unreadable (a ValueError) naming the file; TooManyBadRows above ``max_bad`` lines that hold no document.
     """
     saved = run.checkpoint.load()
     state: dict[str, Any] = (
-        saved.state if saved else {"file": 0, "document": 0, "shards": [], "tally": Tally().as_json()}
+        saved.state if saved else {"file": 0, "document": 0, "shards": [], "tally": Tally().as_json(), "bad": 0}
     )
     tally = Tally.from_json(state["tally"])
     writer = ShardWriter(run.artifacts, run.workdir, list(state["shards"]), rows_per_shard)
+    bad = BadRows(max_bad, int(state.get("bad", 0)))
     for index in range(int(state["file"]), len(paths)):
-        done = int(state["document"]) if index == state["file"] else 0
-        for batch in batches(itertools.islice(read_documents(paths[index]), done, None), _BATCH):
+        done, bad_before = (
+            int(state["document"]) if index == state["file"] else 0,
+            bad.n,
+        )  # a file is read from its start
+        for batch in batches(itertools.islice(read_documents(paths[index], bad=bad.add), done, None), _BATCH):
             filled = _keep(batch, writer, tally, keep_from)
             done += len(batch)
             if filled:  # what the batch left over goes into a short shard, so that the position is exact
                 writer.flush()
-                run.checkpoint.save({"file": index, "document": done, "shards": writer.keys, "tally": tally.as_json()})
+                at = {"file": index, "document": done, "bad": bad_before}
+                run.checkpoint.save({**at, "shards": writer.keys, "tally": tally.as_json()})
             run.progress(0.99 * index / len(paths), f"{paths[index].name}: {done} documents")
     writer.flush()
+    if bad.n:
+        tally.dropped["malformed"] = bad.n
+        run.note(f"{bad.n} lines hold no document and were skipped: {'; '.join(bad.reasons[:3])}", level="warning")
     return Collected(writer.keys, tally)
 
 

@@ -33,9 +33,10 @@ class MemoryPlan:
         return 1.1 * (self.weights + self.adapters + self.gradients + self.optimiser + self.activations + self.logits)
 
     def table(self) -> str:
-        """One line each, in GiB."""
+        """One line each, in GiB; in MiB where all is less than one."""
         parts = ("weights", "adapters", "gradients", "optimiser", "activations", "logits", "total")
-        lines = [f"{name:<12} {getattr(self, name) / _GIB:8.2f} GiB" for name in parts]
+        unit, size = ("GiB", _GIB) if self.total >= _GIB else ("MiB", _GIB / 1024)
+        lines = [f"{name:<12} {getattr(self, name) / size:8.2f} {unit}" for name in parts]
         return "\n".join([*lines, f"{'trainable':<12} {self.n_trainable:>12,} parameters"])
 
 

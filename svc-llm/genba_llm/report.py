@@ -22,7 +22,7 @@ from genba_llm.gate import Decision
 from genba_llm.tables import DecisionRow, EscalationRow
 from genba_shared import records
 from genba_shared.audit import AuditReport
-from genba_shared.db import utc_now
+from genba_shared.db import Database, utc_now
 from genba_shared.principal import Principal
 
 CONTENT_SECURITY_POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
@@ -111,16 +111,31 @@ def gather(session: Session, principal: Principal, start: datetime, end: datetim
     )
 
 
-def csv_lines(session: Session, principal: Principal, start: datetime, end: datetime) -> Iterator[str]:
-    """One line per decision, oldest first. Cells that a spreadsheet would run as a formula are quoted."""
+def csv_blocks(
+    database: Database, principal: Principal, start: datetime, end: datetime, *, rows: int = 1000
+) -> Iterator[str]:
+    """One line per decision, oldest first, in blocks that are read one by one: a period may hold millions.
+
+    Cells that a spreadsheet would run as a formula are quoted.
+    """
     yield _line(COLUMNS)
     query = select(DecisionRow).where(records.visible(DecisionRow, principal), *store.between(start, end))
-    for row in session.scalars(query.order_by(DecisionRow.id)).yield_per(500):
-        cells = [getattr(row, name) for name in COLUMNS]
-        cells[1] = row.created_at.isoformat()
-        cells[7] = Decision(row.decision).name
-        cells[11] = " ".join(str(code) for code in row.reasons)
-        yield _line([_safe("" if cell is None else str(cell)) for cell in cells])
+    last, full = "", True
+    while full:
+        with database.read() as session:
+            found = session.scalars(query.where(DecisionRow.id > last).order_by(DecisionRow.id).limit(rows)).all()
+            block = "".join(_row(each) for each in found)
+            last, full = (found[-1].id if found else last), len(found) == rows
+        if block:
+            yield block
+
+
+def _row(row: DecisionRow) -> str:
+    cells = [getattr(row, name) for name in COLUMNS]
+    cells[1] = row.created_at.isoformat()
+    cells[7] = Decision(row.decision).name
+    cells[11] = " ".join(str(code) for code in row.reasons)
+    return _line([_safe("" if cell is None else str(cell)) for cell in cells])
 
 
 def _line(cells: object) -> str:

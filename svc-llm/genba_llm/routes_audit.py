@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 import numpy as np
 from fastapi import APIRouter, Query, Response
+from fastapi.responses import StreamingResponse
 
 from genba_llm import report, store
 from genba_llm.escalations import decided_pairs, reviewed_of
@@ -131,13 +132,13 @@ def compliance_report(
         raise Invalid(
             "Mend end: it must be later than start.", errors=[{"field": "end", "message": "must be later than start"}]
         )
+    if form == "csv":
+        blocks = report.csv_blocks(here.database, principal, start, end)
+        name = f"decisions-{start:%Y%m%d}-{end:%Y%m%d}.csv"
+        headers = {"content-disposition": f'attachment; filename="{name}"', "cache-control": "private, no-store"}
+        return StreamingResponse(blocks, media_type="text/csv; charset=utf-8", headers=headers)
     verdict = here.audit.verify()
     with here.database.read() as session:
-        if form == "csv":
-            body = "".join(report.csv_lines(session, principal, start, end))
-            name = f"decisions-{start:%Y%m%d}-{end:%Y%m%d}.csv"
-            headers = {"content-disposition": f'attachment; filename="{name}"', "cache-control": "private, no-store"}
-            return Response(body, media_type="text/csv; charset=utf-8", headers=headers)
         facts = report.gather(session, principal, start, end)
     page = report.to_html(facts, verdict, policy=here.gate.policy.state.reference, lang=lang)
     headers = {"content-security-policy": report.CONTENT_SECURITY_POLICY, "cache-control": "private, no-store"}

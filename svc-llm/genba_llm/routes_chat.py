@@ -91,7 +91,7 @@ def _able(body: ChatIn, backends: Sequence[Backend]) -> Backend:
 
 
 def _wants_usage(body: ChatIn) -> bool:
-    return body.stream_options is not None and body.stream_options.include_usage
+    return body.stream_options is not None and bool(body.stream_options.include_usage)
 
 
 def _events(events: Iterator[bytes]) -> Response:

@@ -68,7 +68,7 @@ class ResponseFormat(OpenAi):
 class StreamOptions(OpenAi):
     """Whether the stream ends with a count of tokens."""
 
-    include_usage: Flag = False
+    include_usage: Flag | None = False
 
 
 class ChatIn(OpenAi):
@@ -78,16 +78,16 @@ class ChatIn(OpenAi):
         default="genba", max_length=200, description="One of /v1/llm/models; any name is answered by the one there is."
     )
     messages: Annotated[list[ChatMessage], Field(min_length=1, max_length=MAX_MESSAGES)]
-    stream: Flag = False
+    stream: Flag | None = False
     stream_options: StreamOptions | None = None
     max_tokens: Annotated[Whole | None, Field(ge=1, le=131072)] = None
     max_completion_tokens: Annotated[Whole | None, Field(ge=1, le=131072)] = None
     temperature: Annotated[float | None, Field(ge=0, le=2)] = None
     top_p: Annotated[float | None, Field(gt=0, le=1)] = None
-    seed: Annotated[Whole | None, Field(ge=0, le=2**31 - 1)] = None
+    seed: Annotated[Whole | None, Field(ge=-(2**63), le=2**63 - 1)] = None
     stop: Text | Annotated[list[Text], Field(max_length=4)] | None = None
-    n: Annotated[Whole, Field(ge=1, le=1)] = 1
-    logprobs: Flag = False
+    n: Annotated[Whole | None, Field(ge=1, le=1)] = 1
+    logprobs: Flag | None = False
     response_format: ResponseFormat | None = None
     domain: Domain | None = Field(default=None, description="Ours: the domain, where the caller knows it.")
     documents: Flag = Field(
@@ -126,12 +126,12 @@ class ChatIn(OpenAi):
             max_tokens=min(asked, most_tokens),
             temperature=0.2 if self.temperature is None else self.temperature,
             top_p=1.0 if self.top_p is None else self.top_p,
-            seed=self.seed,
+            seed=None if self.seed is None else self.seed % 2**31,  # what every backend takes
             stop=tuple(each for each in stop if each),
             response_format=None
             if form is None or form.type == "text"
             else form.model_dump(mode="json", exclude_none=True),
-            logprobs=self.logprobs,
+            logprobs=bool(self.logprobs),
         )
 
 

@@ -37,6 +37,7 @@ class CollectParams(Params):
 
     files: Annotated[list[FileName], Field(min_length=1, max_length=10_000)]
     keep_from: Annotated[float, Field(ge=0.0, le=1.0)] = 0.7
+    max_bad_rows: Annotated[int, Field(ge=0)] = 100
 
 
 def collect(params: CollectParams, run: Run) -> Result:
@@ -46,7 +47,7 @@ def collect(params: CollectParams, run: Run) -> Result:
     settings = LineSettings()
     paths = [settings.data_file(name) for name in params.files]
     try:
-        collected = data_line.collect(paths, run, keep_from=params.keep_from)
+        collected = data_line.collect(paths, run, keep_from=params.keep_from, max_bad=params.max_bad_rows)
     except Refused as err:
         raise Conflict(str(err)) from err
     return _told("Collected documents", collected, run)

@@ -12,7 +12,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -267,9 +267,9 @@ class _Biases:
         counts = store.daily_counts(session, tenant, since_day=since_day, up_to_seq=store.last_seq(session))
         self._daily = _columns(shelf, counts)
         row = EventRow
-        query = select(row.item_id, row.at, row.weight).where(row.tenant == tenant, row.day.in_(days), row.weight > 0)
-        found = session.execute(query.order_by(row.at)).yield_per(10_000)
-        self._events = _columns(shelf, ((item, at.timestamp(), weight) for item, at, weight in found))
+        columns = (row.user_id, row.item_id, row.day, row.at, row.weight)
+        query = select(*columns).where(row.tenant == tenant, row.day.in_(days), row.weight > 0).order_by(row.at)
+        self._events = _columns(shelf, _beyond_before(session.execute(query).yield_per(10_000)))
         self._by_day: dict[int, Floats] = {}
 
     def at(self, at_s: float) -> Float32s:
@@ -289,6 +289,16 @@ class _Biases:
         counts *= np.exp2((day - at_s / DAY_S) / self._prior.half_life_days)
         smoothing, weight = self._prior.smoothing, self._prior.weight
         return log_prior(counts.astype(np.float32), smoothing=smoothing, weight=weight, foreseen=self._foreseen)
+
+
+def _beyond_before(found: Iterable[Any]) -> Iterator[tuple[str, float, float]]:
+    """(item, time, weight) of events in their order: what each says beyond what its user said of the item that day."""
+    said: dict[tuple[str, str, int], float] = {}
+    for user_id, item_id, day, at, weight in found:
+        key = (user_id, item_id, day)
+        if (more := weight - said.get(key, 0.0)) > 0:
+            said[key] = weight
+            yield item_id, at.timestamp(), more
 
 
 def _columns(shelf: Shelf, found: Iterable[tuple[str, float, float]]) -> Floats:

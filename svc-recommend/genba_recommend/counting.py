@@ -1,4 +1,7 @@
-"""Follow events and count them: popular, trending, under each prior, by segment. Each event counts once.
+"""Follow events and count them: popular, trending, under each prior, by segment. Each event is read once.
+
+Of what a user says of an item in a day the most counts: a player that tells every minute how far somebody is, or somebody who
+likes a thing forty times, is no crowd.
 
 Knows the rows and the shelf, and no model and no HTTP.
 """
@@ -6,7 +9,8 @@ Knows the rows and the shelf, and no model and no HTTP.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -31,6 +35,16 @@ HALF_LIVES_COUNTED = 10.0  # older events weigh less than a thousandth
 SEGMENT_DAYS = 30
 MOST_STRAYS = 100_000
 LEAST_TRENDING = 0.05  # of an event: less than that is no trend
+
+
+class _Said(NamedTuple):
+    """What is new of what a user says of an item in a day. times: 1 where it is the first of it, else 0."""
+
+    user_id: str
+    item_id: str
+    day: int
+    weight: float
+    times: int
 
 
 class Counting:
@@ -87,7 +101,8 @@ class Counting:
             self._daily(session, shelf, counts.add, half_life_days)
             if self._counted.taken:  # beyond what the rows were read up to: the other counts have these already
                 later = store.events_after(session, self._tenant, self._counted.low, limit=AT_ONCE)
-                counts.add(*_columns(shelf, [event for seq, event in later if seq in self._counted.taken]))
+                taken = {seq: event for seq, event in later if seq in self._counted.taken}
+                counts.add(*_columns(shelf, self._news_of(session, taken)))
             self._popularity.priors[half_life_days] = counts
             self.is_dirty = True
 
@@ -98,30 +113,48 @@ class Counting:
     def take_news(self, session: Session, shelf: Shelf) -> list[Event]:
         """Count what has arrived since, each event once. Returns: those events."""
         new = self._counted.new(store.seqs_after(session, self._tenant, self._counted.low, limit=AT_ONCE))
-        events: list[Event] = []
+        read: dict[int, Event] = {}
         if new:
             found = store.events_after(session, self._tenant, min(new) - 1, limit=AT_ONCE)
             read = {seq: event for seq, event in found if seq in new}
             self._counted.take(read)
-            events = list(read.values())
         self._counted.settle(overlap_s(session))
-        self._count(session, shelf, events)
-        return events
+        self._count(session, shelf, self._news_of(session, read))
+        return list(read.values())
 
-    def _count(self, session: Session, shelf: Shelf, events: list[Event]) -> None:
-        spoken = [event for event in events if event.weight > 0]
-        known = [(row, event) for event in spoken if (row := shelf.row(event.item_id)) is not None]
+    def _news_of(self, session: Session, read: Mapping[int, Event]) -> list[_Said]:
+        """Of events that speak for items, what each user says of an item in a day beyond what they had said already."""
+        spoken = [event for event in read.values() if event.weight > 0]
+        if not spoken:
+            return []
+        users, of_days = sorted({event.user_id for event in spoken}), [event.day for event in spoken]
+        before: dict[tuple[str, str, int], float] = {}
+        for seq, key, weight in store.said_on(session, self._tenant, users, (min(of_days), max(of_days))):
+            if seq not in read and (seq <= self._counted.low or seq in self._counted.taken):
+                before[key] = max(weight, before.get(key, 0.0))
+        most: dict[tuple[str, str, int], float] = {}
         for event in spoken:
-            if shelf.row(event.item_id) is None:
-                self._stray(event.item_id)
+            key = (event.user_id, event.item_id, event.day)
+            most[key] = max(event.weight, most.get(key, 0.0))
+        return [
+            _Said(*key, weight - before.get(key, 0.0), 0 if key in before else 1)
+            for key, weight in most.items()
+            if weight > before.get(key, 0.0)
+        ]
+
+    def _count(self, session: Session, shelf: Shelf, spoken: list[_Said]) -> None:
+        known = [(row, said) for said in spoken if (row := shelf.row(said.item_id)) is not None]
+        for said in spoken:
+            if shelf.row(said.item_id) is None:
+                self._stray(said.item_id)
         if not known:
             return
         self._popularity.add(*_columns(shelf, spoken))
-        profiles = self._profiles(session, {event.user_id for _, event in known})
+        profiles = self._profiles(session, {said.user_id for _, said in known})
         oldest_day = int(time.time() // DAY_S) - SEGMENT_DAYS
-        for row, event in known:
-            if (segment := profiles.get(event.user_id)) is not None and event.day >= oldest_day:
-                self._popularity.add_to_segment(segment, [(row, event.weight)], events=1)
+        for row, said in known:
+            if (segment := profiles.get(said.user_id)) is not None and said.day >= oldest_day:
+                self._popularity.add_to_segment(segment, [(row, said.weight)], events=said.times)
         self.is_dirty = True
 
     def _profiles(self, session: Session, user_ids: set[str]) -> dict[str, Segment]:
@@ -201,10 +234,10 @@ def _above_nothing(counts: Float32s) -> Float32s:
 
 
 def _columns(
-    shelf: Shelf, events: Sequence[Event]
+    shelf: Shelf, spoken: Sequence[_Said]
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.float64]]:
-    """Rows, days and weights, (n,) each, of the events that speak for items of the shelf."""
-    known = [(row, each) for each in events if each.weight > 0 and (row := shelf.row(each.item_id)) is not None]
+    """Rows, days and weights, (n,) each, of what is said for items of the shelf."""
+    known = [(row, each) for each in spoken if (row := shelf.row(each.item_id)) is not None]
     return (
         np.array([row for row, _ in known], np.int64),
         np.array([each.day for _, each in known], np.int64),

@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from genba_recommend.features import UserFeatures
 from genba_recommend.people import Person
+from genba_recommend.reasons import Act
 from genba_recommend.serving_model import Aligned
 
 Float32s = npt.NDArray[np.float32]
@@ -21,8 +22,12 @@ Int32s = npt.NDArray[np.int32]
 Part = Literal["history_item", "top_genres", "top_makers", "age_range", "region", "activity", "popularity"]
 MOST_ITEMS: Final = 50  # of the history, the newest
 
+ACTS: Final[dict[Act, tuple[str, str]]] = {
+    "liked": ("You liked “{0}”", "「{0}」を気に入ったこと"),
+    "watched": ("You watched “{0}”", "「{0}」を見たこと"),
+    "looked": ("You looked at “{0}”", "「{0}」をチェックしたこと"),
+}
 WORDS: Final[dict[Part, tuple[str, str]]] = {
-    "history_item": ("You liked “{0}”", "「{0}」を気に入ったこと"),
     "top_genres": ("The genres that you watch most", "よく見るジャンル"),
     "top_makers": ("The makers that you watch most", "よく見るメーカー"),
     "age_range": ("Your age range", "年代"),
@@ -79,7 +84,7 @@ def explain(
     scores += _spoken(aligned, person, row, n, len(batch))
     scores += _gained(aligned, person, row, rows[:n], len(batch), now_s)
     by = (scores[0] - scores[1:]).tolist()
-    moved = [_moved("history_item", by[at], titles[rows[at]], item_id=ids[rows[at]]) for at in range(n)]
+    moved = [_did(person, its, by[at], titles[its], ids[its]) for at, its in enumerate(rows[:n].tolist())]
     moved += [_moved(part, by[n + at]) for at, part in enumerate(_COLUMNS)]
     moved.append(_moved("popularity", float(aligned.bias[row] - aligned.bias.mean())))
     told = sorted((each for each in moved if abs(each.by) > 1e-6), key=lambda each: -abs(each.by))
@@ -119,6 +124,11 @@ def _repeated(features: UserFeatures, n: int) -> UserFeatures:
     return replace(features, **{name: np.repeat(column, n, axis=0) for name, column in features.columns().items()})
 
 
-def _moved(part: Part, by: float, *names: str, item_id: str | None = None) -> Moved:
+def _moved(part: Part, by: float) -> Moved:
     english, japanese = WORDS[part]
-    return Moved(part, round(float(by), 5), english.format(*names), japanese.format(*names), item_id)
+    return Moved(part, round(float(by), 5), english, japanese)
+
+
+def _did(person: Person, row: int, by: float, title: str, item_id: str) -> Moved:
+    english, japanese = ACTS[person.act(row)]
+    return Moved("history_item", round(float(by), 5), english.format(title), japanese.format(title), item_id)

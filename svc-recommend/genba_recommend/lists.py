@@ -372,10 +372,11 @@ def _personal_reasons(
         if place == picked.newcomer:
             why.append(_SELDOM)
         if closeness[place] >= ALIKE:
-            likest = entries[int(history[nearest[place]])]
+            at = int(history[nearest[place]])
+            likest = entries[at]
             liked = likest.item
             if liked.title and likest.clearance <= clearance:
-                why.append(reasons.said("because_of", liked.title, item_id=liked.item_id))
+                why.append(reasons.because_of(liked.title, person.act(at), item_id=liked.item_id))
         for word in item.genre:
             if word in genres:
                 why.append(genres[word])

@@ -16,6 +16,8 @@ import numpy as np
 import numpy.typing as npt
 
 from genba_recommend.dataset import User
+from genba_recommend.evidence import LIKE
+from genba_recommend.reasons import Act
 
 Rows = npt.NDArray[np.int32]
 
@@ -63,6 +65,13 @@ class Person:
     def seen(self) -> Rows:
         """Rows that must not be offered again, sorted."""
         return np.array(sorted(row for row, did in self.did.items() if did.seen), np.int32)
+
+    def act(self, row: int) -> Act:
+        """The most that they did with an item of their history; of a session, which has no user, only the items are known."""
+        did = self.did[row]
+        if not self.user.user_id:
+            return "looked"
+        return "liked" if did.weight >= LIKE else "watched" if did.seen else "looked"
 
     def after(self, *deeds: tuple[int, Did], strays: Collection[str] = ()) -> Person:
         """The same user after more events; themselves if all of that was known."""

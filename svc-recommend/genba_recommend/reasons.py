@@ -12,8 +12,9 @@ Kind = Literal[
     "because_of", "genre", "maker", "for_you", "segment", "trending", "popular", "new", "explored", "seldom", "similar"
 ]
 
-_SAID: dict[Kind, tuple[str, str]] = {
-    "because_of": ("Because you liked “{0}”", "「{0}」を気に入った方へ"),
+Act = Literal["liked", "watched", "looked"]  # the most that somebody did with an item
+
+_SAID: dict[Kind, tuple[str, str]] = {  # and ``because_of``, by what was done
     "genre": ("You often watch {0}", "よく見るジャンル：{0}"),
     "maker": ("From {0}, whose videos you watch", "よく見るメーカー：{0}"),
     "for_you": ("Picked for you", "あなたへのおすすめ"),
@@ -24,6 +25,12 @@ _SAID: dict[Kind, tuple[str, str]] = {
     "explored": ("Something different", "いつもと違う一本"),
     "seldom": ("Something seldom shown", "あまり表示されない作品"),
     "similar": ("Similar to “{0}”", "「{0}」に似ています"),
+}
+
+_BECAUSE: dict[Act, tuple[str, str]] = {
+    "liked": ("Because you liked “{0}”", "「{0}」を気に入った方へ"),
+    "watched": ("Because you watched “{0}”", "「{0}」を見た方へ"),
+    "looked": ("Because you looked at “{0}”", "「{0}」をチェックした方へ"),
 }
 
 
@@ -47,3 +54,10 @@ def said(kind: Kind, *names: str, item_id: str | None = None) -> Reason:
     """A reason with its names put in."""
     english, japanese = _SAID[kind]
     return Reason(kind, english.format(*names), japanese.format(*names), item_id)
+
+
+@lru_cache(maxsize=16_384)
+def because_of(title: str, act: Act, *, item_id: str) -> Reason:
+    """What somebody did with another item is the reason."""
+    english, japanese = _BECAUSE[act]
+    return Reason("because_of", english.format(title), japanese.format(title), item_id)

@@ -46,6 +46,7 @@ from genba_shared.vectors import Vectors
 
 log = get_logger(__name__)
 PRUNE_EVERY_S = 3600.0
+LOOK_EVERY_S = 600.0  # where nothing is written, trends end and what was new grows old all the same
 CHANGES_KEPT = timedelta(days=1)
 LATE = timedelta(minutes=2)  # clocks of hosts differ
 
@@ -199,7 +200,7 @@ class Shop:
             self._note(news)
             changed |= self._follow_experiments()
             changed |= self._follow_versions()
-            if changed or self._counting.is_dirty:
+            if changed or self._counting.is_dirty or time.time() - self.view.now_s > LOOK_EVERY_S:
                 self._look()
         self._versions.mark(self._champion)
         if self._showing.is_due:
@@ -210,6 +211,7 @@ class Shop:
                 store.prune_exposures(session, before=store.now() - timedelta(days=self.settings.exposure_days))
                 store.prune_shown(session, before=store.now() - KEPT)
                 store.prune_user_changes(session, before=store.now() - CHANGES_KEPT)
+            self._versions.forget_retired()
 
     def _follow_catalogue(self) -> bool:
         with self.database.read() as session:

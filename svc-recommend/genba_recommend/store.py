@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from sqlalchemy import and_, case, delete, func, insert, select, update
+from sqlalchemy import Select, and_, case, delete, func, insert, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
@@ -31,6 +31,7 @@ from genba_recommend.tables import (
     UserRow,
     VectorKind,
 )
+from genba_shared.registry_rows import VersionRow
 
 BATCH = 1000
 SEEN_KINDS = (Kind.LIKE, Kind.VIEW, Kind.DISLIKE)
@@ -310,26 +311,44 @@ def last_seq(session: Session, *, before: datetime | None = None) -> int:
     return session.scalar(query) or 0
 
 
+def _most_of_a_day(tenant: str, *, since_day: int, up_to_seq: int) -> Select[Any]:
+    """The most that each user said of an item in a day: somebody who says it twenty times is no crowd."""
+    row = EventRow
+    speaks = (row.tenant == tenant, row.day >= since_day, row.weight > 0, row.seq <= up_to_seq)
+    most = func.max(row.weight).label("weight")
+    return select(row.user_id, row.item_id, row.day, most).where(*speaks).group_by(row.item_id, row.day, row.user_id)
+
+
+def said_on(
+    session: Session, tenant: str, user_ids: Sequence[str], days: tuple[int, int]
+) -> Iterator[tuple[int, tuple[str, str, int], float]]:
+    """(place in the order of arrival, (user, item, day), weight) of what some users said from one day to another."""
+    row = EventRow
+    columns = (row.seq, row.user_id, row.item_id, row.day, row.weight)
+    speaks = (row.tenant == tenant, row.day.between(*days), row.weight > 0)
+    for at in range(0, len(user_ids), BATCH // 2):
+        query = select(*columns).where(row.user_id.in_(user_ids[at : at + BATCH // 2]), *speaks)
+        for seq, user_id, item_id, day, weight in session.execute(query).yield_per(10_000):
+            yield seq, (user_id, item_id, day), weight
+
+
 def daily_counts(session: Session, tenant: str, *, since_day: int, up_to_seq: int) -> Iterator[tuple[str, int, float]]:
-    """(item id, day, weight) over events that speak for items, up to a place in the order of arrival."""
-    query = (
-        select(EventRow.item_id, EventRow.day, func.sum(EventRow.weight))
-        .where(EventRow.tenant == tenant, EventRow.day >= since_day, EventRow.weight > 0, EventRow.seq <= up_to_seq)
-        .group_by(EventRow.item_id, EventRow.day)
-    )
+    """(item id, day, weight) over events that speak for items, up to a place in the order of arrival; see ``_most_of_a_day``."""
+    said = _most_of_a_day(tenant, since_day=since_day, up_to_seq=up_to_seq).subquery()
+    query = select(said.c.item_id, said.c.day, func.sum(said.c.weight)).group_by(said.c.item_id, said.c.day)
     return ((item_id, day, float(weight)) for item_id, day, weight in session.execute(query).yield_per(10_000))
 
 
 def segment_counts(
     session: Session, tenant: str, *, since_day: int, up_to_seq: int
 ) -> Iterator[tuple[str | None, str | None, str, float, int]]:
-    """(age range, region, item id, weight, events) over events that speak for items, by users of whom either is known."""
-    of_user = and_(UserRow.tenant == EventRow.tenant, UserRow.user_id == EventRow.user_id)
+    """(age range, region, item id, weight, times) of what was said for items, by users of whom either is known."""
+    said = _most_of_a_day(tenant, since_day=since_day, up_to_seq=up_to_seq).subquery()
+    of_user = and_(UserRow.tenant == tenant, UserRow.user_id == said.c.user_id)
     query = (
-        select(UserRow.age_range, UserRow.region, EventRow.item_id, func.sum(EventRow.weight), func.count())
+        select(UserRow.age_range, UserRow.region, said.c.item_id, func.sum(said.c.weight), func.count())
         .join(UserRow, of_user)
-        .where(EventRow.tenant == tenant, EventRow.day >= since_day, EventRow.weight > 0, EventRow.seq <= up_to_seq)
-        .group_by(UserRow.age_range, UserRow.region, EventRow.item_id)
+        .group_by(UserRow.age_range, UserRow.region, said.c.item_id)
     )
     return ((age, region, item_id, float(w), int(n)) for age, region, item_id, w, n in session.execute(query))
 
@@ -370,6 +389,17 @@ def vector_hashes(session: Session, tenant: str, version: int, kind: VectorKind)
         EmbeddingRow.tenant == tenant, EmbeddingRow.version == version, EmbeddingRow.kind == kind
     )
     return {id_: content_hash for id_, content_hash in session.execute(query)}  # noqa: C416 (dict() of rows does not type)
+
+
+def retired_versions(session: Session, model: str) -> list[int]:
+    """Versions whose files the registry has deleted: they cannot serve any more."""
+    query = select(VersionRow.number).where(VersionRow.model == model, VersionRow.status == "retired")
+    return list(session.scalars(query))
+
+
+def delete_vectors(session: Session, tenant: str, versions: Sequence[int]) -> None:
+    """Delete all vectors under some versions."""
+    session.execute(delete(EmbeddingRow).where(EmbeddingRow.tenant == tenant, EmbeddingRow.version.in_(versions)))
 
 
 def add_model_version(session: Session, *, model: str, version: int, tower: str, path: str) -> None:

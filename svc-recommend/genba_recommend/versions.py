@@ -41,6 +41,7 @@ class Versions:
         self._refreshes: dict[int, int] = {}
         self._stale_shelf = False
         self._generation = 0
+        self._forgotten: set[int] = set()
         self._marked: int | str | None = "unknown"
 
     def shelf_changed(self) -> None:
@@ -122,6 +123,17 @@ class Versions:
         with self._database.transaction() as session:
             store.mark_active(session, self._model, champion)
         self._marked = champion
+
+    def forget_retired(self) -> None:
+        """Delete the vectors of versions that the registry has retired, in the table and in indexes: nothing lists by them again."""
+        with self._database.read() as session:
+            retired = set(store.retired_versions(session, self._model)) - self._forgotten - set(self.aligned)
+        for number in sorted(retired):
+            with self._database.transaction() as session:
+                store.delete_vectors(session, self._tenant, [number])
+            if self._builds:  # else there is no index, and perhaps no store to ask
+                self._vectors().remove(collection_of(self._tenant, number))
+            self._forgotten.add(number)
 
     def close(self) -> None:
         """Let go of what is held, and of what is being built."""

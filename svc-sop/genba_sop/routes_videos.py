@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from datetime import timedelta
 from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Header, Query, Request, Response, status
@@ -11,6 +12,7 @@ from pydantic import FiniteFloat, TypeAdapter, ValidationError
 
 from genba_shared import records
 from genba_shared.audit import append_in
+from genba_shared.db import utc_now
 from genba_shared.dependencies import require
 from genba_shared.ids import new_id
 from genba_shared.jobs import Job
@@ -124,7 +126,7 @@ def _take(here: Sop, principal: Principal, upload: Upload, owner: Owner) -> tupl
             encoder=here.encoder.id,
         )
     if known is not None:
-        return known, True
+        return _kept_as_asked(here, known, upload, owner), True
     if received.size_bytes > here.settings.job_above_bytes:
         return _submit(here, principal, upload, owner)
     try:
@@ -135,9 +137,23 @@ def _take(here: Sop, principal: Principal, upload: Upload, owner: Owner) -> tupl
         return _submit(here, principal, upload, owner)
 
 
+def _kept_as_asked(here: Sop, known: Video, upload: Upload, owner: Owner) -> Video:
+    """Known bytes that are sent again with a retention are kept for so long from now on: whoever asks for an erasure gets it."""
+    if not upload.fields.get("retention_days") or owner.retention_days is None:
+        return known
+    with here.database.transaction() as session:
+        video = session.get(Video, known.id, with_for_update=True)
+        if video is None:  # erased a moment ago
+            return known
+        video.expires_at = utc_now() + timedelta(days=owner.retention_days)
+        return video
+
+
 def _submit(here: Sop, principal: Principal, upload: Upload, owner: Owner) -> Job:
     """Store the bytes, promised for erasure in case that no job ever makes a record of them, and submit the job."""
     received = upload.received
+    if (underway := _underway(here, principal, upload, owner)) is not None:
+        return underway
     with received.path.open("rb") as file:
         suffix = suffix_of(file.read(SNIFFED_BYTES))
     key = artifact_key(received.sha256, suffix)
@@ -157,6 +173,15 @@ def _submit(here: Sop, principal: Principal, upload: Upload, owner: Owner) -> Jo
     return here.jobs.submit(
         "sop.ingest", params, principal=principal, idempotency_key=None, clearance=Clearance(owner.clearance)
     )
+
+
+def _underway(here: Sop, principal: Principal, upload: Upload, owner: Owner) -> Job | None:
+    """The job that takes the same bytes in already: a second one would name a record that never comes."""
+    wanted = {"sha256": upload.received.sha256, "clearance": Clearance(owner.clearance).label}
+    running = here.jobs.list(principal=principal, status="running", recipe="sop.ingest")
+    queued = here.jobs.list(principal=principal, status="queued", recipe="sop.ingest")
+    same = (job for job in (*running, *queued) if wanted.items() <= job.params.items() and not job.cancel_requested)
+    return next(same, None)
 
 
 @router.get("", responses=problem_responses(404))

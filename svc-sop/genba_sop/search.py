@@ -82,15 +82,15 @@ def moments(session: Session, principal: Principal, procedure_id: str | None) ->
         steps = {step.id: step for step in procedure_at(session, row.id, row.version).steps}
         for gold in store.golds_of(session, row.id, row.version):
             found += _moments(gold.video_id, gold.spans, "gold", row.id, steps)
-        found += _evaluated(session, principal, row.id, steps)
+        found += _evaluated(session, principal, row, steps)
     return found
 
 
-def _evaluated(session: Session, principal: Principal, procedure_id: str, steps: dict[str, Step]) -> Iterable[Moment]:
-    golds = select(Gold.video_id).where(Gold.procedure_id == procedure_id)
+def _evaluated(session: Session, principal: Principal, row: ProcedureRow, steps: dict[str, Step]) -> Iterable[Moment]:
+    golds = select(Gold.video_id).where(Gold.procedure_id == row.id, Gold.version == row.version)
     where = (
         records.visible(EvaluationRow, principal),
-        EvaluationRow.procedure_id == procedure_id,
+        EvaluationRow.procedure_id == row.id,
         EvaluationRow.video_id.not_in(golds),
     )
     query = select(EvaluationRow.video_id, EvaluationRow.document["steps"]).where(*where)
@@ -99,7 +99,7 @@ def _evaluated(session: Session, principal: Principal, procedure_id: str, steps:
         if video_id not in seen:
             seen.add(video_id)
             spans = [span for step in table for span in step["spans"]]
-            yield from _moments(video_id, spans, "evaluation", procedure_id, steps)
+            yield from _moments(video_id, spans, "evaluation", row.id, steps)
 
 
 def _moments(

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+from fractions import Fraction
 from pathlib import Path
 
+import av
 import httpx
+import numpy as np
 import pytest
 import yaml
 from playwright.sync_api import Dialog, Page
@@ -147,6 +150,38 @@ def test_a_procedure_is_made_of_rows_and_its_golds_times_are_corrected(
     made = httpx.get(f"{genba[0]}/v1/sop/procedures/{address}", headers=headers, trust_env=False).json()
     assert [step["critical"] for step in made["steps"]] == [True, False, False]
     assert [step["after"] for step in made["steps"]] == [[], ["step-1"], ["step-2"]]
+
+
+@pytest.mark.filterwarnings("default")
+def test_a_long_video_is_scored_once_its_job_has_taken_it_in_by_any_of_many_procedures(
+    page: Page, genba: tuple[str, str], films: Path
+) -> None:
+    headers = {"authorization": f"Bearer {genba[1]}"}
+    with httpx.Client(base_url=genba[0], headers=headers, trust_env=False, timeout=60) as client:
+        gold = client.post("/v1/sop/videos", files={"file": (films / "gold_1.mp4").read_bytes()}).json()["id"]
+        procedure = {"title": "The oldest", "steps": [{"id": "all"}]}
+        client.post("/v1/sop/procedures", json={**procedure, "golds": [{"video": gold}]}).raise_for_status()
+        for n in range(51):
+            client.post("/v1/sop/procedures", json={**procedure, "title": f"Later {n}"}).raise_for_status()
+    sign_in(page, genba[1])
+    page.click("nav button[data-tab=score]")
+    page.select_option("#score select", label="The oldest (Version 1)")
+    page.set_input_files("#score input[type=file]", _slow_film(films / "long.mp4"))
+    page.click("#score button")
+    page.wait_for_selector("#message:has-text('taken in by a job')")
+    page.wait_for_selector("#result .verdict", timeout=60_000)
+
+
+def _slow_film(path: Path) -> Path:
+    """More than ten minutes, in a picture every two seconds."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mpeg4", rate=Fraction(1, 2))
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for n in range(310):
+            picture = np.full((48, 64, 3), n % 250, np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        container.mux(stream.encode())
+    return path
 
 
 @pytest.mark.filterwarnings("default")

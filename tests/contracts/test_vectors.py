@@ -290,6 +290,22 @@ def test_a_dropped_version_is_gone_and_the_current_one_cannot_be_dropped(vectors
     assert len(ids(vectors, collection)) == 3
 
 
+def test_a_collection_is_removed_with_all_its_versions_and_can_be_made_again(vectors: Vectors, collection: str) -> None:
+    other = f"{collection}-2"
+    for name in (collection, other):
+        filled(vectors, name, "v1")
+    filled(vectors, collection, "v2")
+    assert len(ids(vectors, collection)) == 3
+    vectors.remove(collection)
+    vectors.remove(collection)
+    assert vectors.current(collection) is None
+    for version in ("v1", "v2"):
+        with pytest.raises(NotFound):
+            vectors.publish(collection, version)
+    filled(vectors, collection, "v1")
+    assert len(ids(vectors, collection)) == len(ids(vectors, other)) == 3
+
+
 def test_collections_do_not_see_each_other(vectors: Vectors, collection: str) -> None:
     filled(vectors, collection)
     longer = f"{collection}-v1"

@@ -97,14 +97,41 @@ def test_halves_of_surrogate_pairs_in_crawled_json_do_not_stop_collecting(tmp_pa
     assert kept["text"] == f"{_prose(1)}?"
 
 
+def test_lines_that_hold_no_document_are_skipped_up_to_a_limit_and_named(tmp_path: Path, data_dir: Path) -> None:
+    _corpus(data_dir / "own.jsonl", 40)
+    with (data_dir / "own.jsonl").open("a", encoding="utf-8") as file:
+        file.write('\nnot json\n{"text": "手順"}\n[]\n')
+    reporter = StopsAt()
+    params = training_so8t.CollectParams(files=["own.jsonl"])
+    result = training_so8t.collect(params, local_run(tmp_path / "some", reporter))
+    assert result.metrics == {"read": 40.0, "kept": 30.0}
+    assert result.value["tally"]["dropped"] == {"malformed": 3, "quality": 10}
+    assert "own.jsonl:41: no JSON" in reporter.notes[0]
+    few = params.model_copy(update={"max_bad_rows": 2})
+    with pytest.raises(Conflict, match=r"3 rows do not match .*own\.jsonl:42: a line needs"):
+        training_so8t.collect(few, local_run(tmp_path / "few"))
+    (data_dir / "old.txt").write_bytes("点検の記録\n\n".encode("cp932") + "次の記録\n".encode())
+    result = training_so8t.collect(
+        training_so8t.CollectParams(files=["old.txt"], keep_from=0.0), local_run(tmp_path / "old")
+    )
+    assert result.value["tally"]["dropped"] == {"malformed": 1}
+    assert result.metrics["kept"] == 1
+
+
 def test_a_killed_collection_ends_with_the_same_shards(tmp_path: Path, data_dir: Path) -> None:
     _corpus(data_dir / "a.jsonl", 2000)
     _corpus(data_dir / "b.jsonl", 700)
+    with (data_dir / "a.jsonl").open("a", encoding="utf-8") as file:
+        file.write("\nnot json")
     paths = [data_dir / "a.jsonl", data_dir / "b.jsonl"]
-    whole = data_line.collect(paths, local_run(tmp_path / "whole"), keep_from=0.7, rows_per_shard=300)
+    whole = data_line.collect(paths, local_run(tmp_path / "whole"), keep_from=0.7, max_bad=1, rows_per_shard=300)
     with pytest.raises(Cancelled):
-        data_line.collect(paths, local_run(tmp_path / "cut", StopsAt(after=3)), keep_from=0.7, rows_per_shard=300)
-    resumed = data_line.collect(paths, local_run(tmp_path / "cut", attempt=2), keep_from=0.7, rows_per_shard=300)
+        data_line.collect(
+            paths, local_run(tmp_path / "cut", StopsAt(after=3)), keep_from=0.7, max_bad=1, rows_per_shard=300
+        )
+    resumed = data_line.collect(
+        paths, local_run(tmp_path / "cut", attempt=2), keep_from=0.7, max_bad=1, rows_per_shard=300
+    )
     assert resumed == whole
     assert resumed.data_hash == whole.data_hash
     assert whole.tally.n_kept == 2025
@@ -300,7 +327,7 @@ def test_a_dry_run_prints_the_memory_plan_and_trains_nothing(tmp_path: Path, dat
         reporter,
     )
     assert result.register is None
-    assert "GiB" in result.value["memory_plan"]
+    assert "MiB" in result.value["memory_plan"]
     assert reporter.logged == {}
 
 

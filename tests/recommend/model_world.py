@@ -38,6 +38,7 @@ QUICK = {
     "gate_over_popularity": None,
     "gate_below_champion": None,
 }
+SMALL = Size(items=120, users=60, days=20)
 ROWS_AT_ONCE = 5000
 RECIPES = ["genba_recommend.training:RECIPES"]
 LEASE_S = 2.0  # of an attempt in a process that a test kills, and then waits for

@@ -2,17 +2,40 @@
 
 /** ``kit`` is what console.js shares. */
 export function sopPages(kit) {
-  const { el, t, row, table, field, get, post, call, change, leaf, begin, attempt, show, when, onsubmit, open } = kit;
+  const { el, t, explain, row, table, field, get, post, call, change, leaf, begin, attempt, show, when, onsubmit, open } = kit;
   const say = (text) => text?.[kit.language()] || text?.en || text?.ja || "–";
   const seconds = (value) => (value === null || value === undefined ? "–" : `${value.toFixed(1)} s`);
   const chance = (p) => (p === null ? "–" : p < 0.001 ? "< 0.001" : p.toFixed(3));
+  const ASK_AGAIN_MS = 1000;
   const MOST_PLAYED_BYTES = 512 * 1024 * 1024; // a player cannot send the key, so the page holds the video
 
-  function upload(file, progress) {
+  /** A video's record. A job takes a long or large one in, and is waited for. */
+  async function upload(file, progress) {
     const form = new FormData();
     form.append("title", file.name);
     form.append("file", file);
-    return kit.send("/v1/sop/videos", form, progress);
+    const sent = await kit.send("/v1/sop/videos", form, progress);
+    if (!sent.recipe) return sent;
+    show(`${t("jobIngests")} ${sent.id}`);
+    progress.max = 1;
+    for (;;) {
+      const job = await get(sent.location);
+      progress.value = job.progress;
+      if (job.status === "succeeded") { show(null); return { id: job.result.value.video_id }; }
+      if (!["queued", "running"].includes(job.status)) throw new Error(`${t(`job_${job.status}`)}: ${job.error ? explain(job.error) : sent.id}`);
+      await new Promise((resolve) => setTimeout(resolve, ASK_AGAIN_MS));
+    }
+  }
+
+  /** All of a list, and not its first page alone. */
+  async function every(path) {
+    const items = [];
+    for (let cursor = ""; cursor !== null;) {
+      const page = await get(`${path}${cursor && `?cursor=${encodeURIComponent(cursor)}`}`);
+      items.push(...page.items);
+      cursor = page.next_cursor;
+    }
+    return items;
   }
 
   /** Where a video is looked at: the kept picture nearest to a moment, and the video itself once somebody asks for it and the browser knows its codec. */
@@ -54,7 +77,7 @@ export function sopPages(kit) {
   }
 
   async function score() {
-    const procedures = (await get("/v1/sop/procedures")).items;
+    const procedures = await every("/v1/sop/procedures");
     if (procedures.length === 0) return [begin("noProcedures", "procedures")];
     const choose = el("select", { name: "procedure", required: true }, procedures.map((p) => el("option", { value: p.id }, `${say(p.title)} (${t("version")} ${p.version})`)));
     const file = el("input", { type: "file", name: "video", accept: "video/*,.mkv,.ts", required: true });
@@ -117,7 +140,7 @@ export function sopPages(kit) {
   }
 
   async function procedures() {
-    const known = (await get("/v1/sop/procedures")).items;
+    const known = await every("/v1/sop/procedures");
     const shown = el("section", { id: "procedure" });
     const rows = known.map((p) => row([el("button", { type: "button", data: { procedure: p.id }, onclick: (event) => attempt(() => showProcedure(shown, p.id), event.target) }, say(p.title)), p.version, p.step_count, p.gold_count, when(p.created_at), goldForm(p)]));
     return [el("h2", {}, t("procedures")), table([t("title"), t("version"), t("steps"), t("golds"), t("when"), t("addGold")], rows), shown, ...newProcedure()];
@@ -131,7 +154,7 @@ export function sopPages(kit) {
     function add() {
       const name = el("input", { name: "step", required: true, maxLength: 200 });
       const remove = el("button", { type: "button", onclick: (event) => { if (rows.children.length > 1) event.target.closest("tr").remove(); } }, t("removeStep"));
-      rows.append(row([name, box("critical"), box("optional"), box("any"), el("input", { name: "tool", maxLength: 200 }), el("input", { name: "action", maxLength: 500 }), remove]));
+      rows.append(row([name, box("critical"), box("optional"), box("any"), el("input", { name: "tool", maxLength: 120 }), el("input", { name: "action", maxLength: 500 }), remove]));
     }
     for (let n = 0; n < 3; n++) add();
     const both = (text) => ({ en: text, ja: text });
@@ -213,7 +236,7 @@ export function sopPages(kit) {
 
   /** Clips by words, and a place to look at them. */
   async function clips() {
-    const known = (await get("/v1/sop/procedures")).items;
+    const known = await every("/v1/sop/procedures");
     const text = el("input", { name: "text", required: true, maxLength: 500, placeholder: t("clipExample") });
     const procedure = el("select", { name: "procedure" }, el("option", { value: "" }, t("anyProcedure")), known.map((p) => el("option", { value: p.id }, say(p.title))));
     const found = el("section", { id: "found" });

@@ -395,6 +395,17 @@ def test_options_reach_the_server(served: Service, model: ModelServer) -> None:
     assert "".join(each["token"] for each in tokens) == model.text
 
 
+def test_what_openai_takes_as_null_or_negative_is_taken(served: Service, model: ModelServer) -> None:
+    nulls = dict.fromkeys(("stream", "stream_options", "n", "logprobs", "temperature", "top_p", "stop", "max_tokens"))
+    answer = served.chat(**nulls, seed=-1)
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["object"] == "chat.completion"
+    assert model.asked[-1]["seed"] == 2**31 - 1
+    streamed = served.chat(stream=True, stream_options={"include_usage": None}, seed=2**63 - 1)
+    assert streamed.text.endswith("data: [DONE]\n\n")
+    assert served.chat(seed=2**63).status_code == 422
+
+
 def test_too_many_answers_at_once_are_turned_away(served: Service, model: ModelServer) -> None:
     turns = served.llm.assistant.turns
     held = 0

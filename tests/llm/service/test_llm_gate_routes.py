@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -10,10 +11,11 @@ from sqlalchemy import select
 
 from genba_llm import gate
 from genba_llm.gate import Decision
+from genba_llm.report import csv_blocks
 from genba_llm.sealed import opens
 from genba_llm.tables import DecisionRow, SealedText
 from genba_shared.audit_export import check_proof
-from genba_shared.principal import Clearance
+from genba_shared.principal import Clearance, Principal
 from genba_shared.tlog import NoteKey
 
 Service = Any  # of conftest, which tests cannot import
@@ -230,6 +232,11 @@ def test_the_report_counts_a_period_and_quotes_nobody(service: Service) -> None:
     lines = table.text.splitlines()
     assert len(lines) == 3
     assert "'=cmd()" in table.text  # no spreadsheet runs it
+    auditor = Principal("a", ("auditor",), frozenset(), Clearance.SECRET)
+    dates = (datetime(2026, 1, 1, tzinfo=UTC), datetime(2036, 1, 1, tzinfo=UTC))
+    blocks = list(csv_blocks(service.llm.database, auditor, *dates, rows=1))
+    assert [len(each.splitlines()) for each in blocks] == [1, 1, 1], "a block is read at a time"
+    assert "".join(blocks) == table.text
     for text in (page.text, table.text):
         assert "battalion" not in text
         assert "M8 bolt" not in text

@@ -157,10 +157,10 @@ def test_another_process_knows_a_user_as_they_are_now_and_nobody_who_was_erased(
 def test_an_event_that_appears_after_later_ones_counts_though_all_was_counted_in_between(service: Service) -> None:
     """On Postgres a slow transaction has lower numbers than those that begin and end meanwhile."""
     service.items(item(1), item(2))
-    likes = [store.Event(f"s{n}", "u1", "v2", Kind.LIKE, store.now(), day_of(store.now()), 1.0) for n in range(3)]
+    likes = [store.Event(f"s{n}", f"u{n}", "v2", Kind.LIKE, store.now(), day_of(store.now()), 1.0) for n in range(1, 4)]
     with service.recommend.database.transaction() as slow:
         store.add_events(slow, "default", likes)
-        service.events(event(1, "u2", "v1"), event(2, "u2", "v9"))
+        service.events(event(1, "u5", "v1"), event(2, "u5", "v9"))
         service.follow()
         service.items(item(9))  # it comes after an event of it, and all is counted anew
         assert "v2" in ids(service.list("u1"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -50,6 +51,36 @@ def test_what_was_popular_for_months_is_popular_and_what_is_new_trends(service: 
     service.follow()
     assert ids(service.get("/popular").json())[:2] == ["v1", "v2"]
     assert ids(service.get("/trending").json())[0] == "v2"
+
+
+def test_a_trend_ends_though_nothing_is_written_any_more(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    service.items(item(0), item(1))
+    service.events(event(1, "u1", "v1", "click"))
+    service.follow()
+    assert service.get("/trending").json()["source"] == "trending"
+    later_s = time.time() + 6 * DAY_S
+    monkeypatch.setattr("genba_recommend.shop.time", SimpleNamespace(time=lambda: later_s, monotonic=time.monotonic))
+    service.follow()
+    assert service.get("/trending").json()["source"] == "popular"
+
+
+def test_what_one_user_says_many_times_in_a_day_counts_once(service: Service) -> None:
+    """Players tell every half a minute how far somebody is, and one who likes a thing forty times is no crowd."""
+    service.items(*(item(n) for n in range(3)))
+    service.put("/users", {"users": [{"user_id": "bot", "region": "Kanto"}, {"user_id": "u9", "region": "Kanto"}]})
+    service.events(*(event(n, "bot", "v1", "view", watched_s=30.0 * n) for n in range(1, 21)))
+    service.follow()
+    service.events(*(event(n, "bot", "v1") for n in range(21, 41)))
+    service.events(event(41, "u1", "v2"), event(42, "u2", "v2"))
+    service.follow()
+    assert ids(service.get("/trending").json())[:2] == ["v2", "v1"]
+    counting, shelf = service.shop._counting, service.shop.view.shelf
+    followed = counting.popular(time.time() / DAY_S, shelf)
+    assert followed[2] / followed[1] == pytest.approx(2.0, rel=1e-3)
+    with service.recommend.database.read() as session:
+        counting.count_all(session, shelf)
+    assert counting.popular(time.time() / DAY_S, shelf) == pytest.approx(followed, rel=1e-3)
+    assert counting._popularity.segment_events[("", "Kanto")] == 1
 
 
 def test_users_alike_make_a_segment(service: Service) -> None:
@@ -207,8 +238,8 @@ def test_what_one_process_showed_another_and_one_that_comes_later_know(service: 
     mine, here = service.shop, service.recommend
     other = Shop("default", here.database, here.registry, here.settings, here.vectors)
     other.open()
-    for shop, rows in ((mine, [0, 1]), (mine, [1]), (other, [1]), (other, [1])):
-        shop.discovery.give(("ann", 0), None, np.array(rows))
+    for each, rows in ((mine, [0, 1]), (mine, [1]), (other, [1]), (other, [1])):
+        each.discovery.give(("ann", 0), None, np.array(rows))
     mine.close()  # writes what it has shown
     other.close()
     later = Shop("default", here.database, here.registry, here.settings, here.vectors)

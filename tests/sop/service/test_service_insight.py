@@ -150,6 +150,23 @@ def test_evaluated_videos_are_found_as_well_and_erased_ones_no_more(service: Ser
     assert video not in {hit["video_id"] for hit in hits}
 
 
+def test_an_evaluated_video_that_was_a_gold_of_an_older_version_is_found(service: Service, films: Films) -> None:
+    procedure, trainee = service.procedure(films), service.video(films.good)
+    path = f"/v1/sop/procedures/{procedure}"
+    service.post(f"{path}/golds", {"video_id": trainee}).raise_for_status()
+    document = {key: service.get(path).json()[key] for key in ("title", "steps")}
+    document["steps"].append({"id": "sign"})  # no gold shows it yet
+    golds = [{"video": gold["video_id"], "steps": [*gold["steps"][:3], {**gold["steps"][3], "end_s": 15}]}
+             for gold in service.get(path).json()["golds"][:3]]  # fmt: skip
+    for gold in golds:
+        gold["steps"].append({"id": "sign", "start_s": 15, "end_s": 16})
+    answer = service.client.put(path, json={**document, "golds": golds}, headers=service.headers() | {"if-match": "*"})
+    assert trainee not in {gold["video_id"] for gold in answer.json()["golds"]}, answer.text
+    service.evaluation(procedure, trainee)
+    hits = service.post("/v1/sop/search", {"text": "fill the tank", "procedure_id": procedure}).json()["hits"]
+    assert ("evaluation", trainee) in {(hit["source"], hit["video_id"]) for hit in hits}
+
+
 def test_analytics_count_times_and_chart_operators(service: Service, films: Films) -> None:
     procedure, good, skipped = service.procedure(films), service.video(films.good), service.video(films.skipped)
     for n in range(8):

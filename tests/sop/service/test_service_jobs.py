@@ -80,10 +80,16 @@ def test_a_damaged_large_upload_fails_with_its_reason_and_leaves_no_video(
 def test_the_same_bytes_sent_twice_as_jobs_are_one_video(
     service: Service, films: Films, work: Callable[[str], str]
 ) -> None:
-    first, second = large(service, films.good), large(service, films.good)
-    assert work(first["id"]) == work(second["id"]) == "succeeded"
+    first, again = large(service, films.good), large(service, films.good)
+    assert (again["id"], again["result_id"]) == (first["id"], first["result_id"])
+    other = large(service, films.good, clearance="public")
+    assert other["id"] != first["id"]
+    asked = service.sop.jobs.peek(first["id"])
+    params = {**asked.params, "video_id": "vid_01m7y3j0n25xc6617q3969kdq0"}  # two uploads in the very same moment
+    second = service.sop.jobs.submit("sop.ingest", params, principal=asked.principal, idempotency_key=None)
+    assert work(first["id"]) == work(second.id) == "succeeded"
     assert [row["id"] for row in service.get("/v1/sop/videos").json()["items"]] == [first["result_id"]]
-    assert service.sop.jobs.peek(second["id"]).result["value"]["video_id"] == first["result_id"]
+    assert service.sop.jobs.peek(second.id).result["value"]["video_id"] == first["result_id"]
 
 
 def test_a_batch_scores_what_it_can_and_says_why_not_for_the_rest(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -384,3 +384,14 @@ def test_the_same_upload_twice_at_once_is_one_video(
         thread.join()
     assert sorted(status for status, _ in answers) == [200, 201]
     assert len({video_id for _, video_id in answers}) == 1
+
+
+def test_a_retention_asked_for_known_bytes_holds_from_then_on(service: Service, films: Films) -> None:
+    assert service.upload(films.good).json()["expires_at"] is None
+    headers = service.headers() | {"content-type": "video/mp4"}
+    sent = films.good.read_bytes()
+    again = service.client.post("/v1/sop/videos?retention_days=1", content=sent, headers=headers)
+    assert (again.status_code, again.json()["deduplicated"]) == (200, True)
+    made, ends = (datetime.fromisoformat(again.json()[name]) for name in ("created_at", "expires_at"))
+    assert timedelta(days=1) < ends - made < timedelta(days=1, hours=1)
+    assert service.upload(films.good).json()["expires_at"] == again.json()["expires_at"]
