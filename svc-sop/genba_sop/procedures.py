@@ -158,8 +158,8 @@ class Procedures:
         found = fitted.spans(len(golds))
         shown = {span.step_id for span in found}
         if absent := [step.id for step in procedure.steps if not step.optional and step.id not in shown]:
-            message = f"not found in this video: {', '.join(absent)}; if they are there, write where"
-            raise Invalid(f"No steps can be proposed: {message}.", errors=[fault("steps", message)])
+            message = f"not found in this video: {', '.join(absent)}; if they are there, write where."
+            raise Invalid(f"No steps can be proposed: {message}", errors=[fault("steps", message)])
         return found
 
     def features(self, video: Video) -> Features:
