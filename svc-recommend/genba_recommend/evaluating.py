@@ -78,6 +78,7 @@ class _World:
         self.neighbours = model.neighbours.onto(rows, len(catalogue))
         published_s = np.array([item.published_at_s for item in catalogue.items], np.float64)
         self.reranker = model.reranker.onto(rows, self.items.genre, published_s)
+        self.foreseen = model.premieres.of(catalogue.items, now_s=float(split.train.interactions.time_s.max()))
 
     def quality(self, *, users: UserFeatures | None = None, items: ItemFeatures | None = None) -> Quality:
         """Measures, with features other than the true ones where given."""
@@ -88,7 +89,7 @@ class _World:
             part = slice(at, at + 1024)
             found[self.asked.users[part]] = self.model.embed_features(wanted.take(part), vectors)
         towers = tower_scores(found, vectors, temperature=self.model.temperature)
-        score = served(towers, self.model, self.neighbours, self.reranker, self.split.train)
+        score = served(towers, self.model, self.neighbours, self.reranker, self.split.train, self.foreseen)
         return quality(rank(score, self.asked), self.asked)
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import numpy as np
@@ -34,6 +34,7 @@ from genba_recommend.tables import (
 from genba_shared.registry_rows import VersionRow
 
 BATCH = 1000
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 SEEN_KINDS = (Kind.LIKE, Kind.VIEW, Kind.DISLIKE)
 _SAYS_SOMETHING = EventRow.kind != int(Kind.IMPRESSION)
 Float32s = npt.NDArray[np.float32]
@@ -311,7 +312,7 @@ def last_seq(session: Session, *, before: datetime | None = None) -> int:
     return session.scalar(query) or 0
 
 
-def _most_of_a_day(tenant: str, *, since_day: int, up_to_seq: int) -> Select[Any]:
+def _most_of_a_day(tenant: str, *, since_day: int, up_to_seq: int) -> Select[str, str, int, float]:
     """The most that each user said of an item in a day: somebody who says it twenty times is no crowd."""
     row = EventRow
     speaks = (row.tenant == tenant, row.day >= since_day, row.weight > 0, row.seq <= up_to_seq)
@@ -325,7 +326,10 @@ def said_on(
     """(place in the order of arrival, (user, item, day), weight) of what some users said from one day to another."""
     row = EventRow
     columns = (row.seq, row.user_id, row.item_id, row.day, row.weight)
-    speaks = (row.tenant == tenant, row.day.between(*days), row.weight > 0)
+    first, after_last = (
+        EPOCH + timedelta(days=day) for day in (days[0], days[1] + 1)
+    )  # a user's are in the order of ``at``
+    speaks = (row.tenant == tenant, row.at >= first, row.at < after_last, row.weight > 0)
     for at in range(0, len(user_ids), BATCH // 2):
         query = select(*columns).where(row.user_id.in_(user_ids[at : at + BATCH // 2]), *speaks)
         for seq, user_id, item_id, day, weight in session.execute(query).yield_per(10_000):

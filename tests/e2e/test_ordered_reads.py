@@ -48,6 +48,11 @@ READS: dict[str, tuple[Callable[[Session], Any], str]] = {
         "recommend_events_tenant_seq",
     ),
     "events for an estimate": (lambda s: store.seqs_after(s, "a", 7, limit=9), "recommend_events_tenant_seq"),
+    "users who changed": (lambda s: store.user_changes(s, "a", 7), "recommend_user_changes_tenant_seq"),
+    "what some users said already": (
+        lambda s: list(store.said_on(s, "a", ["u", "v"], (1, 9))),
+        "recommend_events_tenant_user_id_at",
+    ),
     "views that a first lane is fitted to": (
         lambda s: s.scalars(lanes.newest_views("a", 3).limit(9)).all(),
         "sem_particles_tenant_id",

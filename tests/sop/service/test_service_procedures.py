@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 from typing import Any
 
+import av
+import numpy as np
 import pytest
 from sqlalchemy import delete, select
 
 from genba_shared.principal import Clearance
 from genba_sop import reference
+from genba_sop.procedures import Procedures
 from genba_sop.tables import ReferenceRow
 
 Service = Any  # of conftest, which tests cannot import
@@ -275,3 +279,42 @@ def test_a_gold_that_would_fail_its_own_procedure_is_refused_and_not_carried_ove
     assert made.status_code == 201, made.text
     assert put(service, made.json()["id"], free, "*").json()["golds"] != []
     assert put(service, made.json()["id"], steps("a", "b"), "*").json()["golds"] == []
+
+
+@pytest.mark.parametrize("frames", [1, 2, 4])
+def test_a_gold_of_less_than_a_second_is_scored_against(sqlite_service: Service, tmp_path: Path, frames: int) -> None:
+    path = tmp_path / "short.mp4"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mpeg4", rate=4)
+        stream.width, stream.height, stream.pix_fmt = 160, 120, "yuv420p"
+        for n in range(frames):
+            picture = np.full((120, 160, 3), 40 * n, np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        container.mux(stream.encode())
+    video = sqlite_service.video(path)
+    gold = {"video": video, "steps": [{"id": "a", "start_s": 0, "end_s": frames / 4}]}
+    made = sqlite_service.post(PATH, {**steps("a"), "golds": [gold]})
+    assert made.status_code == 201, made.text
+    assert sqlite_service.evaluation(made.json()["id"], video)["encoder"] == "motion-hog-v1"
+
+
+def test_a_gold_that_is_attached_while_a_revision_is_made_is_not_lost(
+    service: Service, films: Films, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Placing golds takes long where steps are proposed; here somebody else is quicker."""
+    procedure, late = service.procedure(films), service.video(films.good)
+    path = f"{PATH}/{procedure}"
+    document = {key: service.get(path).json()[key] for key in ("title", "steps")}
+    placing = Procedures.place_all
+
+    def slowly(self: Procedures, *args: Any, **options: Any) -> Any:
+        placed = placing(self, *args, **options)
+        service.post(f"{path}/golds", {"video_id": late}).raise_for_status()
+        return placed
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Procedures, "place_all", slowly)
+        answer = put(service, procedure, document, "*")
+    assert (answer.status_code, answer.json()["type"]) == (409, "urn:genba:problem:version-conflict"), answer.text
+    again = put(service, procedure, document, "*")
+    assert late in {gold["video_id"] for gold in again.json()["golds"]}
