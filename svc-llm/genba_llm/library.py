@@ -6,15 +6,20 @@ Chunks carry their document's label; a search filters by the caller's clearance,
 from __future__ import annotations
 
 import hashlib
+import itertools
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
+import numpy as np
+import numpy.typing as npt
 from pydantic import JsonValue
 from sqlalchemy import delete, func, insert, select
 from sqlalchemy.orm import Session
 
 from genba_llm import store
+from genba_llm.document_encoder import DocumentEncoder
 from genba_llm.documents import Extracted, chunks
 from genba_llm.retrieval import Chunk, Corpus, Passage
 from genba_llm.tables import ChunkRow, DocumentRow
@@ -24,7 +29,7 @@ from genba_shared.ids import new_id
 from genba_shared.principal import Clearance, Principal
 from genba_shared.problems import AlreadyExists, ClearanceTooLow
 
-Stamp = tuple[int, datetime | None, str | None]
+Stamp = tuple[int, datetime | None, str | None, int]
 
 
 @dataclass
@@ -32,7 +37,9 @@ class Library:
     """Documents in one database, with the postings of each tenant in memory."""
 
     database: Database
+    encoder: DocumentEncoder | None = None
     _corpora: dict[str, tuple[Stamp, Corpus]] = field(default_factory=dict)
+    _read: set[str] = field(default_factory=set)  # documents whose vectors are there
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def add(
@@ -93,11 +100,31 @@ class Library:
         def visible(chunk: Chunk) -> bool:
             return chunk.clearance <= principal.clearance and principal.compartments.issuperset(chunk.compartments)
 
-        return corpus.search(query, visible=visible, limit=limit)
+        meaning = self.encoder.of_query(query) if self.encoder is not None and corpus.has_vectors else None
+        return corpus.search(query, visible=visible, limit=limit, meaning=meaning)
+
+    def encode_new(self) -> None:
+        """Have documents read by the encoder that it has not read yet; what is gone is forgotten."""
+        if self.encoder is None:
+            return
+        with self.database.read() as session:
+            rows = session.execute(select(DocumentRow.id, DocumentRow.chunk_count))
+            counts: dict[str, int] = {row.id: row.chunk_count for row in rows}
+        if not self._read or not self._read <= counts.keys():
+            self._read &= counts.keys()
+            self.encoder.forget_all_but(counts)
+        for document_id in counts.keys() - self._read:
+            if self.encoder.kept(document_id, counts[document_id]) is None:
+                with self.database.read() as session:
+                    pieces = select(ChunkRow).where(ChunkRow.document_id == document_id).order_by(ChunkRow.number)
+                    texts = [f"{each.title}\n{each.text}" for each in session.scalars(pieces)]
+                if texts and not self.encoder.encode(document_id, texts):
+                    return
+            self._read.add(document_id)
 
     def _corpus(self, tenant: str) -> Corpus:
         with self.database.read() as session:
-            stamp = _stamp(session, tenant)
+            stamp = (*_stamp(session, tenant), len(self._read))
             known = self._corpora.get(tenant)
             if known is not None and known[0] == stamp:
                 return known[1]
@@ -108,24 +135,40 @@ class Library:
                 query = (
                     select(ChunkRow).where(ChunkRow.tenant == tenant).order_by(ChunkRow.document_id, ChunkRow.number)
                 )
-                corpus = Corpus(
-                    [
-                        Chunk(
-                            each.document_id,
-                            each.number,
-                            each.title,
-                            each.text,
-                            each.clearance,
-                            frozenset(each.compartments),
-                        )
-                        for each in session.scalars(query)
-                    ]
-                )
+                found = [
+                    Chunk(
+                        each.document_id,
+                        each.number,
+                        each.title,
+                        each.text,
+                        each.clearance,
+                        frozenset(each.compartments),
+                    )
+                    for each in session.scalars(query)
+                ]
+                corpus = Corpus(found, self._vectors(found))
                 self._corpora[tenant] = (stamp, corpus)
         return corpus
 
+    def _vectors(self, found: Sequence[Chunk]) -> npt.NDArray[np.float32] | None:
+        """(N, D) as the encoder keeps them, 0 for what it has not read; None where it has read nothing."""
+        if self.encoder is None:
+            return None
+        parts: list[tuple[int, npt.NDArray[np.float32] | None]] = []
+        for document_id, group in itertools.groupby(found, key=lambda each: each.document_id):
+            count = len(list(group))
+            parts.append((count, self.encoder.kept(document_id, count)))
+        width = next((part.shape[1] for _, part in parts if part is not None), 0)
+        if not width:
+            return None
+        empty = [
+            np.zeros((count, width), np.float32) if part is None or part.shape[1] != width else part
+            for count, part in parts
+        ]
+        return np.concatenate(empty)
 
-def _stamp(session: Session, tenant: str) -> Stamp:
+
+def _stamp(session: Session, tenant: str) -> tuple[int, datetime | None, str | None]:
     """Changes whenever the tenant's documents do."""
     mine = DocumentRow.tenant == tenant
     row = session.execute(

@@ -1,4 +1,5 @@
-"""Find passages by the words of a question: BM25 over words and character pairs, and the cosine of character trigrams.
+"""Find passages by the words of a question: BM25 over words and character pairs, and the cosine of character trigrams; and by
+its meaning, where somebody brings vectors.
 
 Works for Japanese without a dictionary. Whoever asks sees a corpus that holds only what they may see: what is hidden takes no
 part in ranking, nor in how rare a word is. Knows no database and no web: chunks in, passages out.
@@ -23,6 +24,12 @@ _SENTENCE = re.compile(r"(?<=[。！？!?])\s*|(?<=\.)\s+(?=\S)|\n+")
 _K1, _B = 1.2, 0.75
 _NGRAM = 3
 _NGRAM_WEIGHT = 0.3
+_RANK_SHIFT = 60  # of reciprocal rank fusion (Cormack et al. 2009)
+_STANDS_OUT = (
+    1.5  # standard deviations above the mean cosine: what is near by meaning alone, whatever the encoder's scale is
+)
+_LEAST_NEAR = 0.5  # and where too few chunks are seen to tell
+_FEW = 10
 
 
 @dataclass(frozen=True)
@@ -77,8 +84,9 @@ def sentences(text: str) -> list[str]:
 class Corpus:
     """Chunks with the postings of their words. Immutable: a change makes another one."""
 
-    def __init__(self, chunks: Sequence[Chunk]) -> None:
-        self.chunks = tuple(chunks)
+    def __init__(self, chunks: Sequence[Chunk], vectors: npt.NDArray[np.float32] | None = None) -> None:
+        """``vectors``: (N, D) of length 1, or 0 for a chunk that nobody has read yet."""
+        self.chunks, self._vectors = tuple(chunks), vectors
         counts = [Counter(words(f"{chunk.title}\n{chunk.text}")) for chunk in self.chunks]
         self._lengths = np.array([sum(count.values()) for count in counts], dtype=np.float64)
         self._postings = _postings(counts)
@@ -86,18 +94,32 @@ class Corpus:
         self._norms = np.array([math.sqrt(sum(n * n for n in gram.values())) or 1.0 for gram in grams])
         self._grams = _postings(grams)
 
-    def search(self, query: str, *, visible: Callable[[Chunk], bool], limit: int = 5) -> list[Passage]:
-        """The best chunks of those that are ``visible``, best first; none that shares no word with the query."""
+    def search(
+        self,
+        query: str,
+        *,
+        visible: Callable[[Chunk], bool],
+        limit: int = 5,
+        meaning: npt.NDArray[np.float32] | None = None,
+    ) -> list[Passage]:
+        """The best chunks of those that are ``visible``, best first; none that shares no word with the query, unless it is
+        near to its ``meaning``: (D,) of length 1.
+        """
         seen = np.fromiter((visible(chunk) for chunk in self.chunks), dtype=bool, count=len(self.chunks))
         if not seen.any():
             return []
         scores = self._bm25(words(query), seen)
         found = np.flatnonzero(scores > 0)
-        if not found.size:
-            return []
-        total = scores / scores.max() + _NGRAM_WEIGHT * self._cosine(query)
-        best = found[np.argsort(-total[found], kind="stable")][:limit]
-        return [self._passage(int(at), float(total[at])) for at in best]
+        total = scores / (scores.max() or 1.0) + _NGRAM_WEIGHT * self._cosine(query)
+        by_words = found[np.argsort(-total[found], kind="stable")]
+        if self._vectors is not None and meaning is not None and len(meaning) == self._vectors.shape[1]:
+            by_words, total = _fused(by_words, _near(self._vectors, meaning, seen))
+        return [self._passage(int(at), float(total[at])) for at in by_words[:limit]]
+
+    @property
+    def has_vectors(self) -> bool:
+        """Whether a meaning would be of use."""
+        return self._vectors is not None
 
     def _bm25(self, query: Sequence[str], seen: npt.NDArray[np.bool_]) -> npt.NDArray[np.float64]:
         scores = np.zeros(len(self.chunks))
@@ -125,6 +147,32 @@ class Corpus:
     def _passage(self, at: int, score: float) -> Passage:
         chunk = self.chunks[at]
         return Passage(chunk.document_id, chunk.number, chunk.title, chunk.text, chunk.clearance, round(score, 6))
+
+
+def _near(
+    vectors: npt.NDArray[np.float32], meaning: npt.NDArray[np.float32], seen: npt.NDArray[np.bool_]
+) -> npt.NDArray[np.float64]:
+    """(N,) cosine to the meaning of what is seen and stands out from the rest of it, else 0."""
+    cosines = np.asarray(vectors @ meaning, np.float64)
+    known = seen & (np.abs(vectors).sum(1) > 0)
+    if not known.any():
+        return np.zeros(len(vectors))
+    of_seen = cosines[known]
+    least = _LEAST_NEAR if known.sum() < _FEW else of_seen.mean() + _STANDS_OUT * of_seen.std()
+    return np.where(known & (cosines >= least), cosines, 0.0)
+
+
+def _fused(
+    by_words: npt.NDArray[np.int64], near: npt.NDArray[np.float64]
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
+    """Both rankings as one: the places best first, and (N,) scores. An encoder's cosines and BM25 share no scale, ranks do."""
+    by_meaning = np.flatnonzero(near > 0)
+    by_meaning = by_meaning[np.argsort(-near[by_meaning], kind="stable")]
+    scores = np.zeros(len(near))
+    for ranking in (by_words, by_meaning):
+        scores[ranking] += 1.0 / (_RANK_SHIFT + 1 + np.arange(len(ranking)))
+    found = np.flatnonzero(scores > 0)
+    return found[np.argsort(-scores[found], kind="stable")], scores
 
 
 def _postings(

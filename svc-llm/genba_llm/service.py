@@ -21,6 +21,7 @@ from genba_llm.assistant import Assistant
 from genba_llm.backend_aside import Aside, AsideReasoner
 from genba_llm.backend_process import ProcessModel
 from genba_llm.decisions import Decisions
+from genba_llm.document_encoder import DocumentEncoder
 from genba_llm.egress import EgressGuard
 from genba_llm.gate import Gate, Reasoner
 from genba_llm.generation import Backend
@@ -45,6 +46,8 @@ from genba_shared.telemetry import Metrics, get_logger
 
 if TYPE_CHECKING:
     from genba_llm.backend_transformers import TransformersModel
+
+_ENCODE_EVERY_S = 5.0
 
 log = get_logger(__name__)
 
@@ -86,7 +89,11 @@ class Llm:
 
     def backend_answers(self) -> str | None:
         """Degraded, not down: the gate decides on without a model."""
-        reason = self.assistant.speakers.unwell()
+        reason, encoder = self.assistant.speakers.unwell(), self.library.encoder
+        if reason is None and encoder is not None and encoder.reason is not None:
+            return Degraded(
+                f"the encoder of documents does not answer ({encoder.reason}); they are found by words alone"
+            )
         if reason is None or isinstance(reason, Degraded):
             return reason
         return Degraded(f"the language model {reason}")
@@ -172,6 +179,22 @@ def _in_folder(settings: Settings) -> Aside[TransformersModel] | Aside[ProcessMo
     )
 
 
+def _encoder(settings: Settings, guard: EgressGuard) -> DocumentEncoder | None:
+    """Who reads documents for their meaning. Raises: ValueError for settings that say half of it."""
+    if settings.encoder_url is None and settings.encoder_model is None:
+        return None
+    if not settings.encoder_url or not settings.encoder_model:
+        raise ValueError("An encoder needs GENBA_LLM_ENCODER_URL and GENBA_LLM_ENCODER_MODEL.")
+    key = settings.backend_api_key if settings.encoder_url == settings.backend_url else None
+    return DocumentEncoder(
+        settings.encoder_url,
+        settings.encoder_model,
+        guard=guard,
+        cache=settings.platform.home / "document-vectors",
+        api_key=key.get_secret_value() if key else None,
+    )
+
+
 def _reasoner(settings: Settings, backend: Backend | None) -> Reasoner | None:
     """Who else is asked by the gate. Raises: ValueError for a backend that cannot judge."""
     if settings.reasoner == "off":
@@ -196,7 +219,14 @@ def _live_model(settings: Settings, registry: Registry, policy: Policy) -> LiveM
 def guard_of(settings: Settings, metrics: LlmMetrics) -> EgressGuard:
     """What this service may reach: its backend, what the settings list, and the platform's own servers."""
     platform = settings.platform
-    urls = [settings.backend_url, platform.database_url, platform.broker_url, platform.redis_url, platform.qdrant_url]
+    urls = [
+        settings.backend_url,
+        settings.encoder_url,
+        platform.database_url,
+        platform.broker_url,
+        platform.redis_url,
+        platform.qdrant_url,
+    ]
     urls.append(platform.otlp_url)
     own = [url for url in urls if url and "://" in url and not url.startswith(("sqlite", "filesystem"))]
     return EgressGuard([*settings.egress_allowed, *own], on_refused=lambda _host: metrics.egress_refused.inc())
@@ -226,7 +256,10 @@ async def open_service(settings: Settings, metrics: Metrics, *, backend: Backend
         await asyncio.to_thread(champion.follow)
         vault = TextVault(settings.load_text_secret())
         decisions = Decisions(gate, writer, vault, settings, ours)
-        library = Library(database)
+        encoder = _encoder(settings, guard)
+        if encoder is not None:
+            stack.callback(encoder.close)
+        library = Library(database, encoder)
         if named is None and settings.own_model == "answers":
             await asyncio.to_thread(register_shipped, registry)
         speakers = Always(named) if named is not None else _live_model(settings, registry, gate.policy)
@@ -254,6 +287,7 @@ async def open_service(settings: Settings, metrics: Metrics, *, backend: Backend
             (5.0, llm.sweep),
             (settings.host_watch_every_s, llm.look_at_host),
             (settings.model_refresh_s, speakers.follow),
+            (_ENCODE_EVERY_S, library.encode_new),
         ):
             stack.callback(Repeated(f"llm-{work.__name__}", every_s, work).stop)
         yield llm

@@ -50,6 +50,11 @@ class Settings(BaseSettings):
     max_answer_tokens: int = Field(2048, ge=1, description="Most tokens of one answer, whatever a caller asks for.")
     max_document_bytes: int = Field(20 * 1024**2, gt=0, description="Largest document that is taken.")
     generations: int = Field(4, ge=1, le=256, description="Answers written at the same time; more get 503.")
+    encoder_url: str | None = Field(
+        None,
+        description="Of an OpenAI-compatible server with an embedding model: documents are found by meaning, too.",
+    )
+    encoder_model: str | None = Field(None, description="That server's name of the embedding model, e.g. bge-m3.")
     passages: int = Field(4, ge=1, le=20, description="Passages of documents that an answer may rest on.")
     text_key_file: Path | None = Field(
         None, description="File with the secret that encrypts kept texts; without it, one is made in <home>/secrets."

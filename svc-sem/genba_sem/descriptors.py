@@ -16,6 +16,7 @@ import numpy.typing as npt
 from skimage.feature import graycomatrix
 
 from genba_sem._patterns import uniform_patterns
+from genba_sem.percentiles import percentiles
 from genba_sem.perimeter import crofton_perimeter
 
 Pixels = npt.NDArray[np.float32]
@@ -260,7 +261,7 @@ def _radial(outline: npt.NDArray[np.int32]) -> Row:
     radius = np.hypot(*(points - points.mean(0)).T)
     radius /= max(radius.mean(), 1e-9)
     steps = np.abs(np.diff(np.concatenate([radius, radius[:1]])))
-    quantiles = np.percentile(radius, (5, 25, 50, 75, 95))
+    quantiles = percentiles(radius, 5, 25, 50, 75, 95)
     return np.concatenate([quantiles, [radius.std(), steps.mean(), ((radius[1:] > 1) != (radius[:-1] > 1)).sum() / 20]])
 
 

@@ -320,18 +320,19 @@ def seen_of(session: Session, particle_ids: Sequence[str], kind: str) -> dict[st
             DescriptionRow.position == ViewRow.position,
             DescriptionRow.described_by == kind,
         )
+        raw = case((ViewRow.described_by == kind, ViewRow.raw), else_=DescriptionRow.raw)
         query = (
-            select(ViewRow, case((ViewRow.described_by == kind, ViewRow.raw), else_=DescriptionRow.raw).label("raw"))
+            select(ViewRow.particle_id, ViewRow.document, raw)
             .outerjoin(DescriptionRow, second)
             .where(ViewRow.particle_id.in_(part), ViewRow.raw.is_not(None))
             .order_by(ViewRow.particle_id, ViewRow.position)
         )
         lacking = set()
-        for view, raw in session.execute(query):
-            if raw is None:
-                lacking.add(view.particle_id)
+        for particle_id, document, row in session.execute(query):
+            if row is None:
+                lacking.add(particle_id)
             else:
-                found.setdefault(view.particle_id, []).append(remembered(raw, kind, view.document))
+                found.setdefault(particle_id, []).append(remembered(row, kind, document))
         found = {particle_id: views for particle_id, views in found.items() if particle_id not in lacking}
     return found
 

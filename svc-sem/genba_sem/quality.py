@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from genba_sem.micrograph import View
+from genba_sem.percentiles import percentile, percentiles
 from genba_sem.segment import Outline
 
 Pixels = npt.NDArray[np.float32]
@@ -57,9 +58,10 @@ def judge(view: View, outline: Outline) -> Quality:
     """Judge a view by its pixels and its outline; an outline that was not found does not count against it."""
     small = _at_one_size(view.pixels)
     height = view.pixels.shape[0]
+    low, high = percentiles(small, 5, 95)
     measured = {
         "focus": _focus(small),
-        "contrast": float(np.ptp(np.percentile(small, (5, 95)))),
+        "contrast": high - low,
         "noise": _noise(small),
         "saturation": float(((small <= 0.002) | (small >= 0.998)).mean()),
         "charging": _charging(small),
@@ -99,7 +101,7 @@ def _focus(pixels: Pixels) -> float:
         kernel = np.full((9, 1) if axis == 0 else (1, 9), 1 / 9, np.float32)
         sharp = np.abs(np.diff(calm, axis=axis))
         soft = np.abs(np.diff(cv2.filter2D(calm, -1, kernel), axis=axis))
-        strong = sharp >= np.percentile(sharp, 90)  # edges decide; a large empty ground must not
+        strong = sharp >= percentile(sharp, 90)  # edges decide; a large empty ground must not
         total = float(sharp[strong].sum())
         shares.append(float(np.maximum(sharp - soft, 0)[strong].sum()) / total if total > 0 else 0.0)
     return max(shares)
@@ -115,5 +117,5 @@ def _noise(pixels: Pixels) -> float:
 def _charging(pixels: Pixels) -> float:
     """Streaks along the scan: how much more whole rows jump than whole columns do, second differences of their means."""
     rows, columns = (np.abs(np.diff(pixels.mean(axis), n=2)) for axis in (1, 0))
-    excess = float(np.percentile(rows, 80)) - 1.5 * float(np.percentile(columns, 80))
+    excess = percentile(rows, 80) - 1.5 * percentile(columns, 80)
     return float(np.clip(excess / _CHARGED_JUMP, 0, 1))

@@ -17,6 +17,7 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from genba_sem._barrier import minimum_barrier
+from genba_sem.percentiles import median, percentiles
 
 Pixels = npt.NDArray[np.float32]
 Mask = npt.NDArray[np.bool_]
@@ -96,8 +97,8 @@ def _ground_border(smooth: Pixels) -> Mask:
     border = np.zeros(smooth.shape, bool)
     border[0], border[-1], border[:, 0], border[:, -1] = True, True, True, True
     off_plane = np.abs(smooth - _background(smooth, border, terms=3))
-    low, high = (float(value) for value in np.percentile(smooth, (1, 99)))
-    limit = max(_CUT_GREY, _CUT_RANGE * (high - low), 6 * 1.48 * float(np.median(off_plane[border])))
+    low, high = percentiles(smooth, 1, 99)
+    limit = max(_CUT_GREY, _CUT_RANGE * (high - low), 6 * 1.48 * median(off_plane[border]))
     pieces, count = ndimage.label(border & (off_plane > limit), np.ones((3, 3)))
     sizes = np.bincount(pieces.ravel(), minlength=count + 1)
     long_enough = sizes >= _CUT_RUN * max(smooth.shape)
@@ -114,20 +115,13 @@ def _background(smooth: Pixels, ground: Mask, *, terms: int) -> Pixels:
     band[_BORDER_PX:-_BORDER_PX, _BORDER_PX:-_BORDER_PX] = False
     design, values = basis[band], smooth[band].astype(np.float64)
     surface = np.zeros(terms)
-    surface[0] = _median(values)
+    surface[0] = median(values)
     for _ in range(5):
         residual = np.abs(values - design @ surface)
-        weights = 1 / (1 + (residual / (2 * (1.48 * _median(residual) + 1))) ** 2)
+        weights = 1 / (1 + (residual / (2 * (1.48 * median(residual) + 1))) ** 2)
         weighted = design * np.square(weights)[:, None]
         surface = np.linalg.solve(weighted.T @ design + 1e-6 * np.eye(terms), weighted.T @ values)
     return np.asarray(basis @ surface, np.float32)
-
-
-def _median(values: npt.NDArray[np.float64]) -> float:
-    """``np.median`` of numbers (n,) without nan, without what it does around a partition."""
-    low, high = (len(values) - 1) // 2, len(values) // 2
-    parted = np.partition(values, (low, high))
-    return float((parted[low] + parted[high]) / 2)
 
 
 @functools.lru_cache(maxsize=16)  # a batch's pictures are of few sizes

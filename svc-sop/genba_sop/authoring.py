@@ -21,6 +21,7 @@ from genba_shared import yaml_files
 from genba_shared.patterns import pattern
 from genba_shared.problems import Invalid, fault, fault_in
 from genba_shared.wire import Flag, Real
+from genba_sop.order import preconditions
 from genba_sop.procedure import Procedure, Severity, Span, Step, Text
 
 MAX_STEPS: Final = 200
@@ -310,8 +311,8 @@ def gold_spans(
 ) -> tuple[Span, ...]:
     """The spans of one gold, in time order.
 
-    A gold run shows every step that is not optional; its spans do not overlap, lie inside the video, and are long enough for
-    each step to be seen.
+    A gold run shows every step that is not optional, none before what it has to come after; its spans do not overlap, lie inside
+    the video, and are long enough for each step to be seen.
 
     Args:    seen_s: (T,) the moments at which the video is looked at, see ``rows.moments_s``.
 
@@ -320,7 +321,7 @@ def gold_spans(
     ordered = sorted(range(len(spans)), key=lambda i: (spans[i].start_s, spans[i].end_s))
     faults = _misplaced(procedure, spans, duration_s=duration_s, field=field) + _overlaps(spans, ordered, field=field)
     if not faults:
-        faults += _unseen(spans, seen_s, field=field)
+        faults = _unseen(spans, seen_s, field=field) + _out_of_order(procedure, spans, ordered, field=field)
     shown = {span.id for span in spans}
     absent = [step.id for step in procedure.steps if not step.optional and step.id not in shown]
     if absent:
@@ -359,6 +360,24 @@ def _overlaps(spans: Sequence[AuthoredSpan], ordered: Sequence[int], *, field: s
         fault(f"{field}[{right}].start_s", f"overlaps '{spans[left].id}', which ends at {spans[left].end_s:g} s.")
         for left, right in pairwise(ordered)
         if spans[right].start_s < spans[left].end_s - 1e-6
+    ]
+
+
+def _out_of_order(
+    procedure: Procedure, spans: Sequence[AuthoredSpan], ordered: Sequence[int], *, field: str
+) -> list[Fault]:
+    """Steps that are begun before what they have to come after: as the standard, such a gold would fail itself."""
+    first: dict[str, int] = {}
+    for place, index in enumerate(ordered):
+        first.setdefault(spans[index].id, place)
+    return [
+        fault(
+            f"{field}[{ordered[first[step]]}].start_s",
+            f"'{step}' is begun before '{late[0]}', which must come first: mend the times, or the steps' order.",
+        )
+        for step, before in preconditions(procedure).items()
+        if step in first
+        and (late := [s.id for s in procedure.steps if s.id in before and first.get(s.id, -1) > first[step]])
     ]
 
 

@@ -229,17 +229,22 @@ class _Case:
     @_once
     def missing(self) -> Iterator[Deviation]:
         """Steps of which the golds show mostly what the trainee does not."""
-        pool = np.nanmax(
-            np.where(np.isfinite(self.reference.skipped), self.reference.skipped, 0.0), axis=1, initial=0.0
-        )
         for at, step in enumerate(self.steps):
             if self.main[at] is None and not step.optional and np.isfinite(self.expected_s[at]):
                 share = float(self.skipped[at])
                 own = [p for p in self.performances if p.step == at]
                 when = own[0].start_s if own else self._place_of(at)
-                yield self._deviation(
-                    "missing", at, when, when, p=self._p(pool, share, 0.05), measure=share, expected=0.0
-                )
+                p = self._p(self._skipped_among_golds(at), share, 0.05)
+                yield self._deviation("missing", at, when, when, p=p, measure=share, expected=0.0)
+
+    def _skipped_among_golds(self, step: int) -> Floats:
+        """(P,) the most that a gold skips of another: of this step, or of any that golds agree on. A step that some golds leave out,
+        because they may or because it is marked in the wrong place there, says nothing of the others.
+        """
+        skipped = np.nan_to_num(self.reference.skipped)
+        binds = np.array([not each.optional for each in self.steps]) & (skipped < SKIPPED_SHARE).all(axis=0)
+        binds[step] = True
+        return np.asarray(skipped[:, binds].max(axis=1), np.float64)
 
     def _place_of(self, step: int) -> float:
         """Where a missing step should have been: after the last earlier step, in the golds' order, that was done."""
@@ -252,7 +257,7 @@ class _Case:
         done = sorted((p for p in self.main if p is not None), key=lambda p: p.start_s)
         for violation in violations(self.reference.procedure, [self.steps[p.step].id for p in done]):
             performance = done[violation.index]
-            p = self._p(self.reference.extra_s, performance.length_s, 0.5)
+            p = self._p(self.reference.misplaced_s, performance.length_s, 0.5)
             yield self._of(performance, "moved", p=p, measure=performance.length_s, expected=0.0)
 
     @_once
@@ -266,7 +271,7 @@ class _Case:
             others = others if main is not None else []
             least_s = max(AGAIN_SHARE * float(self.expected_s[step]), SHORTEST_EXTRA_S)
             for performance in [p for p in others if p.length_s >= least_s][max(0, shown - 1) :]:
-                p = self._p(self.reference.extra_s, performance.length_s, 0.5)
+                p = self._p(self.reference.misplaced_s, performance.length_s, 0.5)
                 yield self._of(performance, "repeated", p=p, measure=performance.length_s, expected=0.0)
 
     @_once

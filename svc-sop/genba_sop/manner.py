@@ -40,8 +40,8 @@ class Manner:
 def spread_of(table: Floats, *, least: float) -> Spread:
     """Centre and spread over the first axis; the spread is that of all steps, or the step's own where that is larger.
 
-    Without comparisons, which is to say with one gold, the centre is 0 and the spread twice ``least``: what is left then is how far
-    a step stands out among those of its own run.
+    A step that no two golds show has the usual centre of the others. Without comparisons, which is to say with one gold, the centre
+    is 0 and the spread twice ``least``: what is left then is how far a step stands out among those of its own run.
 
     Args: table: (P, S, …) with nan where a comparison lacks a step.
     """
@@ -50,8 +50,8 @@ def spread_of(table: Floats, *, least: float) -> Spread:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # a step that no gold shows
         centre, own = np.nanmean(table, axis=0), np.nanvar(table, axis=0)
-        pooled = np.nanmean(own, axis=0)
-    centre, own = np.where(np.isfinite(centre), centre, 0.0), np.where(np.isfinite(own), own, pooled)
+        usual, pooled = np.nan_to_num(np.nanmean(centre, axis=0)), np.nanmean(own, axis=0)
+    centre, own = np.where(np.isfinite(centre), centre, usual), np.where(np.isfinite(own), own, pooled)
     return Spread(centre, np.sqrt(np.maximum(own, pooled)) + least)
 
 

@@ -24,6 +24,7 @@ from genba_sop import reference, store
 from genba_sop.authoring import AuthoredProcedure, AuthoredSpan, contradictions, gold_spans, invalid, parse
 from genba_sop.bundles import unpack_features
 from genba_sop.features import Features
+from genba_sop.order import violations
 from genba_sop.procedure import Procedure, Span
 from genba_sop.rows import moments_s
 from genba_sop.tables import Gold, ProcedureRow, Video
@@ -290,7 +291,9 @@ def _placed(gold: Gold) -> Placed:
 
 
 def _fits(procedure: Procedure, gold: Gold) -> bool:
-    """Whether a gold's spans name steps of ``procedure`` only, and every one that is not optional."""
-    shown = {span.step_id for span in spans_of(gold)}
+    """Whether a gold's spans name steps of ``procedure`` only, and every one that is not optional, in an order that it permits."""
+    spans = sorted(spans_of(gold), key=lambda span: span.start_s)
+    shown = {span.step_id for span in spans}
     needed = {step.id for step in procedure.steps if not step.optional}
-    return needed <= shown <= {step.id for step in procedure.steps}
+    known = {step.id for step in procedure.steps}
+    return needed <= shown <= known and not violations(procedure, [span.step_id for span in spans])

@@ -22,6 +22,7 @@ import numpy.typing as npt
 from genba_sop.decoding import Chart
 from genba_sop.features import Features
 from genba_sop.gold_scene import RECENT_STEPS, GoldScene, Laid, filmstrip, fit_scene, rows_by_step
+from genba_sop.hurried import LEFT_OUT
 from genba_sop.manner import LEAST_CELL_SPREAD, LEAST_RESIDUAL_SPREAD, Spread, manner, spread_of
 from genba_sop.mirroring import mirrored
 from genba_sop.nulls import Null, fit_null
@@ -33,7 +34,7 @@ from genba_sop.segmentation import EXTRA, labels_of, propose, runs_of, spans_of
 
 Floats = npt.NDArray[np.float64]
 
-FORMAT = 11
+FORMAT = 12
 PLAINLY_LAID = 0.75  # correlation of places, from which on nobody needs to look in the mirror
 LEAST_MIRRORED, MIRRORED_BETTER = 0.65, 0.1  # there, at least; and so much better than as it is
 UNLIKE, UNLIKE_GOLDS = 0.9, 1.3  # typical best match by typical pair; and by the worst among golds: another procedure?
@@ -43,6 +44,8 @@ UNLIKE_ONE, UNLIKE_ELSEWHERE = (
     0.5,
 )  # typical best match with the only gold by how far two of its moments are from each other; and in another place
 OUTLIER = 1.5  # a gold this many times as far from the others as they are among themselves
+MOSTLY = 0.5
+STRANGE = 0.5  # share of a gold's steps that each of the others leaves out for the better part: it shows something else
 
 
 @dataclass(frozen=True)
@@ -57,11 +60,13 @@ class Gold:
 class Reference:
     """A procedure with its golds, ready to evaluate against.
 
-    golds: G runs with a step for each row.   local_scale: (L,) spread of the grid's channels;
-    recent_s: see ``Grid``.       durations_s: (G, S) seconds of each step, nan where a gold does not show it.
-    skipped, residual: (P, S) and local: (P, S, 48), as in ``Observation``, for the P = G·(G − 1) gold–gold comparisons.
+    golds: G runs with a step for each row; all vote. Of those that show something else, see ``STRANGE``, nothing else is learnt:
+    T are left.   local_scale: (L,) spread of the grid's channels;
+    recent_s: see ``Grid``.       durations_s: (T, S) seconds of each step, nan where a gold does not show it.
+    skipped, residual: (P, S) and local: (P, S, 48), as in ``Observation``, for the P = T·(T − 1) gold–gold comparisons.
     tempo: (P, S) log of the step's share of the time in the one gold against the other.
     distance: (P,), contrast: (P,).   extra_s: (n,) seconds of what one gold does and the others do not, by gold and step.
+    misplaced_s: (n,) seconds for which one gold seems to the others to do a step where it does not, by gold and step.
     stillness: motion under which a gold is still, as a share of its busy level; idle_s: (n,)
     lengths of what would count as idling in one gold against the others, by gold and step.
     manner: (n, 2) item and action of every gold's steps against the other golds, see ``manner``.
@@ -81,6 +86,7 @@ class Reference:
     distance: Floats
     contrast: Floats
     extra_s: Floats
+    misplaced_s: Floats
     manner: Floats
     recent_s: float
     stillness: float
@@ -295,6 +301,7 @@ _TABLES = (
     "distance",
     "contrast",
     "extra_s",
+    "misplaced_s",
     "manner",
     "idle_s",
 )
@@ -321,10 +328,15 @@ def fit(procedure: Procedure, golds: Sequence[Gold]) -> Reference:
     runs, warnings = _label(procedure, golds, grid)
     share = float(np.median([stillness(run.rows) for run in runs]))
     seen = _against_each_other(runs, before(procedure), share)
-    tables = _compare(runs, seen, steps=len(procedure.steps), share=share)
+    outliers, strange = _outliers(seen), _strange(seen)
+    typical = [g for g in range(len(runs)) if g not in strange]
+    known = tuple(runs[g] for g in typical)
+    if strange:
+        seen = _against_each_other(known, before(procedure), share)
+    tables = _compare(known, seen, steps=len(procedure.steps), share=share)
     scene = fit_scene(
-        [filmstrip(gold.features, run.rows) for gold, run in zip(golds, runs, strict=True)],
-        [rows_by_step(run.labels, len(procedure.steps)) for run in runs],
+        [filmstrip(golds[g].features, runs[g].rows) for g in typical],
+        [rows_by_step(run.labels, len(procedure.steps)) for run in known],
         [_manner_against(seen, g) for g in range(len(seen))],
     )
     return Reference(
@@ -333,10 +345,14 @@ def fit(procedure: Procedure, golds: Sequence[Gold]) -> Reference:
         golds=runs,
         local_scale=grid.spread,
         recent_s=grid.recent_s,
-        durations_s=_durations(runs, len(procedure.steps)),
+        durations_s=_durations(known, len(procedure.steps)),
         stillness=share,
         scene=scene,
-        warnings=(*warnings, *_outliers(tables["distance"], len(runs)), *_not_shown(runs, procedure)),
+        warnings=(
+            *warnings,
+            *(f"gold_outlier:{g}" for g in sorted({*outliers, *strange})),
+            *_not_shown(runs, procedure),
+        ),
         **tables,
     )
 
@@ -392,6 +408,7 @@ def _compare(runs: Sequence[GoldRun], seen: Sequence[Observation], *, steps: int
         "tempo": np.array(tempo).reshape(-1, steps),
         "idle_s": _stacked([_idle(o, runs, g, share) for g, o in enumerate(seen)], (0,)),
         "manner": _stacked([_manner_null(seen, g) for g in range(len(seen))], (0, 2)),
+        "misplaced_s": _stacked([_misplaced(o, run, steps) for o, run in zip(seen, runs, strict=bool(seen))], (0,)),
         "extra_s": _stacked([_extra(o, run.rows, steps) for o, run in zip(seen, runs, strict=bool(seen))], (0,)),
     }
 
@@ -432,6 +449,17 @@ def _extra(seen: Observation, rows: Rows, steps: int) -> Floats:
     return np.array(lengths + [0.0] * max(0, steps - len(lengths)))
 
 
+def _misplaced(seen: Observation, run: GoldRun, steps: int) -> Floats:
+    """Lengths of the runs of a step that one gold mostly does not do there, filled up with zeros to one value a step."""
+    edges = run.rows.edges
+    lengths = [
+        float(edges[each.last + 1] - edges[each.first])
+        for each in runs_of(seen.labels)
+        if each.label >= 0 and (run.labels[each.first : each.last + 1] == each.label).mean() < MOSTLY
+    ]
+    return np.array(lengths + [0.0] * max(0, steps - len(lengths)))
+
+
 def _durations(runs: Sequence[GoldRun], steps: int) -> Floats:
     table = np.stack([step_durations_s(run.labels, run.rows, steps) for run in runs])
     return np.where(table > 0, table, np.nan)
@@ -451,13 +479,25 @@ def relative_tempo(durations_s: Floats, expected_s: Floats) -> Floats:
     return np.where(known, ratio - np.median(ratio[known]) if known.any() else np.nan, np.nan)
 
 
-def _outliers(distance: Floats, golds: int) -> list[str]:
-    """Name golds that lie much further from the others than these from each other; needs three."""
-    if golds < 3:
+def _outliers(seen: Sequence[Observation]) -> list[int]:
+    """Golds that lie much further from the others than these from each other; needs three."""
+    if len(seen) < 3:
         return []
-    table = distance.reshape(golds, golds - 1)  # row = that gold as the trainee
-    own = np.median(table, axis=1)
-    return [f"gold_outlier:{g}" for g in range(golds) if own[g] > OUTLIER * np.median(np.delete(own, g))]
+    own = np.array([np.median(o.distance) for o in seen])  # of each gold as the trainee
+    return [g for g in range(len(seen)) if own[g] > OUTLIER * np.median(np.delete(own, g))]
+
+
+def _strange(seen: Sequence[Observation]) -> list[int]:
+    """Golds most of whose steps none of the others does; fewer than half, and needs three.
+
+    What such a gold and the others skip of each other is no measure of what a good run may skip: with it in the null no step of a
+    trainee's would ever be missing.
+    """
+    count = len(seen)
+    skipped = [np.nan_to_num(np.insert(o.skipped, g, 0.0, axis=0)) for g, o in enumerate(seen)]
+    left_out = np.array([(each >= LEFT_OUT).mean(axis=1) for each in skipped]).reshape(count, count)  # (trainee, gold)
+    found = [g for g in range(count) if count > 2 and np.delete(left_out[:, g], g).min() >= STRANGE]
+    return found if 2 * len(found) < count else []
 
 
 def _not_shown(runs: Sequence[GoldRun], procedure: Procedure) -> list[str]:

@@ -59,7 +59,13 @@ def evaluate(reference: Reference, trainee: Features, *, policy: Policy | None =
     computed = likeness * _score(reference, findings.deviations, steps, policy)
     calibration = policy.calibration
     score = min(calibration.score(computed), _cap(reference, findings.deviations, policy))
-    noted = {UNLIKE_REASON: likeness < 1, "mirrored": turned is not None}
+    found = {deviation.step_id for deviation in findings.deviations if deviation.kind == "missing"}
+    unseen = [
+        f"missing:{step.id}"  # as unlike the golds as that: not sure enough to be named, and too doubtful to pass
+        for step, result in zip(reference.procedure.steps, steps, strict=True)
+        if result.status == "missing" and not step.optional and step.id not in found
+    ]
+    noted = {**dict.fromkeys(unseen, True), UNLIKE_REASON: likeness < 1, "mirrored": turned is not None}
     doubts = [reason for reason, there in noted.items() if there]
     verdict, reasons = _verdict(reference, findings.deviations, doubts, score, policy)
     return Evaluation(

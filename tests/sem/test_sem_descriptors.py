@@ -10,8 +10,8 @@ from skimage.measure import perimeter_crofton
 
 from genba_sem import descriptors
 from genba_sem._patterns import uniform_patterns
+from genba_sem.percentiles import median, percentile, percentiles
 from genba_sem.perimeter import crofton_perimeter
-from genba_sem.segment import _median
 
 
 def crops(rng: np.random.Generator) -> list[np.ndarray]:
@@ -74,7 +74,13 @@ def test_coarse_cells_are_blurred_planes_of_gradients_averaged() -> None:
         np.testing.assert_allclose(descriptors._coarse_grid(strength, direction), expected, atol=1e-6)
 
 
-@pytest.mark.parametrize("count", [1, 2, 7, 8])
-def test_the_median_is_numpys(count: int) -> None:
-    values = np.random.default_rng(7).normal(size=count)
-    assert _median(values) == np.median(values)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_percentiles_and_medians_are_numpys(dtype: type) -> None:
+    rng = np.random.default_rng(7)
+    for size in (1, 2, 7, 8, 46, 2304):
+        values: np.ndarray = rng.normal(size=size).astype(dtype)
+        assert percentiles(values, 0, 5, 50, 95, 100) == np.percentile(values, (0, 5, 50, 95, 100)).tolist()
+        assert [percentile(values, share) for share in (1, 80, 90)] == [
+            np.percentile(values, share) for share in (1, 80, 90)
+        ]
+        assert median(values) == np.median(values)

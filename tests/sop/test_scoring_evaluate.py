@@ -14,6 +14,7 @@ from genba_sop.evaluation import Deviation, DeviationKind, Evaluation
 from genba_sop.evaluations import path_in_seconds
 from genba_sop.metrics import temporal_iou
 from genba_sop.performances import Performance
+from genba_sop.procedure import Span
 from genba_sop.reference import Gold, Reference, fit
 from genba_sop.rows import MAX_FRAMES
 from genba_sop.scoring import Policy, evaluate
@@ -347,6 +348,50 @@ def test_a_gold_that_is_unlike_the_others_is_named(world: World) -> None:
     golds = world.golds(4)
     golds[2] = Gold(world.film(*(Do(None, seconds=6.0) for _ in world.steps), seed=24).features, golds[2].spans)
     assert "gold_outlier:2" in fit(world.procedure(), golds).warnings
+
+
+@pytest.mark.parametrize(("golds", "without"), [(2, 1), (3, 1), (5, 2)])
+def test_an_optional_step_that_some_golds_leave_out_hides_no_other_that_is_missing(golds: int, without: int) -> None:
+    world = World(critical=("e",), optional=("c",))
+    short = [step for step in world.steps if step != "c"]
+    films = [world.film(*(short if n < without else world.steps), seed=100 + n).gold() for n in range(golds)]
+    found = evaluate(fit(world.procedure(), films), world.film("a", "b", "c", "d", "f", "g", "h", seed=7).features)
+    assert kinds(found) == [("missing", "e")]
+    assert found.verdict == "fail"
+
+
+@pytest.mark.parametrize("count", [3, 4, 5])
+def test_a_gold_of_something_else_is_named_and_hides_no_step_that_is_missing(count: int) -> None:
+    world = World(critical=("e",))
+    films = [*world.golds(count - 1), World(seed=5).film(seed=3).gold()]
+    reference = fit(world.procedure(), films)
+    assert reference.warnings == (f"gold_outlier:{count - 1}",)
+    found = evaluate(reference, world.film("a", "b", "c", "d", "f", "g", "h", seed=7).features)
+    assert kinds(found) == [("missing", "e")]
+    assert found.verdict == "fail"
+    assert evaluate(reference, world.film(seed=8).features).verdict == "pass"
+
+
+@pytest.mark.parametrize("count", [2, 5])
+def test_a_gold_that_was_interrupted_once_hides_no_step_out_of_order(world: World, count: int) -> None:
+    stopped = world.film("a", "b", Do(None, seconds=12.0), "c", "d", "e", "f", "g", "h", seed=30)
+    reference = fit(world.procedure(), [*world.golds(count - 1), stopped.gold()])
+    swapped = evaluate(reference, world.film("a", "c", "b", "d", "e", "f", "g", "h", seed=7).features)
+    assert (swapped.verdict, [kind for kind, _ in kinds(swapped)]) == ("fail", ["moved"])
+    again = evaluate(reference, world.film("a", "b", "c", "d", "b", "e", "f", "g", "h", seed=7).features)
+    assert kinds(again) == [("repeated", "b")]
+
+
+def test_a_run_without_a_step_that_golds_disagree_on_does_not_pass() -> None:
+    """Its golds leave that much out of each other: not sure enough for a deviation, and a person must look."""
+    world = World(critical=("e",))
+    golds = world.golds(3)
+    late = tuple(Span(s.step_id, s.start_s + 5.0, s.end_s + 5.0) for s in golds[2].spans)
+    reference = fit(world.procedure(), [*golds[:2], Gold(golds[2].features, late)])
+    found = evaluate(reference, world.film("a", "b", "c", "d", "f", "g", "h", seed=7).features)
+    assert next(step.status for step in found.steps if step.step_id == "e") == "missing"
+    assert found.verdict != "pass"
+    assert any(reason.endswith("missing:e") for reason in found.reasons)
 
 
 @pytest.mark.parametrize("count", [1, 3])

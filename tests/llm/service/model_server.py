@@ -32,6 +32,7 @@ class ModelServer:
     error_event: bool = False
     pause_s: float = 0.0
     asked: list[dict[str, Any]] = field(default_factory=list)
+    meanings: tuple[tuple[str, ...], ...] = ()  # words that mean the same: what its embeddings tell apart
 
     @property
     def url(self) -> str:
@@ -55,7 +56,9 @@ class _ChatApi(BaseHTTPRequestHandler):
         model = self.model
         body = json.loads(self.rfile.read(int(self.headers["content-length"])))
         model.asked.append(body)
-        if model.status != 200:
+        if self.path.endswith("/embeddings"):
+            self._embed(body["input"])
+        elif model.status != 200:
             quoting = {"message": f"failed on {body['messages'][-1]['content']}"}
             self._json(model.status, {"error": model.error or quoting})
         elif model.wire == "whole":
@@ -67,6 +70,11 @@ class _ChatApi(BaseHTTPRequestHandler):
             self._json(200, {"choices": [choice], "usage": {"prompt_tokens": 11, "completion_tokens": 7}})
         else:
             self._stream(body)
+
+    def _embed(self, texts: list[str]) -> None:
+        counts = [[sum(text.lower().count(word) for word in group) for group in self.model.meanings] for text in texts]
+        rows = [{"index": at, "embedding": [*count, 0.1]} for at, count in enumerate(counts)]
+        self._json(self.model.status, {"object": "list", "data": rows[::-1]})
 
     def _json(self, status: int, document: Any) -> None:
         data = json.dumps(document).encode()

@@ -258,3 +258,20 @@ def test_a_gold_whose_step_nobody_could_see_is_refused_by_its_field(
     (error,) = answer.json()["errors"]
     assert error["field"].startswith("golds[0].steps[1].")
     assert said in error["message"]
+
+
+def test_a_gold_that_would_fail_its_own_procedure_is_refused_and_not_carried_over(
+    service: Service, films: Films
+) -> None:
+    gold = service.video(films.golds[0])
+    spans = [{"id": "b", "start_s": 0, "end_s": 8}, {"id": "a", "start_s": 8, "end_s": 16}]
+    answer = service.post(PATH, {**steps("a", "b"), "golds": [{"video": gold, "steps": spans}]})
+    (error,) = answer.json()["errors"]
+    assert (answer.status_code, error["field"]) == (422, "golds[0].steps[0].start_s")
+    assert "'b' is begun before 'a', which must come first" in error["message"]
+    free = steps("a", "b")
+    free["steps"][0]["order"] = free["steps"][1]["order"] = "any"
+    made = service.post(PATH, {**free, "golds": [{"video": gold, "steps": spans}]})
+    assert made.status_code == 201, made.text
+    assert put(service, made.json()["id"], free, "*").json()["golds"] != []
+    assert put(service, made.json()["id"], steps("a", "b"), "*").json()["golds"] == []
