@@ -173,7 +173,9 @@ def holds_of(gold: GoldRun, share: float) -> Holds:
     """Find a gold's own holds."""
     rows, quiet = gold.rows, still(gold.rows, share)
     reach = max(1, round(0.5 / rows.frame_s))
-    near = np.convolve(quiet, np.ones(2 * reach + 1), "same") > 0
+    near = (
+        np.convolve(quiet, np.ones(2 * reach + 1))[reach : reach + len(quiet)] > 0
+    )  # "same" is longer for a short gold
     length_s = np.zeros(len(near))
     for run in runs_of(near.astype(np.int64)):
         if run.label:

@@ -66,7 +66,9 @@ def _doubtful(reference: Reference, rows: Rows, seen: Observation, laid: Laid) -
     runs = [run for run in runs if _seconds(rows, run) >= LEAST_S]
     table, changes = _unlike(laid, runs), list[Change]()
     nearest = {
-        run.label: min(table[n, run.label] for n in range(len(runs)) if runs[n].label == run.label) for run in runs
+        run.label: min(table[n, run.label] for n in range(len(runs)) if runs[n].label == run.label)
+        for run in runs
+        if run.label >= 0
     }
     for run, off in zip(runs, table, strict=True):
         alike = laid.scene.alike

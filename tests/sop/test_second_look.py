@@ -199,3 +199,12 @@ def test_a_fragment_of_a_step_that_hardly_shows_goes_to_the_step_beside_it(world
 def test_a_run_in_which_nothing_is_doubtful_is_left_as_it_is(world: World, reference: Reference) -> None:
     look = Look(reference, pictured(world.film(seed=7), 7))
     assert look.after is look.before
+
+
+def test_a_procedure_of_one_step_is_looked_at_where_a_stretch_is_in_no_step() -> None:
+    world = World(steps=("a",))
+    golds = [pictured(world.film(seed=1000 + n), n) for n in range(3)]
+    reference = fit(world.procedure(), [Gold(gold.features, gold.spans) for gold in golds])
+    filmed = pictured(world.film("a", Do(None, seconds=8.0), seed=3), 3)
+    look = Look(reference, filmed, ("a", 0, EXTRA))
+    assert look.label("a") in {"a", EXTRA}

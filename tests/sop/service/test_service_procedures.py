@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 from typing import Any
 
+import av
+import numpy as np
 import pytest
 from sqlalchemy import delete, select
 
@@ -275,3 +278,20 @@ def test_a_gold_that_would_fail_its_own_procedure_is_refused_and_not_carried_ove
     assert made.status_code == 201, made.text
     assert put(service, made.json()["id"], free, "*").json()["golds"] != []
     assert put(service, made.json()["id"], steps("a", "b"), "*").json()["golds"] == []
+
+
+@pytest.mark.parametrize("frames", [1, 2, 4])
+def test_a_gold_of_less_than_a_second_is_scored_against(sqlite_service: Service, tmp_path: Path, frames: int) -> None:
+    path = tmp_path / "short.mp4"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mpeg4", rate=4)
+        stream.width, stream.height, stream.pix_fmt = 160, 120, "yuv420p"
+        for n in range(frames):
+            picture = np.full((120, 160, 3), 40 * n, np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        container.mux(stream.encode())
+    video = sqlite_service.video(path)
+    gold = {"video": video, "steps": [{"id": "a", "start_s": 0, "end_s": frames / 4}]}
+    made = sqlite_service.post(PATH, {**steps("a"), "golds": [gold]})
+    assert made.status_code == 201, made.text
+    assert sqlite_service.evaluation(made.json()["id"], video)["encoder"] == "motion-hog-v1"
