@@ -46,7 +46,7 @@ from benchmarks.recommend_films import load, shared_tweets
 from threadpoolctl import threadpool_limits
 
 from genba_recommend.blending import Blend
-from genba_recommend.cold_start import new_items, new_users, release_prior
+from genba_recommend.cold_start import new_items, new_users
 from genba_recommend.data import first_of_each
 from genba_recommend.dataset import Dataset, Floats, Kind, Split, split_by_time
 from genba_recommend.evidence import weight_of
@@ -231,12 +231,14 @@ def measure(folder: Path, asks: Asks, label: str, seed: int) -> Measured:
         trained = train(split.train, replace(entry.config, seed=seed))
         cpu_seconds = time.process_time() - started_s
         alone = scores_of(trained, split.train)
-        whole = served(alone, trained, trained.neighbours, trained.reranker, split.train)
+        foreseen = foreseen_of(trained, split.train)
+        whole = served(alone, trained, trained.neighbours, trained.reranker, split.train, foreseen)
         found = quality(rank(whole if entry.served else alone, asked), asked)
         if not entry.served:
             return Measured(found, cpu_seconds, None)
         extras, wide = look_closer(trained, split, asked)
-        without = served(alone, trained, trained.neighbours, Reranker.none(len(trained.items)), split.train)
+        nothing = Reranker.none(len(trained.items))
+        without = served(alone, trained, trained.neighbours, nothing, split.train, foreseen)
         return Measured(found, cpu_seconds, extras, wide, quality(rank(without, asked), asked))
 
 
@@ -293,11 +295,17 @@ def scores_of(trained: Trained, data: Dataset) -> ScoreUsers:
     return tower_scores(users, trained.vectors, temperature=trained.config.towers.temperature)
 
 
+def foreseen_of(trained: Trained, data: Dataset) -> Float32s | None:
+    """Events a day of films that nobody has touched, (N,)."""
+    return trained.premieres.of(data.catalogue.items, now_s=float(data.interactions.time_s.max()))
+
+
 def look_closer(trained: Trained, split: Split, asked: Questions) -> tuple[Extras, Quality]:
     data, tuned = split.train, trained.prior
     alone = scores_of(trained, data)
     taste = blended(alone, trained.neighbours, data.histories, trained.blend)
-    popular = popularity_now(tuned, data.interactions, n_items=len(data.catalogue))
+    foreseen = foreseen_of(trained, data)
+    popular = popularity_now(tuned, data.interactions, n_items=len(data.catalogue), foreseen=foreseen)
 
     def listed(weight: float) -> ScoreUsers:
         lasting = lasting_now(replace(tuned, weight=weight), data)
@@ -311,11 +319,12 @@ def look_closer(trained: Trained, split: Split, asked: Questions) -> tuple[Extra
     by_share = {share: quality(with_discovery(whole, taste, asked, share=share), asked) for share in SHARES}
     for share, wide in by_share.items():
         curve.append({"weight": tuned.weight, "discovery": share} | wide.summary())
-    cold = cold_start(split, alone, served(alone, trained, trained.neighbours, trained.reranker, data))
+    whole = served(alone, trained, trained.neighbours, trained.reranker, data, foreseen)
+    cold = cold_start(split, trained, alone, whole)
     return Extras(tuned, trained.blend, float(trained.metrics["best_epoch"]), curve, cold), by_share[SERVED_SHARE]
 
 
-def cold_start(split: Split, alone: ScoreUsers, whole: ScoreUsers) -> dict[str, float]:
+def cold_start(split: Split, trained: Trained, alone: ScoreUsers, whole: ScoreUsers) -> dict[str, float]:
     """Users and films of which training knows nothing, against popularity and chance."""
     data = split.train
     week = everybody(popularity_now(Prior(half_life_days=7.0), data.interactions, n_items=len(data.catalogue)))
@@ -330,14 +339,16 @@ def cold_start(split: Split, alone: ScoreUsers, whole: ScoreUsers) -> dict[str, 
     if len(items):
         n = int(items.candidates.sum())
         chance = 1 - np.exp(items.n_relevant * np.log1p(-min(10 / n, 0.999)))
-        release = release_prior(data)
+        foreseen = foreseen_of(trained, data)
+        prior = popularity_now(trained.prior, data.interactions, n_items=len(data.catalogue), foreseen=foreseen)
         found["never-seen films: candidates"] = float(n)
         found["never-seen films: users asked"] = float(len(items))
         found["never-seen films: HR@10, chance"] = float(chance.mean())
         found["never-seen films: HR@10, newest first"] = hit_rate(everybody(published(data)), items)
-        found["never-seen films: HR@10, release prior"] = hit_rate(everybody(release), items)
-        found["never-seen films: HR@10, our towers"] = hit_rate(alone, items)
-        found["never-seen films: HR@10, our towers + release prior"] = hit_rate(with_prior(alone, release, 1.0), items)
+        found["never-seen films: HR@10, our towers alone"] = hit_rate(alone, items)
+        found["never-seen films: HR@10, what is foreseen of them alone"] = hit_rate(everybody(prior), items)
+        taste = blended(alone, trained.neighbours, data.histories, trained.blend)
+        found["never-seen films: HR@10, ours"] = hit_rate(with_prior(taste, prior, trained.prior.weight), items)
     return found
 
 

@@ -65,6 +65,7 @@ class Written:
     text: str = ""
     cut_by: Decision | None = None
     answered: bool = True  # False: the model thought and never came to an answer
+    thought_chars: int = 0  # of what was released first: a thought that the prompt had opened, as only its end told
     audit_seq: int | None = None
 
 
@@ -149,9 +150,8 @@ class Assistant:
                 written.usage = piece.usage or written.usage
             yield from held.take(thoughts.finish(), ())
             yield from held.rest()
-            if mode == "strip" and not held.said.strip():  # it ended inside its thinking: somebody waits for a word
-                held.said = _NOTHING_SAID[language_of(asked.text)]
-                yield Released(held.said)
+            if mode == "strip":
+                yield from held.silence(thoughts.stray_at, asked.text)
         except _Cut as cut:
             written.finish, written.cut_by = "content_filter", cut.decision
             self.decisions.metrics.cut_answers.labels(cut.decision.label).inc()
@@ -172,13 +172,16 @@ class Assistant:
             close = getattr(pieces, "close", None)
             if close is not None:
                 close()
-            written.text = held.said
+            written.thought_chars = at = min(thoughts.stray_at, len(held.said))
+            written.text = held.said[at:].lstrip() if at else held.said
             written.answered = mode == "strip" or thoughts.saw_final
-            self._note(principal, recorded, written, thoughts.hidden, failed, model=backend.model)
+            self._note(principal, recorded, written, held.said[:at] + thoughts.hidden, failed, model=backend.model)
 
     def _note(
         self, principal: Principal, recorded: Recorded, written: Written, hidden: str, failed: str | None, *, model: str
     ) -> None:
+        if written.thought_chars:
+            log.warning("thought_without_beginning", model=model, setting="GENBA_LLM_BACKEND_STARTS_HIDDEN")
         metrics = self.decisions.metrics
         metrics.answers.labels(failed or written.finish).inc()
         metrics.tokens.labels("prompt").inc(written.usage.prompt)
@@ -196,6 +199,7 @@ class Assistant:
                 "cut_by": written.cut_by.name if written.cut_by is not None else None,
                 "prompt_tokens": written.usage.prompt,
                 "completion_tokens": written.usage.completion,
+                **({"unopened_thought_chars": written.thought_chars} if written.thought_chars else {}),
             },
         )
         written.audit_seq = entry.seq
@@ -232,6 +236,13 @@ class _Held:
     def rest(self) -> Iterator[Released]:
         if self._waiting:
             yield self._let_go(len(self._waiting), seen=len(self._waiting))
+
+    def silence(self, at: int, question: str) -> Iterator[Released]:
+        """A word where the model only thought, its first ``at`` characters included: somebody waits for one."""
+        if not self.said[at:].strip():
+            word = _NOTHING_SAID[language_of(question)]
+            self.said = self.said[:at] + word
+            yield Released(word)
 
     def _token_end(self, at: int) -> int:
         """The end of the last token that ends by ``at``, where tokens count."""
@@ -282,8 +293,10 @@ def _with_first(first: Released | None, rest: Iterator[Released]) -> Iterator[Re
         yield from rest
 
 
-def whole(released: Iterator[Released]) -> tuple[str, list[TokenLogprob]]:
-    """All of an answer that nobody reads as it comes."""
+def whole(released: Iterator[Released], written: Written) -> tuple[str, list[TokenLogprob]]:
+    """All of an answer that nobody reads as it comes, without the thought that only its end gave away."""
     found = list(released)
+    if written.thought_chars:
+        return written.text, []
     exact = all(each.logprobs for each in found)
     return "".join(each.text for each in found), [one for each in found for one in each.logprobs] if exact else []

@@ -248,20 +248,29 @@ def _checked(place: str, found: dict[str, Any], tally: Tally, bad: BadRows) -> R
         return None
 
 
+def counted(tally: Tally) -> list[tuple[str, dict[str, int]]]:
+    """What a report shows, heading by heading; nothing under a heading that counted nothing."""
+    deciles = {f"{i / 10:.1f}–{(i + 1) / 10:.1f}": n for i, n in enumerate(tally.quality_deciles) if n}
+    groups: list[tuple[str, dict[str, int]]] = [
+        (heading, dict(sorted(counts.items())))
+        for heading, counts in (
+            ("Domains", tally.by_domain),
+            ("Decisions", tally.by_decision),
+            ("Licences", tally.by_licence),
+            ("Dropped", tally.dropped),
+        )
+    ]
+    return [*groups, ("Quality", deciles)]
+
+
 def report(title: str, collected: Collected) -> str:
     """The tally as Markdown with bars, for people."""
     tally = collected.tally
     lines = [f"# {title}", "", f"{tally.n_read} read, {tally.n_kept} kept, data hash `{collected.data_hash[:16]}`.", ""]
-    for heading, counts in (
-        ("Domains", tally.by_domain),
-        ("Decisions", tally.by_decision),
-        ("Licences", tally.by_licence),
-        ("Dropped", tally.dropped),
-        ("Quality", Counter({f"{i / 10:.1f}–{(i + 1) / 10:.1f}": n for i, n in enumerate(tally.quality_deciles) if n})),
-    ):
+    for heading, counts in counted(tally):
         if counts:
             most = max(counts.values())
             lines += [f"## {heading}", "", "| | rows | |", "|---|---:|---|"]
-            lines += [f"| {name} | {n} | {'█' * max(1, round(24 * n / most))} |" for name, n in sorted(counts.items())]
+            lines += [f"| {name} | {n} | {'█' * max(1, round(24 * n / most))} |" for name, n in counts.items()]
             lines.append("")
     return "\n".join(lines)

@@ -46,6 +46,7 @@ class DocumentEncoder:
         self._folder = cache / hashlib.sha256(f"{base_url}\n{model}".encode()).hexdigest()[:12]
         self._timeout_s = timeout_s
         self._rests_until_s = 0.0
+        self._closed = False
         self.reason: str | None = None  # why the last question was not answered
         self._client = httpx.Client(
             base_url=base_url.rstrip("/") + "/",
@@ -90,10 +91,12 @@ class DocumentEncoder:
                 path.unlink(missing_ok=True)
 
     def close(self) -> None:
+        """Ask nothing any more; a document that is being read stays unread."""
+        self._closed = True
         self._client.close()
 
     def _ask(self, texts: Sequence[str], *, timeout_s: float) -> Vectors | None:
-        if time.monotonic() < self._rests_until_s:
+        if self._closed or time.monotonic() < self._rests_until_s:
             return None
         try:
             answer = self._client.post(
@@ -103,7 +106,13 @@ class DocumentEncoder:
             )
             answer.raise_for_status()
             found = _vectors(answer.json(), len(texts))
-        except (httpx.HTTPError, ValueError, KeyError, TypeError) as error:
+        except (
+            httpx.HTTPError,
+            ValueError,
+            KeyError,
+            TypeError,
+            RuntimeError,
+        ) as error:  # the last one: closed meanwhile
             self.reason = type(error).__name__
             self._rests_until_s = time.monotonic() + _REST_S
             log.warning("encoder_unavailable", reason=self.reason)

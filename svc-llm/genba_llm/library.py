@@ -29,6 +29,8 @@ from genba_shared.ids import new_id
 from genba_shared.principal import Clearance, Principal
 from genba_shared.problems import AlreadyExists, ClearanceTooLow
 
+_MOST_READ = 500  # documents in a round, so that searches soon find the first of many
+
 Stamp = tuple[int, datetime | None, str | None, int]
 
 
@@ -40,6 +42,7 @@ class Library:
     encoder: DocumentEncoder | None = None
     _corpora: dict[str, tuple[Stamp, Corpus]] = field(default_factory=dict)
     _read: set[str] = field(default_factory=set)  # documents whose vectors are there
+    _rounds: int = 0  # in which some came: a corpus made before has fewer, and is made anew once for all of them
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def add(
@@ -113,18 +116,20 @@ class Library:
         if not self._read or not self._read <= counts.keys():
             self._read &= counts.keys()
             self.encoder.forget_all_but(counts)
-        for document_id in counts.keys() - self._read:
+        before = len(self._read)
+        for document_id in sorted(counts.keys() - self._read)[:_MOST_READ]:
             if self.encoder.kept(document_id, counts[document_id]) is None:
                 with self.database.read() as session:
                     pieces = select(ChunkRow).where(ChunkRow.document_id == document_id).order_by(ChunkRow.number)
                     texts = [f"{each.title}\n{each.text}" for each in session.scalars(pieces)]
                 if texts and not self.encoder.encode(document_id, texts):
-                    return
+                    break
             self._read.add(document_id)
+        self._rounds += len(self._read) > before
 
     def _corpus(self, tenant: str) -> Corpus:
         with self.database.read() as session:
-            stamp = (*_stamp(session, tenant), len(self._read))
+            stamp = (*_stamp(session, tenant), self._rounds)
             known = self._corpora.get(tenant)
             if known is not None and known[0] == stamp:
                 return known[1]

@@ -165,12 +165,14 @@ def _near(
 def _fused(
     by_words: npt.NDArray[np.int64], near: npt.NDArray[np.float64]
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
-    """Both rankings as one: the places best first, and (N,) scores. An encoder's cosines and BM25 share no scale, ranks do."""
+    """Both rankings as one: the places best first, and (N,) scores, 1 for the first of both. An encoder's cosines and BM25 share
+    no scale, ranks do.
+    """
     by_meaning = np.flatnonzero(near > 0)
     by_meaning = by_meaning[np.argsort(-near[by_meaning], kind="stable")]
     scores = np.zeros(len(near))
     for ranking in (by_words, by_meaning):
-        scores[ranking] += 1.0 / (_RANK_SHIFT + 1 + np.arange(len(ranking)))
+        scores[ranking] += 0.5 * (_RANK_SHIFT + 1) / (_RANK_SHIFT + 1 + np.arange(len(ranking)))
     found = np.flatnonzero(scores > 0)
     return found[np.argsort(-scores[found], kind="stable")], scores
 

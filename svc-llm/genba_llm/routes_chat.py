@@ -70,7 +70,7 @@ def complete(body: ChatIn, here: Here, principal: Writer) -> Any:
     )
     if body.stream:
         return _events(answer.stream(released, written, recorded, usage=_wants_usage(body)))
-    text, logprobs = whole(released)
+    text, logprobs = whole(released, written)
     return answer.out(recorded, written, text, logprobs if body.logprobs else [])
 
 

@@ -76,7 +76,7 @@ def think(body: ThinkIn, here: Here, principal: Writer) -> ThinkOut:
     released, written = here.assistant.answer(
         principal, recorded, turns, options, mode="final_only", passages=passages, asked=asked, backend=backend
     )
-    text, _ = whole(released)
+    text, _ = whole(released, written)
     if not written.answered and written.cut_by is None:
         recorded = here.decisions.escalate(principal, asked, "no_final_answer")
     said = text.strip() if written.answered and written.cut_by is None else None

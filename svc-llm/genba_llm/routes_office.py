@@ -201,5 +201,5 @@ def _write(
     released, written = here.assistant.answer(
         principal, recorded, prompt, options, mode="strip", asked=asked, backend=backend
     )
-    text, _ = whole(released)
+    text, _ = whole(released, written)
     return text, written

@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from genba_llm.backend_transformers import TransformersModel
 
 _ENCODE_EVERY_S = 5.0
+_COUNT_EVERY_S = 60.0
 
 log = get_logger(__name__)
 
@@ -104,14 +105,18 @@ class Llm:
             escalations.erase_due(session, now=utc_now())
         with self.database.read() as session:
             waiting, overdue = store.queue_counts(session)
-            classifier, fusion = self.gate.model
-            reviewed = escalations.reviewed_of(session, f"{classifier.version}+{fusion.version}")
         self.metrics.escalations_waiting.set(waiting)
         self.metrics.escalations_overdue.set(overdue)
-        self.metrics.review_rows.set(len(reviewed.allow))
-        self.metrics.review_temperature.set(fusion.review_temperature)
-        self.metrics.allow_from.set(fusion.allow_from)
+        self.metrics.review_temperature.set(self.gate.fusion.review_temperature)
+        self.metrics.allow_from.set(self.gate.fusion.allow_from)
         self.writer.seal()
+
+    def count_reviews(self) -> None:
+        """What people decided of what this model escalated; seldom, for it reads all of it."""
+        classifier, fusion = self.gate.model
+        with self.database.read() as session:
+            reviewed = escalations.reviewed_of(session, f"{classifier.version}+{fusion.version}")
+        self.metrics.review_rows.set(len(reviewed.allow))
 
     def look_at_host(self) -> None:
         """Compare the host with its list; what is new goes on record."""
@@ -257,8 +262,6 @@ async def open_service(settings: Settings, metrics: Metrics, *, backend: Backend
         vault = TextVault(settings.load_text_secret())
         decisions = Decisions(gate, writer, vault, settings, ours)
         encoder = _encoder(settings, guard)
-        if encoder is not None:
-            stack.callback(encoder.close)
         library = Library(database, encoder)
         if named is None and settings.own_model == "answers":
             await asyncio.to_thread(register_shipped, registry)
@@ -285,11 +288,14 @@ async def open_service(settings: Settings, metrics: Metrics, *, backend: Backend
             (settings.policy_refresh_s, policies.refresh),
             (settings.model_refresh_s, champion.follow),
             (5.0, llm.sweep),
+            (_COUNT_EVERY_S, llm.count_reviews),
             (settings.host_watch_every_s, llm.look_at_host),
             (settings.model_refresh_s, speakers.follow),
             (_ENCODE_EVERY_S, library.encode_new),
         ):
             stack.callback(Repeated(f"llm-{work.__name__}", every_s, work).stop)
+        if encoder is not None:
+            stack.callback(encoder.close)  # before the round that reads a long document is waited for
         yield llm
 
 

@@ -61,7 +61,9 @@ class Filter:
         self._in_final = False
         self._channel: str | None = None  # gpt-oss: what stands before <|message|> and is no text
         self.saw_final = False
-        self.saw_stray_end = False  # a thought ended that never began: its text has been taken for the answer
+        self.stray_at = 0  # characters that had left when a thought ended that never began: they were that thought
+        self._passed = 0
+        self._opened = False
         self._done = False
 
     @property
@@ -101,6 +103,7 @@ class Filter:
 
     def _pass(self, text: str) -> str:
         if text and self._leaves():
+            self._passed += len(text)
             return text
         if self._channel is not None:
             self._channel += text
@@ -124,7 +127,9 @@ class Filter:
         elif name in _ANSWER and self._in_final and not self._open:
             self._in_final, self._done = False, True
         elif name not in _ANSWER:
-            self.saw_stray_end = True
+            if not self._opened and not self.stray_at:  # later ones are words about a tag
+                self.stray_at = self._passed
+            self._opened = True
 
     def _control(self, word: str) -> None:
         """A control token, which is never text itself: most, such as <|im_end|>, say nothing here."""
@@ -142,6 +147,7 @@ class Filter:
             self._channel = None
 
     def _open_tag(self, name: str) -> None:
+        self._opened = True
         if name in _ANSWER:
             if not self._open:  # a thought that speaks of the tag is still a thought
                 self._in_final = self.saw_final = True
@@ -186,7 +192,7 @@ def final_of(text: str, *, mode: Mode = "final_only", starts_hidden: bool = Fals
     """A whole generation at once: ``(answer, hidden)``; the answer is None where ``final_only`` found none."""
     found = Filter(mode, starts_hidden=starts_hidden)
     answer = (found.feed(text) + found.finish()).strip()
-    if found.saw_stray_end and not starts_hidden:
+    if found.stray_at and not starts_hidden:
         return final_of(text, mode=mode, starts_hidden=True)
     missing = mode == "final_only" and not found.saw_final
     return (None if missing else answer), found.hidden

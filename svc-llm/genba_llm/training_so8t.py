@@ -14,6 +14,7 @@ from genba_llm.event_files import with_event_files
 from genba_llm.finetune_config import config_of
 from genba_llm.line_settings import LineSettings
 from genba_llm.refused import Refused
+from genba_llm.report_plots import bars
 from genba_llm.so8t_bundle import MODEL
 from genba_llm.synthesise import SHARES
 from genba_llm.verdict import DOMAINS, Domain
@@ -116,15 +117,16 @@ def _lines_of(name: str) -> list[str]:
 def _told(title: str, collected: Any, run: Run) -> Result:
     from genba_llm import data_line
 
-    path = run.workdir / "report.md"
-    path.write_text(data_line.report(title, collected), "utf-8")
+    report, plots = run.workdir / "report.md", run.workdir / "report.svg"
+    report.write_text(data_line.report(title, collected), "utf-8")
+    plots.write_text(bars(title, data_line.counted(collected.tally)), "utf-8")
     if not collected.tally.n_kept:
         why = ", ".join(f"{name} {n}" for name, n in sorted(collected.tally.dropped.items()))
         said = f"Nothing was kept of {collected.tally.n_read} read" + (f" (dropped: {why})." if why else ".")
         run.note(said, level="warning")
     metrics = {"read": float(collected.tally.n_read), "kept": float(collected.tally.n_kept)}
     value = {"shards": collected.shards, "data_hash": collected.data_hash, "tally": collected.tally.as_json()}
-    return Result(value=value, metrics=metrics, artifacts={"report.md": path})
+    return Result(value=value, metrics=metrics, artifacts={"report.md": report, "report.svg": plots})
 
 
 class MultimodalParams(Params):

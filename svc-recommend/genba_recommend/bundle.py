@@ -10,6 +10,7 @@
 | heads.safetensors | what else is foreseen of a pair; only heads that foresee better than the average |
 | neighbours.npz | which items go with which, where that helps; bundles of before have none |
 | reranker.npz | how a shortlist is put in order, where that helps; bundles of before have none |
+| premieres.npz | what items draw that nobody has touched, where that can be told; bundles of before have none |
 
 ``write_bundle`` needs torch; ``LoadedModel`` needs numpy and onnxruntime. What belongs together is in one folder, so a reader
 can never mix the vectors of one version with the tower of another.
@@ -35,6 +36,8 @@ from genba_recommend.heads import FILE as HEADS
 from genba_recommend.heads import Heads
 from genba_recommend.neighbours import FILE as NEIGHBOURS
 from genba_recommend.neighbours import Neighbours
+from genba_recommend.premieres import FILE as PREMIERES
+from genba_recommend.premieres import Premieres
 from genba_recommend.prior import Prior
 from genba_recommend.reranker import FILE as RERANKER
 from genba_recommend.reranker import Reranker
@@ -73,8 +76,12 @@ def write_bundle(trained: Trained, dataset: Dataset, folder: Path) -> Path:
         save_file(mine, folder / f"{tower}.safetensors")
     onnx.save(onnx.user_tower(weights), folder / USER_TOWER)
     onnx.save(onnx.item_tower(weights), folder / ITEM_TOWER)
+    now_s = float(dataset.interactions.time_s.max())
     prior = trained.first_prior.scores(
-        dataset.interactions, n_items=len(dataset.catalogue), now_s=float(dataset.interactions.time_s.max())
+        dataset.interactions,
+        n_items=len(dataset.catalogue),
+        now_s=now_s,
+        foreseen=trained.premieres.of(dataset.catalogue.items, now_s=now_s),
     )
     ids = np.array([item.item_id for item in dataset.catalogue.items])
     columns: dict[str, Any] = {"ids": ids, "prior": prior, **trained.items.columns()}
@@ -86,6 +93,8 @@ def write_bundle(trained: Trained, dataset: Dataset, folder: Path) -> Path:
         trained.neighbours.write(folder / NEIGHBOURS)
     if not trained.reranker.is_empty:
         trained.reranker.write(folder / RERANKER)
+    if not trained.premieres.is_empty:
+        trained.premieres.write(folder / PREMIERES)
     (folder / CONFIG).write_text(trained.config.to_json(), "utf-8")
     (folder / ENCODERS).write_text(trained.encoders.to_json(), "utf-8")
     (folder / MANIFEST).write_text(json.dumps(_manifest(trained), indent=1, sort_keys=True), "utf-8")
@@ -132,6 +141,7 @@ class LoadedModel:
     neighbours: Neighbours
     reranker: Reranker
     heads: Heads
+    premieres: Premieres
     prior_scores: Float32s  # (N,) what the first stage's prior said when training ended, as exports carry it
     metrics: Mapping[str, float]
     data_hash: str
@@ -160,6 +170,7 @@ class LoadedModel:
                 neighbours=Neighbours.read(folder / NEIGHBOURS, len(vectors)),
                 reranker=Reranker.read(folder / RERANKER, columns["genre"]),
                 heads=Heads.read(folder / HEADS, tuple(manifest.get("heads", ()))),
+                premieres=Premieres.read(folder / PREMIERES, len(vectors)),
                 metrics=manifest["metrics"],
                 data_hash=manifest["data_hash"],
                 trained_until_s=float(manifest["trained_until_s"]),
@@ -176,12 +187,24 @@ class LoadedModel:
             len(
                 {
                     len(found.ids),
-                    *map(len, (found.items, vectors, found.prior_scores, found.neighbours, found.reranker)),
+                    *map(
+                        len,
+                        (
+                            found.items,
+                            vectors,
+                            found.prior_scores,
+                            found.neighbours,
+                            found.reranker,
+                            found.premieres,
+                        ),
+                    ),
                 }
             )
             != 1
         ):
-            raise BundleUnreadable(f"{ITEMS}, {VECTORS}, {NEIGHBOURS} and {RERANKER} are of different lengths.")
+            raise BundleUnreadable(
+                f"{ITEMS}, {VECTORS}, {NEIGHBOURS}, {RERANKER} and {PREMIERES} are of different lengths."
+            )
         return found
 
     def __len__(self) -> int:

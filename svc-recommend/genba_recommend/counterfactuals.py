@@ -28,7 +28,6 @@ from genba_recommend.measuring import ATTRIBUTED_WITHIN_S
 from genba_recommend.offpolicy import Estimate, Log, doubly_robust, gain, ips, snips
 from genba_recommend.people import Did, Person
 from genba_recommend.popularity import log_prior
-from genba_recommend.prior import Prior
 from genba_recommend.ranking import chances_of
 from genba_recommend.serving_model import Aligned
 from genba_recommend.shop import did_of
@@ -141,7 +140,7 @@ def judge(
 ) -> Judged:
     """Judge a version by lists that others made. Raises: NothingToJudgeBy, TooLittleOverlap."""
     newer = [each for each in lists if each.at_s >= made_at.timestamp()]
-    biases = _Biases(session, tenant, shelf, aligned.model.prior, newer)
+    biases = _Biases(session, tenant, shelf, aligned, newer)
     parts: list[_Places] = []
     for unit, (before, shown, rewards) in _moments(session, tenant, shelf, newer, outcome):
         scores = _scores(aligned, shelf, before, shown, biases.at(shown.at_s))
@@ -257,8 +256,12 @@ def _scores(aligned: Aligned, shelf: Shelf, before: Person, shown: DrawnList, bi
 class _Biases:
     """A version's prior as it was at a moment: from the days before, and the events of that day until then."""
 
-    def __init__(self, session: Session, tenant: str, shelf: Shelf, prior: Prior, lists: Sequence[DrawnList]) -> None:
-        self._prior, self._n = prior, len(shelf)
+    def __init__(
+        self, session: Session, tenant: str, shelf: Shelf, aligned: Aligned, lists: Sequence[DrawnList]
+    ) -> None:
+        prior = self._prior = aligned.model.prior
+        self._foreseen = None if aligned.foreseen is None else prior.counts_of(aligned.foreseen)
+        self._n = len(shelf)
         days = {int(each.at_s // DAY_S) for each in lists}
         since_day = int(min(days, default=0) - HALF_LIVES_COUNTED * prior.half_life_days)
         counts = store.daily_counts(session, tenant, since_day=since_day, up_to_seq=store.last_seq(session))
@@ -284,7 +287,8 @@ class _Biases:
             of_events[first:last].astype(np.int64), weights[first:last], minlength=self._n
         )
         counts *= np.exp2((day - at_s / DAY_S) / self._prior.half_life_days)
-        return log_prior(counts.astype(np.float32), smoothing=self._prior.smoothing, weight=self._prior.weight)
+        smoothing, weight = self._prior.smoothing, self._prior.weight
+        return log_prior(counts.astype(np.float32), smoothing=smoothing, weight=weight, foreseen=self._foreseen)
 
 
 def _beyond_before(found: Iterable[Any]) -> Iterator[tuple[str, float, float]]:

@@ -175,12 +175,16 @@ class Counting:
 
     # ---- scores ----
 
-    def bias(self, prior: Prior, day: float, n: int) -> Float32s:
-        """(N,) what a version's prior adds now; zeros until its half-life is counted."""
+    def bias(self, prior: Prior, day: float, n: int, foreseen: Float32s | None = None) -> Float32s:
+        """(N,) what a version's prior adds now; zeros until its half-life is counted.
+
+        Args: foreseen: (N,) events a day of what nobody has touched.
+        """
         counts = self._popularity.priors.get(prior.half_life_days)
         if counts is None:
             return np.zeros(n, np.float32)
-        return log_prior(counts.at(day, n), smoothing=prior.smoothing, weight=prior.weight)
+        expected = None if foreseen is None else prior.counts_of(foreseen)
+        return log_prior(counts.at(day, n), smoothing=prior.smoothing, weight=prior.weight, foreseen=expected)
 
     def lasting(self, prior: Prior, day: float, n: int) -> Float32s | None:
         """(N,) what places after the first get on top of ``bias``; None where nothing lasts, or until it is counted."""

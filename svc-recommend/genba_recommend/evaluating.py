@@ -81,6 +81,7 @@ class _World:
         self.neighbours = model.neighbours.onto(self.rows, len(catalogue))
         self.published_s = np.array([item.published_at_s for item in catalogue.items], np.float64)
         self.reranker = model.reranker.onto(self.rows, self.items.genre, self.published_s)
+        self.foreseen = model.premieres.of(catalogue.items, now_s=float(split.train.interactions.time_s.max()))
 
     def quality(
         self,
@@ -98,7 +99,8 @@ class _World:
             part = slice(at, at + 1024)
             found[self.asked.users[part]] = self.model.embed_features(wanted.take(part), vectors)
         towers = tower_scores(found, vectors, temperature=self.model.temperature)
-        score = served(towers, self.model, self.neighbours, reranker or self.reranker, past or self.split.train)
+        train = past or self.split.train
+        score = served(towers, self.model, self.neighbours, reranker or self.reranker, train, self.foreseen)
         return quality(rank(score, self.asked), self.asked)
 
     def quality_by_other_items(self, columns: tuple[str, ...], rng: np.random.Generator) -> Quality:

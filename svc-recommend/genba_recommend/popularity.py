@@ -8,13 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 Floats = npt.NDArray[np.float64]
 Float32s = npt.NDArray[np.float32]
+FloatsOfAnyKind = TypeVar("FloatsOfAnyKind", Floats, Float32s)
 MAX_EXPONENT = 400.0  # of 2; float64 ends at 1023
+UNTOUCHED = 1e-30  # a count below it is none, or is forgotten
 
 
 @dataclass
@@ -74,11 +77,18 @@ class Popularity:
         self.segment_events[segment] = self.segment_events.get(segment, 0.0) + events
 
 
-def log_prior(counts: Float32s, *, smoothing: float, weight: float) -> Float32s:
-    """What a prior adds to every item's score, (n,): weight · log(count + smoothing), 0 for the most popular. See ``prior.Prior``."""
+def smoothed(counts: FloatsOfAnyKind, smoothing: float, foreseen: FloatsOfAnyKind | None) -> FloatsOfAnyKind:
+    """(n,) counts + smoothing. Args: foreseen: (n,) what an item would count that nobody has touched, where that is more."""
+    if foreseen is None:
+        return counts + counts.dtype.type(smoothing)
+    return counts + np.where(counts < UNTOUCHED, np.maximum(foreseen, smoothing), smoothing).astype(counts.dtype)
+
+
+def log_prior(counts: Float32s, *, smoothing: float, weight: float, foreseen: Float32s | None = None) -> Float32s:
+    """What a prior adds to every item's score, (n,): weight · log of what is ``smoothed``, 0 for the most popular. See ``prior.Prior``."""
     if not len(counts) or weight == 0.0:
         return np.zeros(len(counts), np.float32)
-    logs = np.log(counts + np.float32(smoothing))
+    logs = np.log(smoothed(counts, smoothing, foreseen))
     return np.asarray(weight * (logs - logs.max()), np.float32)
 
 

@@ -8,16 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Self
+from typing import Self, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from genba_recommend.dataset import Interactions
 from genba_recommend.metrics import Quality, Questions, ScoreUsers, quality, rank_alike
-from genba_recommend.popularity import log_lasting
+from genba_recommend.popularity import log_lasting, smoothed
 
 DAY_S = 86_400.0
+Counts = TypeVar("Counts", npt.NDArray[np.float64], npt.NDArray[np.float32])
 LASTING_TIMES = 30.0  # the half-life of what lasts, in the prior's
 
 
@@ -51,10 +52,25 @@ class Prior:
         """What people without history get."""
         return replace(self, half_life_days=self.newcomer_half_life_days or self.half_life_days)
 
-    def log_popularity(self, interactions: Interactions, *, n_items: int, now_s: float) -> npt.NDArray[np.float32]:
-        """Return log(count + smoothing), shifted so that its maximum is 0, (N,) float32."""
+    def counts_of(self, per_day: Counts) -> Counts:
+        """What events that keep coming add up to, (N,)."""
+        return per_day * per_day.dtype.type(self.half_life_days / np.log(2.0))
+
+    def log_popularity(
+        self,
+        interactions: Interactions,
+        *,
+        n_items: int,
+        now_s: float,
+        foreseen: npt.NDArray[np.float32] | None = None,
+    ) -> npt.NDArray[np.float32]:
+        """Return log(count + smoothing), shifted so that its maximum is 0, (N,) float32.
+
+        Args: foreseen: (N,) events a day of items that nobody has touched, see ``premieres``.
+        """
         counts = decayed_counts(interactions, n_items=n_items, now_s=now_s, half_life_days=self.half_life_days)
-        logs = np.log(counts + self.smoothing)
+        expected = None if foreseen is None else self.counts_of(foreseen.astype(np.float64))
+        logs = np.log(smoothed(counts, self.smoothing, expected))
         return np.asarray(logs - logs.max(initial=-np.inf), np.float32) if n_items else np.zeros(0, np.float32)
 
     @property
@@ -73,9 +89,17 @@ class Prior:
         )
         return log_lasting(now, ever, lasting=self.lasting, smoothing=self.smoothing, weight=self.weight)
 
-    def scores(self, interactions: Interactions, *, n_items: int, now_s: float) -> npt.NDArray[np.float32]:
+    def scores(
+        self,
+        interactions: Interactions,
+        *,
+        n_items: int,
+        now_s: float,
+        foreseen: npt.NDArray[np.float32] | None = None,
+    ) -> npt.NDArray[np.float32]:
         """Return what is added to dot product over temperature when ranking, (N,) float32."""
-        return np.float32(self.weight) * self.log_popularity(interactions, n_items=n_items, now_s=now_s)
+        logs = self.log_popularity(interactions, n_items=n_items, now_s=now_s, foreseen=foreseen)
+        return np.float32(self.weight) * logs
 
 
 def tune_half_life(

@@ -97,14 +97,20 @@ def reranked(
 
 
 def served(
-    towers: ScoreUsers, terms: Terms, neighbours: Neighbours, reranker: Reranker, dataset: Dataset
+    towers: ScoreUsers,
+    terms: Terms,
+    neighbours: Neighbours,
+    reranker: Reranker,
+    dataset: Dataset,
+    foreseen: Float32s | None = None,
 ) -> ScoreUsers:
-    """What a model serves at the end of a dataset. Args: neighbours, reranker: the model's, by row of the dataset's catalogue."""
-    prior, past = terms.prior, dataset.histories
-    popular, newcomers = (
-        popularity_now(each, dataset.interactions, n_items=len(dataset.catalogue))
-        for each in (prior, prior.of_newcomers)
-    )
+    """What a model serves at the end of a dataset.
+
+    Args: neighbours, reranker, foreseen: the model's, by row of the dataset's catalogue.
+    """
+    prior, past, n_items = terms.prior, dataset.histories, len(dataset.catalogue)
+    popular = popularity_now(prior, dataset.interactions, n_items=n_items, foreseen=foreseen)
+    newcomers = popularity_now(prior.of_newcomers, dataset.interactions, n_items=n_items)
     taste, is_known = blended(towers, neighbours, past, terms.blend), np.diff(past.offsets) > 0
 
     def score(users: Ints) -> Float32s:
@@ -158,10 +164,12 @@ def judge(models: Mapping[str, ScoreUsers], asked: Questions, *, seed: int = 0) 
     return Judged(measures, against)
 
 
-def popularity_now(prior: Prior, interactions: Interactions, *, n_items: int) -> Float32s:
-    """Return log-popularity at the newest event, (N,)."""
+def popularity_now(
+    prior: Prior, interactions: Interactions, *, n_items: int, foreseen: Float32s | None = None
+) -> Float32s:
+    """Return log-popularity at the newest event, (N,). Args: foreseen: (N,) events a day of what nobody has touched."""
     now_s = float(interactions.time_s.max()) if len(interactions) else 0.0
-    return prior.log_popularity(interactions, n_items=n_items, now_s=now_s)
+    return prior.log_popularity(interactions, n_items=n_items, now_s=now_s, foreseen=foreseen)
 
 
 def lasting_now(prior: Prior, dataset: Dataset) -> Float32s | None:

@@ -7,6 +7,7 @@ Knows no table and no HTTP.
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -124,6 +125,7 @@ class Aligned:
     vectors: (N, D), zeros where there is none.   present: (N,).   bias: (N,), the prior now.   neighbours, reranker: by row.
     lasting: (N,), what places after the first get on top of the bias; None where that does not help.
     newcomers: (N,), what is popular now for people without history, -inf where nothing is; None where that was not tuned.
+    foreseen: (N,), events a day of an item that nobody has touched; None where that cannot be told.
     """
 
     model: ServingModel
@@ -137,6 +139,7 @@ class Aligned:
     reranker: Reranker
     lasting: Float32s | None = None
     newcomers: Float32s | None = None
+    foreseen: Float32s | None = None
     generation: int = 0  # another one when vectors change; what is remembered of a user is remembered under it
 
     def taste(self, person: Person) -> Taste:
@@ -217,17 +220,23 @@ def align(model: ServingModel, shelf: Shelf, extra: Mapping[str, Embedded], *, g
         vectors[rows] = loaded.vectors[places]
         genre[rows], maker[rows] = loaded.items.genre[places], loaded.items.maker[places]
         present[rows] = True
+    premieres, sums = loaded.premieres, np.zeros((n, 2), np.float32)
+    if len(places):
+        sums[rows] = premieres.parts[places]
     newer = [(row, each) for item_id, each in extra.items() if (row := shelf.row(item_id)) is not None]
     if newer:
         rows = np.array([row for row, _ in newer])
         vectors[rows] = np.stack([each.vector for _, each in newer])
         genre[rows], maker[rows] = loaded.encoders.profile_codes([shelf.entries[row].item for row in rows])
+        sums[rows] = premieres.sums([shelf.entries[row].item for row in rows])
         present[rows] = True
     neighbours, bias = loaded.neighbours.onto(row_of, n), np.zeros(n, np.float32)
     reranker = loaded.reranker.onto(row_of, genre, shelf.published_s)
+    foreseen = None if premieres.is_empty else premieres.per_day(sums, shelf.published_s, now_s=time.time())
     return Aligned(
-        model, vectors, genre, maker, present, ExactIndex(vectors), bias, neighbours, reranker, generation=generation
-    )
+        model, vectors, genre, maker, present, ExactIndex(vectors), bias, neighbours, reranker,
+        foreseen=foreseen, generation=generation,
+    )  # fmt: skip
 
 
 def missing_or_stale(model: ServingModel, shelf: Shelf, extra: Mapping[str, Embedded]) -> list[int]:

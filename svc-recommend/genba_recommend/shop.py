@@ -319,7 +319,7 @@ class Shop:
         models = {
             number: replace(
                 aligned,
-                bias=counting.bias(aligned.model.prior, day, n),
+                bias=counting.bias(aligned.model.prior, day, n, aligned.foreseen),
                 lasting=counting.lasting(aligned.model.prior, day, n),
                 newcomers=counting.newcomers(aligned.model.prior, day, n),
             )

@@ -44,6 +44,8 @@ from genba_recommend.heads_training import (
 from genba_recommend.metrics import ScoreUsers, quality, questions, rank
 from genba_recommend.neighbours import Neighbours
 from genba_recommend.objective import loss_of
+from genba_recommend.premieres import Premieres
+from genba_recommend.premieres import fit as fit_premieres
 from genba_recommend.prior import DAY_S, Prior, tune_half_life
 from genba_recommend.reranker import Reranker
 from genba_recommend.reranker_fitting import fit_reranker
@@ -107,6 +109,7 @@ class Trained:
 
     vectors: (N, D) of the dataset's catalogue.   neighbours, reranker: of the same, empty where they do not help.
     first_prior, first_blend: how the first stage is weighed where it ranks alone, as in exports.
+    premieres: what untouched items draw, none where that cannot be told.
     metrics: on the validation slice, before refit saw it; figures of popularity
     alone beside it.   epochs: one record for every epoch.   n_events: positive ones that were learnt from.
     """
@@ -122,6 +125,7 @@ class Trained:
     neighbours: Neighbours
     reranker: Reranker
     heads: Heads
+    premieres: Premieres
     metrics: Mapping[str, float]
     epochs: tuple[Mapping[str, float], ...]
     config: TrainingConfig
@@ -280,7 +284,8 @@ class _Training:
         if worth:
             found = self._moments(self._average, self._dataset, self._newest_places(self._dataset))
             heads = train_heads(found, worth, seed=self._config.seed)
-        metrics = {"best_epoch": float(self._at.best_epoch + 1)}
+        premieres = fit_premieres(self._dataset)
+        metrics = {"best_epoch": float(self._at.best_epoch + 1), "premieres_gain": premieres.gain}
         metrics |= {f"head_{task}_auc": each.auc for task, each in foreseen.items() if np.isfinite(each.auc)}
         if tuned is not None:
             metrics |= tuned.blended.summary()
@@ -298,6 +303,7 @@ class _Training:
             neighbours=self._neighbours(blend),
             reranker=self._reranker(self._dataset) if blend.reranker else Reranker.none(len(self._items)),
             heads=heads,
+            premieres=premieres,
             metrics=metrics,
             epochs=tuple(self._at.epochs),
             config=self._config,

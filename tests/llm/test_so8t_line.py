@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from defusedxml.ElementTree import fromstring
 from pydantic import ValidationError
 from tests.llm.run_world import StopsAt, local_run
 
@@ -86,6 +87,11 @@ def test_collecting_keeps_what_is_good_and_says_what_became_of_the_rest(tmp_path
     assert rows[0]["licence"] == "own"
     assert result.value["tally"]["dropped"] == {"quality": 25}
     assert "75 kept" in result.artifacts["report.md"].read_text("utf-8")
+    plots = fromstring(result.artifacts["report.svg"].read_text("utf-8"))
+    shown = [each.text for each in plots.iter("{http://www.w3.org/2000/svg}text")]
+    assert shown[0] == "Collected documents"
+    assert shown[shown.index("Dropped") :][:3] == ["Dropped", "quality", "25"]
+    assert len(list(plots.iter("{http://www.w3.org/2000/svg}rect"))) == 1 + (len(shown) - 1 - 4) // 2, "a bar each"
 
 
 def test_halves_of_surrogate_pairs_in_crawled_json_do_not_stop_collecting(tmp_path: Path, data_dir: Path) -> None:

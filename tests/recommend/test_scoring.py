@@ -9,7 +9,7 @@ import pytest
 from tests.recommend.taste_world import world
 
 from genba_recommend.blending import Blend
-from genba_recommend.cold_start import new_items, new_users, release_prior
+from genba_recommend.cold_start import new_items, new_users
 from genba_recommend.dataset import Catalogue, Dataset, Interactions, Item, Split, User, split_by_time
 from genba_recommend.metrics import questions
 from genba_recommend.neighbours import Neighbours
@@ -75,15 +75,3 @@ def test_people_without_history_are_served_the_half_life_tuned_for_them() -> Non
         data,
     )
     assert score(np.arange(5)).argmax(1).tolist() == [0, 0, 0, 0, 1]
-
-
-def test_an_untouched_item_is_expected_to_do_as_those_of_its_age_did() -> None:
-    day_s = 86_400.0
-    fresh = [Item(f"f{row}", published_at_s=60 * day_s) for row in range(5)]
-    old = [Item(f"o{row}", published_at_s=-5_000 * day_s) for row in range(5)]
-    now = [Item("new", published_at_s=115 * day_s), Item("classic", published_at_s=-5_000 * day_s), Item("unknown")]
-    events = Interactions.of([0] * 13, [5, *range(5), *range(5), 6, 6], [0.0, *np.linspace(70, 130, 12) * day_s])
-    data = Dataset(Catalogue((*fresh, *old, *now)), (User("u"),), events)
-    new, classic, unknown = release_prior(data)[-3:]
-    assert new > classic + 0.5
-    assert np.isfinite(unknown)

@@ -437,3 +437,22 @@ def test_documents_answer_word_for_word_and_the_small_model_what_they_do_not_say
     assert written["answer"].startswith("- Write the time, who was there and the agenda.")
     assert "think" not in json.dumps(written["answer"])
     assert service.post("think", {**asked, "documents": False}).json()["answer"] == written["answer"]
+
+
+def test_a_thought_that_the_prompt_opened_stays_inside_where_nobody_reads_along(
+    served: Service, model: ModelServer
+) -> None:
+    model.text = "The caller wants a number. It is in the manual.</think>\n\nIt is 25 Nm."
+    choice = served.chat().json()["choices"][0]
+    assert choice["message"]["content"] == "It is 25 Nm."
+    assert choice["finish_reason"] == "stop"
+    summary = served.post("office/summarize", {"text": "The meeting began at nine. It ended at ten."}).json()
+    assert "caller wants" not in str(summary)
+    model.text = "The caller wants a number.</think>"
+    assert "before it came to an answer" in served.chat().json()["choices"][0]["message"]["content"]
+    model.text = "<think>It asks of a tag.</think>The tag </think> ends a thought."
+    assert served.chat().json()["choices"][0]["message"]["content"] == "The tag  ends a thought."
+    answers = [each.detail for each in served.llm.audit.entries() if each.event == "llm.answer"]
+    assert answers[0]["answer_chars"] == len("It is 25 Nm.")
+    assert answers[0]["thinking"]
+    assert answers[0]["unopened_thought_chars"] > 40, "which a stream has let out"

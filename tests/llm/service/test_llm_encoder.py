@@ -76,6 +76,14 @@ def test_what_was_read_once_is_not_asked_again(upgraded: Platform, model: ModelS
     assert encoder.kept("doc_1", 3) is None, "of another number of chunks"
 
 
+def test_a_closed_encoder_asks_nothing(upgraded: Platform, model: ModelServer) -> None:
+    encoder = DocumentEncoder(model.url, "m", guard=EgressGuard([model.url]), cache=upgraded.home / "vectors")
+    encoder.close()
+    assert not encoder.encode("doc_1", ["a lorry"])
+    assert encoder.of_query("a lorry") is None
+    assert model.asked == []
+
+
 def test_half_of_an_encoder_is_refused_at_the_start(upgraded: Platform, signed: Headers) -> None:
     with (
         pytest.raises(ValueError, match="GENBA_LLM_ENCODER_MODEL"),

@@ -71,7 +71,7 @@ def test_decided_requests_refit_the_gate_within_its_bound(checked: Service, tmp_
     for gate in made.gates:
         assert gate.at_most is not None
         assert result.metrics[gate.metric] <= gate.at_most
-    checked.llm.sweep()
+    checked.llm.count_reviews()
     page = checked.client.get("/metrics").text
     assert f"genba_llm_review_rows {float(decided)}" in page
     assert 'genba_llm_spot_checks_total{outcome="allow"}' in page

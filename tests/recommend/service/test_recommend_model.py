@@ -25,6 +25,7 @@ from genba_recommend.features import no_history
 from genba_recommend.lists import Ask, for_person
 from genba_recommend.metrics import questions
 from genba_recommend.neighbours import choices, item_knn
+from genba_recommend.premieres import N_AGES, Premieres
 from genba_recommend.prior import Prior
 from genba_recommend.reranker import Reranker
 from genba_recommend.serving_model import ServingModel, align
@@ -153,6 +154,28 @@ def test_an_item_that_training_never_saw_is_listed_at_once(trained: Trained) -> 
     assert service.get("/items/v7001/similar").json()["index"] == "exact"
 
 
+def test_a_premiere_is_ranked_by_what_is_foreseen_of_it_until_somebody_touches_it(trained: Trained) -> None:
+    service, shop = trained.service, trained.service.shop
+    service.items(item(7001, "saga"), item(7002, "never heard of"))
+    model = shop.view.models[1].model
+    parts = np.zeros((len(model.loaded), 2), np.float32)  # this world is too small to learn anything from
+    learnt = Premieres((("genre", "saga"),), np.array([5.0, 0.0]), np.zeros(2), np.zeros(N_AGES), -2.0, parts=parts)
+    shop._versions.shelf_changed()
+    shop._versions.follow(shop.view.shelf, {1: replace(model, loaded=replace(model.loaded, premieres=learnt))})
+    shop._look()
+
+    def ahead() -> float:
+        view = shop.view
+        first, second = (view.models[1].bias[view.shelf.row_by_id[item_id]] for item_id in ("v7001", "v7002"))
+        return float(first - second) / model.prior.weight
+
+    assert ahead() == pytest.approx(5.0, abs=1e-3)
+    service.events(event(9001, "somebody", "v7001"))
+    service.follow()
+    of_one = np.log(1.0 + model.prior.smoothing) - np.log(np.exp(-2.0) * model.prior.half_life_days / np.log(2.0))
+    assert ahead() == pytest.approx(of_one, abs=0.2)
+
+
 def test_exploration_writes_down_the_chance_of_every_place(trained: Trained) -> None:
     [user] = users_with_history(trained, 1)
     made = trained.service.list(user, k=10, explore=0.3)
@@ -268,7 +291,7 @@ def _check_scores(service: Service, user: str, document: Any, model: ServingMode
     lift[taste.lift.rows] = taste.lift.by
     known = [each for each in document["items"] if each["item_id"] in model.loaded.row_by_id]
     rows = np.array([shelf.row_by_id[each["item_id"]] for each in known])
-    bias = service.shop._counting.bias(model.prior, time.time() / 86_400, len(shelf))
+    bias = service.shop._counting.bias(model.prior, time.time() / 86_400, len(shelf), aligned.foreseen)
     expected = aligned.vectors[rows] @ taste.query + bias[rows] + lift[rows]
     expected = expected + aligned.gains(taste, rows, now_s=time.time())
     assert [each["score"] for each in known] == pytest.approx(expected.tolist(), abs=2e-2)
