@@ -394,7 +394,10 @@ def sample(pictures: Pictures, timeline: Timeline, sampler: Sampler, *, claimed_
     if shown is None:
         raise Refused("unreadable", "No picture of the video could be decoded.", damaged_packets=pictures.damaged)
     last_s = float(shown.duration * shown.time_base) if shown.duration and shown.time_base else timeline.step_s
-    end_s = shown_s + min(max(last_s, 1e-3), 1.0)
+    held_s = max(
+        1.0, min(claimed_s - shown_s, MAX_GAP_S)
+    )  # where the file says so too, the last picture stands for long
+    end_s = shown_s + min(max(last_s, 1e-3), held_s)
     sampler.show(shown, shown_s, end_s)
     return end_s
 

@@ -192,7 +192,16 @@ def revise(
     *,
     expected: int | None,
 ) -> Registered:
-    """The next version, with ``golds``. Raises VersionConflict, NotFound."""
+    """The next version, with ``golds``. Raises VersionConflict, also when golds have changed since they were placed; NotFound."""
+    row = records.get(session, ProcedureRow, procedure_id, principal, lock=True)
+    procedure = parse(authored, procedure_id=procedure_id)
+    named = {gold.video for gold in authored.golds}
+    there = [gold for gold in store.golds_of(session, row.id, row.version) if gold.video_id not in named]
+    fitting = {(gold.video_id, spans_of(gold)) for gold in there if _fits(procedure, gold)}
+    if fitting != {(gold.video_id, gold.spans) for gold in golds if gold.video_id not in named}:
+        raise VersionConflict(
+            f"The golds of procedure {procedure_id} have just changed; read it again, then change it."
+        )
     row = store.new_version(session, principal, procedure_id, _document(authored), expected=expected)
     attach_all(session, principal, row, golds)
     return registered(session, row)

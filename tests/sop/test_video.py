@@ -64,6 +64,23 @@ def test_what_is_sampled_is_the_picture_on_the_screen_at_that_time(tmp_path: Pat
     assert [frame.rgb is None for frame in frames[:7]] == [False, True, False, True, False, True, True]
 
 
+def test_a_last_picture_that_the_file_holds_for_long_is_on_the_screen_for_as_long(tmp_path: Path) -> None:
+    """Screen recorders write a picture when something changes: half a minute of nothing at the end is no damage."""
+    path = tmp_path / "held.mp4"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mpeg4", rate=4)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        pictures = [np.full((48, 64, 3), 60 * n, np.uint8) for n in range(4)]
+        packets = [stream.encode(av.VideoFrame.from_ndarray(each, format="rgb24")) for each in pictures]
+        *before, last = [packet for each in (*packets, stream.encode()) for packet in each]
+        last.duration = round(30 / last.time_base)
+        container.mux([*before, last])
+    extraction = extract(path)
+    assert extraction.info.duration_s == pytest.approx(30.75, abs=0.3)
+    assert not extraction.info.truncated
+    assert extraction.features.times_s[-1] > 30
+
+
 def test_b_frames_are_left_out_only_while_enough_pictures_remain(tmp_path: Path) -> None:
     path = tmp_path / "far.mp4"
     Recording(

@@ -13,6 +13,7 @@ from sqlalchemy import delete, select
 
 from genba_shared.principal import Clearance
 from genba_sop import reference
+from genba_sop.procedures import Procedures
 from genba_sop.tables import ReferenceRow
 
 Service = Any  # of conftest, which tests cannot import
@@ -295,3 +296,25 @@ def test_a_gold_of_less_than_a_second_is_scored_against(sqlite_service: Service,
     made = sqlite_service.post(PATH, {**steps("a"), "golds": [gold]})
     assert made.status_code == 201, made.text
     assert sqlite_service.evaluation(made.json()["id"], video)["encoder"] == "motion-hog-v1"
+
+
+def test_a_gold_that_is_attached_while_a_revision_is_made_is_not_lost(
+    service: Service, films: Films, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Placing golds takes long where steps are proposed; here somebody else is quicker."""
+    procedure, late = service.procedure(films), service.video(films.good)
+    path = f"{PATH}/{procedure}"
+    document = {key: service.get(path).json()[key] for key in ("title", "steps")}
+    placing = Procedures.place_all
+
+    def slowly(self: Procedures, *args: Any, **options: Any) -> Any:
+        placed = placing(self, *args, **options)
+        service.post(f"{path}/golds", {"video_id": late}).raise_for_status()
+        return placed
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Procedures, "place_all", slowly)
+        answer = put(service, procedure, document, "*")
+    assert (answer.status_code, answer.json()["type"]) == (409, "urn:genba:problem:version-conflict"), answer.text
+    again = put(service, procedure, document, "*")
+    assert late in {gold["video_id"] for gold in again.json()["golds"]}
