@@ -29,6 +29,7 @@ _SUFFIX = re.compile(r"(?:\.[a-z0-9]{1,16}){0,2}", re.ASCII)
 _CHUNK_BYTES = 1 << 20
 _ORPHAN_AFTER_S = 24 * 3600
 _CACHE_BYTES = 8 * 2**30
+_CACHE_FILES = 50_000  # all are looked at once a minute
 _UNUSED_AFTER_S, _IN_USE_S, _TIDY_EVERY_S = 24 * 3600.0, 900.0, 60.0
 
 
@@ -36,10 +37,17 @@ class Artifacts:
     """A content-addressed store at ``url``: a folder, ``s3://bucket/prefix``, or anything else fsspec writes to.
 
     ``cache`` holds copies of remote artifacts that were put here or that somebody asked a path for, in a folder of this
-    machine's by default: up to ``cache_bytes``, and none that nobody has asked for since yesterday.
+    machine's by default: up to ``cache_bytes`` and ``cache_files``, and none that nobody has asked for since yesterday.
     """
 
-    def __init__(self, url: str, *, cache: Path | None = None, cache_bytes: int = _CACHE_BYTES) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        cache: Path | None = None,
+        cache_bytes: int = _CACHE_BYTES,
+        cache_files: int = _CACHE_FILES,
+    ) -> None:
         # Without the cache of listings: another process may have put or deleted what this one once listed.
         self._url = url.rstrip("/")
         self._fs, root = fsspec.core.url_to_fs(url, use_listings_cache=False)
@@ -49,7 +57,7 @@ class Artifacts:
         self._here = Path(self._root) if self._is_local else cache or _private_folder(f"genba-artifacts-{name}")
         self._incoming = self._here / ".incoming"
         self._durable: set[Path] = set()  # folders that this process has seen on the disk
-        self._cache_bytes, self._tidy_after_s = cache_bytes, 0.0
+        self._cache_bytes, self._cache_files, self._tidy_after_s = cache_bytes, cache_files, 0.0
         self._forget_orphans()
         self._forget_copies()
 
@@ -155,12 +163,13 @@ class Artifacts:
             with suppress(FileNotFoundError):  # another process is tidying too
                 found = path.stat()
                 held.append((found.st_mtime, found.st_size, path))
-        total_bytes = sum(size for _, size, _ in held)
+        total_bytes, left = sum(size for _, size, _ in held), len(held)
         for used_s, size, path in sorted(held):
             unused_s = now_s - used_s
-            if unused_s > _UNUSED_AFTER_S or (unused_s > _IN_USE_S and total_bytes > self._cache_bytes):
+            too_much = total_bytes > self._cache_bytes or left > self._cache_files
+            if unused_s > _UNUSED_AFTER_S or (unused_s > _IN_USE_S and too_much):
                 path.unlink(missing_ok=True)
-                total_bytes -= size
+                total_bytes, left = total_bytes - size, left - 1
 
     @contextmanager
     def _written_aside(self, source: Path | bytes | BinaryIO) -> Iterator[tuple[Path, str]]:

@@ -1,7 +1,8 @@
 """``recommend.evaluate``: a version on the newest events, beside decayed popularity, and what each feature is worth to it.
 
 A feature's worth is what NDCG@10 loses when its column is shuffled among items or among users (permutation importance,
-Breiman 2001). Full ranking, what was seen removed, as everywhere.
+Breiman 2001), for everything that reads it: towers, and neighbours and the second stage where they do.
+Full ranking, what was seen removed, as everywhere.
 """
 
 from __future__ import annotations
@@ -18,11 +19,12 @@ from sqlalchemy.orm import Session
 
 from genba_recommend import data
 from genba_recommend.bundle import LoadedModel
-from genba_recommend.dataset import Split, split_by_time
+from genba_recommend.dataset import Dataset, Split, split_by_time
 from genba_recommend.features import ItemFeatures, UserFeatures, latest_windows
 from genba_recommend.metrics import Quality, Questions, quality, questions, rank
 from genba_recommend.plots import importance_svg
 from genba_recommend.prior import tune_half_life
+from genba_recommend.reranker import Reranker
 from genba_recommend.scoring import served, tower_scores
 from genba_recommend.shop import model_of
 from genba_recommend.tables import FeatureImportance
@@ -44,8 +46,9 @@ ITEM_COLUMNS: Mapping[str, tuple[str, ...]] = {
     "item price, duration, age": ("number_bucket", "number"),
     "item embedding": ("embedding",),
 }
+HISTORY = "user history"
 USER_COLUMNS: Mapping[str, tuple[str, ...]] = {
-    "user history": ("history", "weight"),
+    HISTORY: ("history", "weight"),
     "user top genres": ("genre",),
     "user top makers": ("maker",),
     "user age range": ("age_range",),
@@ -74,14 +77,21 @@ class _World:
         users = [split.train.users[row] for row in asked.users]
         self.users = model.encoders.users(users, seen, self.items)
         catalogue = split.train.catalogue
-        rows = np.array([catalogue.row_by_id.get(item_id, -1) for item_id in model.ids], np.int64)
-        self.neighbours = model.neighbours.onto(rows, len(catalogue))
-        published_s = np.array([item.published_at_s for item in catalogue.items], np.float64)
-        self.reranker = model.reranker.onto(rows, self.items.genre, published_s)
+        self.rows = np.array([catalogue.row_by_id.get(item_id, -1) for item_id in model.ids], np.int64)
+        self.neighbours = model.neighbours.onto(self.rows, len(catalogue))
+        self.published_s = np.array([item.published_at_s for item in catalogue.items], np.float64)
+        self.reranker = model.reranker.onto(self.rows, self.items.genre, self.published_s)
         self.foreseen = model.premieres.of(catalogue.items, now_s=float(split.train.interactions.time_s.max()))
 
-    def quality(self, *, users: UserFeatures | None = None, items: ItemFeatures | None = None) -> Quality:
-        """Measures, with features other than the true ones where given."""
+    def quality(
+        self,
+        *,
+        users: UserFeatures | None = None,
+        items: ItemFeatures | None = None,
+        reranker: Reranker | None = None,
+        past: Dataset | None = None,
+    ) -> Quality:
+        """Measures, with other than the true features where given. past: whose histories neighbours and reranker read."""
         vectors = self.vectors if items is None else self.model.embed_item_features(items)
         wanted = self.users if users is None else users
         found = np.zeros((len(self.split.train.users), vectors.shape[1]), np.float32)
@@ -89,8 +99,26 @@ class _World:
             part = slice(at, at + 1024)
             found[self.asked.users[part]] = self.model.embed_features(wanted.take(part), vectors)
         towers = tower_scores(found, vectors, temperature=self.model.temperature)
-        score = served(towers, self.model, self.neighbours, self.reranker, self.split.train, self.foreseen)
+        train = past or self.split.train
+        score = served(towers, self.model, self.neighbours, reranker or self.reranker, train, self.foreseen)
         return quality(rank(score, self.asked), self.asked)
+
+    def quality_by_other_items(self, columns: tuple[str, ...], rng: np.random.Generator) -> Quality:
+        """Measures, with some features shuffled among the items, for towers and reranker alike."""
+        order = rng.permutation(len(self.items))
+        items = replace(self.items, **{name: getattr(self.items, name)[order] for name in columns})
+        published_s = self.published_s[order] if "number" in columns else self.published_s
+        return self.quality(items=items, reranker=self.model.reranker.onto(self.rows, items.genre, published_s))
+
+    def quality_by_others_histories(self, rng: np.random.Generator) -> Quality:
+        """Measures, with the histories shuffled among those who are asked, for everything that reads them."""
+        order = rng.permutation(len(self.asked.users))
+        columns = {name: getattr(self.users, name)[order] for name in USER_COLUMNS[HISTORY]}
+        train = self.split.train
+        owner = np.arange(len(train.users))
+        owner[self.asked.users[order]] = self.asked.users
+        events = replace(train.interactions, user=owner[train.interactions.user])
+        return self.quality(users=replace(self.users, **columns), past=replace(train, interactions=events))
 
 
 def ndcg_on_newest(model: LoadedModel, split: Split, config: TrainingConfig) -> float:
@@ -152,9 +180,11 @@ def _importances(world: _World, base: Quality, repeats: int, run: Run) -> dict[s
     jobs: list[tuple[str, Callable[[], Quality]]] = []
     for name, columns in ITEM_COLUMNS.items():
         if getattr(world.items, columns[0]).size:
-            jobs.append((name, lambda columns=columns: world.quality(items=_shuffled(world.items, columns, rng))))  # type: ignore[misc]
+            jobs.append((name, lambda columns=columns: world.quality_by_other_items(columns, rng)))  # type: ignore[misc]
+    jobs.append((HISTORY, lambda: world.quality_by_others_histories(rng)))
     for name, columns in USER_COLUMNS.items():
-        jobs.append((name, lambda columns=columns: world.quality(users=_shuffled(world.users, columns, rng))))  # type: ignore[misc]
+        if name != HISTORY:  # which is read by more than the towers
+            jobs.append((name, lambda columns=columns: world.quality(users=_shuffled(world.users, columns, rng))))  # type: ignore[misc]
     found = {}
     for at, (name, measure) in enumerate(jobs):
         losses = [truth - float(measure().ndcg_at_10.mean()) for _ in range(repeats)]
@@ -163,7 +193,7 @@ def _importances(world: _World, base: Quality, repeats: int, run: Run) -> dict[s
     return dict(sorted(found.items(), key=lambda pair: -pair[1][0]))
 
 
-def _shuffled(features: Any, columns: tuple[str, ...], rng: np.random.Generator) -> Any:
+def _shuffled(features: UserFeatures, columns: tuple[str, ...], rng: np.random.Generator) -> UserFeatures:
     """The same rows, some columns of which belong to others now."""
     order = rng.permutation(len(features))
     return replace(features, **{name: getattr(features, name)[order] for name in columns})

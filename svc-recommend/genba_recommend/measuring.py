@@ -8,14 +8,15 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import numpy as np
-from sqlalchemy import select
+from sqlalchemy import Select, select
 from sqlalchemy.orm import Session
 
 from genba_recommend.analysis import Difference, Sums, difference, sample_ratio_p
 from genba_recommend.dataset import Kind
+from genba_recommend.evidence import day_of
 from genba_recommend.experiments import Experiment
 from genba_recommend.tables import EventRow, ExposureRow
 
@@ -107,13 +108,21 @@ def _shown(session: Session, experiment: Experiment) -> dict[str, _Shown]:
     return people
 
 
+def done_between(
+    tenant: str, since: datetime, until: datetime | None
+) -> Select[str, str, int, datetime, float | None, str | None]:
+    """What users did, but for impressions. The days are asked for because events are found by them."""
+    row = EventRow
+    columns = (row.user_id, row.item_id, row.kind, row.at, row.watched_s, row.session_id)
+    query = select(*columns).where(row.tenant == tenant, row.day >= day_of(since), row.at >= since)
+    if until is not None:
+        query = query.where(row.day <= day_of(until), row.at <= until)
+    return query.where(row.kind != int(Kind.IMPRESSION))
+
+
 def _done(session: Session, tenant: str, experiment: Experiment, people: dict[str, _Shown]) -> None:
-    columns = (EventRow.user_id, EventRow.item_id, EventRow.kind, EventRow.at, EventRow.watched_s, EventRow.session_id)
-    query = select(*columns).where(
-        EventRow.tenant == tenant, EventRow.at >= experiment.started_at, EventRow.kind != int(Kind.IMPRESSION)
-    )
-    if experiment.stopped_at is not None:
-        query = query.where(EventRow.at <= experiment.stopped_at + ATTRIBUTED_WITHIN)
+    until = None if experiment.stopped_at is None else experiment.stopped_at + ATTRIBUTED_WITHIN
+    query = done_between(tenant, experiment.started_at, until)
     for user_id, item_id, kind, at, watched_s, session_id in session.execute(query).yield_per(5000):
         person = people.get(user_id)
         at_s = at.timestamp()

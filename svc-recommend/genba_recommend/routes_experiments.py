@@ -113,7 +113,7 @@ def get_results(experiment_id: ExperimentId, here: Here, principal: Reader) -> R
 
 @router.post("/{experiment_id}/stop", responses=problem_responses(404, 409))
 def stop_experiment(experiment_id: ExperimentId, here: Here, principal: Writer) -> ExperimentOut:
-    """End it: users get what everybody gets again, and what was measured stays."""
+    """End it: users get what everybody gets again. Results can be read as long as shown lists are kept, 90 days as shipped."""
     shop = here.shop_of(principal)
     shop.exposures.flush()
     with here.database.transaction() as session:

@@ -230,6 +230,17 @@ def test_copies_of_remote_artifacts_do_not_fill_the_disk(url: str, tmp_path: Pat
     assert [bounded.local_path(key).stat().st_size for key in keys] == [1000] * 5, "and each can be had again"
 
 
+def test_copies_of_many_small_remote_artifacts_are_bounded_by_their_number(url: str, tmp_path: Path) -> None:
+    if not url.startswith("s3"):
+        return
+    cache, an_hour_ago_s = tmp_path / "cache", time.time() - 3600
+    keys = [Artifacts(url, cache=cache).put(bytes([n])) for n in range(4)]
+    for n, key in enumerate(keys[:3]):
+        os.utime(cache / key, (an_hour_ago_s + n,) * 2)
+    Artifacts(url, cache=cache, cache_files=2)
+    assert [(cache / key).exists() for key in keys] == [False, False, True, True], "the last one is in use"
+
+
 def test_the_default_cache_is_private_to_this_user(url: str) -> None:
     artifacts = Artifacts(url)
     if not artifacts._is_local:

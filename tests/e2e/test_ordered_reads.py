@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 
 from genba_llm import store as decisions
 from genba_llm.tables import EscalationRow
-from genba_recommend import store
+from genba_recommend import measuring, store
 from genba_sem import lanes, reviews
 from genba_shared.db import Database
 from genba_shared.principal import Clearance, Principal
@@ -48,6 +48,10 @@ READS: dict[str, tuple[Callable[[Session], Any], str]] = {
         "recommend_events_tenant_seq",
     ),
     "events for an estimate": (lambda s: store.seqs_after(s, "a", 7, limit=9), "recommend_events_tenant_seq"),
+    "what came of an experiment": (
+        lambda s: s.execute(measuring.done_between("a", store.now(), None)).all(),
+        "recommend_events_tenant_day",
+    ),
     "users who changed": (lambda s: store.user_changes(s, "a", 7), "recommend_user_changes_tenant_seq"),
     "what some users said already": (
         lambda s: list(store.said_on(s, "a", ["u", "v"], (1, 9))),

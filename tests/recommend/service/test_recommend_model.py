@@ -16,12 +16,17 @@ from tests.e2e.world import until
 from tests.recommend.model_world import SMALL, Trained, fill, runner_for, users_with_history
 from tests.recommend.shop_world import Service, event, ids, item
 
-from genba_recommend import versions
+from genba_recommend import data, versions
+from genba_recommend.blending import Blend
 from genba_recommend.catalogue import Wanted
-from genba_recommend.dataset import User
+from genba_recommend.dataset import User, split_by_time
+from genba_recommend.evaluating import _World
 from genba_recommend.features import no_history
 from genba_recommend.lists import Ask, for_person
+from genba_recommend.metrics import questions
+from genba_recommend.neighbours import choices, item_knn
 from genba_recommend.premieres import N_AGES, Premieres
+from genba_recommend.prior import Prior
 from genba_recommend.reranker import Reranker
 from genba_recommend.serving_model import ServingModel, align
 from genba_recommend.tables import EmbeddingModelVersion, EmbeddingRow, ExposureRow
@@ -320,6 +325,21 @@ def test_an_evaluation_keeps_what_each_feature_is_worth(trained: Trained) -> Non
     plot = trained.service.get("/models/1/importance.svg")
     assert plot.headers["content-type"].startswith("image/svg+xml")
     assert "user history" in plot.text
+
+
+def test_a_history_is_worth_what_everything_that_reads_it_loses_without(trained: Trained) -> None:
+    service = trained.service
+    loaded = service.shop.view.models[1].model.loaded
+    with service.recommend.database.read() as session:
+        split = split_by_time(data.read(session, "default").dataset, newest=0.3)
+    seen = choices(split.train.interactions, n_users=len(split.train.users), n_items=len(loaded))
+    by_neighbours = replace(
+        loaded, neighbours=item_knn(seen), reranker=Reranker.none(len(loaded)), prior=Prior(weight=0.0),
+        blend=Blend(towers=0.0, neighbours=1.0),
+    )  # fmt: skip
+    world = _World(by_neighbours, split, questions(split))
+    shuffled = world.quality_by_others_histories(np.random.default_rng(0))
+    assert shuffled.ndcg_at_10.mean() < 0.7 * world.quality().ndcg_at_10.mean()
 
 
 def test_what_lasts_changes_the_places_after_the_first_and_none_that_chance_draws(trained: Trained) -> None:
