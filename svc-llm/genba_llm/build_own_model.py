@@ -162,6 +162,7 @@ def train(rows: Sequence[Row], folder: Path, config: FinetuneConfig = CONFIG, sh
 
 def ship(bundle: Path, folder: Path, *, rows: int) -> None:
     """Write a bundle as it ships: matrices in int8, only what serving reads, and how it was made of how many rows."""
+    commit = code_commit()  # before the folder changes, which is part of the code
     (folder / MODEL).mkdir(parents=True, exist_ok=True)
     for name in _SHIPPED:
         shutil.copy(bundle / MODEL / name, folder / MODEL / name)
@@ -176,7 +177,7 @@ def ship(bundle: Path, folder: Path, *, rows: int) -> None:
         "shipped": True,
         "name": OWN_NAME,
         "weights": "int8, a scale for each row",
-        "code_commit": code_commit(),
+        "code_commit": commit,
         "recipe": MODEL_NAME,
         "seed": SEED,
         "steps": trained["config"]["max_steps"],
@@ -202,7 +203,7 @@ def add_reader(folder: Path, rows: Sequence[Row]) -> None:
         "speaks_of": model.speaks_of,
         "topic_from": model.topic_from,
         "sure_from": sure_from,
-        "reader": {"code_commit": code_commit(), "rows": len(plain), "seed": SEED},
+        "reader": {"code_commit": document["code_commit"], "rows": len(plain), "seed": SEED},
         "metrics": {**document["metrics"], **counted},
     }
     _write(folder, {**document, **learnt})
