@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import unicodedata
 from datetime import datetime
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, WithJsonSchema
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, WithJsonSchema
 
 from genba_recommend.discovering import When
 from genba_shared.patterns import pattern
@@ -20,7 +21,14 @@ KindName = Literal["like", "view", "click", "impression", "dislike"]
 Source = Literal["personal", "similar", "segment", "trending", "popular"]
 
 Id = Annotated[str, Field(pattern=ID_PATTERN)]
-Word = Annotated[str, Field(min_length=1, max_length=120, pattern=r"^[^\u0000]*$")]
+
+
+def _composed(word: str) -> str:
+    """A Mac writes が as か and a mark: the same word, and the same filter."""
+    return unicodedata.normalize("NFC", word)
+
+
+Word = Annotated[str, Field(min_length=1, max_length=120, pattern=r"^[^\u0000]*$"), AfterValidator(_composed)]
 ShortText = Annotated[str, Field(max_length=300, pattern=r"^[^\u0000]*$")]
 LongText = Annotated[str, Field(max_length=5000, pattern=r"^[^\u0000]*$")]
 

@@ -37,6 +37,7 @@ def _built(folder: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     rows = list(synthesise("general", 6, seed=1))
     monkeypatch.setattr(build, "held_wordings", lambda: rows)
     folder.mkdir()
+    monkeypatch.setattr(build, "code_commit", lambda: "changed" if (folder / "shipped").exists() else "clean")
     learnt, held = build.split(build.all_rows(400))
     assert held
     bundle = build.train(learnt, folder, CONFIG, SHAPE)
@@ -60,7 +61,7 @@ def test_the_same_seed_makes_the_same_files_and_they_say_where_they_are_from(
     document = json.loads((shipped / "bundle.json").read_text("utf-8"))
     assert (document["shipped"], document["recipe"], document["seed"]) == (True, "llm.so8t", build.SEED)
     assert document["config"]["max_steps"] == document["steps"] == 3
-    assert document["code_commit"]
+    assert document["code_commit"] == document["reader"]["code_commit"] == "clean"
     assert {"token_accuracy", "held_wordings_right", "held_wordings_wrong"} <= set(document["metrics"])
     chain = read(shipped)
     assert broken(shipped) is None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import unicodedata
 from types import SimpleNamespace
 from typing import Any
 
@@ -150,6 +151,14 @@ def test_filters_keep_to_what_was_asked_for(
         item(4, "comedy"), item(5, "comedy"), item(6, "noir"), {**item(7), "duration_s": 1200},
     )  # fmt: skip
     assert set(ids(service.list("u1", **filters))) == expected
+
+
+def test_a_word_is_the_same_however_a_keyboard_composes_it(sqlite_service: Service) -> None:
+    apart, whole = (unicodedata.normalize(form, "ドラマ・ガガガ") for form in ("NFD", "NFC"))
+    assert apart != whole
+    sqlite_service.items(item(1, apart), item(2, whole), item(3, "drama"))
+    for asked in (apart, whole):
+        assert set(ids(sqlite_service.list("u1", genre=asked))) == {"v1", "v2"}
 
 
 @pytest.mark.parametrize(
