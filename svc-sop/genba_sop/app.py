@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from fastapi import FastAPI
 
 from genba_shared.service import create_service
-from genba_sop import routes_evaluations, routes_insight, routes_procedures, routes_videos
+from genba_sop import routes_evaluations, routes_insight, routes_procedures, routes_transcripts, routes_videos
 from genba_sop.service import open_service
 from genba_sop.settings import Settings
 
@@ -26,6 +26,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 
     app = create_service("sop", title="svc-sop", platform=settings.platform, lifespan=lifespan)
     app.include_router(routes_videos.router)
+    app.include_router(routes_transcripts.router)
     app.include_router(routes_procedures.router)
     app.include_router(routes_evaluations.router)
     app.include_router(routes_insight.router)

@@ -20,6 +20,9 @@ from genba_shared.problems import Problem
 procedures = typer.Typer(help="Procedures of a running Genba.", no_args_is_help=True)
 videos = typer.Typer(help="Videos of a running Genba.", no_args_is_help=True)
 
+transcript = typer.Typer(help="What is said in a video.", no_args_is_help=True)
+videos.add_typer(transcript, name="transcript")
+
 
 def _print(document: Any) -> None:
     typer.echo(json.dumps(document, indent=2, ensure_ascii=False))
@@ -129,6 +132,38 @@ def delete_video(video_id: str, url: Url = LOCAL, key: Key = "") -> None:
     """Erase a video with all that was made of it."""
     with connect(url, key) as client:
         _print(checked(client.delete(f"/v1/sop/videos/{video_id}")).json())
+
+
+@transcript.command("set")
+def set_transcript(
+    video_id: str,
+    path: Annotated[Path, typer.Argument(help="WebVTT or SubRip file, in UTF-8 or Shift_JIS.")],
+    url: Url = LOCAL,
+    key: Key = "",
+) -> None:
+    """Set a video's transcript, in place of the one it may have; prints how many cues it has."""
+    if not path.is_file():
+        complain(f"There is no file {path}.")
+        raise typer.Exit(BAD_INPUT)
+    with connect(url, key) as client:
+        body, headers = path.read_bytes(), {"content-type": "text/plain"}  # which of the two it is, its content says
+        answer = checked(client.put(f"/v1/sop/videos/{video_id}/transcript", content=body, headers=headers))
+        typer.echo(len(answer.json()["cues"]))
+
+
+@transcript.command("show")
+def show_transcript(video_id: str, url: Url = LOCAL, key: Key = "") -> None:
+    """Print what is said, a line per cue with its seconds."""
+    with connect(url, key) as client:
+        for cue in checked(client.get(f"/v1/sop/videos/{video_id}/transcript")).json()["cues"]:
+            typer.echo(f"{cue['start_s']:9.2f} {cue['end_s']:9.2f}  {cue['words']}")
+
+
+@transcript.command("remove")
+def remove_transcript(video_id: str, url: Url = LOCAL, key: Key = "") -> None:
+    """Erase a video's transcript; the video stays."""
+    with connect(url, key) as client:
+        checked(client.delete(f"/v1/sop/videos/{video_id}/transcript"))
 
 
 @contextlib.contextmanager

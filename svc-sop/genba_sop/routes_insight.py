@@ -21,6 +21,7 @@ from genba_sop import analytics, search
 from genba_sop.routes_videos import Reader
 from genba_sop.schemas import (
     AnalyticsOut,
+    CueOut,
     Operator,
     OperatorTrend,
     SearchHit,
@@ -57,6 +58,7 @@ def _search(here: Sop, principal: Principal, body: SearchIn) -> SearchOut:
         text=body.text,
         clip=(body.clip.video_id, body.clip.start_s, body.clip.end_s) if body.clip else None,
         alpha=body.alpha,
+        transcript_alpha=body.transcript_alpha,
         k=body.k,
         procedure_id=body.procedure_id,
     )
@@ -72,18 +74,22 @@ def _search(here: Sop, principal: Principal, body: SearchIn) -> SearchOut:
         collection_version=here.clips.version if body.clip else None,
         fusion="convex" if mixed else "none",
         alpha=body.alpha if mixed else None,
+        transcript_alpha=body.transcript_alpha if any(each.text and each.text.said for each in found) else None,
     )
 
 
 def _hit(found: search.Found, title: str) -> SearchHit:
     moment = found.moment
+    said = found.text.said if found.text else None
     return SearchHit(
         video_id=moment.video_id,
         video_title=title,
         start_s=moment.start_s,
         end_s=moment.end_s,
         score=found.score,
-        text_score=found.text,
+        text_score=found.text.step if found.text else None,
+        transcript_score=said.score if said else None,
+        transcript=CueOut(**asdict(said.cue)) if said else None,
         clip_score=found.clip,
         procedure_id=moment.procedure_id,
         step_id=moment.step.id if moment.step else None,

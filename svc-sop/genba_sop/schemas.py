@@ -54,6 +54,21 @@ class VideoOut(LabelledOut):
     deduplicated: bool = False
 
 
+class CueOut(Wire):
+    """Words, and when in the video they are said."""
+
+    start_s: float
+    end_s: float
+    words: str
+
+
+class TranscriptOut(Wire):
+    """What is said in a video, in the order of the cues' starts."""
+
+    video_id: str
+    cues: list[CueOut]
+
+
 # --- procedures -----------------------------------------------------------------------------------------------------
 
 
@@ -324,11 +339,14 @@ class ClipIn(Asked):
 
 
 class SearchIn(Asked):
-    """Find clips by text, by clip, or by both (``alpha`` weighs the clip)."""
+    """Find clips by text, by clip, or by both (``alpha`` weighs the clip). Text meets step texts and transcripts;
+    ``transcript_alpha`` weighs what is said.
+    """
 
     text: Annotated[str, StringConstraints(min_length=1, max_length=500)] | None = None
     clip: ClipIn | None = None
     alpha: Annotated[Real, Field(ge=0, le=1)] = 0.5
+    transcript_alpha: Annotated[Real, Field(ge=0, le=1)] = 0.5
     k: Annotated[Whole, Field(ge=1, le=100)] = 10
     procedure_id: RecordId | None = None
 
@@ -347,7 +365,9 @@ class SearchHit(Wire):
     start_s: float
     end_s: float
     score: float
-    text_score: float | None
+    text_score: float | None = Field(description="Of the step's texts (BM25); 0 where they do not match.")
+    transcript_score: float | None = Field(description="Of the cue (BM25); null where nothing that is said matches.")
+    transcript: CueOut | None = Field(description="The cue that matches best.")
     clip_score: float | None = Field(description="Cosine similarity of the encoder's vectors.")
     procedure_id: str | None
     step_id: str | None
@@ -363,6 +383,7 @@ class SearchOut(Wire):
     collection_version: str | None
     fusion: Literal["none", "convex"]
     alpha: float | None
+    transcript_alpha: float | None = Field(description="Null when no transcript matches: step texts alone count.")
 
 
 # --- analytics ------------------------------------------------------------------------------------------------------

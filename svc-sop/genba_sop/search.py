@@ -1,8 +1,9 @@
 """Find clips by what is written of them, by how they look, or by both. Knows nothing of HTTP.
 
-Text meets the steps' names, tools and actions (BM25) and so the places where gold runs and evaluated videos show
-them. A clip meets
-clips by their vectors. With both, scores are brought to [0, 1] per query and mixed: alpha · clip + (1 − alpha) · text.
+Text meets the steps' names, tools and actions (BM25) and so the places where gold runs and evaluated videos show them, and
+what is said in transcripts. Where both meet it, each is brought to [0, 1] per query and they are mixed:
+transcript_alpha · said + (1 − transcript_alpha) · steps. A clip meets clips by their vectors; with text beside it, again
+brought to [0, 1]: alpha · clip + (1 − alpha) · text.
 """
 
 from __future__ import annotations
@@ -24,12 +25,14 @@ from genba_sop.clip_index import ClipHit, ClipIndex
 from genba_sop.features import Array, Features
 from genba_sop.procedure import Step, Text
 from genba_sop.procedures import procedure_at
-from genba_sop.tables import EvaluationRow, Gold, ProcedureRow, Video
+from genba_sop.tables import CueRow, EvaluationRow, Gold, ProcedureRow, Video
+from genba_sop.transcripts import Cue
 
 Source = Literal["gold", "evaluation", "video"]
 
 MOST_PROCEDURES: Final = 1000
 MOST_EVALUATIONS: Final = 500
+MOST_CUES: Final = 20_000  # of the newest videos that have transcripts
 CANDIDATES: Final = 200  # clips taken from the vectors before they are mixed and thinned
 SAME_SHARE: Final = 0.5  # two clips of a video that overlap by so much of the shorter are one
 
@@ -51,12 +54,30 @@ class Moment:
 
 
 @dataclass(frozen=True)
+class Said:
+    """A cue that meets the query."""
+
+    video_id: str
+    cue: Cue
+    score: float
+
+
+@dataclass(frozen=True)
+class Written:
+    """How words meet a moment: its step's, the best cue in it, and both together."""
+
+    score: float
+    step: float = 0.0
+    said: Said | None = None
+
+
+@dataclass(frozen=True)
 class Found:
     """A moment with its scores; ``text`` and ``clip`` are None when not asked for."""
 
     moment: Moment
     score: float
-    text: float | None = None
+    text: Written | None = None
     clip: float | None = None
 
 
@@ -67,6 +88,7 @@ class Query:
     text: str | None = None
     clip: tuple[str, float, float | None] | None = None
     alpha: float = 0.5
+    transcript_alpha: float = 0.5
     k: int = 10
     procedure_id: str | None = None
 
@@ -130,7 +152,7 @@ def run(
     near: list[ClipHit] = []
     if query.clip is not None:
         near = _near(session, principal, query, clips, features, known)
-    found = _mixed(query, known, near)
+    found = _mixed(query, known, near, _said(session, principal, query, known))
     there = _there(session, principal, {each.moment.video_id for each in found})
     return _thinned([each for each in found if each.moment.video_id in there], query.k)
 
@@ -166,28 +188,53 @@ def _search(
     return clips.search(vector, encoder=encoder, principal=principal, k=CANDIDATES, videos=videos)
 
 
-def _mixed(query: Query, known: Sequence[Moment], near: Sequence[ClipHit]) -> list[Found]:
+def cues(session: Session, principal: Principal, videos: set[str] | None) -> list[tuple[str, Cue]]:
+    """What is said in the videos that the caller may see, or in these of them; the newest videos first."""
+    where = [records.visible(Video, principal)]
+    if videos is not None:
+        where.append(Video.id.in_(videos))
+    columns = (CueRow.video_id, CueRow.start_s, CueRow.end_s, CueRow.words)
+    query = select(*columns).join(Video, Video.id == CueRow.video_id).where(*where)
+    rows = session.execute(query.order_by(Video.id.desc(), CueRow.position).limit(MOST_CUES))
+    return [(video_id, Cue(start_s, end_s, words)) for video_id, start_s, end_s, words in rows]
+
+
+def _said(session: Session, principal: Principal, query: Query, known: Sequence[Moment]) -> list[Said]:
+    """The cues that meet the text best, best first."""
+    if query.text is None:
+        return []
+    videos = None if query.procedure_id is None else {moment.video_id for moment in known}
+    there = cues(session, principal, videos)
+    scores = Bm25([cue.words for _, cue in there]).scores(query.text)
+    said = [Said(video_id, cue, score) for (video_id, cue), score in zip(there, scores, strict=True) if score > 0]
+    return sorted(said, key=lambda each: -each.score)[:CANDIDATES]
+
+
+def _mixed(query: Query, known: Sequence[Moment], near: Sequence[ClipHit], said: Sequence[Said]) -> list[Found]:
     """Candidates with their scores, best first."""
     by_video: dict[str, list[Moment]] = {}
     for moment in known:
         by_video.setdefault(moment.video_id, []).append(moment)
-    looks = [(hit, _best(by_video.get(hit.video_id, ()), hit)) for hit in near]
-    written = _text_scores(known, query.text) if query.text is not None else {}
-    found = [_of_clip(hit, moment, written if query.text is not None else None) for hit, moment in looks]
-    if query.text is not None:
-        covered = {moment for _, moment in looks if moment is not None}
-        found += [
-            Found(moment, 0.0, text=score, clip=None if query.clip is None else 0.0)
-            for moment, score in written.items()
-            if moment not in covered
-        ]
+    written = _written(query, known, by_video, said)
+    looks = [(hit, _best(by_video.get(hit.video_id, ()), hit) or _spoken_in(written, hit)) for hit in near]
+    found = [
+        _of_clip(hit, moment, None if query.text is None else (moment and written.get(moment)) or Written(0.0))
+        for hit, moment in looks
+    ]
+    covered = {moment for _, moment in looks}
+    found += [
+        Found(moment, 0.0, text=words, clip=None if query.clip is None else 0.0)
+        for moment, words in written.items()
+        if moment not in covered
+    ]
     alpha = query.alpha if query.text is not None and query.clip is not None else float(query.clip is not None)
-    most_text = max((each.text or 0.0 for each in found), default=0.0) or 1.0
+    most_text = max((each.text.score for each in found if each.text), default=0.0) or 1.0
     most_clip = max((each.clip or 0.0 for each in found), default=0.0) or 1.0
     scored = [
         replace(
             each,
-            score=alpha * max(each.clip or 0.0, 0.0) / most_clip + (1 - alpha) * (each.text or 0.0) / most_text,
+            score=alpha * max(each.clip or 0.0, 0.0) / most_clip
+            + (1 - alpha) * (each.text.score if each.text else 0.0) / most_text,
         )
         for each in found
     ]
@@ -195,12 +242,47 @@ def _mixed(query: Query, known: Sequence[Moment], near: Sequence[ClipHit]) -> li
     return sorted(scored, key=lambda each: (-each.score, rank[each.moment.source], each.moment.video_id))
 
 
-def _of_clip(hit: ClipHit, moment: Moment | None, written: dict[Moment, float] | None) -> Found:
+def _of_clip(hit: ClipHit, moment: Moment | None, words: Written | None) -> Found:
     place = Moment(hit.video_id, hit.start_s, hit.end_s, "video")
     if moment is not None:
         place = replace(place, source=moment.source, procedure_id=moment.procedure_id, step=moment.step)
-    text = None if written is None else written.get(moment, 0.0) if moment is not None else 0.0
-    return Found(place, 0.0, text=text, clip=hit.similarity)
+    return Found(place, 0.0, text=words, clip=hit.similarity)
+
+
+def _written(
+    query: Query, known: Sequence[Moment], by_video: dict[str, list[Moment]], said: Sequence[Said]
+) -> dict[Moment, Written]:
+    """Every moment that the text meets, by its step or by what is said in it; a cue outside the steps is its own."""
+    steps = {} if query.text is None else _text_scores(known, query.text)
+    if not said:
+        return {moment: Written(score, score) for moment, score in steps.items()}
+    best: dict[Moment, Said] = {}
+    for each in said:  # best first
+        cue = each.cue
+        least = SAME_SHARE * (cue.end_s - cue.start_s)
+        within = [m for m in by_video.get(each.video_id, ()) if m.overlap_s(cue.start_s, cue.end_s) >= least]
+        for moment in within or [Moment(each.video_id, cue.start_s, cue.end_s, "video")]:
+            best.setdefault(moment, each)
+    alpha, most_said = query.transcript_alpha, said[0].score
+    most_step = max(steps.values(), default=0.0) or 1.0
+    found: dict[Moment, Written] = {}
+    for moment in dict.fromkeys([*steps, *best]):
+        step, cue_said = steps.get(moment, 0.0), best.get(moment)
+        share = cue_said.score / most_said if cue_said else 0.0
+        found[moment] = Written(alpha * share + (1 - alpha) * step / most_step, step, cue_said)
+    return found
+
+
+def _spoken_in(written: dict[Moment, Written], hit: ClipHit) -> Moment | None:
+    """The cue outside every known step that is said in a clip, the best of several."""
+    inside = [
+        moment
+        for moment in written
+        if moment.step is None
+        and moment.video_id == hit.video_id
+        and moment.overlap_s(hit.start_s, hit.end_s) >= SAME_SHARE * (moment.end_s - moment.start_s)
+    ]
+    return max(inside, key=lambda moment: written[moment].score, default=None)
 
 
 def _best(known: Sequence[Moment], hit: ClipHit) -> Moment | None:

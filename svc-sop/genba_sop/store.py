@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any, Final
 
-from sqlalchemy import and_, case, delete, func, or_, select
+from sqlalchemy import and_, case, delete, func, insert, or_, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session, defer
 
@@ -19,6 +19,7 @@ from genba_shared.ids import new_id
 from genba_shared.principal import Clearance, Principal
 from genba_shared.problems import Conflict, Invalid, NotFound, VersionConflict, fault
 from genba_sop.tables import (
+    CueRow,
     Erasure,
     ErasureKind,
     EvaluationRow,
@@ -29,6 +30,7 @@ from genba_sop.tables import (
     Review,
     Video,
 )
+from genba_sop.transcripts import Cue
 
 RESERVATION_S: Final = 6 * 3600.0  # an artifact written for a record that never came is erased after this
 
@@ -190,11 +192,34 @@ def drop_video(session: Session, principal: Principal, video_id: str) -> Video:
 def discard_video(session: Session, video: Video) -> None:
     """Delete the row, and promise that what it owned goes too."""
     session.execute(delete(Gold).where(Gold.video_id == video.id))
+    drop_transcript(session, video.id)
     for key in sorted({video.video_key, video.features_key, video.thumbnails_key}):
         promise_erasure(session, "artifact", key)
     promise_erasure(session, "clips", video.id, clip_count=video.clip_count)
     session.delete(video)
     session.flush()
+
+
+def set_transcript(session: Session, video: Video, cues: Sequence[Cue]) -> None:
+    """These cues instead of those that the video may have; lock the video first."""
+    drop_transcript(session, video.id)
+    rows = [
+        {"video_id": video.id, "position": position, "start_s": cue.start_s, "end_s": cue.end_s, "words": cue.words}
+        for position, cue in enumerate(cues)
+    ]
+    session.execute(insert(CueRow), rows)
+
+
+def transcript_of(session: Session, video_id: str) -> list[Cue]:
+    """The cues of a video in their order; none when it has no transcript."""
+    query = select(CueRow).where(CueRow.video_id == video_id).order_by(CueRow.position)
+    return [Cue(row.start_s, row.end_s, row.words) for row in session.scalars(query)]
+
+
+def drop_transcript(session: Session, video_id: str) -> bool:
+    """Remove a video's cues; whether there were any."""
+    gone = delete(CueRow).where(CueRow.video_id == video_id).returning(CueRow.position)
+    return bool(session.scalars(gone).all())
 
 
 def current_golds(session: Session, video_id: str) -> Sequence[Gold]:

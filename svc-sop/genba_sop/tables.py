@@ -51,6 +51,18 @@ class Video(Labelled, Record):
     )  # the collection version that holds them; None: not yet
 
 
+class CueRow(Record):
+    """What is said in a stretch of a video, of its transcript: who may see the video may read it, and it goes with it."""
+
+    __tablename__ = "sop_transcript_cues"
+
+    video_id: Mapped[str] = mapped_column(ForeignKey("sop_videos.id", ondelete="CASCADE"), primary_key=True)
+    position: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
+    start_s: Mapped[float] = mapped_column(Float)
+    end_s: Mapped[float] = mapped_column(Float)
+    words: Mapped[str] = mapped_column(Text)
+
+
 class ProcedureRow(Labelled, Record):
     """A procedure's identity and its current version."""
 

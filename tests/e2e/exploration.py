@@ -232,6 +232,11 @@ def _make_procedures(client: Any, post: Callable[[str, Any], Any], clips: list[b
     asked = [{"procedure_id": main, "video_id": video, "operator": "op-1"} for video in videos[:2]]
     evaluations = [str(post("/v1/sop/evaluations", each)["id"]) for each in asked]
     spare_golds = [attach(video) for video in videos[1:3]]
+    said = "WEBVTT\n\n00:00.000 --> 00:01.000\nThe red block first."
+    for video in videos:
+        answer = client.put(f"/v1/sop/videos/{video}/transcript", data=said, headers={"content-type": "text/vtt"})
+        assert answer.ok, answer.text
+    assert client.delete(f"/v1/sop/videos/{videos[3]}/transcript").status_code == 204
     corrected = client.put(f"{golds}/{spare_golds[0]}", json={"steps": spans})
     assert corrected.ok, corrected.text
     taken_away = client.delete(f"{golds}/{attach(videos[3])}")

@@ -240,7 +240,7 @@ export function sopPages(kit) {
     const text = el("input", { name: "text", required: true, maxLength: 500, placeholder: t("clipExample") });
     const procedure = el("select", { name: "procedure" }, el("option", { value: "" }, t("anyProcedure")), known.map((p) => el("option", { value: p.id }, say(p.title))));
     const found = el("section", { id: "found" });
-    const form = el("form", { id: "find-clips", onsubmit: onsubmit(() => showClips(found, { text: text.value, k: 20, ...(procedure.value ? { procedure_id: procedure.value } : {}) })) }, field(t("wordsOfStep"), text, t("clipsHelp")), field(t("procedure"), procedure), el("button", { className: "primary" }, t("findClips")));
+    const form = el("form", { id: "find-clips", onsubmit: onsubmit(() => showClips(found, { text: text.value, k: 20, ...(procedure.value ? { procedure_id: procedure.value } : {}) })) }, field(t("wordsOfClip"), text, t("clipsHelp")), field(t("procedure"), procedure), el("button", { className: "primary" }, t("findClips")));
     return [form, found];
   }
 
@@ -248,10 +248,10 @@ export function sopPages(kit) {
     const { hits } = await post("/v1/sop/search", asked);
     const place = el("div", {});
     const rows = hits.map((hit) => row(
-      [say(hit.step_name), hit.video_title, seconds(hit.start_s), seconds(hit.end_s), t(`clip_${hit.source}`), hit.score.toFixed(2)],
-      { data: { seek: String(hit.start_s) }, onclick: () => { const seen = screen(hit.video_id); seen.seek(hit.start_s); place.replaceChildren(seen.node); } },
+      [say(hit.step_name), hit.transcript?.words ?? "", hit.video_title, seconds(hit.start_s), seconds(hit.end_s), t(`clip_${hit.source}`), hit.score.toFixed(2)],
+      { data: { seek: String(hit.transcript?.start_s ?? hit.start_s) }, onclick: () => { const seen = screen(hit.video_id); seen.seek(hit.transcript?.start_s ?? hit.start_s); place.replaceChildren(seen.node); } },
     ));
-    into.replaceChildren(el("h2", {}, t("foundClips")), place, table([t("step"), t("video"), t("from"), t("to"), t("whence"), t("likeness")], rows));
+    into.replaceChildren(el("h2", {}, t("foundClips")), place, table([t("step"), t("said"), t("video"), t("from"), t("to"), t("whence"), t("likeness")], rows));
   }
 
   return { score, procedures, evaluations, clips };

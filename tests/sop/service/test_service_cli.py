@@ -270,6 +270,21 @@ def test_register_upload_evaluate_and_report_over_http(
     assert (gone.exit_code, "404" in gone.output) == (3, True)
 
 
+def test_a_transcript_is_set_shown_and_removed(server: str, films: Films, tmp_path: Path) -> None:
+    at = ("--url", server, "--key", "unused")
+    video = genba("videos", "upload", films.good, *at).stdout.strip()
+    sidecar = tmp_path / "said.srt"
+    sidecar.write_bytes("1\n00:00:01,000 --> 00:00:02,500\n蓋を開ける\n".encode("cp932"))
+    assert genba("videos", "transcript", "set", video, sidecar, *at).stdout == "1\n"
+    assert genba("videos", "transcript", "show", video, *at).stdout.split() == ["1.00", "2.50", "蓋を開ける"]
+    sidecar.write_text("prose", "utf-8")
+    wrong = genba("videos", "transcript", "set", video, sidecar, *at)
+    assert (wrong.exit_code, "Line 1" in wrong.output) == (3, True), wrong.output
+    assert genba("videos", "transcript", "set", video, tmp_path / "none.srt", *at).exit_code == 2
+    assert genba("videos", "transcript", "remove", video, *at).exit_code == 0
+    assert genba("videos", "transcript", "show", video, *at).exit_code == 3
+
+
 def test_a_server_that_is_not_there_is_one_line_and_exit_3() -> None:
     done = genba("procedures", "list", "--url", "http://127.0.0.1:9", "--key", "k")
     assert done.exit_code == 3

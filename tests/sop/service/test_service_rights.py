@@ -17,6 +17,7 @@ READS = [
     f"/v1/sop/videos/{NOWHERE}",
     f"/v1/sop/videos/{NOWHERE}/thumbnail",
     f"/v1/sop/videos/{NOWHERE}/content",
+    f"/v1/sop/videos/{NOWHERE}/transcript",
     "/v1/sop/procedures",
     "/v1/sop/procedures/proc_0",
     "/v1/sop/procedures/proc_0/golds",
@@ -37,6 +38,8 @@ WRITES: list[tuple[str, str, Any]] = [
     ("PUT", "/v1/sop/procedures/proc_0/golds/gold_0", {"steps": [{"id": "a", "start_s": 0, "end_s": 1}]}),
     ("DELETE", "/v1/sop/procedures/proc_0/golds/gold_0", None),
     ("DELETE", f"/v1/sop/videos/{NOWHERE}", None),
+    ("PUT", f"/v1/sop/videos/{NOWHERE}/transcript", None),
+    ("DELETE", f"/v1/sop/videos/{NOWHERE}/transcript", None),
     ("POST", "/v1/sop/evaluations", {"procedure_id": "proc_0", "video_id": NOWHERE}),
     ("POST", "/v1/sop/evaluations/batch", {"procedure_id": "proc_0", "videos": [{"video_id": NOWHERE}]}),
 ]
