@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.markup import escape
 from rich.table import Column
 
 from genba_gateway.cli import Failed, Home
@@ -50,7 +51,13 @@ def list_keys(home: Home = None) -> None:
         for key in store.list():
             expires = f"{key.expires_at:%Y-%m-%d %H:%M}" if key.expires_at else "never"
             table.add_row(
-                key.id, key.name, key.role, key.clearance, f"{key.created_at:%Y-%m-%d %H:%M}", expires, key.state
+                key.id,
+                escape(key.name),
+                key.role,
+                key.clearance,
+                f"{key.created_at:%Y-%m-%d %H:%M}",
+                expires,
+                key.state,
             )
     out.print(table)
 

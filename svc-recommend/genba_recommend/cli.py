@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal
 
 import httpx
 import typer
+from rich.markup import escape
 from rich.progress import Progress
 
 from genba_recommend.cli_experiments import experiments
@@ -202,7 +203,7 @@ def _ask(path: str, asked: dict[str, Any], *, lang: str, as_json: bool, url: str
     table = folding_table("item", "title", "score", "source", "why", title=f"{made['source']} · {version}")
     for each in made["items"]:
         why = "; ".join(reason[lang] for reason in each["reasons"])
-        table.add_row(each["item_id"], each["title"], f"{each['score']:.3f}", each["source"], why)
+        table.add_row(each["item_id"], escape(each["title"]), f"{each['score']:.3f}", each["source"], escape(why))
     out.print(table)
     for each in made["passed_over"]:
         err.print(f"no {each['source']} list: {each['why']}", highlight=False)

@@ -6,6 +6,7 @@ import json
 from typing import Annotated, Any, Literal
 
 import typer
+from rich.markup import escape
 
 from genba_shared.commands import BAD_INPUT, LOCAL, Key, Url, checked, complain, connect, folding_table, out
 
@@ -21,7 +22,7 @@ def list_experiments(url: Url = LOCAL, key: Key = "") -> None:
     with connect(url, key) as client:
         for each in checked(client.get(PATH)).json()["experiments"]:
             arms = ", ".join(f"{arm['name']} ({arm['version'] or arm['lists']})" for arm in each["arms"])
-            table.add_row(each["id"], each["name"], each["status"], f"{each['share']:.0%}", arms)
+            table.add_row(each["id"], escape(each["name"]), each["status"], f"{each['share']:.0%}", escape(arms))
     out.print(table)
 
 
@@ -66,11 +67,11 @@ def results(
     table = folding_table("arm", "users", "lists", "metric", "value", "against control", "verdict")
     for arm in found["arms"]:
         if not arm["values"]:
-            table.add_row(arm["name"], str(arm["users"]), str(arm["lists"]), "nothing to compare yet")
+            table.add_row(escape(arm["name"]), str(arm["users"]), str(arm["lists"]), "nothing to compare yet")
         for metric, value in arm["values"].items():
             against = found["against_control"].get(arm["name"], {}).get(metric)
             told = ("", "control") if against is None else (_interval(against), against["verdict"])
-            table.add_row(arm["name"], str(arm["users"]), str(arm["lists"]), metric, f"{value:.4f}", *told)
+            table.add_row(escape(arm["name"]), str(arm["users"]), str(arm["lists"]), metric, f"{value:.4f}", *told)
     out.print(table)
     if found["sample_ratio_p"] < 0.001:
         complain(f"Users do not fall into the arms as they should (p = {found['sample_ratio_p']:.1g}).")

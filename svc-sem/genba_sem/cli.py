@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 
 import httpx
 import typer
+from rich.markup import escape
 from rich.table import Column
 
 from genba_shared.commands import BAD_INPUT, LOCAL, Key, Url, checked, complain, connect, folding_table, out
@@ -63,7 +64,7 @@ def list_labels(url: Url = LOCAL, key: Key = "") -> None:
     with connect(url, key) as client:
         for row in _all(client, "/v1/sem/labels"):
             name, counts = row["name"], (str(row[each]) for each in ("version", "masters", "particles"))
-            table.add_row(row["id"], name["en"], name["ja"], row["status"], *counts)
+            table.add_row(row["id"], escape(name["en"]), escape(name["ja"]), row["status"], *counts)
     out.print(table)
 
 
@@ -227,7 +228,8 @@ def queue(
         for row in checked(client.get("/v1/sem/reviews", params=params)).json()["items"]:
             label = row["label"]["name"]["en"] if row["label"] else "–"
             confidence = "–" if row["confidence"] is None else f"{row['confidence']:.2f}"
-            table.add_row(row["id"], row["name"], label, confidence, "; ".join(each["en"] for each in row["reasons"]))
+            why = "; ".join(each["en"] for each in row["reasons"])
+            table.add_row(row["id"], escape(row["name"]), escape(label), confidence, escape(why))
         waiting = checked(client.get("/v1/sem/reviews/progress")).json()["waiting"]
     out.print(table)
     out.print(f"{waiting} wait in all", highlight=False)
@@ -262,7 +264,8 @@ def search(
     for hit in found["hits"]:
         row = hit["particle"]
         label = row["label"]["name"]["en"] if row["label"] else "–"
-        table.add_row(row["id"], row["name"], label, f"{hit['score']:.2f}", ", ".join(hit["matched"]))
+        matched = escape(", ".join(hit["matched"]))
+        table.add_row(row["id"], escape(row["name"]), escape(label), f"{hit['score']:.2f}", matched)
     out.print(table)
     out.print(found["notice"], style="dim", highlight=False)
 

@@ -76,7 +76,7 @@ def _forwarding(client: TestClient, headers: dict[str, str], busy: list[int]) ->
 
 def test_a_catalogue_is_sent_a_bad_row_is_named_and_lists_come_back(shop: Path, door: str, tmp_path: Path) -> None:
     rows = [json.loads(line) for line in (shop / "items.jsonl").read_text().splitlines()]
-    rows[3]["price"] = -1
+    rows[3]["price"], rows[0]["title"] = -1, "[4k] x"
     (tmp_path / "items.jsonl").write_text("\n".join(json.dumps(row) for row in rows) + "\n")
     said = run(app, ["load", str(tmp_path), "--url", door])
     assert said.exit_code == 0, said.output
@@ -85,12 +85,14 @@ def test_a_catalogue_is_sent_a_bad_row_is_named_and_lists_come_back(shop: Path, 
     listed = run(app, ["popular", "-k", "3", "--json", "--url", door])
     made: Any = json.loads(listed.stdout)
     assert len(made["items"]) == 3
+    assert "[4k]" in run(app, ["popular", "-k", "39", "--url", door]).stdout
     status = json.loads(run(app, ["status", "--url", door]).stdout)
     assert (status["items"], status["model_version"]) == (39, None)
     arms = ["--arm", "old=popular", "--arm", "new=trending"]
-    started = run(app, ["experiments", "start", "lists", *arms, "--url", door])
+    started = run(app, ["experiments", "start", "[ab]", *arms, "--url", door])
     assert started.stdout.startswith("exp_")
     experiment = started.stdout.strip()
+    assert "[ab]" in run(app, ["experiments", "list", "--url", door]).stdout
     empty = run(app, ["experiments", "results", experiment, "--url", door])
     assert empty.output.count("nothing") == 2  # a narrow table folds the rest
     assert run(app, ["list", "somebody", "--url", door]).exit_code == 0
