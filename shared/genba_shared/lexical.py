@@ -44,7 +44,7 @@ class Bm25:
     def __init__(self, texts: Sequence[str]) -> None:
         self._documents = [terms(text) for text in texts]
         lengths = [sum(document.values()) for document in self._documents]
-        self._mean = sum(lengths) / len(lengths) if lengths else 1.0
+        self._mean = sum(lengths) / len(lengths) if any(lengths) else 1.0  # texts of other scripts have no terms
         self._lengths = lengths
         seen = Counter(term for document in self._documents for term in document)
         n = len(self._documents)

@@ -142,6 +142,8 @@ def test_a_word_of_one_character_finds_the_texts_that_hold_it() -> None:
 def test_what_matches_nothing_scores_nothing() -> None:
     assert Bm25(TEXTS).scores("xylophone 鮫") == [0.0, 0.0, 0.0]
     assert Bm25([]).scores("oil") == []
+    assert Bm25(["…", "Масло"]).scores("oil") == [0.0, 0.0]
+    assert Bm25(["…"]).ideal("oil") == 0
     assert terms("!!! …") == {}
 
 
