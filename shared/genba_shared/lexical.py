@@ -44,7 +44,7 @@ class Bm25:
     def __init__(self, texts: Sequence[str]) -> None:
         self._documents = [terms(text) for text in texts]
         lengths = [sum(document.values()) for document in self._documents]
-        self._mean = sum(lengths) / len(lengths) if lengths else 1.0
+        self._mean = sum(lengths) / len(lengths) if any(lengths) else 1.0  # texts of other scripts have no terms
         self._lengths = lengths
         seen = Counter(term for document in self._documents for term in document)
         n = len(self._documents)
@@ -52,11 +52,20 @@ class Bm25:
 
     def scores(self, query: str) -> list[float]:
         """The score of each text, 0 where nothing matches (Robertson & Zaragoza 2009)."""
-        asked = {term: weight for term, weight in terms(query).items() if term in self._idf}
+        asked = self._known(query)
         return [
             self._score(document, length, asked)
             for document, length in zip(self._documents, self._lengths, strict=True)
         ]
+
+    def _known(self, query: str) -> dict[str, int]:
+        """The query's terms that some text has. A character that stands alone, such as 蓋, means every pair that holds it."""
+        asked = terms(query)
+        known = {term: weight for term, weight in asked.items() if term in self._idf}
+        alone = {term[2:] for term in asked if term.startswith("j:") and len(term) == len("j:蓋")}
+        if alone:
+            known |= {term: 1 for term in self._idf if term.startswith("j:") and not alone.isdisjoint(term[2:])}
+        return known
 
     def ideal(self, text: str) -> float:
         """What a text of average length that says exactly this would score: a scale for scores of different queries."""

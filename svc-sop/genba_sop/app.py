@@ -8,7 +8,14 @@ from collections.abc import AsyncIterator
 from fastapi import FastAPI
 
 from genba_shared.service import create_service
-from genba_sop import routes_evaluations, routes_insight, routes_procedures, routes_transcripts, routes_videos
+from genba_sop import (
+    routes_ask,
+    routes_evaluations,
+    routes_insight,
+    routes_procedures,
+    routes_transcripts,
+    routes_videos,
+)
 from genba_sop.service import open_service
 from genba_sop.settings import Settings
 
@@ -30,4 +37,5 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.include_router(routes_procedures.router)
     app.include_router(routes_evaluations.router)
     app.include_router(routes_insight.router)
+    app.include_router(routes_ask.router)
     return app

@@ -1,7 +1,7 @@
 """``genba sop``: score files offline, film demo videos, and speak to a running Genba. Speaks to people: every failure
 is one line.
 
-Exit codes: 0 passed or done, 1 scored but not passed, 2 bad input, 3 the server said no, 130 interrupted.
+Exit codes: 0 passed or done, 1 scored but not passed or nothing found, 2 bad input, 3 the server said no, 130 interrupted.
 """
 
 from __future__ import annotations
@@ -19,12 +19,13 @@ from rich.table import Table
 
 from genba_shared.commands import BAD_INPUT, complain
 from genba_shared.problems import Problem
-from genba_sop.cli_api import complain_of, evaluate, procedures, report, review, videos
+from genba_sop.cli_api import ask, complain_of, evaluate, procedures, report, review, videos
 
 if TYPE_CHECKING:
     from genba_sop.schemas import EvaluationOut
 
 NOT_PASSED = 1
+NOT_FOUND = 1
 PROPOSED = "steps_proposed"
 
 out = Console()
@@ -35,6 +36,7 @@ app.add_typer(videos, name="videos")
 app.command()(evaluate)
 app.command()(review)
 app.command()(report)
+app.command()(ask)
 
 Kind = Literal["oil_change", "brake_pad", "ppe", "hand_wash", "kit_packing", "all"]
 

@@ -272,3 +272,28 @@ def report(
     with connect(url, key) as client:
         answer = checked(client.get(f"/v1/sop/evaluations/{evaluation}/report.{form}", params={"lang": lang}))
         path.write_bytes(answer.content)
+
+
+def ask(
+    question: Annotated[str, typer.Argument(help="In English or Japanese.")],
+    procedure: Annotated[str | None, typer.Option(help="Only the videos of this procedure.")] = None,
+    k: Annotated[int, typer.Option(min=1, max=20, help="How many passages an answer may rest on.")] = 5,
+    url: Url = LOCAL,
+    key: Key = "",
+) -> None:
+    """Ask what is done or said in videos; prints the answer and the places that it rests on. Exit 1 if nothing was found."""
+    from genba_sop.cli import NOT_FOUND
+
+    body = {"question": question, "k": k, **({"procedure_id": procedure} if procedure else {})}
+    with connect(url, key) as client:
+        found = checked(client.post("/v1/sop/ask", json=body)).json()
+    typer.echo(found["answer"])
+    for each in found["citations"]:
+        place = f"{each['video_id']} {each['start_s']:.1f}–{each['end_s']:.1f} s"
+        typer.echo(f"  [{each['n']}] {place}  {each['video_title']}")
+    if found["note"]:
+        complain(
+            f"The language model did not answer ({found['note'].replace('_', ' ')}): these are the passages themselves."
+        )
+    if not found["found"]:
+        raise typer.Exit(NOT_FOUND)

@@ -386,6 +386,44 @@ class SearchOut(Wire):
     transcript_alpha: float | None = Field(description="Null when no transcript matches: step texts alone count.")
 
 
+class AskIn(Asked):
+    """A question about what is done and said in videos."""
+
+    question: Annotated[str, StringConstraints(min_length=1, max_length=500, pattern=WITHOUT_NUL)]
+    procedure_id: RecordId | None = None
+    k: Annotated[Whole, Field(ge=1, le=20, description="how many passages an answer may rest on")] = 5
+
+
+class CitationOut(Wire):
+    """A place in a video that an answer rests on; ``n`` is its number in the answer."""
+
+    n: int
+    video_id: str
+    video_title: str
+    start_s: float
+    end_s: float
+    words: str
+    kind: Literal["step", "transcript"]
+    procedure_id: str | None
+    step_id: str | None
+    step_name: TextOut | None
+    score: float = Field(description="In [0, 1], of this question only.")
+
+
+class AskOut(Wire):
+    """An answer whose [n] are its citations. Not found: no citations, and the answer says so."""
+
+    answer: str
+    found: bool
+    written_by: Literal["passages", "model"]
+    model: str | None = Field(description="The model that worded the answer.")
+    note: (
+        Literal["model_unreachable", "model_timed_out", "model_refused", "model_uncited", "above_model_clearance"]
+        | None
+    ) = Field(description="Why passages answer although a model is set.")
+    citations: list[CitationOut]
+
+
 # --- analytics ------------------------------------------------------------------------------------------------------
 
 

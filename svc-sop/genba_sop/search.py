@@ -305,6 +305,12 @@ def _words(step: Step) -> str:
     return " ".join([*(f"{text.en} {text.ja}" for text in texts), step.tool or "", step.id.replace("_", " ")])
 
 
+def there(session: Session, principal: Principal, known: Sequence[Moment]) -> list[Moment]:
+    """The moments whose video is there and visible to the caller."""
+    videos = _there(session, principal, {moment.video_id for moment in known})
+    return [moment for moment in known if moment.video_id in videos]
+
+
 def _there(session: Session, principal: Principal, video_ids: set[str]) -> set[str]:
     """Vectors and old evaluations may speak of videos that are gone; the records decide."""
     where = (records.visible(Video, principal), Video.id.in_(video_ids))

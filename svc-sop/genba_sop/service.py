@@ -30,6 +30,7 @@ from genba_shared.telemetry import Metrics, get_logger
 from genba_shared.vectors import Vectors, open_vectors
 from genba_sop import decoding, erasure, evidence, explaining, observation, sight
 from genba_sop.alignment import warm_up
+from genba_sop.answering import Writer
 from genba_sop.clip_index import ClipIndex
 from genba_sop.encoders import FrameEncoder, open_encoder
 from genba_sop.evaluations import Evaluations
@@ -58,6 +59,7 @@ class Sop:
     extracting: WorkPool
     evaluating: WorkPool
     background: ThreadPoolExecutor
+    writer: Writer | None  # words answers; None: passages do
 
     def ingest(self, received: Received, owner: Owner) -> tuple[Video, bool]:
         """Decode, embed and record a video in this process; also whether it was there before.
@@ -130,6 +132,9 @@ async def open_service(settings: Settings, metrics: Metrics) -> AsyncIterator[So
         vectors: Vectors = open_vectors(settings.platform)
         stack.callback(vectors.close)
         encoder = open_encoder(settings.encoder, weights=settings.encoder_weights)
+        writer = _open_writer(settings)
+        if writer is not None:
+            stack.push_async_callback(writer.close)
         wakeups = Wakeups(make_celery(settings.platform))
         stack.callback(wakeups.close)
         sop = Sop(
@@ -155,6 +160,7 @@ async def open_service(settings: Settings, metrics: Metrics) -> AsyncIterator[So
                 "evaluate", workers=settings.evaluate_workers, queue=settings.evaluate_queue, metrics=metrics
             ),
             background=ThreadPoolExecutor(1, thread_name_prefix="sop-background"),
+            writer=writer,
         )
         stack.callback(sop.background.shutdown, wait=True, cancel_futures=True)
         stack.callback(sop.evaluating.close)
@@ -171,6 +177,13 @@ async def open_service(settings: Settings, metrics: Metrics) -> AsyncIterator[So
             sop.background.submit(kernels)
         stack.callback(Repeated("sop-sweeper", settings.sweep_every_s, sop.sweep, at_once=True).stop)
         yield sop
+
+
+def _open_writer(settings: Settings) -> Writer | None:
+    if settings.llm_url is None or settings.llm_model is None:
+        return None
+    key, timeout_s = settings.load_llm_api_key(), settings.llm_timeout_s
+    return Writer(settings.llm_url, settings.llm_model, api_key=key, timeout_s=timeout_s)
 
 
 def _of(request: Request) -> Sop:

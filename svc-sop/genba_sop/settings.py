@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from genba_shared.settings import Platform
@@ -56,6 +57,31 @@ class Settings(BaseSettings):
     )
     sweep_every_s: float = Field(60.0, gt=0, description="Pause between sweeps for retention and unfinished erasures.")
     conformal_level: float = Field(0.9, gt=0, lt=1, description="Coverage of the score's interval.")
+    llm_url: str | None = Field(
+        None,
+        pattern=r"^https?://\S+$",
+        description="An OpenAI-compatible server that words the answers of /v1/sop/ask, up to where /chat/completions begins, "
+        "such as the gateway's http://127.0.0.1:8000/v1/llm; unset, passages answer.",
+    )
+    llm_model: str | None = Field(None, min_length=1, description="That server's name of the model.")
+    llm_api_key: SecretStr | None = Field(None, description="API key of that server.")
+    llm_api_key_file: Path | None = Field(None, description="File with that key.")
+    llm_timeout_s: float = Field(30.0, gt=0, description="Longest wait for its whole answer; then passages answer.")
+    llm_clearance: Literal["public", "internal", "confidential", "secret"] = Field(
+        "internal", description="What is labelled above this is not sent to it."
+    )
+
+    @model_validator(mode="after")
+    def _names_a_model(self) -> Settings:
+        if self.llm_url is not None and self.llm_model is None:
+            raise ValueError("GENBA_SOP_LLM_URL needs GENBA_SOP_LLM_MODEL, the name of a model there.")
+        return self
+
+    def load_llm_api_key(self) -> str | None:
+        """From the setting or its file. Raises: OSError if the named file cannot be read."""
+        if self.llm_api_key is not None:
+            return self.llm_api_key.get_secret_value()
+        return None if self.llm_api_key_file is None else self.llm_api_key_file.read_text().strip()
 
     @property
     def body_cap_bytes(self) -> int:

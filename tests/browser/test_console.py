@@ -103,6 +103,11 @@ def _find_clips(page: Page) -> None:
     page.wait_for_selector("#found tbody tr:has-text('手袋を着ける'):has-text('評価済みの動画')")
     page.click("#found tbody tr")
     page.wait_for_selector("#found .screen img")
+    page.fill("#ask-clips input", "どの手袋を着けますか")
+    page.click("#ask-clips button")
+    page.wait_for_selector("#found h2:has-text('回答') ~ p:has-text('手袋を着ける')")
+    page.click("#found tbody tr")
+    page.wait_for_selector("#found .screen img")
 
 
 def _review(page: Page) -> None:

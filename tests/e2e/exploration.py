@@ -236,6 +236,7 @@ def _make_procedures(client: Any, post: Callable[[str, Any], Any], clips: list[b
     for video in videos:
         answer = client.put(f"/v1/sop/videos/{video}/transcript", data=said, headers={"content-type": "text/vtt"})
         assert answer.ok, answer.text
+    assert client.post("/v1/sop/ask", json={"question": "Which block is first?"}).json()["found"]
     assert client.delete(f"/v1/sop/videos/{videos[3]}/transcript").status_code == 204
     corrected = client.put(f"{golds}/{spare_golds[0]}", json={"steps": spans})
     assert corrected.ok, corrected.text

@@ -241,7 +241,19 @@ export function sopPages(kit) {
     const procedure = el("select", { name: "procedure" }, el("option", { value: "" }, t("anyProcedure")), known.map((p) => el("option", { value: p.id }, say(p.title))));
     const found = el("section", { id: "found" });
     const form = el("form", { id: "find-clips", onsubmit: onsubmit(() => showClips(found, { text: text.value, k: 20, ...(procedure.value ? { procedure_id: procedure.value } : {}) })) }, field(t("wordsOfClip"), text, t("clipsHelp")), field(t("procedure"), procedure), el("button", { className: "primary" }, t("findClips")));
-    return [form, found];
+    const question = el("input", { name: "question", required: true, maxLength: 500, placeholder: t("askExample") });
+    const ask = el("form", { id: "ask-clips", onsubmit: onsubmit(async () => showAnswer(found, await post("/v1/sop/ask", { question: question.value, ...(procedure.value ? { procedure_id: procedure.value } : {}) }))) }, field(t("askClips"), question, t("askHelp")), el("button", {}, t("ask")));
+    return [form, ask, found];
+  }
+
+  /** What passages or a model answer, and the places that it rests on. */
+  function showAnswer(into, { answer, note, citations }) {
+    const place = el("div", {});
+    const rows = citations.map((c) => row(
+      [String(c.n), c.words, say(c.step_name), c.video_title, seconds(c.start_s), seconds(c.end_s)],
+      { data: { seek: String(c.start_s) }, onclick: () => { const seen = screen(c.video_id); seen.seek(c.start_s); place.replaceChildren(seen.node); } },
+    ));
+    into.replaceChildren(el("h2", {}, t("answer")), ...answer.split("\n").map((line) => el("p", {}, line)), ...(note ? [el("p", { className: "help" }, t("answerOfPassages"))] : []), place, ...(rows.length ? [table(["", t("said"), t("step"), t("video"), t("from"), t("to")], rows)] : []));
   }
 
   async function showClips(into, asked) {

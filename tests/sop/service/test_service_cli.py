@@ -270,13 +270,20 @@ def test_register_upload_evaluate_and_report_over_http(
     assert (gone.exit_code, "404" in gone.output) == (3, True)
 
 
-def test_a_transcript_is_set_shown_and_removed(server: str, films: Films, tmp_path: Path) -> None:
+def test_a_transcript_is_set_shown_asked_and_removed(server: str, films: Films, tmp_path: Path) -> None:
     at = ("--url", server, "--key", "unused")
     video = genba("videos", "upload", films.good, *at).stdout.strip()
     sidecar = tmp_path / "said.srt"
     sidecar.write_bytes("1\n00:00:01,000 --> 00:00:02,500\n蓋を開ける\n".encode("cp932"))
     assert genba("videos", "transcript", "set", video, sidecar, *at).stdout == "1\n"
     assert genba("videos", "transcript", "show", video, *at).stdout.split() == ["1.00", "2.50", "蓋を開ける"]
+    asked = genba("ask", "蓋はどうしますか", *at)
+    assert (asked.exit_code, asked.stdout.split()) == (
+        0,
+        ["蓋を開ける", "[1]", "[1]", video, "1.0–2.5", "s", "good.mp4"],
+    )
+    unanswered = genba("ask", "What is the capital of France?", *at)
+    assert (unanswered.exit_code, "Nothing was found" in unanswered.output) == (1, True)
     sidecar.write_text("prose", "utf-8")
     wrong = genba("videos", "transcript", "set", video, sidecar, *at)
     assert (wrong.exit_code, "Line 1" in wrong.output) == (3, True), wrong.output

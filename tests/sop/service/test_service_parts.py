@@ -134,9 +134,16 @@ def test_words_inflected_words_and_japanese_find_their_text(query: str, best: in
     assert int(np.argmax(Bm25(TEXTS).scores(query))) == best
 
 
+def test_a_word_of_one_character_finds_the_texts_that_hold_it() -> None:
+    scores = Bm25(["蓋を開ける", "台を拭く", "下の蓋", "蓋"]).scores("蓋")
+    assert [score > 0 for score in scores] == [True, False, True, True]
+
+
 def test_what_matches_nothing_scores_nothing() -> None:
     assert Bm25(TEXTS).scores("xylophone 鮫") == [0.0, 0.0, 0.0]
     assert Bm25([]).scores("oil") == []
+    assert Bm25(["…", "Масло"]).scores("oil") == [0.0, 0.0]
+    assert Bm25(["…"]).ideal("oil") == 0
     assert terms("!!! …") == {}
 
 

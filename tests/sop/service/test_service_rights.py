@@ -59,6 +59,7 @@ def test_every_route_of_the_service_stands_in_this_matrix(sqlite_service: Servic
     named |= {
         ("POST", "/v1/sop/videos"),
         ("POST", "/v1/sop/search"),
+        ("POST", "/v1/sop/ask"),
         ("GET", _template("/v1/sop/evaluations/eval_0/report.x")),
     }
     there = {(method.upper(), _template(path)) for path, found in paths.items() for method in found}
@@ -97,6 +98,8 @@ def test_a_role_may_do_what_the_table_says(
         assert (sqlite_service.client.get(path, headers=headers).status_code != 403) == reads, path
     search = sqlite_service.client.post("/v1/sop/search", json={"text": "lid"}, headers=headers)
     assert (search.status_code != 403) == reads
+    asked = sqlite_service.client.post("/v1/sop/ask", json={"question": "lid"}, headers=headers)
+    assert (asked.status_code != 403) == reads
     for method, path, body in WRITES:
         assert (call(sqlite_service, method, path, body, headers).status_code != 403) == writes, path
     upload = sqlite_service.client.post("/v1/sop/videos", content=b"x", headers=headers | {"content-type": "video/mp4"})

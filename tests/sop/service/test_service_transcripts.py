@@ -128,6 +128,12 @@ def test_without_transcripts_answers_are_those_of_step_texts(sqlite_service: Ser
     assert sqlite_service.post("/v1/sop/search", body).json() == before
 
 
+def test_a_transcript_in_another_script_is_no_fault_of_the_search(sqlite_service: Service, films: Films) -> None:
+    spoken(sqlite_service, sqlite_service.video(films.good), [(0.5, 2.0, "Откройте крышку.")])
+    assert sqlite_service.post("/v1/sop/search", {"text": "lid"}).json()["hits"] == []
+    assert not sqlite_service.post("/v1/sop/ask", {"question": "Where is the lid?"}).json()["found"]
+
+
 def test_a_procedures_search_hears_its_own_videos_only(sqlite_service: Service, films: Films) -> None:
     procedure = sqlite_service.procedure(films)
     spoken(sqlite_service, sqlite_service.video(films.good))
