@@ -200,7 +200,10 @@ def test_lists_go_on_over_pages_until_enough(server: Server, genba: Client) -> N
 # ---- following ----
 
 
-def test_the_list_says_what_a_running_job_does_and_not_what_an_attempt_before_failed_with(server: Server) -> None:
+def test_the_list_says_what_a_running_job_does_and_not_what_an_attempt_before_failed_with(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jobs_cli.out, "width", 200)  # it was told another one when it was made: xdist sets COLUMNS
     job = {
         **JOB,
         "attempt": 2,
@@ -210,7 +213,7 @@ def test_the_list_says_what_a_running_job_does_and_not_what_an_attempt_before_fa
     }
     jobs = [{**job, "status": status} for status in ("running", "queued")]
     server.script = [answer(200, {"jobs": jobs, "next_before": None})]
-    said = CliRunner().invoke(jobs_cli.app, ["list", "--url", server.url, "--key", "gnb_key"], env={"COLUMNS": "200"})
+    said = CliRunner().invoke(jobs_cli.app, ["list", "--url", server.url, "--key", "gnb_key"])
     assert said.exit_code == 0, said.output
     running, queued = (line for line in said.output.splitlines() if "job_1" in line)
     assert "step 3" in running
