@@ -20,6 +20,7 @@ from typer.testing import CliRunner
 from genba_gateway import jobs_cli
 from genba_gateway.client import Client, JobEvent, Refused, Unreachable, fresh_key
 from genba_gateway.job_progress import Display
+from genba_shared import commands
 
 DROP = b""  # the connection ends without an answer
 
@@ -203,7 +204,7 @@ def test_lists_go_on_over_pages_until_enough(server: Server, genba: Client) -> N
 def test_the_list_says_what_a_running_job_does_and_not_what_an_attempt_before_failed_with(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(jobs_cli.out, "width", 200)  # it was told another one when it was made: xdist sets COLUMNS
+    monkeypatch.setattr(commands.out, "width", 200)  # it was told another one when it was made: xdist sets COLUMNS
     job = {
         **JOB,
         "attempt": 2,
