@@ -201,7 +201,8 @@ const allowed = (name) => name in PAGES && (PAGES[name][2] === null || may(...PA
 
 let opened = 0;
 
-/** Show a page, at once without what the one before showed. One that comes late, after another was chosen, is not shown. */
+/** Show a page, at once without what the one before showed. One that comes late, after another was chosen, is not shown.
+ * A button of the menu also takes away the page that it stands for: what is begun on it would be lost when the new one comes. */
 async function open(name) {
   const heading = () => el("h1", {}, t(`tab_${name}`));
   if (name !== tab) $("page").replaceChildren(heading());
@@ -234,7 +235,7 @@ function door() {
 function menu() {
   const groups = [...new Set(Object.values(PAGES).map(([group]) => group))];
   return groups.map((group) => [group, Object.keys(PAGES).filter((name) => PAGES[name][0] === group && allowed(name))]).filter(([, names]) => names.length > 0).map(([group, names]) =>
-    el("section", {}, el("h2", {}, t(`group_${group}`)), names.map((name) => el("button", { type: "button", data: { tab: name }, onclick: () => open(name) }, t(`tab_${name}`)))));
+    el("section", {}, el("h2", {}, t(`group_${group}`)), names.map((name) => el("button", { type: "button", data: { tab: name }, onclick: () => { tab = ""; return open(name); } }, t(`tab_${name}`)))));
 }
 
 async function draw() {
