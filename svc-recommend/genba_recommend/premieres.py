@@ -22,12 +22,12 @@ import numpy.typing as npt
 from scipy.special import xlogy
 
 from genba_recommend.dataset import Dataset, Floats, Ints, Item
+from genba_recommend.prior import DAY_S
 
 Float32s = npt.NDArray[np.float32]
 Name = tuple[str, str]  # a field and one of its values
 
 FILE: Final = "premieres.npz"  # in a bundle
-DAY_S: Final = 86_400.0
 FRESH_DAYS: Final = (7.0, 30.0, 365.0)  # how fast newness goes; names count again by the last
 N_AGES: Final = len(FRESH_DAYS) + 2  # and how old, and unknown
 MOST_NAMES: Final = 96  # the most frequent ones
@@ -125,13 +125,13 @@ def fit(dataset: Dataset) -> Premieres:
     items = dataset.catalogue.items
     nothing = Premieres.none(len(items))
     names = _frequent(items)
-    newest, *before = _moments(dataset, names) or [_NO_MOMENT]
-    if not before or sum(float(each.drawn.sum()) for each in (newest, *before)) < LEAST_DRAWN:
+    moments = _moments(dataset, names)  # the newest first
+    if len(moments) < 2 or sum(float(each.drawn.sum()) for each in moments) < LEAST_DRAWN:
         return nothing
-    gain = _explained(_fitted(before), newest)
+    gain = _explained(_fitted(moments[1:]), moments[0])
     if gain <= 0:
         return nothing
-    weights, bias = _fitted([newest, *before])
+    weights, bias = _fitted(moments)
     named, again, ages = np.split(weights, [len(names) + 1, 2 * len(names) + 2])
     found = Premieres(names, named, again, ages, bias, gain)
     return replace(found, parts=found.sums(items))
@@ -145,9 +145,6 @@ class _Moment:
     drawn: Floats
     times: Floats
     days: float
-
-
-_NO_MOMENT: Final = _Moment(np.zeros((0, 0)), np.zeros(0), np.zeros(0), 1.0)
 
 
 def _moments(dataset: Dataset, names: Sequence[Name]) -> list[_Moment]:

@@ -15,8 +15,8 @@ from genba_recommend.bundle import BundleUnreadable, LoadedModel, write_bundle
 from genba_recommend.catalogue import Entry, Shelf
 from genba_recommend.dataset import Catalogue, Dataset, Interactions, Item, User
 from genba_recommend.popularity import log_prior
-from genba_recommend.premieres import DAY_S, Premieres
-from genba_recommend.prior import Prior
+from genba_recommend.premieres import Premieres
+from genba_recommend.prior import DAY_S, Prior
 from genba_recommend.serving_model import Embedded, ServingModel, align
 from genba_recommend.training_loop import train
 

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-import uvicorn
 from pydantic import SecretStr, ValidationError
 from starlette.testclient import TestClient
 from tests.llm.service.model_server import MODEL, ModelServer, serving
+from tests.sop.signing import signing
 
 from genba_llm.app import create_app as create_llm
 from genba_llm.settings import Settings as LlmSettings
-from genba_shared.principal import PRINCIPAL_HEADER, Clearance
+from genba_shared.principal import Clearance
 from genba_shared.settings import Platform
 from genba_sop.answering import NotWritten, with_known_citations
 from genba_sop.app import create_app
@@ -130,32 +129,11 @@ def test_the_gate_of_svc_llm_lets_the_question_with_its_passages_through(
     model.text, model.wire = "It should read forty [1].", "openai"
     llm = create_llm(LlmSettings(platform=platform, backend="openai", backend_url=model.url, backend_model=MODEL))
     with (
-        behind_a_gateway(llm, signed) as url,
+        signing(llm, signed("operator")) as url,
         asking(platform, signed, films, llm_url=f"{url}/v1/llm", llm_model=MODEL) as ask,
     ):
         found = ask()
     assert (found["answer"], found["written_by"], found["note"]) == ("It should read forty [1].", "model", None)
-
-
-@contextlib.contextmanager
-def behind_a_gateway(service: Any, signed: Headers) -> Iterator[str]:
-    """The service on a real socket, behind what stands for the gateway: it signs every request as an operator's."""
-
-    async def gateway(scope: Any, receive: Any, send: Any) -> None:
-        if scope["type"] == "http":
-            principal = signed("operator")[PRINCIPAL_HEADER].encode()
-            scope = {**scope, "headers": [*scope["headers"], (PRINCIPAL_HEADER.encode(), principal)]}
-        await service(scope, receive, send)
-
-    running = uvicorn.Server(uvicorn.Config(gateway, host="127.0.0.1", port=0, log_level="error", ws="none"))
-    thread = threading.Thread(target=running.run)
-    thread.start()
-    while not running.started:
-        assert thread.is_alive(), "the server did not start"
-        thread.join(0.01)
-    yield f"http://127.0.0.1:{running.servers[0].sockets[0].getsockname()[1]}"
-    running.should_exit = True
-    thread.join()
 
 
 def test_whatever_is_wrong_with_the_model_passages_answer_and_say_so(

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import json
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import uvicorn
 import yaml
+from tests.sop.signing import signing
 from typer.testing import CliRunner, Result
 
-from genba_shared.principal import PRINCIPAL_HEADER
 from genba_sop import data
 from genba_sop.app import create_app
 from genba_sop.cli import app, explain
@@ -171,25 +169,8 @@ def server(settings: Settings, signed: Headers) -> Iterator[str]:
 
 @contextlib.contextmanager
 def serving(settings: Settings, signed: Headers) -> Iterator[str]:
-    """The service on a real socket, behind what stands for the gateway: it signs every request as an engineer's."""
-    service = create_app(settings)
-
-    async def gateway(scope: Any, receive: Any, send: Any) -> None:
-        if scope["type"] == "http":
-            principal = signed("engineer")[PRINCIPAL_HEADER].encode()
-            scope = {**scope, "headers": [*scope["headers"], (PRINCIPAL_HEADER.encode(), principal)]}
-        await service(scope, receive, send)
-
-    config = uvicorn.Config(gateway, host="127.0.0.1", port=0, log_level="error", ws="none")
-    running = uvicorn.Server(config)
-    thread = threading.Thread(target=running.run)
-    thread.start()
-    while not running.started:
-        assert thread.is_alive(), "the server did not start"
-        thread.join(0.01)
-    yield f"http://127.0.0.1:{running.servers[0].sockets[0].getsockname()[1]}"
-    running.should_exit = True
-    thread.join()
+    with signing(create_app(settings), signed("engineer")) as url:
+        yield url
 
 
 def test_what_is_wrong_with_a_gold_is_said_before_anything_is_made(server: str, steps_file: Path) -> None:
