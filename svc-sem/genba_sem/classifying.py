@@ -47,6 +47,8 @@ _WRITERS: Final = 8  # files on their way to the disk at the same time: each wai
 MANIFEST: Final = "manifest.csv"
 _MOST_MANIFEST_BYTES: Final = 256 * 2**20
 _READ_BYTES: Final = 1 << 20
+BROUGHT_IN: Final = 0.15  # of the progress, by CPU time: a folder is read and stored
+_LOOKED: Final = 0.8  # what is left goes to looking, while nothing decides yet, and the rest of that to deciding
 
 
 @dataclass(frozen=True)
@@ -104,6 +106,7 @@ def bring_in(work: Work, folder: str, batch: str, clearance: int) -> int:
     Raises: Invalid for a folder that may not be read, or a manifest that cannot be.
     """
     root = _allowed(work.settings, folder)
+    total = _listed_in(root)
     with work.database.read() as session:
         here = (ParticleRow.tenant == work.principal.tenant, ParticleRow.batch == batch)
         mine = (*here, ParticleRow.clearance == clearance)
@@ -116,7 +119,7 @@ def bring_in(work: Work, folder: str, batch: str, clearance: int) -> int:
             page = list(pool.map(lambda each: _found(work, *each), some))
             particles.put(work.database, work.artifacts, [stored for stored, _ in page], pool=pool)
             new += _record(work, page, owner)
-            work.run.progress(0.0, f"{new} particles brought in")
+            work.run.progress(BROUGHT_IN * _share(len(known) + new, total), f"{new} particles brought in")
     return new
 
 
@@ -182,6 +185,15 @@ def _listed(root: Path, batch: str) -> Iterator[tuple[particles.Facts, Hints, li
         yield form.facts(form.name), Hints(form.pixel_size_nm, form.scale_bar_nm), paths
 
 
+def _listed_in(root: Path) -> int:
+    """How many particles there are about, for the progress alone: nothing is read of them, and a manifest may still be refused."""
+    manifest = root / MANIFEST
+    if manifest.is_file():
+        with manifest.open("rb") as file:
+            return sum(1 for _ in file) - 1
+    return sum(1 for path in root.iterdir() if path.is_dir())
+
+
 def _inside(root: Path, name: str) -> Path:
     path = (root / name).resolve()
     if not path.is_relative_to(root) or not path.is_file():
@@ -200,8 +212,10 @@ def _image(path: Path) -> Image:
 # --- deciding -------------------------------------------------------------------------------------------------------
 
 
-def classify(work: Work, *where: ColumnElement[bool], statuses: Sequence[str]) -> Counter[str]:
+def classify(work: Work, *where: ColumnElement[bool], statuses: Sequence[str], after: float = 0.0) -> Counter[str]:
     """Decide every particle of the selection that has one of ``statuses``; what this job has decided, by status.
+
+    ``after`` is the progress that the job has made before.
 
     Raises: TooFewMasters, before anything is decided.
     """
@@ -220,10 +234,11 @@ def classify(work: Work, *where: ColumnElement[bool], statuses: Sequence[str]) -
         ThreadPoolExecutor(_WRITERS, thread_name_prefix="sem-pictures") as writers,
     ):
         if work.lanes.model_now(work.principal.tenant) is None:
-            _look_first(work, pool, writers, open_ones, statuses=statuses)
+            _look_first(work, pool, writers, open_ones, statuses=statuses, after=after, left=left)
+            after = _LOOKED
         for page in _looked_at(work, pool, writers, open_ones, statuses=statuses):
             done += _decide(work, page, statuses=statuses)
-            work.run.progress(min(1.0, done / max(1, total)), f"{done} of {total}")
+            work.run.progress(after + (1 - after) * _share(done, total), f"{done} of {total}")
     return _done(work)
 
 
@@ -234,15 +249,23 @@ def _look_first(
     where: Sequence[ColumnElement[bool]],
     *,
     statuses: Sequence[str],
+    after: float,
+    left: int,
 ) -> None:
     """While nothing has been promoted, the encoder is fitted to what has been looked at: so all are looked at before any is decided,
     and kinds that no master stands for have been met by then.
     """
-    looked = 0
     blank = exists().where(ViewRow.particle_id == ParticleRow.id, ViewRow.described_by.is_(None))
+    with work.database.read() as session:
+        unseen = session.scalar(select(func.count()).select_from(ParticleRow).where(*where, blank)) or 0
+    looked = left - unseen  # by attempts before this one
     for page in _looked_at(work, pool, writers, (*where, blank), statuses=statuses):
         looked += len(page)
-        work.run.progress(0.0, f"{looked} particles looked at")
+        work.run.progress(after + (_LOOKED - after) * _share(looked, left), f"{looked} particles looked at")
+
+
+def _share(done: int, total: int) -> float:
+    return min(1.0, done / max(1, total))
 
 
 def _not_by(job_id: str) -> ColumnElement[bool]:

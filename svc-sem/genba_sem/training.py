@@ -70,17 +70,18 @@ class ClassifyParams(Params):
 def classify(params: ClassifyParams, run: Run) -> Result:
     """Bring in a folder if one is named, then decide. Every particle is on record at once; a resumed job goes on where it stopped."""
     with Work.of(run) as work:
-        brought = 0
+        brought, after = 0, 0.0
         if params.folder is not None and params.batch is not None:
             clearance = records.label_for(run.principal, params.clearance)
             brought = classifying.bring_in(work, params.folder, params.batch, int(clearance))
+            after = classifying.BROUGHT_IN
         where: list[ColumnElement[bool]] = []
         if params.batch is not None:
             where.append(ParticleRow.batch == params.batch)
         if params.particle_ids:
             where.append(ParticleRow.id.in_(params.particle_ids))
         statuses = ("waiting", *(DECIDED if params.decide == "again" else ()))
-        found = classifying.classify(work, *where, statuses=statuses)
+        found = classifying.classify(work, *where, statuses=statuses, after=after)
     value = {"batch": params.batch, "brought_in": brought, "by_status": dict(found)}
     return Result(
         value=value, metrics={"decided": float(sum(found.values())), **{k: float(v) for k, v in found.items()}}

@@ -198,6 +198,14 @@ def test_a_folder_becomes_a_batch_once_by_subfolders_or_by_a_manifest(
     )  # a name that is there by then
     (listed / "manifest.csv").write_text("\n".join(lines), encoding="utf-8")
     work = worker(service, service.sem.settings)
+    told: list[tuple[float, str]] = []
+    tell = Run.progress
+
+    def listen(run: Run, fraction: float, message: str = "") -> None:
+        told.append((fraction, message))
+        tell(run, fraction, message)
+
+    monkeypatch.setattr(Run, "progress", listen)
 
     def run(folder: str, batch: str) -> Any:
         principal = service.sem.jobs  # submitted as the training service would
@@ -208,6 +216,11 @@ def test_a_folder_becomes_a_batch_once_by_subfolders_or_by_a_manifest(
         return service.sem.jobs.peek(job.id)
 
     assert run("run-1", "r1").result["value"]["brought_in"] == 3
+    assert told == [
+        (pytest.approx(0.15), "3 particles brought in"),
+        (pytest.approx(0.8), "3 particles looked at"),
+        (1.0, "3 of 3"),
+    ]
     assert run("run-1", "r1").result["value"]["brought_in"] == 0
     assert run("run-2", "r2").result["value"]["brought_in"] == 2
     items = service.get("/v1/sem/particles", params={"batch": "r2"}).json()["items"]
