@@ -193,7 +193,8 @@ def polygon(outline: Outline, *, scale: float = 1.0) -> list[list[float]]:
     if not contours:
         return []
     corners = cv2.approxPolyDP(max(contours, key=cv2.contourArea), 0.5, closed=True)[:, 0]
-    return [[round(float(x) * scale, 1), round(float(y) * scale, 1)] for x, y in corners]
+    found: list[list[float]] = np.round(corners * scale, 1).tolist()
+    return found
 
 
 def picture_of(view: View) -> bytes:

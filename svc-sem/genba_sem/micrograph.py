@@ -20,6 +20,7 @@ from genba_sem import banner
 from genba_sem.instrument import Header, Instrument, agreed, read_sidecar, read_tiff_header
 
 Pixels = npt.NDArray[np.float32]
+Levels = npt.NDArray[np.uint8]
 
 _MAGIC: Final = (
     ("tiff", (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")),
@@ -83,6 +84,20 @@ def read_view(
     scale_bar_nm: the length that the user reads at the scale bar.
     Raises: Unreadable.
     """
+    return read_levels(
+        data, limits=limits, sidecar=sidecar, pixel_size_nm=pixel_size_nm, scale_bar_nm=scale_bar_nm
+    )[0]
+
+
+def read_levels(
+    data: bytes,
+    *,
+    limits: Limits | None = None,
+    sidecar: str | None = None,
+    pixel_size_nm: float | None = None,
+    scale_bar_nm: float | None = None,
+) -> tuple[View, Levels | None]:
+    """As ``read_view``; and the same pixels in [0, 255] where the file has eight bits, a fourth of the bytes."""
     limits = limits or Limits()
     if len(data) > limits.max_bytes:
         raise Unreadable("too_large", f"The file has {len(data):,} bytes; {limits.max_bytes:,} are allowed.")
@@ -93,7 +108,14 @@ def read_view(
     if min(raw.shape) < limits.min_side_px:
         detail = f"The picture is {raw.shape[1]}×{raw.shape[0]} pixels; {limits.min_side_px} a side are needed."
         raise Unreadable("too_small", detail)
-    return _view(_scaled(raw, dtype), dtype, header, sidecar=sidecar, user_nm=pixel_size_nm, bar_nm=scale_bar_nm)
+    pixels = from_levels(raw) if raw.dtype == np.uint8 else _scaled(raw, dtype)
+    view = _view(pixels, dtype, header, sidecar=sidecar, user_nm=pixel_size_nm, bar_nm=scale_bar_nm)
+    return view, raw[: len(view.pixels)] if raw.dtype == np.uint8 else None
+
+
+def from_levels(levels: Levels) -> Pixels:
+    """Pixels in [0, 1] of those in [0, 255]."""
+    return np.asarray(levels.astype(np.float32) / 255)
 
 
 def resampled(view: View, pixel_size_nm: float) -> View:
