@@ -194,10 +194,10 @@ class Artifacts:
 
     def _new_file(self, aside: str) -> BinaryIO:
         try:
-            return open(aside, "xb")  # noqa: PTH123, SIM115 - the caller closes it
+            return open(aside, "xb")  # noqa: PTH123 - the caller closes it
         except FileNotFoundError:
             self._incoming.mkdir(parents=True, exist_ok=True)
-            return open(aside, "xb")  # noqa: PTH123, SIM115
+            return open(aside, "xb")  # noqa: PTH123
 
     def _rename_durably(self, aside: str, key: str) -> None:
         folder = f"{self._here}/{key[:2]}"

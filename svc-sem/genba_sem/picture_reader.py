@@ -211,6 +211,7 @@ def _view(said: dict[str, Any], pixels: Buffer) -> View:
     facts = {name: value for name, value in said.items() if name not in {"shape", "bytes", "pixels"}}
     facts["instrument"] = Instrument(**facts["instrument"])
     facts["disagreements"] = tuple(facts["disagreements"])
+    facts["full_size_px"] = facts["full_size_px"] and tuple(facts["full_size_px"])
     if said["pixels"] == "uint8":
         return View(from_levels(np.frombuffer(pixels, np.uint8).reshape(said["shape"])), **facts)
     return View(np.frombuffer(pixels, np.float32).reshape(said["shape"]), **facts)
