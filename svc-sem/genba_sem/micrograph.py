@@ -80,7 +80,7 @@ class View:
     @property
     def shrunk(self) -> float:
         """How many of the file's pixels lie along one of these."""
-        return self.file_size_px[1] / self.pixels.shape[1]
+        return float(self.file_size_px[1] / self.pixels.shape[1])
 
     @property
     def file_pixel_size_nm(self) -> float | None:
