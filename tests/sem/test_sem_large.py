@@ -54,7 +54,8 @@ def test_a_large_picture_is_looked_at_in_a_smaller_copy_that_knows_the_file(tmp_
     view = read_view(data, pixel_size_nm=5.0)
     assert max(view.pixels.shape) == MOST_SIDE_PX
     assert view.file_size_px == (4 * _SIDE_PX, 4 * _SIDE_PX)
-    assert (view.pixel_size_nm, view.file_pixel_size_nm) == (pytest.approx(20), pytest.approx(5))
+    assert view.pixel_size_nm == pytest.approx(20)
+    assert view.file_pixel_size_nm == pytest.approx(5)
     reader = PictureReader(memory_bytes=4 * 2**30, timeout_s=60)
     apart = reader.read_view(data, pixel_size_nm=5.0)
     reader.close()
@@ -98,4 +99,5 @@ def test_views_of_one_particle_by_a_large_and_a_small_picture_say_the_pixel_size
         least=1,
     )
     assert looks.scaling["pixel_sizes_nm"] == [pytest.approx(10), pytest.approx(10)]
-    assert (looks.scaling["to_nm"], looks.scaling["scaled_views"]) == (pytest.approx(40), [0])
+    assert looks.scaling["to_nm"] == pytest.approx(40)
+    assert looks.scaling["scaled_views"] == [0]
