@@ -241,6 +241,11 @@ class Lane:
             fused.row,
         )
 
+    def row(self, views: Sequence[SeenView]) -> Rows:
+        """(D,) of a particle, as its decision would keep it."""
+        quality = np.array([view.quality.score for view in views], np.float32)
+        return self._fused(np.stack([view.raw for view in views]), quality)[1].row
+
     def probabilities(self, rows: Rows) -> Floats:
         """(N, C) tempered probabilities of fused rows (N, D)."""
         return tempered(self._classifier.logits(rows), self.temperature)
