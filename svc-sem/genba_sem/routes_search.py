@@ -109,7 +109,8 @@ def _search(here: Sem, principal: Principal, body: SearchIn) -> SearchOut:
         if body.particle_id is None:
             return _out(session, book, by_text[: body.k], query, encoder=looks, notice=notice)
         like = records.get(session, ParticleRow, body.particle_id, principal)
-        seen = vectors_of(session, [like.id], lane).get(like.id)
+        own = vectors_of(session, [like.id])  # compares with those of its time; a master has none
+        seen = (own or vectors_of(session, [like.id], lane)).get(like.id)
         if seen is None:
             raise EncoderMismatch(f"Particle {like.id} has no vector yet: classify its batch first.")
         space, vector = seen
