@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import io
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from genba_llm.document_aside import extract_aside
 from genba_llm.documents import chunks, extract
 from genba_llm.retrieval import Chunk, Corpus, central_sentences
 from genba_shared.principal import Clearance
@@ -300,3 +302,59 @@ def test_a_language_model_writes_where_there_is_one(served: Service, model: Any)
     assert len(model.asked) == asked
     model.status = 503
     assert served.post("office/draft-mail", body).status_code == 503
+
+
+def pdf_of_pages(count: int, stream: bytes) -> bytes:
+    """A PDF of ``count`` pages that share one stream: small to send, and long to read."""
+    packed = zlib.compress(stream, 9)
+    kids = b" ".join(b"%d 0 R" % (4 + at) for at in range(count))
+    font = b"<< /Font << /F1 << /Type /Font /Subtype /Type1 /BaseFont /Helvetica >> >> >>"
+    page = b"<< /Type /Page /Parent 2 0 R /MediaBox [0 0 9 9] /Contents 3 0 R /Resources %s >>" % font
+    parts = [
+        b"<< /Type /Catalog /Pages 2 0 R >>",
+        b"<< /Type /Pages /Count %d /Kids [%s] >>" % (count, kids),
+        b"<< /Length %d /Filter /FlateDecode >>\nstream\n%s\nendstream" % (len(packed), packed),
+        *[page] * count,
+    ]
+    out, places = b"%PDF-1.4\n", []
+    for number, part in enumerate(parts, start=1):
+        places.append(len(out))
+        out += b"%d 0 obj\n%s\nendobj\n" % (number, part)
+    table = b"".join(b"%010d 00000 n \n" % place for place in places)
+    trailer = b"trailer << /Size %d /Root 1 0 R >>\nstartxref\n%d\n%%%%EOF" % (len(parts) + 1, len(out))
+    return out + b"xref\n0 %d\n0000000000 65535 f \n%s%s" % (len(parts) + 1, table, trailer)
+
+
+def test_a_document_made_to_take_hours_is_given_up() -> None:
+    small = pdf_of_pages(2, b"BT () Tj ET")
+    with pytest.raises(Invalid, match="holds no text"):  # what the reader itself says comes through
+        extract_aside(small, content_type=None, name=None)
+    endless = pdf_of_pages(3000, b"BT () Tj ET " * 30_000)
+    assert len(endless) < 1_000_000
+    for data in (endless, b"<html><body>" + b"<a b=" * 200_000):
+        with pytest.raises(Invalid, match="too long or too much memory"):
+            extract_aside(data, content_type=None, name=None, cpu_s=2)
+
+
+def test_a_long_paragraph_is_cut_without_losing_a_word() -> None:
+    said = " ".join(f"word{n}。" if n % 7 == 0 else f"word{n}" for n in range(3000))
+    found = chunks(said)
+    assert max(map(len, found)) <= 800
+    assert "".join(found).replace(" ", "").replace("\n", "") == said.replace(" ", "")
+    assert len(chunks("a" * 5_000_000)) == 6250  # copied anew for each piece, this takes half a minute
+
+
+def test_what_is_read_aside_is_what_is_read_here() -> None:
+    page = "<!doctype html><title>題</title><body><p>" + TRAVEL
+    for data in (page.encode(), docx_of(TRAVEL), pdf_of(TRAVEL), TRAVEL.encode()):
+        assert extract_aside(data, content_type=None, name=None) == extract(data)
+    with pytest.raises(UnsupportedMedia, match="not a Word document"):
+        extract_aside(zip_of({"a.txt": b"a"}), content_type=None, name="a\0\ud800.docx")
+
+
+def zip_of(files: dict[str, bytes]) -> bytes:
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w") as archive:
+        for name, data in files.items():
+            archive.writestr(name, data)
+    return out.getvalue()
