@@ -53,6 +53,7 @@ _ENCODINGS = ("utf-8-sig", "euc_jp", "cp932")
 _UTF_16 = (b"\xff\xfe", b"\xfe\xff")
 _ISO_2022 = b"\x1b$"
 _MANY_BLANKS = re.compile(r"[ \t\u3000]+")
+_OPENED = re.compile(r"<[A-Za-z/!?]")
 _MANY_LINES = re.compile(r"\n{3,}")
 
 
@@ -169,6 +170,10 @@ class _Html(HTMLParser):
 def _read_html(data: bytes) -> Extracted:
     parser = _Html()
     parser.feed(_text(data))
+    if _OPENED.match(
+        parser.rawdata
+    ):  # a tag that never ends says nothing; close() would look for its end at every "<" in it
+        parser.rawdata = ""
     parser.close()
     return Extracted("html", "".join(parser.parts), " ".join("".join(parser.title).split()) or None)
 
