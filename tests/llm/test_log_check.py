@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from datetime import UTC, datetime
 
 import pytest
@@ -74,7 +75,8 @@ def test_a_walk_that_fails_says_so_and_the_next_one_is_tried() -> None:
 @pytest.mark.parametrize("lang", ["en", "ja"])
 def test_the_report_says_when_the_log_was_walked_or_that_it_still_is(lang: report.Language) -> None:
     facts = report.Facts(
-        datetime(2026, 11, 1, tzinfo=UTC), datetime(2026, 12, 1, tzinfo=UTC), *(report.Counter() for _ in range(5)),
+        start=datetime(2026, 11, 1, tzinfo=UTC), end=datetime(2026, 12, 1, tzinfo=UTC),
+        by_decision=Counter(), by_domain=Counter(), by_policy=Counter(), reasons=Counter(), outcomes=Counter(),
         escalated=0, late=0, waiting=0, overdue=0, spot_checked=0, spot_wrong=0,
     )  # fmt: skip
     at = datetime(2026, 11, 28, 3, 30, tzinfo=UTC)
