@@ -5,6 +5,7 @@ Knows nothing of files and containers; weights are the business of ``genba_share
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -47,6 +48,60 @@ class FrameEncoder(Protocol):
 
     def begin(self) -> Encoding: ...
 
+    @property
+    def of_pictures(self) -> PictureEncoder:
+        """What turns single pictures into rows; its id is another where a frame is seen with those around it."""
+        ...
+
+
+class PictureEncoder(Protocol):
+    """Single pictures to unit rows."""
+
+    @property
+    def id(self) -> str: ...
+
+    @property
+    def dim(self) -> int: ...
+
+    @property
+    def needs_weights(self) -> bool: ...
+
+    @property
+    def size_px(self) -> tuple[int, int]:
+        """Width and height of the pictures that it wants; no width: a short side, aspect kept."""
+
+    def rows(self, pictures: Sequence[Pixels], /) -> Array:
+        """(N, dim) rows of unit length from N pictures, (h, w, 3) each."""
+
+
+class PictureHogEncoder:
+    """picture-hog-v1, without weights: which way edges run and which colours lie in each of 6×8 cells."""
+
+    id, dim, needs_weights = (
+        "picture-hog-v1",
+        motion_hog.HOG_GRID[0] * motion_hog.HOG_GRID[1] * motion_hog.LOCAL_DIM,
+        False,
+    )
+    size_px = (motion_hog.WIDTH, motion_hog.HEIGHT)
+
+    def rows(self, pictures: Sequence[Pixels], /) -> Array:
+        found = [motion_hog.described(each).ravel() for each in pictures]
+        rows = np.stack(found) if found else np.zeros((0, self.dim), np.float32)
+        return np.asarray(rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-6), np.float32)
+
+
+class ClipPictureEncoder:
+    """Pictures as an OpenCLIP model sees them, in the space of its frames and texts."""
+
+    needs_weights = True
+
+    def __init__(self, clip: OpenClip) -> None:
+        self._clip = clip
+        self.id, self.dim, self.size_px = clip.id, clip.dim, (0, clip.image_px)
+
+    def rows(self, pictures: Sequence[Pixels], /) -> Array:
+        return self._clip.encode_images(pictures)
+
 
 class MotionHogEncoder:
     """motion-hog-v1, the embedded default: no weights, made of the descriptors that every video gets anyway."""
@@ -54,6 +109,8 @@ class MotionHogEncoder:
     id = motion_hog.ENCODER_ID
     dim = motion_hog.DIM
     short_side_px = None
+
+    of_pictures = PictureHogEncoder()
 
     def begin(self) -> Encoding:
         return _MotionHogEncoding()
@@ -74,6 +131,7 @@ class OpenClipEncoder:
     def __init__(self, clip: OpenClip) -> None:
         self.clip = clip
         self.id, self.dim, self.short_side_px = clip.id, clip.dim, clip.image_px
+        self.of_pictures = ClipPictureEncoder(clip)
 
     def begin(self) -> Encoding:
         return _OpenClipEncoding(self.clip)

@@ -92,6 +92,11 @@ def local_grid(hog: Array, rgb: Pixels) -> Array:
     return np.concatenate([energy, lab], axis=1).astype(np.float32)
 
 
+def described(rgb: Pixels) -> Array:
+    """(48, 11) what one picture, (120, 160, 3), shows by itself."""
+    return local_grid(hog_grid(cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY)), rgb)
+
+
 @dataclass
 class MotionHog:
     """One video's descriptors, frame by frame in order; memory grows by about 4 KB a frame."""
