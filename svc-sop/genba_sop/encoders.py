@@ -48,11 +48,6 @@ class FrameEncoder(Protocol):
 
     def begin(self) -> Encoding: ...
 
-    @property
-    def of_pictures(self) -> PictureEncoder:
-        """What turns single pictures into rows; its id is another where a frame is seen with those around it."""
-        ...
-
 
 class PictureEncoder(Protocol):
     """Single pictures to unit rows."""
@@ -75,13 +70,9 @@ class PictureEncoder(Protocol):
 
 
 class PictureHogEncoder:
-    """picture-hog-v1, without weights: which way edges run and which colours lie in each of 6×8 cells."""
+    """picture-hog-v1, without weights: which way edges run and which colours lie in each of 3×4 cells."""
 
-    id, dim, needs_weights = (
-        "picture-hog-v1",
-        motion_hog.HOG_GRID[0] * motion_hog.HOG_GRID[1] * motion_hog.LOCAL_DIM,
-        False,
-    )
+    id, dim, needs_weights = "picture-hog-v1", motion_hog.PICTURE_DIM, False
     size_px = (motion_hog.WIDTH, motion_hog.HEIGHT)
 
     def rows(self, pictures: Sequence[Pixels], /) -> Array:
@@ -110,8 +101,6 @@ class MotionHogEncoder:
     dim = motion_hog.DIM
     short_side_px = None
 
-    of_pictures = PictureHogEncoder()
-
     def begin(self) -> Encoding:
         return _MotionHogEncoding()
 
@@ -131,7 +120,6 @@ class OpenClipEncoder:
     def __init__(self, clip: OpenClip) -> None:
         self.clip = clip
         self.id, self.dim, self.short_side_px = clip.id, clip.dim, clip.image_px
-        self.of_pictures = ClipPictureEncoder(clip)
 
     def begin(self) -> Encoding:
         return _OpenClipEncoding(self.clip)
@@ -163,6 +151,11 @@ class _OpenClipEncoding:
         if self._waiting:
             self._rows.append(self._clip.encode_images(self._waiting))
             self._waiting = []
+
+
+def picture_encoder(frames: FrameEncoder) -> PictureEncoder:
+    """What turns single pictures into rows, beside an encoder of videos; motion-hog-v1 sees a frame with those around it only."""
+    return ClipPictureEncoder(frames.clip) if isinstance(frames, OpenClipEncoder) else PictureHogEncoder()
 
 
 def open_encoder(name: str, *, weights: Path | None = None, device: str = "auto") -> FrameEncoder:

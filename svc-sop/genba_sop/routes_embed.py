@@ -81,7 +81,7 @@ async def _received(request: Request) -> list[bytes]:
 
 
 def _embedded(here: Sop, given: Sequence[bytes]) -> EmbeddedOut:
-    encoder = here.encoder.of_pictures
+    encoder = here.pictures
     width_px, height_px = encoder.size_px
     read = read_pictures(given, width_px=width_px, height_px=height_px)
     rows = iter(encoder.rows([each for each in read if not isinstance(each, Unreadable)]).tolist())
