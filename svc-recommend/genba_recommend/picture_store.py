@@ -101,6 +101,13 @@ def counts(session: Session, tenant: str) -> dict[tuple[str, str | None], int]:
     return found
 
 
+def with_pictures(session: Session, tenant: str, item_ids: Sequence[str]) -> list[str]:
+    """Those that have a picture, in their order."""
+    query = select(PictureRow.item_id).where(PictureRow.tenant == tenant, PictureRow.item_id.in_(item_ids))
+    found = set(session.scalars(query)) if item_ids else set[str]()
+    return [item_id for item_id in item_ids if item_id in found]
+
+
 def unreadable(session: Session, tenant: str, *, clearance: int, most: int) -> list[tuple[str, str]]:
     """Items whose picture could not be read, and why; of those that the caller may see."""
     row = PictureRow

@@ -7,13 +7,13 @@ from typing import Annotated, Any, Final, Literal
 
 from fastapi import APIRouter, Query, Request, Response, status
 from fastapi.concurrency import run_in_threadpool
-from pydantic import JsonValue
+from pydantic import Field, JsonValue
 
 from genba_recommend import picture_store
 from genba_recommend.picture_store import Claimed, Kept, Made
 from genba_recommend.routes_catalogue import Reader, Writer
 from genba_recommend.routes_lists import ItemId
-from genba_recommend.schemas import PictureOut, PicturesOut, UnreadablePicture
+from genba_recommend.schemas import ID_PATTERN, PictureOut, PicturesOut, UnreadablePicture
 from genba_recommend.service import Here, Recommender
 from genba_recommend.shop import Shop
 from genba_recommend.sop_door import NoEncoder
@@ -37,7 +37,8 @@ _BODY: Final[dict[str, Any]] = {
         "content": {**{kind: {"schema": _BINARY} for kind in _TAKEN}, FORM: {"schema": _FORM}},
     }
 }
-MOST_NAMED: Final = 100
+MOST_NAMED: Final = 200
+ItemName = Annotated[str, Field(pattern=ID_PATTERN)]
 
 
 class PictureUnreadable(Invalid):
@@ -103,10 +104,16 @@ def delete_picture(item_id: ItemId, here: Here, principal: Writer) -> None:
 
 
 @router.get("/pictures", responses=problem_responses())
-def get_pictures(here: Here, principal: Reader) -> PicturesOut:
+def get_pictures(
+    here: Here,
+    principal: Reader,
+    item: Annotated[list[ItemName], Query(max_length=MOST_NAMED, description="Say which of these have one.")] = [],  # noqa: B006
+) -> PicturesOut:
     """How many items have pictures, how many of them are embedded, and by which encoder."""
-    tenant = here.shop_of(principal).tenant
+    shop = here.shop_of(principal)
+    tenant, seen = shop.tenant, [each for each in dict.fromkeys(item) if _is_seen(shop, each, principal)]
     with here.database.read() as session:
+        pictured = picture_store.with_pictures(session, tenant, seen)
         encoder, found = picture_store.encoder_of(session, tenant), picture_store.counts(session, tenant)
         bad = picture_store.unreadable(session, tenant, clearance=int(principal.clearance), most=MOST_NAMED)
     waiting = {note or "its_turn": count for (state, note), count in found.items() if state == "waiting"}
@@ -116,6 +123,7 @@ def get_pictures(here: Here, principal: Reader) -> PicturesOut:
         waiting=sum(waiting.values()),
         unreadable=found.get(("unreadable", None), 0),
         waiting_for=waiting,
+        items=pictured,
         unreadable_items=[UnreadablePicture(item_id=item_id, why=why) for item_id, why in bad],
     )
 
@@ -130,10 +138,14 @@ def _check(shop: Shop, item_id: str, principal: Principal) -> None:
 
 
 def _check_seen(shop: Shop, item_id: str, principal: Principal) -> None:
+    if not _is_seen(shop, item_id, principal):
+        raise NotFound(f"There is no item {item_id}.")
+
+
+def _is_seen(shop: Shop, item_id: str, principal: Principal) -> bool:
     shelf = shop.view.shelf
     row = shelf.row(item_id)
-    if row is None or shelf.entries[row].clearance > principal.clearance:
-        raise NotFound(f"There is no item {item_id}.")
+    return row is not None and shelf.entries[row].clearance <= principal.clearance
 
 
 def _found(row: PictureRow | None, item_id: str) -> PictureRow:

@@ -377,4 +377,5 @@ class PicturesOut(BaseModel):
     waiting: int
     unreadable: int
     waiting_for: dict[str, int] = Field(description="Of those that wait, how many for which reason.")
-    unreadable_items: list[UnreadablePicture] = Field(description="The first hundred that you may see.")
+    unreadable_items: list[UnreadablePicture] = Field(description="The first two hundred that you may see.")
+    items: list[str] = Field(description="Those of the items asked for that have a picture.")
