@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import shutil
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +13,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+import uvicorn
+from pydantic import SecretStr
 from starlette.testclient import TestClient
 from tests.recommend.model_world import SMALL, Trained, runner_for, somebody
 from tests.recommend.shop_world import Headers, Service, event, item
@@ -24,7 +27,7 @@ from genba_recommend.app import create_app
 from genba_recommend.generator import generate
 from genba_recommend.settings import Settings
 from genba_recommend.sop_door import NoEncoder
-from genba_shared.principal import Clearance
+from genba_shared.principal import PRINCIPAL_HEADER, Clearance, sign
 from genba_shared.settings import Platform
 
 
@@ -202,6 +205,34 @@ def test_an_encoder_that_breaks_is_waited_for(service: Service, sop: Any, monkey
         assert embedding(service, "v1") == (None, 0)
     embed_what_waits(service)
     assert embedding(service, "v1") == ("picture-hog-v1", 132)
+
+
+@pytest.fixture
+def address(sop: Any) -> Iterator[str]:
+    """svc-sop at an address of its own, as a container has it."""
+    config = uvicorn.Config(sop, host="127.0.0.1", port=0, lifespan="off", log_config=None)
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    while not server.started:
+        time.sleep(0.05)
+    yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+    server.should_exit = True
+    thread.join()
+
+
+def test_svc_sop_at_an_address_embeds_for_whoever_has_its_secret(home: Platform, signed: Headers, address: str) -> None:
+    for secret, state, note in ((None, "embedded", None), (SecretStr("x" * 40), "waiting", "encoder_refused")):
+        own = home if secret is None else home.model_copy(update={"principal_secret": secret})
+        app = create_app(Settings(platform=own, poll_s=60.0, sop_url=address))
+        with TestClient(app) as client:
+            mine = (
+                signed if secret is None else lambda *roles, **_: {PRINCIPAL_HEADER: sign(somebody(*roles), b"x" * 40)}
+            )
+            service = Service(client, app.state.recommend, mine)
+            service.items(item(1))
+            made = put(service, "v1", encoded(scene(0, 1)), "engineer").json()
+            assert (made["state"], made["note"]) == (state, note)
 
 
 def test_another_encoder_mixes_nothing_until_all_pictures_are_embedded_anew(
