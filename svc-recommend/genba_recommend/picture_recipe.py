@@ -40,8 +40,8 @@ def pictures(params: PicturesParams, run: Run) -> Result:
         run.checkpoint.save({"waiting": waiting})
     else:
         waiting = int(saved.state["waiting"])
-    run.progress(0.0, f"pictures: 0 of {waiting}")
-    left, moved_s = waiting, time.monotonic()
+    done, left, moved_s = 0, waiting, time.monotonic()
+    run.progress(0.0, f"pictures: {done} of {waiting}")
     while left:
         run.raise_if_cancelled()
         with run.database.read() as session:
@@ -50,11 +50,12 @@ def pictures(params: PicturesParams, run: Run) -> Result:
         if OTHER_ENCODER in waits:
             raise Conflict(
                 "svc-sop embeds with another encoder now than the catalogue's vectors are of. "
-                'Run recommend.pictures with {"what": "all"}, and train anew.'
+                "Run recommend.pictures with what = all, and train anew."
             )
         if sum(waits.values()) < left:
             left, moved_s = sum(waits.values()), time.monotonic()
-            run.progress(min(0.99, 1 - left / max(1, waiting)), f"pictures: {max(0, waiting - left)} of {waiting}")
+            done = max(0, waiting - left)
+            run.progress(min(0.99, done / max(1, waiting)), f"pictures: {done} of {waiting}")
         elif time.monotonic() - moved_s > params.patience_s:
             why = next((note for note in waits if note), "nobody embeds them")
             raise Conflict(

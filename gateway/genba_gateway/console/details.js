@@ -157,7 +157,7 @@ export const DETAILS_JA = [
   ["without {word}", "「{}」を除いて測っています"],
   ["pictures: {word} of {word}", "画像 {} / {}"],
   ["{word} pictures wait and none was embedded: {}. They are embedded when there is an encoder.", "画像 {} 枚が待っていますが、一枚もベクトルになりませんでした（{}）。エンコーダーがあれば処理されます。"],
-  ["svc-sop embeds with another encoder now than the catalogue's vectors are of. {}", "svc-sop のエンコーダーが、今のカタログのベクトルを作ったものと変わりました。recommend.pictures を {\"what\": \"all\"} で実行し、学習し直してください。"],
+  ["svc-sop embeds with another encoder now than the catalogue's vectors are of. Run recommend.pictures with what = all, and train anew.", "svc-sop のエンコーダーが、今のカタログのベクトルを作ったものと変わりました。recommend.pictures を what = all で実行し、学習し直してください。"],
   ["starting Flower", "Flower を起動しています"],
   ["This worker has no Flower: {} is missing. Install it by deploy/setup.sh flower.", "このワーカーには Flower がありません（{} がありません）。deploy/setup.sh flower で導入します。"],
   ["This worker's Flower does not load ({}). Install it anew by deploy/setup.sh flower.", "このワーカーの Flower を読み込めません（{}）。deploy/setup.sh flower で導入し直します。"],

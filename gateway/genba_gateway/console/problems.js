@@ -31,6 +31,7 @@ export const TITLES_JA = {
   "length-required": "本文の長さを示す必要があります。",
   "method-not-allowed": "このアドレスではその操作はできません。",
   "no-readable-view": "読み取れる画像が足りません。",
+  "picture-unreadable": "画像を読み取れません。",
   "not-a-video": "受け付けられる形式の動画ではありません。",
   "not-found": "見つかりません。",
   "nothing-to-judge-by": "この版を判断できる表示記録がありません。",
