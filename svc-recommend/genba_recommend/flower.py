@@ -27,7 +27,6 @@ from torch import Tensor
 from genba_recommend.dataset import Dataset
 from genba_recommend.federated import Federated, Outset, Round, SiteGone
 
-INSTALL: Final = "deploy/setup.sh flower"
 NOT_THERE: Final = 69
 SERVE: Final = f"""
 import sys
@@ -67,7 +66,7 @@ def python_of(setting: Path | None) -> Path:
     """
     found = setting or Path(sys.prefix) / "flower" / "bin" / "python"
     if not found.is_file():
-        raise FlowerMissing(f"This worker has no Flower: {found} is missing. Install it by {INSTALL}.")
+        raise FlowerMissing(f"This worker has no Flower: {found} is missing. Install it by deploy/setup.sh flower.")
     return found
 
 
@@ -133,7 +132,7 @@ class _Process:
         status = self._process.wait()
         said = self._errors.read_text("utf-8", errors="replace")[-TAIL:].strip()
         if status == NOT_THERE:
-            return FlowerMissing(f"This worker's Flower does not load ({said}). Install it anew by {INSTALL}.")
+            return FlowerMissing(f"This worker's Flower does not load ({said}). Install it anew by deploy/setup.sh flower.")
         return FlowerFailed(f"The simulation ended with status {status}. {said}".strip())
 
 
