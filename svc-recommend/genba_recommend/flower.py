@@ -132,7 +132,9 @@ class _Process:
         status = self._process.wait()
         said = self._errors.read_text("utf-8", errors="replace")[-TAIL:].strip()
         if status == NOT_THERE:
-            return FlowerMissing(f"This worker's Flower does not load ({said}). Install it anew by deploy/setup.sh flower.")
+            return FlowerMissing(
+                f"This worker's Flower does not load ({said}). Install it anew by deploy/setup.sh flower."
+            )
         return FlowerFailed(f"The simulation ended with status {status}. {said}".strip())
 
 
