@@ -32,7 +32,7 @@ _BODY: Final[dict[str, Any]] = {
                 "schema": {
                     "type": "object",
                     "required": [FIELD],
-                    "properties": {FIELD: {"type": "array", "items": _BINARY, "maxItems": MOST}},
+                    "properties": {FIELD: {"type": "array", "items": _BINARY}},
                 }
             },
             **{kind: {"schema": _BINARY} for kind in ("image/jpeg", "image/png", "image/webp")},
