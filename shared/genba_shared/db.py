@@ -23,10 +23,11 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import DeclarativeBase, Session, sessionmaker
 from sqlalchemy.types import TypeDecorator
 
-from genba_shared.problems import Invalid, Overloaded, Unavailable
+from genba_shared.problems import DiskFull, Invalid, Overloaded, Unavailable
 
 BUSY_TIMEOUT_S = 30.0
 _PASSING_ON_SQLITE = ("SQLITE_BUSY", "SQLITE_LOCKED")
+_FULL_ON_POSTGRES = "53100"
 _NOT_TEXT_ON_POSTGRES = {"22P05", "22021"}  # untranslatable_character, character_not_in_repertoire
 _PASSING_ON_POSTGRES = (
     "08",
@@ -97,6 +98,12 @@ def take_turns(session: Session, on: str) -> None:
         session.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(on, 0))))
 
 
+def share_turn(session: Session, on: str) -> None:
+    """Like ``take_turns``, beside others that share it: only who takes the turn alone waits, and is waited for."""
+    if session.get_bind().dialect.name == "postgresql":
+        session.execute(select(func.pg_advisory_xact_lock_shared(func.hashtextextended(on, 0))))
+
+
 class Database:
     """A pool of connections to one database. Safe to share between threads; make a new one after a fork."""
 
@@ -134,6 +141,12 @@ class Database:
 
         upgrade(self.url)
 
+    def newer_revision(self) -> str | None:
+        """The schema's revision, where this code does not know it: a newer Genba has been here."""
+        with self.engine.connect() as connection:
+            found = connection.scalar(text("SELECT version_num FROM alembic_version"))
+        return None if found in revisions() else str(found)
+
     def _is_at_head(self) -> bool:
         """Whether nothing is missing, as far as one look tells; what it does not tell the upgrade itself finds out."""
         if self.is_sqlite and not Path(str(self.url.database)).exists():
@@ -164,6 +177,10 @@ def _passing_failures() -> Iterator[None]:
         raise Overloaded("All connections to the database are in use.", retry_after_s=1) from error
     except OperationalError as error:
         name = getattr(error.orig, "sqlite_errorname", "")
+        if name == "SQLITE_FULL" or getattr(error.orig, "sqlstate", "") == _FULL_ON_POSTGRES:
+            raise DiskFull(
+                "The database's disk is full: its operator has to make room. Nothing was stored.", retry_after_s=60
+            ) from error
         state = getattr(error.orig, "sqlstate", "")  # psycopg has None where it reached no server
         if state is None or name.startswith(_PASSING_ON_SQLITE) or state.startswith(_PASSING_ON_POSTGRES):
             raise Unavailable("The database is busy or cannot be reached.", retry_after_s=1) from error

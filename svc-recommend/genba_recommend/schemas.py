@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import unicodedata
 from datetime import datetime
 from typing import Annotated, Any, Final, Literal
 
@@ -10,6 +9,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from genba_recommend.discovering import When
 from genba_shared.patterns import pattern
+from genba_shared.text_forms import nfc
 from genba_shared.wire import Flag, Moment, Real
 from genba_shared.wire_records import ClearanceLabel
 
@@ -25,7 +25,7 @@ Id = Annotated[str, Field(pattern=ID_PATTERN)]
 
 def _composed(word: str) -> str:
     """A Mac writes が as か and a mark: the same word, and the same filter."""
-    return unicodedata.normalize("NFC", word)
+    return nfc(word)
 
 
 Word = Annotated[str, Field(min_length=1, max_length=120, pattern=r"^[^\u0000]*$"), AfterValidator(_composed)]
@@ -345,3 +345,37 @@ class RefreshLogOut(BaseModel):
     """The newest lines first; lines are kept for seven days."""
 
     lines: list[RefreshLine]
+
+
+class PictureOut(BaseModel):
+    """An item's picture, and whether it is embedded."""
+
+    item_id: str
+    sha256: str
+    media_type: str
+    size_bytes: int
+    state: Literal["waiting", "embedded", "unreadable"]
+    note: str | None = Field(
+        description="Why it waits: no_encoder, encoder_unreachable, encoder_refused, other_encoder; or what is wrong with it."
+    )
+    encoder: str | None
+    dim: int | None
+
+
+class UnreadablePicture(BaseModel):
+    """A picture that the encoder could not read."""
+
+    item_id: str
+    why: str
+
+
+class PicturesOut(BaseModel):
+    """How many items have pictures, and what became of them."""
+
+    encoder: str | None = Field(description="Of the vectors that the catalogue has.")
+    embedded: int
+    waiting: int
+    unreadable: int
+    waiting_for: dict[str, int] = Field(description="Of those that wait, how many for which reason.")
+    unreadable_items: list[UnreadablePicture] = Field(description="The first two hundred that you may see.")
+    items: list[str] = Field(description="Those of the items asked for that have a picture.")

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import math
 import re
-import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
+
+from genba_shared.text_forms import nfkc
 
 Measure = Literal["aspect_ratio", "circularity", "solidity", "diameter_um"]
 
@@ -81,7 +82,8 @@ CONCEPTS: Final = (
     Concept("cubic", ("cube", "cubic", "square", "立方", "四角", "正方"),
             (_below("circularity", 0.87, 0.04), _above("solidity", 0.95, 0.02), _above("aspect_ratio", 0.66, 0.08))),
     Concept("smooth", ("smooth", "滑らか", "なめらか", "平滑"), (_above("circularity", 0.85, 0.06), _above("solidity", 0.95, 0.03))),
-    Concept("cracked", ("cracked", "crack", "broken", "chipped", "fractured", "ひび", "割れ", "欠け", "破断", "破砕"),
+    Concept("cracked", ("cracked", "crack", "broken", "chipped", "fractured",
+                        "ひび", "割れ", "クラック", "亀裂", "き裂", "欠け", "破断", "破砕"),
             (_below("circularity", 0.75, 0.08), _below("solidity", 0.95, 0.03))),
     Concept("large", ("large", "big", "coarse", "大きい", "大きな", "粗大", "粗粒"),
             (Condition("diameter_um", "above", 80, 5, percentile=True),)),
@@ -99,7 +101,7 @@ _LIKE: Final = re.compile(r"[-‐ ]?(?:like|shaped|ish)\b")
 
 def concepts_in(text: str) -> list[Concept]:
     """The concepts that a text names, in the lexicon's order; of two Japanese words, one in the other, the longer counts."""
-    plain = _LIKE.sub(" ", unicodedata.normalize("NFKC", text).lower())
+    plain = _LIKE.sub(" ", nfkc(text).lower())
     words = {
         form
         for word in re.findall(r"[a-z]+", plain)
@@ -120,7 +122,7 @@ def concepts_in(text: str) -> list[Concept]:
 
 
 def _matches(plain: str, concept: Concept) -> Sequence[re.Match[str]]:
-    japanese = [unicodedata.normalize("NFKC", word) for word in concept.words if _JAPANESE.search(word)]
+    japanese = [nfkc(word) for word in concept.words if _JAPANESE.search(word)]
     return [match for word in japanese for match in re.finditer(re.escape(word), plain)]
 
 
