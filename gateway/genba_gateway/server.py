@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import faulthandler
 import math
 import os
 import socket
@@ -37,6 +38,7 @@ _DROP_SYN = (
     (0x06, 0, 0, 0xFFFFFFFF),  # no: pass
 )
 _CERTIFICATE_TICKS = 300
+_LAST_S = 5  # beyond the notice and the drain, for what shuts down after them
 _DOORWAY_S = 0.1  # for what the kernel has accepted to be accepted by us
 
 
@@ -51,9 +53,14 @@ class Server(uvicorn.Server):
         self._tls, self._shown = tls, None if tls is None else tls.changed_at
         self._notice_ticks = math.ceil(notice_s * 10)  # uvicorn ticks ten times a second
         self._is_draining = False
+        self._last_s = notice_s + (config.timeout_graceful_shutdown or 0) + _LAST_S
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """The first signal begins the drain; the second ends it."""
+        """The first signal begins the drain; the second ends it. A process that hangs does not outlive it: its stacks are its last words.
+
+        A supervisor or Kubernetes would kill it, but whoever lost its supervisor has nobody.
+        """
+        faulthandler.dump_traceback_later(self._last_s, exit=True)
         if self._is_draining:
             super().handle_exit(sig, frame)
             self.force_exit = True

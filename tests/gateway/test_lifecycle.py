@@ -53,7 +53,7 @@ database = Database(platform.database_url)
 database.upgrade()
 database.close()
 chosen = {"platform": platform, "upstreams": {"sop": [sys.argv[3]]}, "rate_per_minute": 6_000_000, "rate_burst": 100_000}
-gateway = create_app(Settings.model_validate({**chosen, "resilience": {"drain_notice_s": 0.5}}))
+gateway = create_app(Settings.model_validate({**chosen, "resilience": {"drain_notice_s": 0.5, "drain_s": float(sys.argv[4])}}))
 Path(sys.argv[1], "key").write_text(gateway.keys.create("admin", role="admin", clearance="secret")[1])
 serve(gateway, host="127.0.0.1", port=int(sys.argv[2]))
 """
@@ -73,7 +73,7 @@ def test_a_drain_under_load_fails_no_request(platform: Platform, tmp_path: Path)
             said = tmp_path / "stderr"
             with said.open("wb") as stderr:
                 process = subprocess.Popen(  # noqa: ASYNC220 - started before anything waits
-                    [sys.executable, "-c", PROGRAM, str(tmp_path), str(port), service.url], stderr=stderr
+                    [sys.executable, "-c", PROGRAM, str(tmp_path), str(port), service.url, "30"], stderr=stderr
                 )
             await until(lambda: process.poll() is not None or _listens(port), within_s=60)
             headers = {"Authorization": f"Bearer {(tmp_path / 'key').read_text()}"}
@@ -117,6 +117,23 @@ def test_a_drain_under_load_fails_no_request(platform: Platform, tmp_path: Path)
             assert closing > 0
 
     asyncio.run(story())
+
+
+def test_a_process_with_a_thread_that_hangs_does_not_outlive_its_drain(tmp_path: Path) -> None:
+    hangs = "import signal, threading\nthreading.Thread(target=threading.Event().wait).start()\n"
+    hangs += "signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))\n"  # as `genba run` does
+    port, said = free_port(), tmp_path / "stderr"
+    argv = [sys.executable, "-c", hangs + PROGRAM, str(tmp_path), str(port), "http://127.0.0.1:9", "1"]
+    with said.open("wb") as stderr, subprocess.Popen(argv, stderr=stderr) as process:
+        try:
+            asyncio.run(until(lambda: process.poll() is not None or _listens(port), within_s=60))
+            process.send_signal(signal.SIGTERM)
+            process.wait(60)
+        finally:
+            process.kill()
+    assert process.returncode == 1
+    assert "Timeout" in said.read_text()
+    assert "threading.py" in said.read_text()
 
 
 def _listens(port: int) -> bool:
