@@ -17,6 +17,7 @@ Run: python benchmarks/sop_spoken.py [--set development|held-out] [--sweep]
 from __future__ import annotations
 
 import argparse
+import functools
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -190,6 +191,10 @@ def service(database: Database, asked: Asked, **options: Any) -> Answer:
     return [(each.moment.video_id, each.moment.start_s, each.moment.end_s) for each in found]
 
 
+def _at_alpha(alpha: float, database: Database, _: Sequence[Run], asked: Asked) -> Answer:
+    return service(database, asked, transcript_alpha=alpha)
+
+
 def bm25_of_cues(runs: Sequence[Run], asked: Asked) -> Answer:
     """Transcripts alone: the cues that match best."""
     cues = [(run.id, cue) for run in runs for cue in run.cues]
@@ -338,9 +343,7 @@ def main() -> None:
     }
     if arguments.sweep:
         for alpha in np.linspace(0, 1, 11):
-            ways[f"transcript_alpha {alpha:.1f}"] = lambda database, _, asked, a=float(alpha): service(
-                database, asked, transcript_alpha=a
-            )
+            ways[f"transcript_alpha {alpha:.1f}"] = functools.partial(_at_alpha, float(alpha))
     table = by_words(part, ways)
     print(f"{part}: {len(table.asked)} queries in {WORLDS} libraries of {RUNS * len(KINDS_OF[part])} videos")
     table.show(against="step texts alone")

@@ -17,7 +17,7 @@ from typing import Final
 
 import numpy as np
 import numpy.typing as npt
-from sqlalchemy import Select, and_, insert, or_, select, tuple_
+from sqlalchemy import and_, insert, or_, select, tuple_
 from sqlalchemy.orm import Session
 
 from genba_shared import records
@@ -182,7 +182,7 @@ def _postings(
     session: Session, library: _Library, asked: Mapping[str, str]
 ) -> Iterator[tuple[str, npt.NDArray[np.int64], npt.NDArray[np.float64]]]:
     """Each term, the numbers of the cues that hold it, and how often each does."""
-    query: Select[tuple[str, int, bytes]] = select(CueTermRow.term, CueTermRow.transcript_id, CueTermRow.places)
+    query = select(CueTermRow.term, CueTermRow.transcript_id, CueTermRow.places)
     rows = session.execute(query.where(CueTermRow.term.in_(asked)).order_by(CueTermRow.term))
     for key, of_term in groupby(rows, key=lambda row: row[0]):
         mine = [(library.rows[row_id], places) for _, row_id, places in of_term if row_id in library.rows]
@@ -201,5 +201,5 @@ def _read(
     places = [(library.videos[row], int(n - library.starts[row])) for row, n in zip(at, best, strict=True)]
     columns = (CueRow.video_id, CueRow.position, CueRow.start_s, CueRow.end_s, CueRow.words)
     rows = session.execute(select(*columns).where(tuple_(CueRow.video_id, CueRow.position).in_(places)))
-    cues = {(video_id, position): Cue(*cue) for video_id, position, *cue in rows}
+    cues = {(video_id, position): Cue(start_s, end_s, said) for video_id, position, start_s, end_s, said in rows}
     return [Said(place[0], cues[place], float(scores[n])) for place, n in zip(places, best, strict=True)]
