@@ -37,6 +37,8 @@ savedmodel-test: .venv/.test ## the TensorFlow export against torch; installs Te
 	@deploy/setup.sh tensorflow && $(PY) -m pytest -q tests/recommend/test_export_savedmodel.py
 gguf-test: .venv/.test ## GGUF files against llama.cpp and its server; builds llama.cpp from source first (minutes; a C++ compiler and cmake)
 	@deploy/setup.sh gguf && $(PY) -m pytest -q tests/llm/test_gguf_llama.py tests/llm/test_backends.py
+windows-test: .venv/.test ## the Windows Event Log, by a Windows Python under Wine; gets both first (150 MB)
+	@deploy/windows_python.sh && .venv/bin/mypy --platform win32 shared/genba_shared/windows_events.py tests/windows && $(PY) -m pytest -q -n 0 tests/shared/test_windows_events.py
 offline-test: .venv/.base ## set up without a network, from a folder of wheels (700 MB are collected first)
 	@deploy/offline_test.sh
 lint: .venv/.test ## ruff: rules and format
@@ -114,4 +116,4 @@ lock: .venv/.test ## write constraints.txt anew
 clean: ## remove the virtual environment, which holds the tools' caches; data in .genba stays
 	@rm -rf .venv
 
-.PHONY: bench-recommend-training bench-model-words bench-ablation bench-disturbed bench-real bench-unfamiliar dashboards docs help setup setup-test demo up test test-long distributed-test savedmodel-test gguf-test lint format types imports check bench-alignment bench-deviations bench-search bench-manner bench-speed bench-order bench-recommend bench-sem bench-sem-job bench-corpus bench-rotations bench-gpu bench-gateway bench-audit lock clean chaos bench-jobs-chaos bench-recommend-serving bench-recommend-refresh bench-gate bench-model build-model
+.PHONY: bench-recommend-training bench-model-words bench-ablation bench-disturbed bench-real bench-unfamiliar dashboards docs help setup setup-test demo up test test-long distributed-test savedmodel-test gguf-test windows-test lint format types imports check bench-alignment bench-deviations bench-search bench-manner bench-speed bench-order bench-recommend bench-sem bench-sem-job bench-corpus bench-rotations bench-gpu bench-gateway bench-audit lock clean chaos bench-jobs-chaos bench-recommend-serving bench-recommend-refresh bench-gate bench-model build-model

@@ -164,6 +164,13 @@ def _answers(page: Dashboard) -> None:
             quantiles("genba_llm_audit_batch_entries"),
         )
     )
+    page.with_panel(
+        lines(
+            "Audit entries that a sink did not take",
+            "A second, by sink (syslog, Windows Event Log); the log itself has them.",
+            {"{{sink}}": f"sum by (sink) (rate(genba_llm_audit_sink_failures_total[{WINDOW}]))"},
+        )
+    )
 
 
 def _line(page: Dashboard) -> None:

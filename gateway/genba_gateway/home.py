@@ -18,7 +18,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from genba_gateway.cli import Failed
 from genba_gateway.keys import Keys
-from genba_shared.db import Database
+from genba_shared.db import Database, revisions
 from genba_shared.durable import flush_folder
 from genba_shared.settings import Platform
 
@@ -60,10 +60,12 @@ def first_admin_key(platform: Platform) -> Path | None:
     """On the very first start make an admin key and return the file that holds it (mode 0600); None when there are keys already.
 
     The file is on the disk before the key counts: a crash in between leaves a file that the next start writes anew.
+    Raises: Failed on data that a newer Genba has migrated.
     """
     file = admin_key_file(platform)
     database = migrate(platform)
     try:
+        _check_age(platform, database)
         keys = Keys(database, env=platform.env)
         if keys.list():
             return None
@@ -71,6 +73,17 @@ def first_admin_key(platform: Platform) -> Path | None:
     finally:
         database.close()
     return file
+
+
+def _check_age(platform: Platform, database: Database) -> None:
+    """A service rolls over beside newer ones and can, because a schema is only expanded then; all of embedded mode at once has
+    no reason to write with old code into what newer code has made of bundles, vectors and records too.
+    """
+    if (revision := database.newer_revision()) is not None:
+        raise Failed(
+            f"{platform.home} was upgraded by a newer Genba (schema {revision}; this one ends at {revisions()[-1]}): start that"
+            " version, or restore the backup made before the upgrade into another --home with `genba backup restore`."
+        )
 
 
 def admin_key_file(platform: Platform) -> Path:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import shlex
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import httpx
@@ -26,7 +27,7 @@ def up(home: Path | None, *, host: str, port: int, console: Console) -> None:
     """Supervise the API and a worker until SIGTERM or Ctrl-C. Raises Failed with one line that says what to do."""
     platform = platform_at(home)
     configure_logging(level=platform.log_level, log_format=platform.log_format)
-    with only_one(platform.home):
+    with _private(), only_one(platform.home):
         if not _free(host, port):
             raise Failed(f"{host}:{port} is in use; choose another with --port.")
         first_key = first_admin_key(platform)
@@ -37,6 +38,16 @@ def up(home: Path | None, *, host: str, port: int, console: Console) -> None:
             )
         except StartFailed as failure:
             raise Failed(str(failure), exit_code=1) from failure
+
+
+@contextlib.contextmanager
+def _private() -> Iterator[None]:
+    """Files of this process, and of those that it starts, are its owner's alone: a home that was there may be open to all."""
+    before = os.umask(0o077)
+    try:
+        yield
+    finally:
+        os.umask(before)
 
 
 async def _supervise(platform: Platform, host: str, port: int, *, url: str, on_ready: Callable[[], None]) -> None:

@@ -1,14 +1,13 @@
 """Append to the audit log from many threads at the cost of few disk syncs: what waits is written, sealed and synced together.
 
-``append`` returns when its entry is durable and below a signed checkpoint, never before. Sinks (syslog, Windows Event Log)
-get each entry after that; one that fails is counted and delays nobody. Knows no event's meaning.
+``append`` returns when its entry is durable and below a signed checkpoint, never before. Sinks (syslog, ``windows_events``) get
+each entry after that; what one does not take is counted and delays nobody. Knows no event's meaning.
 """
 
 from __future__ import annotations
 
 import contextlib
 import logging
-import logging.handlers
 import queue
 import socket
 import sys
@@ -39,6 +38,8 @@ _ANSWER_S, _AWAY_S = 1.0, 5.0  # of a syslog collector: how long it is waited fo
 class Sink(Protocol):
     """Somewhere else that hears of each entry."""
 
+    name: str
+
     def write(self, entry: AuditEntry, /) -> None: ...
 
     def close(self) -> None: ...
@@ -65,9 +66,10 @@ class AuditWriter:
         sinks: Sequence[Sink] = (),
         largest_batch: int = 1024,
         on_batch: Callable[[int], None] = lambda _: None,
+        on_sink_failure: Callable[[str], None] = lambda _: None,
     ) -> None:
         self._database, self._signer, self._sinks = database, signer, sinks
-        self._largest_batch, self._on_batch = largest_batch, on_batch
+        self._largest_batch, self._on_batch, self._on_sink_failure = largest_batch, on_batch, on_sink_failure
         self._queue: queue.SimpleQueue[_Waiting | None] = queue.SimpleQueue()
         self._tree: Tree | None = None
         self._closed, self._closing = False, threading.Lock()
@@ -94,6 +96,11 @@ class AuditWriter:
                 raise Draining("The audit log is closed.")
             self._queue.put(_Waiting(entries, also, written))
         return written
+
+    @property
+    def sink_names(self) -> list[str]:
+        """Who else hears of entries."""
+        return [sink.name for sink in self._sinks]
 
     def seal(self) -> None:
         """Sign what others have appended since; a log whose head is signed already is left alone."""
@@ -159,23 +166,36 @@ class AuditWriter:
         return written, tree
 
     def _tell(self, sink: Sink, entries: Sequence[AuditEntry]) -> None:
+        failed = 0
         for entry in entries:
             try:
                 sink.write(entry)
             except Exception as error:  # noqa: BLE001 - the entry is safe; a sink that is down must not stop the work
-                self.sink_failures += 1
-                log.warning("audit_sink_failed", sink=type(sink).__name__, error=type(error).__name__)
-                return
+                if not failed:
+                    log.warning("audit_sink_failed", sink=sink.name, error=type(error).__name__)
+                failed += 1
+                self._on_sink_failure(sink.name)
+        self.sink_failures += failed
 
 
-def open_writer(database: Database, platform: Platform, *, on_batch: Callable[[int], None]) -> AuditWriter:
+def open_writer(
+    database: Database,
+    platform: Platform,
+    *,
+    on_batch: Callable[[int], None],
+    on_sink_failure: Callable[[str], None] = lambda _: None,
+) -> AuditWriter:
     """With the key and the sinks that the platform's settings name."""
     sinks: list[Sink] = []
     if platform.audit_syslog:
         sinks.append(SyslogSink(platform.audit_syslog))
     if sys.platform == "win32":
+        from genba_shared.windows_events import WindowsEventSink
+
         sinks.append(WindowsEventSink())
-    return AuditWriter(database, audit_signer(platform), sinks=sinks, on_batch=on_batch)
+    return AuditWriter(
+        database, audit_signer(platform), sinks=sinks, on_batch=on_batch, on_sink_failure=on_sink_failure
+    )
 
 
 def audit_signer(platform: Platform) -> NoteSigner:
@@ -189,13 +209,19 @@ def line_of(entry: AuditEntry) -> str:
     return f"seq={entry.seq} event={entry.event} outcome={outcome} subject={entry.subject} actor={entry.actor} hash={entry.hash}"
 
 
+def one_line_of(entry: AuditEntry) -> str:
+    """The same for logs in which a line feed would begin another entry."""
+    return " ".join(line_of(entry).splitlines())
+
+
 def event_id_of(entry: AuditEntry) -> int:
     """The id under which Windows files it; 1000 for entries that bring none."""
     found = entry.detail.get("event_id")
     return found if isinstance(found, int) else 1000
 
 
-def _severity_of(entry: AuditEntry) -> int:
+def severity_of(entry: AuditEntry) -> int:
+    """A level of ``logging``."""
     return {"DENY": logging.WARNING, "REFUSE": logging.WARNING, "ERROR": logging.ERROR}.get(
         str(entry.detail.get("decision", "")), logging.INFO
     )
@@ -208,6 +234,8 @@ class SyslogSink:
     waited for no longer than one. On TCP a line ends with a line feed (RFC 6587), by which collectors tell lines apart.
     """
 
+    name = "syslog"
+
     def __init__(self, address: str) -> None:
         """Raises: ValueError for an address with a port that is none."""
         parts = urlsplit(address)
@@ -219,9 +247,8 @@ class SyslogSink:
         self._away_until_s = 0.0
 
     def write(self, entry: AuditEntry) -> None:
-        severity = {logging.WARNING: 4, logging.ERROR: 3}.get(_severity_of(entry), 6)
-        line = " ".join(line_of(entry).splitlines())
-        said = f"<{_AUTHPRIV * 8 + severity}>genba-audit: {line}".encode() + self._end
+        severity = {logging.WARNING: 4, logging.ERROR: 3}.get(severity_of(entry), 6)
+        said = f"<{_AUTHPRIV * 8 + severity}>genba-audit: {one_line_of(entry)}".encode() + self._end
         if time.monotonic() < self._away_until_s:
             raise ConnectionError("the collector was away a moment ago")
         try:
@@ -267,25 +294,3 @@ def _connected(new: socket.socket, where: Any) -> socket.socket:
         new.close()
         raise
     return new
-
-
-class WindowsEventSink:
-    """The Windows Event Log, under the source SO8T. Needs pywin32, which Windows only has."""
-
-    def __init__(self, source: str = "SO8T") -> None:
-        handler = logging.handlers.NTEventLogHandler(source)
-        handler.getMessageID = lambda record: getattr(record, "event_id", 1000)  # type: ignore[method-assign]
-        handler.handleError = self._raise  # type: ignore[method-assign,assignment]
-        self._handler = handler
-
-    @staticmethod
-    def _raise(_record: logging.LogRecord) -> None:
-        raise  # noqa: PLE0704 - the handler calls this from its except block
-
-    def write(self, entry: AuditEntry) -> None:
-        record = logging.LogRecord("genba.audit", _severity_of(entry), "", 0, line_of(entry), None, None)
-        record.event_id = event_id_of(entry)
-        self._handler.emit(record)
-
-    def close(self) -> None:
-        self._handler.close()

@@ -134,6 +134,12 @@ class Database:
 
         upgrade(self.url)
 
+    def newer_revision(self) -> str | None:
+        """The schema's revision, where this code does not know it: a newer Genba has been here."""
+        with self.engine.connect() as connection:
+            found = connection.scalar(text("SELECT version_num FROM alembic_version"))
+        return None if found in revisions() else str(found)
+
     def _is_at_head(self) -> bool:
         """Whether nothing is missing, as far as one look tells; what it does not tell the upgrade itself finds out."""
         if self.is_sqlite and not Path(str(self.url.database)).exists():

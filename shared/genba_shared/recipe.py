@@ -271,7 +271,8 @@ class Recipe(Generic[P]):
 
     ``scope`` is what a submitter needs besides ``jobs:write``. ``time_limit_s`` bounds one attempt, ``max_attempts``
     the attempts that fail or lose their worker before the job is a dead letter, ``max_running`` how many of its jobs
-    run at the same time, over all workers; the others wait.
+    run at the same time, over all workers; the others wait. ``submitted_by`` names the route whose service alone submits
+    the recipe, because its parameters say what that service found out: nobody writes them by hand.
     """
 
     name: str
@@ -283,6 +284,7 @@ class Recipe(Generic[P]):
     time_limit_s: float = 6 * 3600.0
     max_attempts: int = 4
     max_running: int | None = None
+    submitted_by: str | None = None
 
     def __post_init__(self) -> None:
         if not _NAME.match(self.name):

@@ -53,6 +53,7 @@ _ENCODINGS = ("utf-8-sig", "euc_jp", "cp932")
 _UTF_16 = (b"\xff\xfe", b"\xfe\xff")
 _ISO_2022 = b"\x1b$"
 _MANY_BLANKS = re.compile(r"[ \t\u3000]+")
+_OPENED = re.compile(r"<[A-Za-z/!?]")
 _MANY_LINES = re.compile(r"\n{3,}")
 
 
@@ -71,7 +72,7 @@ def extract(data: bytes, *, content_type: str | None = None, name: str | None = 
     Raises: UnsupportedMedia for bytes of no known kind; Invalid for a file that is damaged, encrypted or holds no text;
     PayloadTooLarge for one that unpacks to too much.
     """
-    kind = _kind(data, content_type or "", name or "")
+    kind = kind_of(data, content_type or "", name or "")
     found = _READERS[kind](data)
     text = tidy(found.text)
     if len(text) > MAX_CHARS:
@@ -81,7 +82,7 @@ def extract(data: bytes, *, content_type: str | None = None, name: str | None = 
     return Extracted(kind, text, tidy(found.title or "") or None)
 
 
-def _kind(data: bytes, content_type: str, name: str) -> Kind:
+def kind_of(data: bytes, content_type: str, name: str) -> Kind:
     """By the bytes; what they leave open, by the declared type and then by the name."""
     if content_type.lower().startswith("multipart/"):  # its fields, such as a clearance, would be lost in the text
         raise UnsupportedMedia("Send the file itself as the body; title, name and clearance are query parameters.")
@@ -169,6 +170,10 @@ class _Html(HTMLParser):
 def _read_html(data: bytes) -> Extracted:
     parser = _Html()
     parser.feed(_text(data))
+    if _OPENED.match(
+        parser.rawdata
+    ):  # a tag that never ends says nothing; close() would look for its end at every "<" in it
+        parser.rawdata = ""
     parser.close()
     return Extracted("html", "".join(parser.parts), " ".join("".join(parser.title).split()) or None)
 

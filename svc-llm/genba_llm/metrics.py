@@ -42,6 +42,11 @@ class LlmMetrics:
             "Entries that one commit of the audit log held.",
             buckets=(1, 2, 4, 8, 16, 32, 64, 128, 256, 1024),
         )
+        self.audit_sink_failures = metrics.counter(
+            "audit_sink_failures",
+            "Entries of the audit log that syslog or the Windows Event Log did not take; the log itself has them.",
+            ["sink"],
+        )
         self.egress_refused = metrics.counter("egress_refused", "Connections that the egress guard refused.")
         self.host_violations = metrics.gauge(
             "host_violations", "Programs, ports and connections on this host that are not on the list.", ["kind"]

@@ -25,7 +25,9 @@ from genba_shared.audit import AuditReport
 from genba_shared.db import Database, utc_now
 from genba_shared.principal import Principal
 
-CONTENT_SECURITY_POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
+CONTENT_SECURITY_POLICY = (
+    "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; frame-ancestors 'self'"
+)
 COLUMNS = (
     "id",
     "created_at",

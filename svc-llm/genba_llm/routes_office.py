@@ -14,7 +14,7 @@ from genba_llm import office, store
 from genba_llm.assistant import Written, whole
 from genba_llm.backend_extractive import Extractive
 from genba_llm.decisions import Asked, Recorded
-from genba_llm.documents import extract
+from genba_llm.document_child import extract
 from genba_llm.generation import Backend, Message, Options
 from genba_llm.routes_audit import Cursor, Limit
 from genba_llm.routes_gate import Reader, Writer, asked_of

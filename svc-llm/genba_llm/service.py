@@ -250,8 +250,15 @@ async def open_service(settings: Settings, metrics: Metrics, *, backend: Backend
         database = Database(settings.platform.database_url)
         stack.callback(database.close)
         await asyncio.to_thread(database.upgrade)
-        writer = open_writer(database, settings.platform, on_batch=ours.audit_batch_entries.observe)
+        writer = open_writer(
+            database,
+            settings.platform,
+            on_batch=ours.audit_batch_entries.observe,
+            on_sink_failure=lambda sink: ours.audit_sink_failures.labels(sink).inc(),
+        )
         stack.callback(writer.close)
+        for sink in writer.sink_names:
+            ours.audit_sink_failures.labels(sink)  # from 0 on, or the first failure would be no increase
         named = backend or open_backend(settings, guard)
         gate = Gate(policy=Policy(), reasoner=_reasoner(settings, named))
         policies = Policies(database, gate.policy, ours)

@@ -151,6 +151,7 @@ RECIPES: dict[str, Recipe[Any]] = {
             summary="Ingest a large or long video.",
             scope="sop:write",
             time_limit_s=3 * 3600.0,
+            submitted_by="POST /v1/sop/videos",  # the key of the bytes is as good as the bytes
         ),
         Recipe(
             "sop.evaluate_batch",

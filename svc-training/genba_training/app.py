@@ -253,7 +253,8 @@ def requeue_job(job_id: JobId, principal: Writer, request: Request) -> JobView:
 @router.get("/v1/recipes", summary="List recipes", tags=["recipes"], responses=problem_responses(403))
 def list_recipes(principal: Reader, request: Request) -> RecipeList:  # noqa: ARG001 - the scope is the point
     """What can be submitted, with the JSON Schema of its parameters."""
-    return RecipeList(recipes=[RecipeView.of(recipe) for recipe in request.app.state.recipes])
+    known: recipes.Recipes = request.app.state.recipes
+    return RecipeList(recipes=[RecipeView.of(recipe) for recipe in known if recipe.submitted_by is None])
 
 
 def _chunks(artifacts: Artifacts, key: str) -> Iterator[bytes]:

@@ -51,9 +51,12 @@ class Recipes:
     ) -> tuple[Recipe[Any], dict[str, Any]]:
         """The recipe and the parameters as they are stored, once both are what ``principal`` may ask for.
 
-        Raises: Invalid with the schema's words; ScopeMissing; PayloadTooLarge.
+        Raises: Invalid with the schema's words, or for what only a service submits; ScopeMissing; PayloadTooLarge.
         """
         recipe = self.get(name)
+        if recipe.submitted_by is not None:
+            message = f"is submitted by {recipe.submitted_by} alone; ask for it there"
+            raise Invalid(f"The recipe {name} {message}.", errors=[{"field": "recipe", "message": message}])
         if recipe.scope is not None and not principal.allows(recipe.scope):
             raise ScopeMissing(f"The recipe {name} needs the scope {recipe.scope}.", scope=recipe.scope)
         if max_bytes is not None:

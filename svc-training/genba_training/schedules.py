@@ -4,7 +4,8 @@
 
 A due time is fired in one transaction that moves the schedule on and inserts the job, so a crash leaves both or
 neither, and two processes that fire at once make one job; the database holds (schedule, due time) unique besides.
-Due times that were missed come to one job. The job runs with the authority that the schedule's maker had when making it.
+Due times that were missed come to one job. The job runs with the authority that the schedule's maker had when making it,
+while a key of theirs still works.
 """
 
 from __future__ import annotations
@@ -22,8 +23,9 @@ from genba_shared.db import Database, Json, Record
 from genba_shared.ids import new_id
 from genba_shared.job_rows import TERMINAL, JobRow, NewJob, Owned, database_now, put, visible
 from genba_shared.jobs import check_quota
+from genba_shared.keyholders import has_a_good_key
 from genba_shared.principal import Clearance, Principal
-from genba_shared.problems import AlreadyExists, Internal, NotFound, Problem, Unavailable
+from genba_shared.problems import AlreadyExists, Internal, NotFound, Problem, Unauthorized, Unavailable
 from genba_shared.telemetry import get_logger
 from genba_training.cron import MAX_CHARS, Cron
 from genba_training.recipes import Recipes
@@ -218,6 +220,7 @@ class Schedules:
                 log.info("schedule_skipped", schedule=row.id, job=row.last_job_id)
                 return False
             try:
+                _check_keys(session, row, now)
                 row.last_job_id = put(session, _job(session, row, due_at, recipes, max_active), now).id
             except Problem as problem:
                 row.last_error = problem.document()
@@ -268,6 +271,15 @@ def add(session: Session, new: NewSchedule, *, principal: Principal) -> Schedule
 
 def name_taken(name: str) -> AlreadyExists:
     return AlreadyExists(f"You have a schedule {name!r} already: change that one, or choose another name.")
+
+
+def _check_keys(session: Session, row: ScheduleRow, now: datetime) -> None:
+    """Raises: Unauthorized where the maker's keys have all been revoked or run out: with them goes what they left behind."""
+    if not has_a_good_key(session, row.subject, now):
+        raise Unauthorized(
+            "The key that made this schedule was revoked or has expired, and has no successor: make the schedule anew"
+            " with a key that works, and delete this one."
+        )
 
 
 def _job(session: Session, row: ScheduleRow, due_at: datetime, recipes: Recipes, max_active: int | None) -> NewJob:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from sqlalchemy import text
 from tests.e2e import world
 from tests.e2e.clips import film
 from tests.e2e.world import Said, environment, free_port, up
@@ -170,6 +171,32 @@ def test_a_home_that_is_made_is_its_owners_alone_and_one_that_is_there_stays_as_
     for home, mode in ((tmp_path / "new", 0o700), (there, 0o750)):
         with homes.only_one(home):
             assert stat.S_IMODE(home.stat().st_mode) == mode
+
+
+def test_what_comes_to_lie_in_a_home_that_is_open_to_all_is_its_owners_alone(tmp_path: Path) -> None:
+    home = tmp_path / "open"
+    home.mkdir(mode=0o755)
+    with up(home, settings={}):
+        open_to_others = [
+            path for path in home.rglob("*") if path.name != "lock" and stat.S_IMODE(path.lstat().st_mode) & 0o077
+        ]
+        assert (home / "genba.db").exists()
+    assert open_to_others == []
+
+
+def test_up_refuses_a_home_that_a_newer_genba_has_upgraded(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    platform = Platform(home=home)
+    assert homes.first_admin_key(platform) is not None
+    database = homes.migrate(platform)
+    with database.transaction() as session:
+        session.execute(text("UPDATE alembic_version SET version_num = '9999_later'"))
+    database.close()
+    said = here("up", "--home", home, "--port", str(free_port()))
+    assert said.code == 2
+    last = said.err.splitlines()[-1]
+    assert last.startswith(f"genba: {home} was upgraded by a newer Genba (schema 9999_later;")
+    assert "restore the backup" in last
 
 
 def test_a_first_start_that_dies_around_the_key_file_leaves_a_key_that_the_next_one_makes_usable(

@@ -316,18 +316,26 @@ def test_syslog_hears_of_each_entry_and_a_deaf_one_loses_nothing(database: Datab
     assert "event=llm.decision outcome=ALLOW subject=dec_1" in heard
 
     class Deaf:
-        def write(self, _: AuditEntry) -> None:
-            raise OSError("no route")
+        name = "deaf"
+
+        def write(self, each: AuditEntry) -> None:
+            if each.seq != 3:
+                raise OSError("no route")
+            heard_of.append(each.seq)
 
         def close(self) -> None:
             pass
 
-    writer = AuditWriter(database, SIGNER, sinks=[Deaf()])
-    writer.append_all([entry(2)])
-    writer.append_all([entry(3)])
+    heard_of: list[int] = []
+    missed: list[str] = []
+    writer = AuditWriter(database, SIGNER, sinks=[Deaf()], on_sink_failure=missed.append)
+    writer.append_all([entry(2), entry(3)])
+    writer.append_all([entry(4)])
     writer.close()
     assert writer.sink_failures == 2
-    assert verified(database).verify().entries == 3
+    assert missed == ["deaf", "deaf"]
+    assert heard_of == [3]  # one that is not taken keeps none that follow
+    assert verified(database).verify().entries == 4
 
 
 def write_until_it_fails(sink: SyslogSink, entry: AuditEntry) -> None:

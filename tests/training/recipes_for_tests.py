@@ -150,5 +150,6 @@ RECIPES: dict[str, Recipe[Any]] = {
         Recipe("test.deaf", Nothing, ignore_orders),
         Recipe("test.wedged", Nothing, wedge_the_first_time),
         Recipe("test.guarded", Nothing, fail_always, scope="models:write"),
+        Recipe("test.inner", Nothing, fail_always, submitted_by="POST /v1/test/things"),
     )
 }

@@ -15,9 +15,10 @@ import pytest
 from fastapi.testclient import TestClient
 
 from genba_shared.artifacts import Artifacts
+from genba_shared.ids import new_id
 from genba_shared.jobs import Job, JobEvent, JobHead, Jobs, NewEvent
-from genba_shared.principal import Clearance
-from genba_shared.problems import Overloaded, Unavailable
+from genba_shared.principal import Clearance, Principal, scopes_of
+from genba_shared.problems import Invalid, Overloaded, Unavailable
 from genba_training import recipes
 from genba_training.app import create_app
 from genba_training.runner import Runner
@@ -213,6 +214,27 @@ def test_recipes_are_listed_with_the_schema_of_their_parameters(client: TestClie
     schema = found["test.work"]["params_schema"]
     assert schema["additionalProperties"] is False
     assert schema["properties"]["steps"]["minimum"] == 1
+
+
+def test_what_only_a_service_submits_is_not_offered_and_not_taken(
+    post: Callable[..., Any], client: TestClient, signed: Signed
+) -> None:
+    listed = client.get("/v1/recipes", headers=signed("admin")).json()["recipes"]
+    assert "test.inner" not in {recipe["name"] for recipe in listed}
+    daily = {"name": "daily", "recipe": "test.inner", "cron": "0 0 * * *"}
+    for refused in (
+        post({"recipe": "test.inner", "params": {}}),
+        client.post("/v1/schedules", json=daily, headers={**signed("admin"), "idempotency-key": "inner"}),
+    ):
+        assert refused.status_code == 422, refused.text
+        assert "POST /v1/test/things alone" in refused.json()["errors"][0]["message"]
+
+
+def test_bytes_that_somebody_else_uploaded_cannot_be_ingested_by_their_hash() -> None:
+    params = {"video_id": new_id("vid"), "key": f"ab/{'ab' * 32}.mp4", "sha256": "ab" * 32, "size_bytes": 1}
+    operator = Principal("somebody", ("operator",), scopes_of(["operator"]), Clearance.SECRET)
+    with pytest.raises(Invalid, match="POST /v1/sop/videos"):
+        recipes.load(["genba_sop.training:RECIPES"]).accept("sop.ingest", params, principal=operator)
 
 
 # ---- following ----

@@ -17,6 +17,7 @@ from sqlalchemy import event, select, update
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
+from genba_gateway.keys import Keys
 from genba_shared.db import Database
 from genba_shared.job_rows import JobRow
 from genba_shared.job_upkeep import Upkeep
@@ -91,6 +92,31 @@ def test_a_due_time_makes_one_job_and_the_schedule_moves_on(
     after = schedules.get(schedule.id, principal=schedule.principal)
     assert (after.last_run_at, after.last_job_id, after.last_error) == (due_at, job.id, None)
     assert after.next_run_at == HOURLY.after(datetime.now(UTC))
+
+
+def test_a_schedule_ends_with_the_last_key_of_its_maker(
+    schedules: Schedules, fire: Callable[..., int], jobs: Jobs
+) -> None:
+    keys = Keys(jobs.database, env="test")
+    first, _ = keys.create("planner", role="engineer")
+    new = NewSchedule("hourly", "test.work", {"steps": 2, "step_s": 0.0}, HOURLY, overlap="allow")
+    schedule = schedules.create(new, principal=first.principal)
+
+    def fired() -> int:
+        come_due(jobs.database, schedule)
+        return fire()
+
+    assert fired() == 1
+    second, _ = keys.rotate(first.id, overlap_s=0)
+    assert fired() == 1, "the successor has the same subject"
+    keys.revoke(second.id)
+    assert fired() == 0
+    said = schedules.get(schedule.id, principal=schedule.principal).last_error
+    assert said is not None
+    assert said["status"] == 401
+    assert "revoked" in said["detail"]
+    third, _ = keys.create("somebody else", role="engineer")
+    assert fired() == 0, f"{third.subject} is another subject"
 
 
 def test_due_times_that_were_missed_come_to_one_job(make: Make, fire: Callable[..., int], jobs: Jobs) -> None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import io
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from genba_llm import document_child
 from genba_llm.documents import chunks, extract
 from genba_llm.retrieval import Chunk, Corpus, central_sentences
 from genba_shared.principal import Clearance
@@ -45,6 +47,29 @@ def pdf_of(text: str) -> bytes:
     for line in text.splitlines():
         pdf.cell(0, 8, line, new_x="LMARGIN", new_y="NEXT")
     return bytes(pdf.output())
+
+
+def long_work_pdf() -> bytes:
+    """A small file whose thousand pages show the same long drawing, without a word in it."""
+    drawing = zlib.compress(b"q 1 0 0 1 0 0 cm Q\n" * 50_000)
+    font = b"/Font << /F << /Type /Font /Subtype /Type1 /BaseFont /Helvetica >> >>"
+    page = b"<< /Type /Page /Parent 2 0 R /MediaBox [0 0 9 9] /Contents 3 0 R /Resources << %b >> >>" % font
+    kids = b" ".join(b"%d 0 R" % (4 + number) for number in range(1000))
+    objects = [
+        b"<< /Type /Catalog /Pages 2 0 R >>",
+        b"<< /Type /Pages /Count 1000 /Kids [%b] >>" % kids,
+        b"<< /Length %d /Filter /FlateDecode >>\nstream\n%b\nendstream" % (len(drawing), drawing),
+        *[page] * 1000,
+    ]
+    parts, places, size = [b"%PDF-1.4\n"], [], 9
+    for number, body in enumerate(objects, 1):
+        places.append(size)
+        parts.append(b"%d 0 obj\n%b\nendobj\n" % (number, body))
+        size += len(parts[-1])
+    table = b"".join(b"%010d 00000 n \n" % place for place in places)
+    count = len(objects) + 1
+    parts.append(b"xref\n0 %d\n0000000000 65535 f \n%btrailer << /Size %d /Root 1 0 R >>\n" % (count, table, count))
+    return b"".join([*parts, b"startxref\n%d\n%%%%EOF" % size])
 
 
 def test_text_comes_out_of_every_kind_of_file() -> None:
@@ -141,6 +166,30 @@ def test_a_cell_that_says_it_spans_a_billion_columns_is_one_cell() -> None:
 def test_files_that_are_none_are_told_apart(data: bytes, problem: type[Exception]) -> None:
     with pytest.raises(problem):
         extract(data)
+
+
+def test_a_pdf_that_asks_for_hours_ends_in_its_own_process() -> None:
+    with pytest.raises(PayloadTooLarge, match="more time or memory"):
+        document_child.extract(long_work_pdf(), cpu_s=2)
+
+
+def test_a_pdf_is_read_apart_as_it_is_here_and_refused_as_it_is_here() -> None:
+    data = pdf_of(TRAVEL)
+    assert document_child.extract(data) == extract(data)
+    for damaged in (data[:200], b"%PDF-1.7 and nothing else"):
+        with pytest.raises(Invalid) as here:
+            extract(damaged)
+        with pytest.raises(Invalid) as apart:
+            document_child.extract(damaged)
+        assert apart.value.document() == here.value.document()
+    assert document_child.extract(NIGHT.encode()).text == NIGHT
+
+
+@pytest.mark.parametrize("opened", ["<a ", "<a/", "<a b='", "<a\n", "</a", "<!--", '<a "', "<b/ "])
+def test_tags_that_never_end_do_not_keep_the_service_busy(opened: str) -> None:
+    """At 60 KB a reader that looks for the end from every one of them took two minutes; a document may have 20 MB."""
+    page = f"<p>before</p>{opened * 60_000}"
+    assert extract(page.encode(), content_type="text/html").text == "before"
 
 
 def test_a_zip_that_is_no_document_and_one_that_unpacks_to_too_much() -> None:
