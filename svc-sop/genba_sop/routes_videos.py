@@ -169,9 +169,12 @@ def _kept_as_asked(here: Sop, known: Video, upload: Upload, owner: Owner) -> Vid
 def _submit(here: Sop, principal: Principal, upload: Upload, owner: Owner) -> Job:
     """Store the bytes, promised for erasure in case that no job ever makes a record of them, and submit the job."""
     received = upload.received
+    # Equal content has one artifact, and this one goes with its job: its first line tells whose it is.
+    whose = f"{owner.tenant} {owner.clearance} {received.sha256}\n".encode()
+    spoken = None if upload.transcript is None else whose + upload.transcript
     spoken_key = None
-    if upload.transcript is not None:
-        spoken_key = artifact_key(hashlib.sha256(upload.transcript).hexdigest(), _TRANSCRIPT_SUFFIX)
+    if spoken is not None:
+        spoken_key = artifact_key(hashlib.sha256(spoken).hexdigest(), _TRANSCRIPT_SUFFIX)
     if (underway := _underway(here, principal, upload, owner)) is not None:
         if spoken_key not in {None, underway.params.get("transcript_key")}:
             raise Conflict(
@@ -185,8 +188,8 @@ def _submit(here: Sop, principal: Principal, upload: Upload, owner: Owner) -> Jo
     with here.database.transaction() as session:
         for each in sorted({key, spoken_key or key}):
             store.promise_erasure(session, "artifact", each, after_s=_JOB_RESERVATION_S)
-    if upload.transcript is not None:
-        here.artifacts.put(upload.transcript, suffix=_TRANSCRIPT_SUFFIX)
+    if spoken is not None:
+        here.artifacts.put(spoken, suffix=_TRANSCRIPT_SUFFIX)
     if here.artifacts.put(received.path, suffix=suffix) != key:
         raise PayloadTooLarge("The upload changed while it was stored; send it again.")
     params = {

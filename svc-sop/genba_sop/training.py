@@ -65,7 +65,9 @@ def ingest(params: IngestParams, run: Run) -> Result:
         sample_fps=settings.sample_fps,
         progress=lambda share: run.progress(0.95 * share, "decoding and embedding"),
     )
-    cues = None if spoken is None else transcripts.read(spoken, duration_s=prepared.duration_s)
+    cues = None
+    if spoken is not None:  # below a line that tells whose it is
+        cues = transcripts.read(spoken.partition(b"\n")[2], duration_s=prepared.duration_s)
     owner = Owner(run.principal.tenant, int(label), run.principal.subject, params.retention_days)
 
     def publish(session: Session) -> None:
