@@ -35,6 +35,8 @@ chaos: .venv/.test ## kill -9 of workers and emptied brokers, in small; bench-jo
 	@$(PY) -m pytest -q tests/distributed/test_jobs_chaos.py
 savedmodel-test: .venv/.test ## the TensorFlow export against torch; installs TensorFlow (1.3 GB) first
 	@deploy/setup.sh tensorflow && $(PY) -m pytest -q tests/recommend/test_export_savedmodel.py
+flower-test: .venv/.test ## federated averaging by Flower's engine against ours; installs Flower (30 MB) into .venv/flower first
+	@deploy/setup.sh flower && $(PY) -m pytest -q tests/recommend/test_flower.py tests/recommend/service/test_recommend_flower.py
 gguf-test: .venv/.test ## GGUF files against llama.cpp and its server; builds llama.cpp from source first (minutes; a C++ compiler and cmake)
 	@deploy/setup.sh gguf && $(PY) -m pytest -q tests/llm/test_gguf_llama.py tests/llm/test_backends.py
 windows-test: .venv/.test ## the Windows Event Log, by a Windows Python under Wine; gets both first (150 MB)
@@ -116,4 +118,4 @@ lock: .venv/.test ## write constraints.txt anew
 clean: ## remove the virtual environment, which holds the tools' caches; data in .genba stays
 	@rm -rf .venv
 
-.PHONY: bench-recommend-training bench-model-words bench-ablation bench-disturbed bench-real bench-unfamiliar dashboards docs help setup setup-test demo up test test-long distributed-test savedmodel-test gguf-test windows-test lint format types imports check bench-alignment bench-deviations bench-search bench-manner bench-speed bench-order bench-recommend bench-sem bench-sem-job bench-corpus bench-rotations bench-gpu bench-gateway bench-audit lock clean chaos bench-jobs-chaos bench-recommend-serving bench-recommend-refresh bench-gate bench-model build-model
+.PHONY: bench-recommend-training bench-model-words bench-ablation bench-disturbed bench-real bench-unfamiliar dashboards docs help setup setup-test demo up test test-long distributed-test savedmodel-test flower-test gguf-test windows-test lint format types imports check bench-alignment bench-deviations bench-search bench-manner bench-speed bench-order bench-recommend bench-sem bench-sem-job bench-corpus bench-rotations bench-gpu bench-gateway bench-audit lock clean chaos bench-jobs-chaos bench-recommend-serving bench-recommend-refresh bench-gate bench-model build-model

@@ -1,11 +1,11 @@
 #!/bin/sh
-# Puts Genba and what it needs into .venv. Usage: deploy/setup.sh base|test|bench|openclip|tensorflow|gguf
+# Puts Genba and what it needs into .venv. Usage: deploy/setup.sh base|test|bench|openclip|tensorflow|gguf|flower
 # Honours pip's own configuration (index-url, find-links), so a closed network needs nothing but its mirror, and a machine
 # without any network nothing but the folder that `deploy/setup.sh wheels FOLDER` fills on one that has it.
 set -eu
 cd "$(dirname "$0")/.."
 case "${1:-base}" in
-base|wheels) extras=sop,sem,pdf,llm,recommend ;;
+base|wheels|flower) extras=sop,sem,pdf,llm,recommend ;;
 openclip) extras=sop,sem,pdf,llm,openclip ;;
 test) extras=sop,sem,s3,openclip,recommend,so8t,llm,test ;;
 bench) extras=sop,sem,pdf,llm,bench ;;
@@ -13,7 +13,7 @@ tensorflow) extras=sop,sem,s3,openclip,recommend,so8t,llm,test,tensorflow ;;
 gguf) # builds llama.cpp from source, for AVX2: with AMX it crashes on quantised weights (its issue 20824)
     extras=sop,sem,s3,openclip,recommend,so8t,llm,test,gguf
     export CMAKE_ARGS="${CMAKE_ARGS:--DGGML_NATIVE=OFF}" ;;
-*) echo "usage: deploy/setup.sh base|test|bench|openclip|tensorflow|gguf|wheels FOLDER" >&2; exit 2 ;;
+*) echo "usage: deploy/setup.sh base|test|bench|openclip|tensorflow|gguf|flower|wheels FOLDER" >&2; exit 2 ;;
 esac
 python=${PYTHON:-$(command -v python3.11 || command -v python3 || true)}
 [ -n "$python" ] || { echo "genba: Python 3.11 or newer is needed (Debian: apt-get install python3 python3-venv)" >&2; exit 2; }
@@ -50,6 +50,17 @@ case ",$extras," in
     fi ;;
 esac
 $install -c constraints.txt -e ".[$extras]"
+if [ "$1" = flower ]; then # Flower wants older protobuf, typer, rich and FastAPI: an environment in front of this one, for recommend.federated alone
+    [ -x .venv/flower/bin/python ] || "$python" -m venv --without-pip .venv/flower
+    if [ -x .venv/bin/uv ]; then
+        .venv/bin/uv pip install -q --python .venv/flower/bin/python ${PIP_NO_INDEX:+--no-index} --no-deps -r deploy/flower.txt
+    else
+        $pip --python .venv/flower/bin/python install -q --no-deps -r deploy/flower.txt
+    fi
+    behind=$(.venv/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
+    echo "import site; site.addsitedir('$behind')" >"$(.venv/flower/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/behind.pth"
+    PYTHONPATH= .venv/flower/bin/python -c 'import flwr, genba_recommend.federated'
+fi
 if [ "$1" = bench ]; then # aeon's bound on numba is older than the numba it runs with
     $install --no-deps aeon==1.6.0
     $install deprecated

@@ -239,9 +239,7 @@ def federate(
         raise ValueError("There is no site with enough events to learn from.")
     now, here, rounds = {name: x.detach().clone() for name, x in tower.items()}, list(sites), []
     for number in range(config.rounds):
-        rng = np.random.default_rng([config.seed, number])
-        wanted = max(1, round(config.share * len(here)))
-        asked = [here[at] for at in sorted(rng.choice(len(here), wanted, replace=False).tolist())]
+        asked = [here[at] for at in drawn(len(here), number, config)]
         message = save(now)
         answers, gone = _answers(asked, number, message)
         here = [site for site in here if site not in gone]
@@ -256,6 +254,13 @@ def federate(
         rounds.append(Round(number + 1, len(said), sum(places), loss, len(message) * len(asked), received, len(gone)))
         on_round(rounds[-1])
     return Federated(now, tuple(rounds))
+
+
+def drawn(n_sites: int, number: int, config: FederatedConfig) -> list[int]:
+    """Which of so many sites are asked in round ``number``."""
+    rng = np.random.default_rng([config.seed, number])
+    chosen: list[int] = rng.choice(n_sites, max(1, round(config.share * n_sites)), replace=False).tolist()
+    return sorted(chosen)
 
 
 def _answers(asked: Sequence[Site], number: int, message: bytes) -> tuple[list[bytes], list[Site]]:
@@ -282,11 +287,16 @@ def averaged(changes: Sequence[Weights], places: Sequence[int], config: Federate
     mean = {
         name: sum((w * c[name] for w, c in zip(shares, changes, strict=True)), torch.zeros(())) for name in changes[0]
     }
+    return blurred(mean, n, config, seed=seed)
+
+
+def blurred(mean: Weights, n_sites: int, config: FederatedConfig, *, seed: int) -> Weights:
+    """The mean over so many sites with the noise of its round; as it is where none is asked for."""
     if config.noise == 0:
         return mean
     generator = torch.Generator().manual_seed(int(np.random.SeedSequence([config.seed, seed]).generate_state(1)[0]))
-    spread = config.noise * config.clip_norm / n
-    return {name: x + spread * torch.randn(x.shape, generator=generator) for name, x in mean.items()}
+    spread = config.noise * config.clip_norm / n_sites
+    return {name: mean[name] + spread * torch.randn(mean[name].shape, generator=generator) for name in sorted(mean)}
 
 
 def clipped(change: Weights, most: float) -> Weights:

@@ -1,8 +1,8 @@
 """``recommend.federated``: the champion's user tower learnt further by sites that keep their people's events to themselves.
 
 A simulation on this worker: users are dealt to sites, each site may be a process of its own, and what passes between them is what
-would pass over a network (federated.py). The newest slice of the log is asked before and after. The version that comes out is the
-champion with another user tower; heads, which read the old one, are not taken over.
+would pass over a network (federated.py; under Flower's engine, flower.py). The newest slice of the log is asked before and after.
+The version that comes out is the champion with another user tower; heads, which read the old one, are not taken over.
 """
 
 from __future__ import annotations
@@ -37,7 +37,9 @@ from genba_recommend.federated import (
     split_by_site,
 )
 from genba_recommend.federating_params import FederatedParams
+from genba_recommend.flower import FlowerMissing, federate_with_flower, python_of
 from genba_recommend.heads import FILE as HEADS
+from genba_recommend.settings import Settings
 from genba_recommend.shop import model_of
 from genba_recommend.training_config import TrainingConfig
 from genba_shared.problems import Conflict, NotFound
@@ -48,6 +50,7 @@ METRIC, GAIN = "ndcg_at_10", "ndcg_at_10_gain"
 
 def federated(params: FederatedParams, run: Run) -> Result:
     """Learn, ask before and after, register."""
+    flower = _flower() if params.engine == "flwr" else None
     name = model_of(run.principal.tenant)
     champion = run.champion(name)
     if champion is None:
@@ -64,7 +67,7 @@ def federated(params: FederatedParams, run: Run) -> Result:
             level="warning",
         )
     before = ndcg_on_newest(loaded, split, training)
-    learnt = _learn(params, run, loaded, champion.folder, training, split)
+    learnt = _learn(params, run, loaded, champion.folder, split, flower)
     bundle = _bundle(champion.folder, run.workdir / "bundle", learnt)
     after = ndcg_on_newest(LoadedModel.load(bundle), split, training)
     last = learnt.rounds[-1]
@@ -83,14 +86,24 @@ def federated(params: FederatedParams, run: Run) -> Result:
         gates=(Gate(GAIN, at_least=0.0),),
         promote=params.promote,
     )
-    value: dict[str, Any] = {"from_version": champion.number, "sites": last.sites, "rounds": len(learnt.rounds)}
+    value: dict[str, Any] = {
+        "from_version": champion.number, "sites": last.sites, "rounds": len(learnt.rounds), "engine": params.engine,
+    }  # fmt: skip
     return Result(value=value, metrics=metrics, register=registration)
 
 
+def _flower() -> Path:
+    """Said before anything is read, and not tried again: it takes somebody who installs it."""
+    try:
+        return python_of(Settings().flower_python)
+    except FlowerMissing as err:
+        raise Conflict(str(err)) from err
+
+
 def _learn(
-    params: FederatedParams, run: Run, loaded: LoadedModel, folder: Path, training: TrainingConfig, split: Split
+    params: FederatedParams, run: Run, loaded: LoadedModel, folder: Path, split: Split, flower: Path | None
 ) -> Federated:
-    weights = _weights(folder)
+    weights, training = _weights(folder), TrainingConfig.from_json((folder / CONFIG).read_text("utf-8"))
     config = FederatedConfig(
         rounds=params.rounds, share=params.share, steps=params.steps, learning_rate=params.learning_rate,
         clip_norm=params.clip_norm, noise=params.noise, seed=run.seed,
@@ -108,6 +121,15 @@ def _learn(
         run.progress(0.1 + 0.8 * each.number / params.rounds, f"round {each.number} of {params.rounds}")
         run.raise_if_cancelled()
 
+    if flower is not None:
+        run.progress(0.1, "starting Flower")
+        try:
+            return federate_with_flower(
+                tower, parts, outset, flower, run.workdir / "flower",
+                processes=params.processes, on_round=on_round, look=run.raise_if_cancelled,
+            )  # fmt: skip
+        except FlowerMissing as err:
+            raise Conflict(str(err)) from err
     with contextlib.ExitStack() as stack:
         sites: list[Site] = []
         for part in parts:

@@ -24,4 +24,10 @@ class FederatedParams(Params):
     processes: Annotated[
         bool, Field(description="Each site in a process of its own; costs memory and a start each.")
     ] = False
+    engine: Annotated[
+        Literal["genba", "flwr"],
+        Field(
+            description="`flwr` has Flower's engine average; its environment is installed by deploy/setup.sh flower."
+        ),
+    ] = "genba"
     promote: Literal["when_gates_pass", "never"] = "never"

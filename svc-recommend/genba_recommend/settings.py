@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
@@ -45,6 +47,10 @@ class Settings(BaseSettings):
     )
     embed_at_once: int = Field(
         2_000, ge=0, description="New items that the service embeds by itself; the refresh does more."
+    )
+    flower_python: Path | None = Field(
+        None,
+        description="Python that runs Flower's engine for `recommend.federated`; without it, that of `deploy/setup.sh flower`.",
     )
     refresh_webhook_url: SecretStr | None = Field(
         None, description="Told by POST when a refresh fails, such as a Slack incoming webhook."

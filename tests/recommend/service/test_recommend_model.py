@@ -414,7 +414,7 @@ def test_what_somebody_liked_above_the_clearance_of_who_asks_is_not_named(traine
 def test_the_champion_learns_further_at_two_sites_of_which_no_event_leaves(trained: Trained) -> None:
     job = trained.run("recommend.federated", sites=2, rounds=2, share=1.0, steps=3, processes=True)
     assert job.status == "succeeded", job.error
-    assert job.result["value"] == {"from_version": 1, "sites": 2, "rounds": 2}
+    assert job.result["value"] == {"from_version": 1, "sites": 2, "rounds": 2, "engine": "genba"}
     service = trained.service
     one, two = (service.shop.load_version(number).loaded for number in (1, 2))
     np.testing.assert_array_equal(one.vectors, two.vectors)
