@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0023_sop_spoken_words"
+revision = "0021_sop_spoken_words"
 down_revision = "0020_sop_transcripts"
 branch_labels = None
 depends_on = None
