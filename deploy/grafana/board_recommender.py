@@ -71,6 +71,13 @@ def _lists_events_experiments(page: Dashboard) -> None:
     )
     page.with_panel(
         lines(
+            "Pictures",
+            "Pictures of items sent a second, by what became of them then: those that wait have no encoder, or come many at once.",
+            {"{{state}}": f"sum by (state) (rate(genba_recommend_pictures_total[{WINDOW}]))"},
+        )
+    )
+    page.with_panel(
+        lines(
             "Shown lists to be noted",
             "Waiting to be written, and dropped a second because too many waited.",
             {

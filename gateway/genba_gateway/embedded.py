@@ -89,7 +89,9 @@ class Served:
 
 def create_app(platform: Platform) -> Gateway:
     """The gateway with every service mounted where its proxy would stand."""
-    return _gateway(platform, mounts={name: make(platform) for name, make in SERVICES.items()})
+    mounts = {name: make(platform) for name, make in SERVICES.items()}
+    mounts["recommend"].state.sop_app = mounts["sop"]  # an address elsewhere: GENBA_RECOMMEND_SOP_URL
+    return _gateway(platform, mounts=mounts)
 
 
 def run_service(service: str, *, host: str, port: int, queues: str) -> None:

@@ -62,7 +62,11 @@ def _service(name: str, *rules: Rule, clearance: Clearance = Clearance.INTERNAL)
 
 
 ROUTES: tuple[Route, ...] = (
-    _service("sop", _rule("POST PUT PATCH DELETE", "/v1/sop/evaluations/*/review", "sop:review")),
+    _service(
+        "sop",
+        _rule("POST PUT PATCH DELETE", "/v1/sop/evaluations/*/review", "sop:review"),
+        _rule("POST", "/v1/sop/embed", "sop:read"),
+    ),
     _service(
         "llm",
         _rule("POST PUT PATCH DELETE", "/v1/llm/escalations/*/assign", "llm:review"),

@@ -72,7 +72,7 @@ class AuditWriter:
         self._largest_batch, self._on_batch, self._on_sink_failure = largest_batch, on_batch, on_sink_failure
         self._queue: queue.SimpleQueue[_Waiting | None] = queue.SimpleQueue()
         self._tree: Tree | None = None
-        self._closed, self._closing = False, threading.Lock()
+        self._closed, self._closing = False, threading.RLock()  # the garbage collector may run within it
         self.sink_failures = 0
         self._thread = threading.Thread(target=self._run, name="audit-writer", daemon=True)
         self._thread.start()
@@ -85,7 +85,12 @@ class AuditWriter:
         return entry
 
     def append_all(self, entries: Sequence[NewEntry], *, also: Also | None = None) -> list[AuditEntry]:
-        """Write entries one after the other, and what ``also`` adds, all of it or nothing."""
+        """Write entries one after the other, and what ``also`` adds, all of it or nothing.
+
+        Raises: RuntimeError within ``also``, or in what the garbage collector ends meanwhile: the writer would wait for itself.
+        """
+        if threading.current_thread() is self._thread:
+            raise RuntimeError("The writer of the audit log cannot wait for itself; submit and go on.")
         return self.submit(entries, also=also).result()
 
     def submit(self, entries: Sequence[NewEntry], *, also: Also | None = None) -> Future[list[AuditEntry]]:

@@ -23,10 +23,11 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import DeclarativeBase, Session, sessionmaker
 from sqlalchemy.types import TypeDecorator
 
-from genba_shared.problems import Invalid, Overloaded, Unavailable
+from genba_shared.problems import DiskFull, Invalid, Overloaded, Unavailable
 
 BUSY_TIMEOUT_S = 30.0
 _PASSING_ON_SQLITE = ("SQLITE_BUSY", "SQLITE_LOCKED")
+_FULL_ON_POSTGRES = "53100"
 _NOT_TEXT_ON_POSTGRES = {"22P05", "22021"}  # untranslatable_character, character_not_in_repertoire
 _PASSING_ON_POSTGRES = (
     "08",
@@ -170,6 +171,10 @@ def _passing_failures() -> Iterator[None]:
         raise Overloaded("All connections to the database are in use.", retry_after_s=1) from error
     except OperationalError as error:
         name = getattr(error.orig, "sqlite_errorname", "")
+        if name == "SQLITE_FULL" or getattr(error.orig, "sqlstate", "") == _FULL_ON_POSTGRES:
+            raise DiskFull(
+                "The database's disk is full: its operator has to make room. Nothing was stored.", retry_after_s=60
+            ) from error
         state = getattr(error.orig, "sqlstate", "")  # psycopg has None where it reached no server
         if state is None or name.startswith(_PASSING_ON_SQLITE) or state.startswith(_PASSING_ON_POSTGRES):
             raise Unavailable("The database is busy or cannot be reached.", retry_after_s=1) from error

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import errno
 import re
 import time
 from collections.abc import Callable, Sequence
@@ -31,6 +32,7 @@ from genba_shared.principal import PRINCIPAL_HEADER, Verifier
 from genba_shared.problems import (
     BY_STATUS,
     BadRequest,
+    DiskFull,
     Internal,
     MethodNotAllowed,
     NotFound,
@@ -107,6 +109,8 @@ def as_problem(error: Exception) -> Problem:
         )
     if isinstance(error, HTTPException):
         return _of_framework(error)
+    if isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT}:
+        return DiskFull("A disk is full: its operator has to make room. Nothing was stored.", retry_after_s=60)
     return Internal("This is our fault. Tell the operator the request_id: the log says more under it.")
 
 

@@ -18,7 +18,7 @@
     ├── HeadersTooLarge 431
     ├── Internal 500
     ├── BadGateway 502 ─ UpstreamFailed
-    ├── Unavailable 503 ─ Overloaded · Draining
+    ├── Unavailable 503 ─ Overloaded · Draining · DiskFull
     └── GatewayTimeout 504
 
 A class's docstring is its title, its name in kebab case is its code, ``detail`` says what to do about this one.
@@ -238,6 +238,10 @@ class Overloaded(Unavailable):
 
 class Draining(Unavailable):
     """This process is shutting down."""
+
+
+class DiskFull(Unavailable):
+    """There is no room to store this."""
 
 
 class GatewayTimeout(Problem):

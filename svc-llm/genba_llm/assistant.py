@@ -13,6 +13,8 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
+from pydantic import JsonValue
+
 from genba_llm.decisions import Asked, Decisions, Recorded
 from genba_llm.gate import Asker, Decision, GateRequest
 from genba_llm.generation import (
@@ -188,20 +190,20 @@ class Assistant:
         metrics.tokens.labels("completion").inc(written.usage.completion)
         if failed == "backend_broke_off" and not written.text:
             return  # nothing was said: the escalation that follows is the record
-        entry = self.decisions.note_answer(
-            principal,
-            recorded,
-            answer=written.text,
-            hidden=hidden,
-            facts={
-                "model": model,
-                "finish": failed or written.finish,
-                "cut_by": written.cut_by.name if written.cut_by is not None else None,
-                "prompt_tokens": written.usage.prompt,
-                "completion_tokens": written.usage.completion,
-                **({"unopened_thought_chars": written.thought_chars} if written.thought_chars else {}),
-            },
-        )
+        facts: dict[str, JsonValue] = {
+            "model": model,
+            "finish": failed or written.finish,
+            "cut_by": written.cut_by.name if written.cut_by is not None else None,
+            "prompt_tokens": written.usage.prompt,
+            "completion_tokens": written.usage.completion,
+            **({"unopened_thought_chars": written.thought_chars} if written.thought_chars else {}),
+        }
+        if (
+            failed == "caller_left"
+        ):  # nobody waits for it, and it may be the writer itself that collects this as garbage
+            self.decisions.hand_in_answer(principal, recorded, answer=written.text, hidden=hidden, facts=facts)
+            return
+        entry = self.decisions.note_answer(principal, recorded, answer=written.text, hidden=hidden, facts=facts)
         written.audit_seq = entry.seq
 
 

@@ -10,6 +10,7 @@ import dataclasses
 import secrets
 import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -220,6 +221,13 @@ class Decisions:
         self, principal: Principal, recorded: Recorded, *, answer: str, hidden: str, facts: Mapping[str, JsonValue]
     ) -> AuditEntry:
         """Put on record what was answered and thought: commitments to both, and the texts only where the policy says so."""
+        [written] = self.hand_in_answer(principal, recorded, answer=answer, hidden=hidden, facts=facts).result()
+        return written
+
+    def hand_in_answer(
+        self, principal: Principal, recorded: Recorded, *, answer: str, hidden: str, facts: Mapping[str, JsonValue]
+    ) -> Future[list[AuditEntry]]:
+        """The same without waiting for it, for who may not: the record is made a moment later."""
         said, thought = commit(answer), commit(hidden)
         full = self.gate.policy.state.audit_text == "full"
         expires_at = utc_now() + timedelta(days=self.settings.text_retention_days)
@@ -246,8 +254,7 @@ class Decisions:
                         )
                     )
 
-        [written] = self.writer.append_all([entry], also=also)
-        return written
+        return self.writer.submit([entry], also=also)
 
     def _detail(
         self, principal: Principal, asked: Asked, verdict: GateDecision, prompt: str, event_id: int | None

@@ -7,12 +7,11 @@ The gate decides before anything is generated; its refusal is an answer of the a
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from fastapi import APIRouter, Response
-from fastapi.responses import StreamingResponse
 
 from genba_llm.assistant import Released, Written, whole
 from genba_llm.decisions import Asked, Recorded
@@ -34,6 +33,7 @@ from genba_llm.texts import refusal
 from genba_llm.wire_out import decision_out
 from genba_shared.problems import Invalid, NotFound, Problem
 from genba_shared.service import problem_responses
+from genba_shared.streamed import Streamed
 
 router = APIRouter(prefix="/v1/llm", tags=["llm openai"])
 _STREAM: dict[int | str, dict[str, Any]] = {
@@ -94,9 +94,9 @@ def _wants_usage(body: ChatIn) -> bool:
     return body.stream_options is not None and bool(body.stream_options.include_usage)
 
 
-def _events(events: Iterator[bytes]) -> Response:
+def _events(events: Generator[bytes, None, None]) -> Response:
     headers = {"cache-control": "no-store", "x-accel-buffering": "no"}
-    return StreamingResponse(events, media_type="text/event-stream", headers=headers)
+    return Streamed(events, media_type="text/event-stream", headers=headers)
 
 
 @dataclass(frozen=True)
@@ -127,7 +127,7 @@ class _Answer:
 
     def stream(
         self, released: Iterator[Released], written: Written, recorded: Recorded, *, usage: bool
-    ) -> Iterator[bytes]:
+    ) -> Generator[bytes, None, None]:
         """Server-sent events."""
         yield self._event({"role": "assistant", "content": ""}, genba=decision_out(recorded).model_dump(mode="json"))
         try:

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 
 from fastapi import FastAPI
 
-from genba_recommend import routes_catalogue, routes_experiments, routes_lists, routes_models
+from genba_recommend import routes_catalogue, routes_experiments, routes_lists, routes_models, routes_pictures
 from genba_recommend.service import open_service
 from genba_recommend.settings import Settings
 from genba_shared.service import create_service
@@ -19,7 +19,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        async with open_service(settings, app.state.metrics) as recommender:
+        sop_app = getattr(app.state, "sop_app", None)
+        async with open_service(settings, app.state.metrics, sop_app=sop_app) as recommender:
             app.state.recommend = recommender
             app.state.readiness.add("database", recommender.database_answers)
             app.state.readiness.add("model", recommender.model_unwell)
@@ -31,6 +32,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.include_router(routes_catalogue.router)
     app.include_router(routes_experiments.router)
     app.include_router(routes_models.router)
+    app.include_router(routes_pictures.router)
     app.state.routes.direct(
         routes_lists.list_for_user, routes_lists.list_similar, routes_lists.list_popular, routes_lists.list_trending
     )

@@ -189,6 +189,8 @@ def words_of(entry: Entry, name: str) -> tuple[str, ...]:
 def content_hash(item: Item) -> str:
     """A hash of what the item tower reads, so that a vector can be told to be stale."""
     read = [getattr(item, name) for name in READ_BY_THE_TOWER]
+    if item.embedding_by is not None:
+        read.append(item.embedding_by)
     return hashlib.blake2b(orjson.dumps(read), digest_size=16).hexdigest()
 
 

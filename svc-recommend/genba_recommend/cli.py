@@ -19,10 +19,12 @@ from rich.markup import escape
 from rich.progress import Progress
 
 from genba_recommend.cli_experiments import experiments
+from genba_recommend.cli_pictures import pictures
 from genba_shared.commands import BAD_INPUT, LOCAL, Key, Url, checked, complain, connect, err, folding_table, out
 
 app = typer.Typer(help="Recommend videos.", no_args_is_help=True, pretty_exceptions_enable=False)
 app.add_typer(experiments, name="experiments")
+app.add_typer(pictures, name="pictures")
 
 ROWS_AT_ONCE = 5000
 TRIES = 60  # of a part while too much is being written

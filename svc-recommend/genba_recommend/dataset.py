@@ -50,6 +50,7 @@ class Item:
     duration_s: float | None = None
     published_at_s: float | None = None  # seconds since 1970
     embedding: tuple[float, ...] | None = None  # of thumbnail or preview; one length for the whole catalogue
+    embedding_by: str | None = None  # the encoder that made it of the item's picture here; None where it was sent
 
 
 @dataclass(frozen=True, slots=True)

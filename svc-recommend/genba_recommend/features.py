@@ -161,6 +161,7 @@ class Encoders:
     idf: tuple[float, ...]  # (text_buckets,)
     numbers: Mapping[str, NumberScale] = field(default_factory=dict)
     embedding_len: int = 0
+    embedding_by: str | None = None  # the encoder whose embeddings are read; see ``Item``
 
     @classmethod
     def fit(cls, dataset: Dataset, config: EncoderConfig = EncoderConfig()) -> Self:
@@ -169,6 +170,7 @@ class Encoders:
         events = dataset.histories
         counts = np.bincount(events.item, minlength=len(items))
         reference_s = float(dataset.interactions.time_s.max()) if len(dataset.interactions) else 0.0
+        embedding_by, embedding_len = _usual_embedding(items)
         return cls(
             config=config,
             reference_s=reference_s,
@@ -181,7 +183,8 @@ class Encoders:
             regions=_vocabulary(((user.region,) for user in dataset.users if user.region), 1),
             idf=_inverse_document_frequency(items, config.text_buckets),
             numbers={name: _scale(_numbers(items, reference_s)[name], config.number_buckets) for name in NUMBERS},
-            embedding_len=max((len(item.embedding) for item in items if item.embedding), default=0),
+            embedding_len=embedding_len,
+            embedding_by=embedding_by,
         )
 
     def to_json(self) -> str:
@@ -272,14 +275,21 @@ class Encoders:
         return np.array((0.0, *self.idf))
 
     def _embeddings(self, items: Sequence[Item]) -> Float32s:
-        """Zeros for an item without one, with one of another length (from another encoder) or beyond single precision."""
+        """Zeros for an item without one, with one of another encoder or another length, or beyond single precision."""
         out = np.zeros((len(items), self.embedding_len), np.float32)
+        read = (self.embedding_by, self.embedding_len)
         for row, item in enumerate(items):
-            if item.embedding is not None and len(item.embedding) == self.embedding_len:
+            if item.embedding is not None and (item.embedding_by, len(item.embedding)) == read:
                 found = np.array(item.embedding)
                 if np.abs(found).max(initial=0.0) <= MOST_OF_AN_EMBEDDING:  # False for nan
                     out[row] = found
         return out
+
+
+def _usual_embedding(items: Sequence[Item]) -> tuple[str | None, int]:
+    """Encoder and length of most items' embeddings: vectors of two are of two spaces, so the others count as none."""
+    kinds = Counter((item.embedding_by, len(item.embedding)) for item in items if item.embedding)
+    return max(kinds, key=lambda kind: (kinds[kind], kind[1], kind[0] or "")) if kinds else (None, 0)
 
 
 def windows(histories: Histories, user: Ints, end: Ints, *, length: int) -> Windows:

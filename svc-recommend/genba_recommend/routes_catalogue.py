@@ -57,7 +57,9 @@ def put_items(body: ItemsIn, here: Here, principal: Writer) -> Written:
         rejected += [_rejected(index, "clearance", "is above your own") for index in above]
         held = [index for index, row in rows if _is_above(shop, row.item_id, principal)]
         rejected += [_rejected(index, "item_id", "is of an item above your clearance") for index in held]
-        refused = {*above, *held}
+        mixed = _with_embeddings(rows) if shop.has_pictures() else []
+        rejected += [_rejected(index, "embedding", "would mix: this catalogue's come from pictures") for index in mixed]
+        refused = {*above, *held, *mixed}
         allowed = [(index, row) for index, row in rows if index not in refused]
         _check_any(allowed, rejected, "items")
         shop.put_items([entry_of(row) for _, row in allowed])
@@ -147,6 +149,10 @@ def _is_above(shop: Shop, item_id: str, principal: Principal) -> bool:
     shelf = shop.view.shelf
     row = shelf.row(item_id)
     return row is not None and shelf.entries[row].clearance > principal.clearance
+
+
+def _with_embeddings(rows: Sequence[tuple[int, ItemIn]]) -> list[int]:
+    return [index for index, row in rows if row.embedding is not None]
 
 
 def _rejected(index: int, field: str, message: str) -> Rejected:

@@ -345,3 +345,37 @@ class RefreshLogOut(BaseModel):
     """The newest lines first; lines are kept for seven days."""
 
     lines: list[RefreshLine]
+
+
+class PictureOut(BaseModel):
+    """An item's picture, and whether it is embedded."""
+
+    item_id: str
+    sha256: str
+    media_type: str
+    size_bytes: int
+    state: Literal["waiting", "embedded", "unreadable"]
+    note: str | None = Field(
+        description="Why it waits: no_encoder, encoder_unreachable, encoder_refused, other_encoder; or what is wrong with it."
+    )
+    encoder: str | None
+    dim: int | None
+
+
+class UnreadablePicture(BaseModel):
+    """A picture that the encoder could not read."""
+
+    item_id: str
+    why: str
+
+
+class PicturesOut(BaseModel):
+    """How many items have pictures, and what became of them."""
+
+    encoder: str | None = Field(description="Of the vectors that the catalogue has.")
+    embedded: int
+    waiting: int
+    unreadable: int
+    waiting_for: dict[str, int] = Field(description="Of those that wait, how many for which reason.")
+    unreadable_items: list[UnreadablePicture] = Field(description="The first two hundred that you may see.")
+    items: list[str] = Field(description="Those of the items asked for that have a picture.")

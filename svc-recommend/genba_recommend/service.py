@@ -6,9 +6,9 @@ import asyncio
 import contextlib
 import threading
 import time
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import Depends, Request
 from prometheus_client import Counter, Histogram
@@ -18,8 +18,10 @@ from sqlalchemy import text
 from threadpoolctl import threadpool_limits
 
 from genba_recommend.pauses import Pauses
+from genba_recommend.picturing import Picturing
 from genba_recommend.settings import Settings
 from genba_recommend.shop import Shop
+from genba_recommend.sop_door import open_door
 from genba_shared.artifacts import Artifacts
 from genba_shared.db import Database
 from genba_shared.principal import Principal
@@ -42,6 +44,7 @@ class Counters:
     lists: Counter
     events: Counter
     exposures_dropped: Counter
+    pictures: Counter
     follow_seconds: Histogram
 
     @classmethod
@@ -50,6 +53,7 @@ class Counters:
             metrics.counter("lists", "Lists answered, by the source of their first item.", ["source"]),
             metrics.counter("events", "Rows of bulk requests of events, by what became of them.", ["outcome"]),
             metrics.counter("exposures_dropped", "Shown lists that could not be noted because too many waited."),
+            metrics.counter("pictures", "Pictures of items that were sent, by what became of them then.", ["state"]),
             metrics.histogram("follow_seconds", "Time to take up what was written since the last look."),
         )
 
@@ -62,6 +66,7 @@ class Recommender:
     database: Database
     registry: Registry
     counters: Counters
+    picturing: Picturing
     shops: dict[str, Shop] = field(default_factory=dict)
     _opening: threading.Lock = field(default_factory=threading.Lock)
     _opening_vectors: threading.Lock = field(default_factory=threading.Lock)
@@ -178,8 +183,10 @@ class ShopCollector(Collector):
 
 
 @contextlib.asynccontextmanager
-async def open_service(settings: Settings, metrics: Metrics) -> AsyncIterator[Recommender]:
-    """Open everything, follow what others write, and close it in order."""
+async def open_service(
+    settings: Settings, metrics: Metrics, *, sop_app: Callable[..., Any] | None = None
+) -> AsyncIterator[Recommender]:
+    """Open everything, follow what others write, and close it in order. ``sop_app``: svc-sop, where it is in this process."""
     async with contextlib.AsyncExitStack() as stack:
         # A list's product is too small to share: a second thread waits for the first, and costs six times the CPU (measured).
         stack.enter_context(threadpool_limits(limits=1, user_api="blas"))
@@ -187,7 +194,11 @@ async def open_service(settings: Settings, metrics: Metrics) -> AsyncIterator[Re
         stack.callback(database.close)
         await asyncio.to_thread(database.upgrade)
         registry = Registry(database, Artifacts(settings.platform.artifacts_url))
-        recommender = Recommender(settings, database, registry, Counters.of(metrics))
+        door = open_door(settings.sop_url, sop_app, settings.platform.load_principal_secret)
+        if door is not None:
+            stack.push_async_callback(door.close)
+        picturing = Picturing(database, registry.artifacts, door, poll_s=min(settings.poll_s, 2.0))
+        recommender = Recommender(settings, database, registry, Counters.of(metrics), picturing)
         stack.callback(recommender.close)
         await asyncio.to_thread(recommender.open_shop, MAIN_TENANT)
         pauses = Pauses()
@@ -200,7 +211,15 @@ async def open_service(settings: Settings, metrics: Metrics) -> AsyncIterator[Re
         collector = ShopCollector(metrics.prefix, recommender)
         metrics.registry.register(collector)
         stack.callback(metrics.registry.unregister, collector)
+        embedding = asyncio.create_task(picturing.keep_on())
+        stack.push_async_callback(_ended, embedding)
         yield recommender
+
+
+async def _ended(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
 
 
 async def _of(request: Request) -> Recommender:  # async: a plain function would cost a thread's turn

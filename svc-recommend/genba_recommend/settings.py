@@ -48,6 +48,12 @@ class Settings(BaseSettings):
     embed_at_once: int = Field(
         2_000, ge=0, description="New items that the service embeds by itself; the refresh does more."
     )
+    sop_url: str | None = Field(
+        None,
+        pattern=r"^https?://\S+$",
+        description="svc-sop, whose encoder embeds items' pictures, such as http://sop:8000; `genba up` needs none.",
+    )
+    max_picture_bytes: int = Field(10 * 2**20, ge=1024, le=20 * 2**20, description="Largest picture of an item.")
     flower_python: Path | None = Field(
         None,
         description="Python that runs Flower's engine for `recommend.federated`; without it, that of `deploy/setup.sh flower`.",

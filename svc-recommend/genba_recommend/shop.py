@@ -19,7 +19,7 @@ from pathlib import Path
 
 from sqlalchemy import select
 
-from genba_recommend import store
+from genba_recommend import picture_store, store
 from genba_recommend.arrivals import Arrivals, overlap_s, settled_before
 from genba_recommend.catalogue import Entry, Shelf
 from genba_recommend.counting import Counting
@@ -143,12 +143,25 @@ class Shop:
             experiments=len(view.experiments),
         )
 
+    def has_pictures(self) -> bool:
+        """Whether the catalogue's embeddings come from pictures."""
+        with self.database.read() as session:
+            return picture_store.encoder_of(session, self.tenant) is not None
+
+    def has_sent_embeddings(self) -> bool:
+        """Whether items were sent with embeddings of their own."""
+        return any(each.item.embedding and each.item.embedding_by is None for each in self.view.shelf.entries)
+
     # ---- what this process writes ----
 
     def put_items(self, entries: Sequence[Entry]) -> None:
         """Add or replace items; the next list knows them."""
         with self.database.transaction() as session:
             store.put_items(session, self.tenant, entries)
+        self.take_up_items()
+
+    def take_up_items(self) -> None:
+        """Let the next list know items that this process has just written."""
         with self._changing:
             self._follow_catalogue()
             self._follow_versions()

@@ -6,7 +6,7 @@ What of the catalogue somebody may see is decided where lists are made, by the l
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -16,7 +16,7 @@ from sqlalchemy import Select, and_, case, delete, func, insert, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
-from genba_recommend.catalogue import Entry
+from genba_recommend.catalogue import Entry, content_hash
 from genba_recommend.dataset import Item, Kind, User
 from genba_recommend.tables import (
     Counter,
@@ -25,6 +25,7 @@ from genba_recommend.tables import (
     EventRow,
     ExposureRow,
     ItemRow,
+    PictureRow,
     RefreshLog,
     ShownRow,
     UserChange,
@@ -109,7 +110,7 @@ def next_revision(session: Session, tenant: str) -> int:
 def put_items(session: Session, tenant: str, entries: Sequence[Entry]) -> int:
     """Add or replace items; the last of several with one id counts. Returns: the change's revision."""
     revision, moment = next_revision(session, tenant), now()
-    latest = {entry.item.item_id: entry for entry in entries}
+    latest = with_pictures(session, tenant, {entry.item.item_id: entry for entry in entries})
     rows = [
         {
             "tenant": tenant,
@@ -125,6 +126,28 @@ def put_items(session: Session, tenant: str, entries: Sequence[Entry]) -> int:
     ]
     upsert(session, ItemRow, rows, key=("tenant", "item_id"))
     return revision
+
+
+def with_pictures(session: Session, tenant: str, entries: Mapping[str, Entry]) -> dict[str, Entry]:
+    """Entries by id, those without an embedding with that of their picture. Whoever asks holds the catalogue's counter."""
+    found, ids = dict(entries), [item_id for item_id, entry in entries.items() if entry.item.embedding is None]
+    mine = (PictureRow.tenant == tenant, PictureRow.vector.is_not(None))
+    if not ids or session.scalar(select(PictureRow.item_id).where(*mine).limit(1)) is None:
+        return found
+    for at in range(0, len(ids), BATCH):
+        query = select(PictureRow.item_id, PictureRow.encoder, PictureRow.vector)
+        for item_id, encoder, vector in session.execute(
+            query.where(*mine, PictureRow.item_id.in_(ids[at : at + BATCH]))
+        ):
+            found[item_id] = embedded(found[item_id], encoder, np.frombuffer(vector or b"", "<f4"))
+    return found
+
+
+def embedded(entry: Entry, encoder: str | None, vector: Float32s | None) -> Entry:
+    """The entry with what an encoder made of its picture; None takes it away."""
+    numbers = None if vector is None else tuple(round(float(x), 5) for x in vector)
+    item = replace(entry.item, embedding=numbers, embedding_by=encoder)
+    return replace(entry, item=item, content_hash=content_hash(item))
 
 
 def document_of(entry: Entry) -> dict[str, Any]:
@@ -146,14 +169,27 @@ def entries(session: Session, tenant: str, *, after: int = 0) -> tuple[list[Entr
     )
     query = select(*columns).where(ItemRow.tenant == tenant, ItemRow.revision > after).order_by(ItemRow.item_id)
     found, newest = [], after
-    for item_id, document, clearance, active, content_hash, revision in session.execute(query).yield_per(5000):
-        regions = tuple(document.pop("regions", ()))
-        lists: dict[str, Any] = {
-            name: tuple(value) if isinstance(value, list) else value for name, value in document.items()
-        }
-        found.append(Entry(Item(item_id=item_id, **lists), regions, clearance, active, content_hash))
+    for item_id, document, clearance, active, content_hash_, revision in session.execute(query).yield_per(5000):
+        found.append(_entry(item_id, document, clearance, active, content_hash_))
         newest = max(newest, revision)
     return found, newest
+
+
+def entries_of(session: Session, tenant: str, item_ids: Sequence[str]) -> list[Entry]:
+    """Items by their ids; those that are not there are left out."""
+    query = select(ItemRow).where(ItemRow.tenant == tenant, ItemRow.item_id.in_(item_ids))
+    return [
+        _entry(row.item_id, {**row.document}, row.clearance, row.active, row.content_hash)
+        for row in session.scalars(query)
+    ]
+
+
+def _entry(item_id: str, document: dict[str, Any], clearance: int, active: bool, content_hash_: str) -> Entry:  # noqa: FBT001
+    regions = tuple(document.pop("regions", ()))
+    lists: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in document.items()
+    }
+    return Entry(Item(item_id=item_id, **lists), regions, clearance, active, content_hash_)
 
 
 def revision(session: Session, tenant: str) -> int:

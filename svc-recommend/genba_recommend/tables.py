@@ -34,6 +34,26 @@ class ItemRow(Record):
     updated_at: Mapped[datetime]
 
 
+class PictureRow(Record):
+    """The picture of an item, kept among the artifacts, and what svc-sop's encoder made of it. See ``picture_store``."""
+
+    __tablename__ = "recommend_pictures"
+    __table_args__ = (Index("ix_recommend_pictures_tenant_state", "tenant", "state"),)
+
+    tenant: Mapped[str] = mapped_column(String, primary_key=True)
+    item_id: Mapped[str] = mapped_column(String(128), primary_key=True)
+    key: Mapped[str] = mapped_column(String(100))
+    sha256: Mapped[str] = mapped_column(String(64))
+    media_type: Mapped[str] = mapped_column(String(20))
+    size_bytes: Mapped[int] = mapped_column(Integer)
+    state: Mapped[str] = mapped_column(String(12))  # waiting | embedded | unreadable
+    note: Mapped[str | None] = mapped_column(String(300))  # why it waits, or what is wrong with it
+    encoder: Mapped[str | None] = mapped_column(String(200))
+    vector: Mapped[bytes | None] = mapped_column(LargeBinary)  # little-endian float32
+    claimed_until: Mapped[datetime | None]  # somebody is embedding it
+    sent_at: Mapped[datetime]
+
+
 class Counter(Record):
     """The number of the last change to a tenant's catalogue. Writers hold this row, so numbers appear in their order."""
 

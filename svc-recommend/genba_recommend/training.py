@@ -2,7 +2,8 @@
 
 ``recommend.two_tower`` trains from the database and registers a version; ``recommend.refresh`` embeds what is new or changed
 under the version that serves; ``recommend.evaluate`` measures a version and what each feature is worth to it;
-``recommend.federated`` learns the user tower further without events leaving their sites.
+``recommend.federated`` learns the user tower further without events leaving their sites; ``recommend.pictures`` has pictures of
+items embedded that are not.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from genba_recommend.bundle import LoadedModel, write_bundle
 from genba_recommend.dataset import Dataset, split_by_time
 from genba_recommend.evaluating import EvaluateParams, evaluate, ndcg_on_newest
 from genba_recommend.federating_params import FederatedParams
+from genba_recommend.picture_recipe import PicturesParams, pictures
 from genba_recommend.refreshing import RefreshParams, refresh
 from genba_recommend.serving_model import HASHES
 from genba_recommend.shop import model_of
@@ -232,6 +234,14 @@ RECIPES: dict[str, Recipe[Any]] = {
             federated,
             summary="Learn the champion's user tower further at sites that keep their events to themselves.",
             scope="recommend:train",
+            max_running=1,
+        ),
+        Recipe(
+            "recommend.pictures",
+            PicturesParams,
+            pictures,
+            summary="Embed pictures of items that wait, or all anew after svc-sop's encoder has changed.",
+            scope="recommend:write",
             max_running=1,
         ),
     )

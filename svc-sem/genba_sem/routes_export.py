@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import itertools
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from typing import IO, Annotated, Any, Final, Literal
 
 from fastapi import APIRouter, Header, Query, Response
-from fastapi.responses import StreamingResponse
 from pydantic import Field
 from sqlalchemy import ColumnElement, select
 
@@ -24,6 +23,7 @@ from genba_shared.db import utc_now
 from genba_shared.principal import Principal
 from genba_shared.problems import NotFound
 from genba_shared.service import problem_responses
+from genba_shared.streamed import Streamed
 from genba_shared.wire_records import RecordId, Wire
 
 router = APIRouter(prefix="/v1/sem", tags=["sem export"])
@@ -110,7 +110,7 @@ def export(
     if form == "csv":
         rows = (row for row, _ in _pairs(here, principal, where, with_views=False))
         lines = (line.encode() for line in exporting.table(rows, book))
-        return StreamingResponse(lines, media_type="text/csv; charset=utf-8", headers=_file("particles.csv"))
+        return Streamed(lines, media_type="text/csv; charset=utf-8", headers=_file("particles.csv"))
     pairs = _pairs(here, principal, where, with_views=True)
     if form == "coco":
         import orjson
@@ -121,7 +121,7 @@ def export(
     spooled = tempfile.TemporaryFile(dir=here.spool)  # noqa: SIM115 - closed by the stream
     exporting.fiftyone(spooled, pairs, book, lambda key: _picture(here, key) or b"")
     spooled.seek(0)
-    return StreamingResponse(_chunks(spooled), media_type="application/zip", headers=_file("fiftyone.zip"))
+    return Streamed(_chunks(spooled), media_type="application/zip", headers=_file("fiftyone.zip"))
 
 
 @router.get("/batches/{batch}/report", response_class=Response, responses=_REPORT)
@@ -200,7 +200,7 @@ def _picture(here: Sem, key: str) -> bytes | None:
         return None
 
 
-def _chunks(file: IO[bytes]) -> Iterator[bytes]:
+def _chunks(file: IO[bytes]) -> Generator[bytes, None, None]:
     with file:
         while chunk := file.read(_CHUNK_BYTES):
             yield chunk

@@ -10,6 +10,7 @@ from fastapi import FastAPI
 from genba_shared.service import create_service
 from genba_sop import (
     routes_ask,
+    routes_embed,
     routes_evaluations,
     routes_insight,
     routes_procedures,
@@ -38,4 +39,5 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.include_router(routes_evaluations.router)
     app.include_router(routes_insight.router)
     app.include_router(routes_ask.router)
+    app.include_router(routes_embed.router)
     return app

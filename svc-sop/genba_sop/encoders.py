@@ -5,6 +5,7 @@ Knows nothing of files and containers; weights are the business of ``genba_share
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -46,6 +47,51 @@ class FrameEncoder(Protocol):
         """Size of the frames it wants, aspect kept; None: the 160×120 frame is enough."""
 
     def begin(self) -> Encoding: ...
+
+
+class PictureEncoder(Protocol):
+    """Single pictures to unit rows."""
+
+    @property
+    def id(self) -> str: ...
+
+    @property
+    def dim(self) -> int: ...
+
+    @property
+    def needs_weights(self) -> bool: ...
+
+    @property
+    def size_px(self) -> tuple[int, int]:
+        """Width and height of the pictures that it wants; no width: a short side, aspect kept."""
+
+    def rows(self, pictures: Sequence[Pixels], /) -> Array:
+        """(N, dim) rows of unit length from N pictures, (h, w, 3) each."""
+
+
+class PictureHogEncoder:
+    """picture-hog-v1, without weights: which way edges run and which colours lie in each of 3×4 cells."""
+
+    id, dim, needs_weights = "picture-hog-v1", motion_hog.PICTURE_DIM, False
+    size_px = (motion_hog.WIDTH, motion_hog.HEIGHT)
+
+    def rows(self, pictures: Sequence[Pixels], /) -> Array:
+        found = [motion_hog.described(each).ravel() for each in pictures]
+        rows = np.stack(found) if found else np.zeros((0, self.dim), np.float32)
+        return np.asarray(rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-6), np.float32)
+
+
+class ClipPictureEncoder:
+    """Pictures as an OpenCLIP model sees them, in the space of its frames and texts."""
+
+    needs_weights = True
+
+    def __init__(self, clip: OpenClip) -> None:
+        self._clip = clip
+        self.id, self.dim, self.size_px = clip.id, clip.dim, (0, clip.image_px)
+
+    def rows(self, pictures: Sequence[Pixels], /) -> Array:
+        return self._clip.encode_images(pictures)
 
 
 class MotionHogEncoder:
@@ -105,6 +151,11 @@ class _OpenClipEncoding:
         if self._waiting:
             self._rows.append(self._clip.encode_images(self._waiting))
             self._waiting = []
+
+
+def picture_encoder(frames: FrameEncoder) -> PictureEncoder:
+    """What turns single pictures into rows, beside an encoder of videos; motion-hog-v1 sees a frame with those around it only."""
+    return ClipPictureEncoder(frames.clip) if isinstance(frames, OpenClipEncoder) else PictureHogEncoder()
 
 
 def open_encoder(name: str, *, weights: Path | None = None, device: str = "auto") -> FrameEncoder:

@@ -26,6 +26,7 @@ FLOW_DIM = FLOW_GRID[0] * FLOW_GRID[1] * (DIRECTIONS + 1)
 HOG_DIM = HOG_GRID[0] * HOG_GRID[1] * ORIENTATIONS
 DIM = FLOW_DIM + HOG_DIM
 LOCAL_DIM = ORIENTATIONS + 3
+PICTURE_DIM = HOG_GRID[0] * HOG_GRID[1] // 4 * LOCAL_DIM
 
 CONTEXT_SIGMA_S = 0.5
 _FLOOR_PX = 0.3  # flow below this is noise of the estimate
@@ -90,6 +91,15 @@ def local_grid(hog: Array, rgb: Pixels) -> Array:
     lab = cv2.cvtColor(small.astype(np.float32) / 255, cv2.COLOR_RGB2Lab).reshape(-1, 3) / 32
     energy = np.sqrt(hog) / (np.sqrt(np.mean(hog)) + 1e-3)
     return np.concatenate([energy, lab], axis=1).astype(np.float32)
+
+
+def described(rgb: Pixels) -> Array:
+    """(12, 11) what one picture, (120, 160, 3), shows by itself: each cell is the mean of four, so that a shift matters little."""
+    cells = local_grid(hog_grid(cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY)), rgb)
+    rows, columns = HOG_GRID
+    return np.asarray(
+        cells.reshape(rows // 2, 2, columns // 2, 2, LOCAL_DIM).mean((1, 3)).reshape(-1, LOCAL_DIM), np.float32
+    )
 
 
 @dataclass

@@ -486,6 +486,23 @@ class AnalyticsOut(Wire):
     time_saved: TimeSaved | None
 
 
+class EmbeddedPicture(Wire):
+    """A picture's vector, or why there is none."""
+
+    index: int
+    embedding: list[float] | None = None
+    error: str | None = None
+
+
+class EmbeddedOut(Wire):
+    """Vectors of pictures, in the order in which these were sent."""
+
+    encoder: str = Field(description="Vectors of another encoder are of another space.")
+    dim: int
+    needs_weights: bool
+    pictures: list[EmbeddedPicture]
+
+
 class Erased(Wire):
     """What a deletion removed; artifacts that another record still uses stay for that record."""
 

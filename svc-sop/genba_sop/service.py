@@ -32,7 +32,7 @@ from genba_sop import decoding, erasure, evidence, explaining, observation, sigh
 from genba_sop.alignment import warm_up
 from genba_sop.answering import Writer
 from genba_sop.clip_index import ClipIndex
-from genba_sop.encoders import FrameEncoder, open_encoder
+from genba_sop.encoders import FrameEncoder, PictureEncoder, open_encoder, picture_encoder
 from genba_sop.evaluations import Evaluations
 from genba_sop.ingest import Owner, Prepared, Received, limits_of, prepare, record
 from genba_sop.procedures import Procedures
@@ -53,6 +53,7 @@ class Sop:
     idempotency: Idempotency
     jobs: Jobs
     encoder: FrameEncoder
+    pictures: PictureEncoder
     procedures: Procedures
     evaluations: Evaluations
     clips: ClipIndex
@@ -147,6 +148,7 @@ async def open_service(settings: Settings, metrics: Metrics) -> AsyncIterator[So
             idempotency=Idempotency(database),
             jobs=Jobs(database, wake=wakeups.send),
             encoder=encoder,
+            pictures=picture_encoder(encoder),
             procedures=Procedures(database, artifacts),
             evaluations=Evaluations(
                 database,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Generator
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import Annotated
@@ -21,6 +21,7 @@ from genba_shared.problems import NotFound
 from genba_shared.queue import Wakeups, make_celery
 from genba_shared.registry import Registry
 from genba_shared.service import create_service, problem_responses
+from genba_shared.streamed import Streamed
 from genba_training import recipes, routes_models, routes_schedules
 from genba_training.metrics import ModelCollector, QueueCollector, RunningCollector, SweeperCollector
 from genba_training.schedules import Schedules
@@ -227,7 +228,7 @@ def get_artifact(
     if key is None:
         raise NotFound(f"The job has no artifact {name!r}.")
     artifacts: Artifacts = request.app.state.artifacts
-    return StreamingResponse(
+    return Streamed(
         _chunks(artifacts, key),
         media_type="application/octet-stream",
         headers={"Content-Length": str(artifacts.size_bytes(key)), "ETag": f'"{key}"'},
@@ -257,7 +258,7 @@ def list_recipes(principal: Reader, request: Request) -> RecipeList:  # noqa: AR
     return RecipeList(recipes=[RecipeView.of(recipe) for recipe in known if recipe.submitted_by is None])
 
 
-def _chunks(artifacts: Artifacts, key: str) -> Iterator[bytes]:
+def _chunks(artifacts: Artifacts, key: str) -> Generator[bytes, None, None]:
     with artifacts.open(key) as file:  # in here: an answer that is never sent opens nothing
         while chunk := file.read(_CHUNK_BYTES):
             yield chunk

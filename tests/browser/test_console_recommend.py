@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Page
 from tests.browser.console import sign_in
+from tests.sem.service.pictures import picture
 
 from genba_gateway.client import Client, fresh_key
 
@@ -55,6 +56,31 @@ def test_a_like_changes_the_list_and_its_reasons_are_said_in_both_languages(
     page.wait_for_selector("#list tr[data-item]")
     assert page.inner_text("#list h2") != english
     assert "_" not in page.inner_text("#page")  # a text that is missing shows as its name
+
+
+def test_a_picture_is_sent_and_shown_and_one_that_is_none_is_refused(
+    page: Page, genba: tuple[str, str], admin: Client, tmp_path: Path
+) -> None:
+    items = [{"item_id": f"v{n}", "title": f"Film {n}"} for n in range(ITEMS)]
+    admin.request("PUT", "/v1/recommend/items", json={"items": items}, idempotency_key="items again")
+    (tmp_path / "cover.png").write_bytes(picture("disc", seed=1))
+    (tmp_path / "no.png").write_text("no picture")
+    sign_in(page, genba[1])
+    page.click("nav button[data-tab=recommend]")
+    page.fill("#user", "somebody-else")
+    page.click("#recommend button")
+    page.wait_for_selector("#list tr[data-item]")
+    first = page.eval_on_selector("#list tr[data-item]", "row => row.dataset.item")
+    shown = f"#list tr[data-item={first}] img.cover"
+    assert page.is_hidden(shown)
+    page.set_input_files(f"input[data-cover={first}]", tmp_path / "no.png")
+    page.wait_for_selector("#message.bad")
+    page.set_input_files(f"input[data-cover={first}]", tmp_path / "cover.png")
+    page.wait_for_selector("#message:has-text('picture is kept')")
+    page.wait_for_selector(shown, state="visible")
+    page.click("#recommend button")
+    page.wait_for_selector(shown, state="visible")
+    assert admin.request("GET", "/v1/recommend/pictures")["embedded"] == 1
 
 
 def test_an_experiment_says_what_came_of_it_and_is_stopped(page: Page, genba: tuple[str, str], admin: Client) -> None:

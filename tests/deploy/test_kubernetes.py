@@ -22,6 +22,7 @@ from genba_gateway import settings as gateway_settings
 from genba_gateway.embedded import SERVICES
 from genba_gateway.supervisor import DRAIN_S
 from genba_llm import settings as llm_settings
+from genba_recommend import settings as recommend_settings
 from genba_shared.settings import Platform
 from genba_training import settings as training_settings
 
@@ -152,6 +153,9 @@ def test_a_closed_installation_reaches_its_databases_and_nothing_else(tmp_path: 
     urls = [str(value) for value in environment("production", {}).values() if "://" in str(value)]
     needed = {urlsplit(url).port for url in urls if not url.startswith("s3:")}
     assert needed <= set(reached), "a port of a database that the installation names is shut"
+    out, into = policies["the-recommender-reaches-sop-out"], policies["the-recommender-reaches-sop"]
+    assert out["egress"] == [{"to": [{"podSelector": into["podSelector"]}], "ports": into["ingress"][0]["ports"]}]
+    assert [{"podSelector": out["podSelector"]}] == into["ingress"][0]["from"]
     assert (
         policies["the-gateway-reaches-services"]["podSelector"] == policies["callers-reach-the-gateway"]["podSelector"]
     )
@@ -188,6 +192,7 @@ def test_secrets_are_mounted_files_and_settings_exist(overlay: str) -> None:
     known |= {f"GENBA_GATEWAY_{name.upper()}" for name in gateway_settings.Settings.model_fields}
     known |= {f"GENBA_TRAINING_{name.upper()}" for name in training_settings.Settings.model_fields}
     known |= {f"GENBA_LLM_{name.upper()}" for name in llm_settings.Settings.model_fields}
+    known |= {f"GENBA_RECOMMEND_{name.upper()}" for name in recommend_settings.Settings.model_fields}
     assert not of_kind(overlay, "Secret"), "a secret's value is nothing for a repository"
     for name, template, container in pods(overlay):
         given = environment(overlay, container)
@@ -217,6 +222,11 @@ def test_who_may_reach_whom_leaves_the_gateway_as_the_only_door() -> None:
     assert callers["podSelector"]["matchLabels"] == {"app.kubernetes.io/name": "gateway"}
     assert callers["ingress"] == [{"ports": [{"port": 8000}]}]
     assert everything["ingress"][0]["from"] == [{"podSelector": {"matchLabels": {"app.kubernetes.io/name": "gateway"}}}]
+    encoder = policies.pop("the-recommender-reaches-sop")["spec"]
+    assert encoder["podSelector"]["matchLabels"] == {"app.kubernetes.io/name": "sop"}
+    [rule] = encoder["ingress"]
+    assert rule["from"] == [{"podSelector": {"matchLabels": {"app.kubernetes.io/name": "recommend"}}}]
+    assert set(policies) == {"only-the-gateway", "callers-reach-the-gateway"}
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)

@@ -381,6 +381,10 @@ def _fill_catalogue(client: Any) -> None:
         client.post("/v1/recommend/events", json={"events": likes}),
     ):
         assert answer.ok, answer.text
+    for n in range(4):
+        kind = {"content-type": "image/png"}
+        answer = client.put(f"/v1/recommend/items/v{n}/picture", data=picture("disc", seed=n), headers=kind)
+        assert answer.json()["state"] == "embedded", answer.text
 
 
 def _finish(platform: Platform, job_id: str) -> str:

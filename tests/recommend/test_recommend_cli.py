@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 from tests.recommend.model_world import serving
+from tests.sem.service.pictures import picture
 from typer.testing import CliRunner
 
 from genba_recommend import cli
@@ -66,7 +67,7 @@ def _forwarding(client: TestClient, headers: dict[str, str], busy: list[int]) ->
             self.end_headers()
             self.wfile.write(answer.content)
 
-        do_GET = do_POST = do_PUT = _forward  # noqa: N815 - names of the base class
+        do_GET = do_POST = do_PUT = do_DELETE = _forward  # noqa: N815 - names of the base class
 
         def log_message(self, *_args: object) -> None:
             """Say nothing."""
@@ -166,3 +167,27 @@ def test_a_number_too_large_and_bytes_that_are_no_text_are_named_with_their_line
 def test_a_folder_that_is_no_bundle_is_not_exported(tmp_path: Path) -> None:
     found = run(app, ["export", str(tmp_path), "--out", str(tmp_path / "out"), "--format", "tfjs"])
     assert (found.exit_code, "bundle.json" in found.output) == (2, True)
+
+
+def test_pictures_of_a_folder_are_sent_and_a_refused_one_is_named(shop: Path, door: str, tmp_path: Path) -> None:
+    assert run(app, ["load", str(shop), "--url", door, "--key", "k"]).exit_code == 0
+    names = [json.loads(line)["item_id"] for line in (shop / "items.jsonl").read_text().splitlines()[:3]]
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for name in names:
+        (folder / f"{name}.png").write_bytes(picture("disc", seed=1))
+    (folder / "nobody.png").write_bytes(picture("disc", seed=1))
+    (folder / f"{names[0]}.txt").write_text("passed over")
+    said = run(app, ["pictures", "send", str(folder), "--url", door, "--key", "k"])
+    assert said.exit_code == 1
+    assert "nobody.png: There is no item nobody." in said.output
+    assert "3 pictures taken, 1 refused" in said.output
+    (tmp_path / "text.png").write_text("no picture")
+    alone = run(app, ["pictures", "send", str(tmp_path / "text.png"), "--item", names[0], "--url", door, "--key", "k"])
+    assert alone.exit_code == 3
+    assert "no JPEG, PNG or WebP" in alone.output
+    made = run(app, ["pictures", "status", "--url", door, "--key", "k"])
+    assert json.loads(made.stdout)["waiting"] == 3  # there is no svc-sop here
+    assert run(app, ["pictures", "remove", names[0], "--url", door, "--key", "k"]).exit_code == 0
+    assert run(app, ["pictures", "remove", names[0], "--url", door, "--key", "k"]).exit_code == 3
+    assert run(app, ["pictures", "send", str(tmp_path / "nothing"), "--url", door, "--key", "k"]).exit_code == 2

@@ -14,6 +14,7 @@ import pytest
 from sqlalchemy import delete, func, select, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.orm import Session
 from tests.shared.test_audit import past_the_triggers
 from tests.shared.test_merkle import mth
 from typer.testing import CliRunner
@@ -455,3 +456,17 @@ def test_a_checkpoint_is_kept_for_every_batch(writer: AuditWriter, database: Dat
         note = newest_note(session)
     assert note is not None
     assert open_checkpoint(note, [SIGNER.key]).size == 3
+
+
+def test_a_writer_that_would_wait_for_itself_says_so_and_goes_on(database: Database) -> None:
+    writer = AuditWriter(database, SIGNER)
+
+    def wait_within(_session: Session, _entries: list[AuditEntry]) -> None:
+        writer.append("b", actor="somebody", subject="something")
+
+    try:
+        with pytest.raises(RuntimeError, match="wait for itself"):
+            writer.append_all([NewEntry("a", "somebody", "something", {})], also=wait_within)
+        assert writer.append("c", actor="somebody", subject="something").seq == 1
+    finally:
+        writer.close()

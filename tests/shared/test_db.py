@@ -25,7 +25,7 @@ from genba_shared.audit import AuditRow
 from genba_shared.db import Database, UtcDateTime
 from genba_shared.idempotency import IdempotencyRow
 from genba_shared.migrations.__main__ import app
-from genba_shared.problems import Invalid, Unavailable
+from genba_shared.problems import DiskFull, Invalid, Unavailable
 
 MOMENT = datetime(2026, 11, 21, 12, 30, 0, 123456, tzinfo=timezone(timedelta(hours=9)))
 
@@ -178,6 +178,25 @@ def test_a_writer_that_waited_too_long_is_told_to_come_back(tmp_path: Path, monk
     assert told.value.headers["Retry-After"] == "1"
     first.close()
     second.close()
+
+
+def test_a_full_disk_is_said_and_what_is_there_can_be_read(tmp_path: Path) -> None:
+    database = Database(f"sqlite:///{tmp_path}/genba.db")
+    with database.transaction() as session:
+        session.execute(text("CREATE TABLE t (data BLOB)"))
+        session.execute(text("INSERT INTO t VALUES ('kept')"))
+
+    def fill() -> None:
+        with database.transaction() as session:
+            session.execute(text("PRAGMA max_page_count = 10"))  # as on a disk of 40 KB
+            session.execute(text("INSERT INTO t VALUES (zeroblob(1000000))"))
+
+    with pytest.raises(DiskFull, match="make room") as told:
+        fill()
+    assert (told.value.status, told.value.headers["Retry-After"]) == (503, "60")
+    with database.read() as session:
+        assert session.scalars(text("SELECT data FROM t")).all() == ["kept"]
+    database.close()
 
 
 def test_a_mistake_in_a_query_stays_a_mistake(database: Database) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
+import os
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
@@ -22,6 +24,7 @@ from starlette.routing import Mount
 from starlette.types import Message
 
 from genba_shared.dependencies import current_principal, require
+from genba_shared.edge import as_problem
 from genba_shared.principal import PRINCIPAL_HEADER, Clearance, Principal, sign
 from genba_shared.problems import Conflict, Unavailable
 from genba_shared.service import create_service, problem_responses
@@ -399,3 +402,11 @@ def test_a_malformed_id_is_answered_in_words(platform: Platform, signed: Headers
         problem = client.get("/v1/sop/things/Not-an-id", headers=signed("viewer")).json()
     assert problem["errors"] == [{"field": "thing_id", "message": _AN_ID, "code": "string_pattern_mismatch"}]
     assert "[" not in _AN_ID
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+def test_a_file_that_finds_no_room_is_no_fault_of_the_code(number: int) -> None:
+    problem = as_problem(OSError(number, os.strerror(number), "/somewhere/inside"))
+    assert (problem.status, problem.code) == (503, "disk-full")
+    assert "/somewhere" not in problem.detail
+    assert as_problem(OSError(errno.EACCES, "denied")).status == 500

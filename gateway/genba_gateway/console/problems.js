@@ -13,6 +13,7 @@ export const TITLES_JA = {
   "connect-failed": "内部のサービスに接続できませんでした。",
   "connection-broken": "応答が始まる前に内部のサービスとの接続が切れました。",
   "decoding-stopped": "動画の解読が時間またはメモリの上限を超えました。",
+  "disk-full": "保存する空きがありません。",
   "draining": "このプロセスは停止処理中です。",
   "egress-refused": "この宛先は接続を許可された一覧にありません。",
   "encoder-mismatch": "異なるエンコーダーのベクトルは比較できません。",
@@ -31,6 +32,7 @@ export const TITLES_JA = {
   "length-required": "本文の長さを示す必要があります。",
   "method-not-allowed": "このアドレスではその操作はできません。",
   "no-readable-view": "読み取れる画像が足りません。",
+  "picture-unreadable": "画像を読み取れません。",
   "not-a-video": "受け付けられる形式の動画ではありません。",
   "not-found": "見つかりません。",
   "nothing-to-judge-by": "この版を判断できる表示記録がありません。",
@@ -62,6 +64,7 @@ export const TITLES_JA = {
 // What a kind of problem says by its own members, in the order of preference: the first counts whose members are all there.
 export const SAID_JA = {
   "clearance-too-low": ["この操作には取扱区分「{clearance}」が必要です。"],
+  "disk-full": ["ディスクがいっぱいです。管理者が空きを作る必要があります。何も保存されていません。"],
   "draining": ["少し待ってから、もう一度お試しください。"],
   "idempotency-in-flight": ["終わるまで待ってから、もう一度お試しください。"],
   "overloaded": ["混み合っています。{retry_after_s} 秒後にもう一度お試しください。"],

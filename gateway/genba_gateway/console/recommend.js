@@ -77,9 +77,11 @@ export function recommendPage(kit) {
 
   async function look(user, into) {
     const made = await get(`${path}/users/${encodeURIComponent(user)}/items?k=10`);
+    const asked = made.items.map((item) => `item=${encodeURIComponent(item.item_id)}`).join("&");
+    const pictured = new Set(asked ? (await get(`${path}/pictures?${asked}`)).items : []);
     const why = el("section", { id: "why-listed" });
     const rows = made.items.map((item, place) => row([
-      place + 1, item.title || item.item_id, say(item.reasons),
+      place + 1, el("span", {}, cover(item, pictured), item.title || item.item_id), say(item.reasons),
       el("span", {},
         el("button", { type: "button", data: { like: item.item_id }, onclick: (event) => attempt(() => like(user, item, into), event.target) }, t("like")), " ",
         made.model_version === null ? "" : el("button", { type: "button", data: { why: item.item_id }, onclick: (event) => attempt(() => explain(user, item, why), event.target) }, t("whyThis"))),
@@ -87,6 +89,32 @@ export function recommendPage(kit) {
     const from = made.model_version === null ? "" : ` · ${made.model}/${made.model_version}`;
     const arm = made.experiment && ` · ${t("arm")} ${made.experiment.arm}`;
     into.replaceChildren(el("h2", {}, t(`source_${made.source}`), el("small", {}, from, arm ?? "")), table(["", t("item"), t("whyListed"), ""], rows), why);
+  }
+
+  /** An item's picture, and where it may be sent; the key goes along, so it cannot be a plain address. */
+  function cover(item, pictured) {
+    const at = `${path}/items/${encodeURIComponent(item.item_id)}/picture`;
+    const image = el("img", { className: "cover", alt: "", hidden: true });
+    const look = () => kit.call(at).then((answer) => answer.blob()).then((blob) => {
+      image.onload = () => URL.revokeObjectURL(image.src);
+      image.src = URL.createObjectURL(blob);
+      image.hidden = false;
+    });
+    if (pictured.has(item.item_id)) look().catch(() => { image.hidden = true; });
+    if (!may("recommend", "write")) return image;
+    const file = el("input", { type: "file", hidden: true, accept: ".jpg,.jpeg,.png,.webp", data: { cover: item.item_id } });
+    const button = el("button", { type: "button", title: t("setPicture"), onclick: () => file.click() }, t("picture"));
+    file.onchange = () => attempt(async () => {
+      const [chosen] = file.files;
+      if (!chosen) return;
+      const form = new FormData();
+      form.append("file", chosen, chosen.name);
+      const made = await (await kit.call(at, { method: "PUT", body: form })).json();
+      file.value = "";
+      await look();
+      show(`${item.title || item.item_id}: ${t(`picture_${made.state}`)}`);
+    }, button);
+    return el("span", {}, image, file, button, " ");
   }
 
   /** A like counts at once: the next list is made with it. */

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -13,9 +14,13 @@ from sqlalchemy import text as sql
 from tests.llm.service.conftest import HARMLESS
 from tests.llm.service.model_server import ModelServer, closed_port
 
+from genba_llm.decisions import Asked
 from genba_llm.gate import Decision, Gate, GateDecision, GateRequest
+from genba_llm.generation import Message, Options
 from genba_llm.live_model import MODEL as LINE
 from genba_llm.synthesise import not_known
+from genba_shared.audit import NewEntry
+from genba_shared.principal import Principal
 
 Service = Any
 SHIPPED = f"{LINE}@1"
@@ -311,6 +316,27 @@ def test_a_stream_that_breaks_off_says_so_and_stays_on_record(served: Service, m
     assert "[DONE]" not in answer.text
     [entry] = [each for each in served.llm.audit.entries() if each.event == "llm.answer"]
     assert entry.detail["finish"] == "backend_broke_off"
+
+
+def test_an_answer_that_is_left_and_collected_by_the_writer_of_the_log_stays_on_record(
+    served: Service, model: ModelServer, principal: Callable[..., Principal]
+) -> None:
+    """Garbage is collected in any thread: the writer waited for itself, with the database locked, for ever."""
+    model.text = "The first sentence is here. " * 20
+    asker, backend = principal("operator"), served.llm.assistant.speakers.choose(documents=False)
+    asked = Asked("What is the torque of an M8 bolt?", "chat")
+    recorded = served.llm.decisions.decide(asker, asked)
+    released, _ = served.llm.assistant.answer(
+        asker, recorded, [Message("user", asked.text)], Options(), mode="strip", asked=asked, backend=backend
+    )
+    next(released)
+    served.llm.decisions.writer.append_all(
+        [NewEntry("test.marker", "somebody", "something", {})],
+        also=lambda _session, _entries: released.close(),
+    )
+    served.llm.decisions.writer.seal()
+    [entry] = [each for each in served.llm.audit.entries() if each.event == "llm.answer"]
+    assert entry.detail["finish"] == "caller_left"
 
 
 def test_special_tags_of_users_are_neutralised_and_recorded(served: Service, model: ModelServer) -> None:

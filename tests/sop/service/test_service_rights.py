@@ -60,6 +60,7 @@ def test_every_route_of_the_service_stands_in_this_matrix(sqlite_service: Servic
         ("POST", "/v1/sop/videos"),
         ("POST", "/v1/sop/search"),
         ("POST", "/v1/sop/ask"),
+        ("POST", "/v1/sop/embed"),
         ("GET", _template("/v1/sop/evaluations/eval_0/report.x")),
     }
     there = {(method.upper(), _template(path)) for path, found in paths.items() for method in found}
