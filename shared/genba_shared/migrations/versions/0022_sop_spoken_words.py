@@ -5,8 +5,8 @@ from __future__ import annotations
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0021_sop_spoken_words"
-down_revision = "0020_sop_transcripts"
+revision = "0022_sop_spoken_words"
+down_revision = "0021_recommend_pictures"
 branch_labels = None
 depends_on = None
 
