@@ -73,6 +73,8 @@ bench-order: .venv/.base ## order and missing steps on CaptainCook4D's annotatio
 	@$(PY) benchmarks/sop_order.py
 bench-gate: .venv/.base ## the language model's gate: quality on other sources, disguises, speed
 	@$(PY) -m benchmarks.gate_quality --most 300 --disguises; OMP_NUM_THREADS=1 $(PY) benchmarks/gate_speed.py --no-model
+bench-personal-data: .venv/.base ## Japanese personal data as it is written and as it is read aloud
+	@$(PY) benchmarks/gate_personal_data.py
 bench-recommend: .venv/.bench ## the recommender against its peers on film ratings (FOLDERS= of MovieLens, or --generated)
 	@$(PY) -m benchmarks.recommend_quality $(FOLDERS)
 bench-recommend-training: .venv/.bench ## CPU seconds to train on a million interactions, ALS beside it
@@ -118,4 +120,4 @@ lock: .venv/.test ## write constraints.txt anew
 clean: ## remove the virtual environment, which holds the tools' caches; data in .genba stays
 	@rm -rf .venv
 
-.PHONY: bench-recommend-training bench-model-words bench-ablation bench-disturbed bench-real bench-unfamiliar dashboards docs help setup setup-test demo up test test-long distributed-test savedmodel-test flower-test gguf-test windows-test lint format types imports check bench-alignment bench-deviations bench-search bench-manner bench-speed bench-order bench-recommend bench-sem bench-sem-job bench-corpus bench-rotations bench-gpu bench-gateway bench-audit lock clean chaos bench-jobs-chaos bench-recommend-serving bench-recommend-refresh bench-gate bench-model build-model
+.PHONY: bench-recommend-training bench-model-words bench-ablation bench-disturbed bench-real bench-unfamiliar dashboards docs help setup setup-test demo up test test-long distributed-test savedmodel-test flower-test gguf-test windows-test lint format types imports check bench-alignment bench-deviations bench-search bench-manner bench-speed bench-order bench-recommend bench-sem bench-sem-job bench-corpus bench-rotations bench-gpu bench-gateway bench-audit lock clean chaos bench-jobs-chaos bench-recommend-serving bench-recommend-refresh bench-gate bench-personal-data bench-model build-model

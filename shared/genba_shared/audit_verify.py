@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-from sqlalchemy import func, select
+from sqlalchemy import ColumnElement, func, select
 from sqlalchemy.orm import Session
 
 from genba_shared.audit import COLUMNS, GENESIS, AuditReport, AuditRow, Fields, hash_of
@@ -41,6 +41,7 @@ class _Walk:
 
     def run(self) -> None:
         for page in _pages(self.session):
+            self._meet(AuditCheckpoint.size <= self.tree.size + len(page))
             stored = self._stored_tiles(self.tree.size, self.tree.size + len(page))
             for row in page:
                 self._step(row, stored)
@@ -78,9 +79,38 @@ class _Walk:
             level, width = level + 1, width * TILE_WIDTH
         return found
 
+    def _meet(self, which: ColumnElement[bool]) -> None:
+        """Expect the heads of further checkpoints; a page's at a time, for there may be as many as entries."""
+        notes = select(AuditCheckpoint.size, AuditCheckpoint.note).order_by(AuditCheckpoint.size)
+        for size, note in self.session.execute(notes.where(AuditCheckpoint.size > self.tree.size, which)):
+            self.heads.setdefault(size, []).append((self._signed(size, note), "the checkpoint stored"))
+
+    def _signed(self, size: int, note: str) -> Checkpoint:
+        try:
+            checkpoint = open_checkpoint(note, [] if self.key is None else [self.key])
+        except NotSigned as error:
+            raise _Broken(size, f"the checkpoint at {size} is not signed by this log's key") from error
+        if checkpoint.size != size or size < 1 or (self.key is not None and checkpoint.origin != self.key.name):
+            raise _Broken(size, f"the checkpoint at {size} is another's")
+        return checkpoint
+
+    def begin(self, witnessed: Sequence[Checkpoint]) -> None:
+        """What has to be known before the first entry: how far checkpoints go, and what was kept elsewhere."""
+        below = select(AuditCheckpoint.size, AuditCheckpoint.note).where(AuditCheckpoint.size < 1)
+        for size, note in self.session.execute(below):
+            self._signed(size, note)
+        self.sealed = self.session.scalar(select(func.max(AuditCheckpoint.size))) or 0
+        for checkpoint in witnessed:
+            if checkpoint.size:
+                self.heads.setdefault(checkpoint.size, []).append(
+                    (checkpoint, "the checkpoint that was kept elsewhere")
+                )
+
     def finish(self) -> None:
         """What must have been met by now."""
         after = self.tree.size + 1
+        if self.sealed > self.tree.size:
+            self._meet(AuditCheckpoint.size == self.sealed)
         if self.heads:
             size = max(self.heads)
             raise _Broken(after, f"{self.heads[size][0][1]} signed {size} entries: the end was cut off")
@@ -118,7 +148,7 @@ def verify_in(
     """The same within the caller's transaction."""
     walk = _Walk(session, key, expected_head, {}, 0)
     try:
-        _meet_checkpoints(walk, witnessed)
+        walk.begin(witnessed)
         walk.run()
         walk.finish()
     except _Broken as broken:
@@ -126,22 +156,6 @@ def verify_in(
             walk.tree.size, walk.tree.last_hash, broken_at=broken.seq, reason=broken.reason, sealed=walk.sealed
         )
     return AuditReport(walk.tree.size, walk.tree.last_hash, sealed=walk.sealed, root=walk.tree.root().hex())
-
-
-def _meet_checkpoints(walk: _Walk, witnessed: Sequence[Checkpoint]) -> None:
-    notes = walk.session.execute(select(AuditCheckpoint.size, AuditCheckpoint.note).order_by(AuditCheckpoint.size))
-    for size, note in notes:
-        try:
-            checkpoint = open_checkpoint(note, [] if walk.key is None else [walk.key])
-        except NotSigned as error:
-            raise _Broken(size, f"the checkpoint at {size} is not signed by this log's key") from error
-        if checkpoint.size != size or size < 1 or (walk.key is not None and checkpoint.origin != walk.key.name):
-            raise _Broken(size, f"the checkpoint at {size} is another's")
-        walk.heads.setdefault(size, []).append((checkpoint, "the checkpoint stored"))
-        walk.sealed = size
-    for checkpoint in witnessed:
-        if checkpoint.size:
-            walk.heads.setdefault(checkpoint.size, []).append((checkpoint, "the checkpoint that was kept elsewhere"))
 
 
 def _pages(session: Session) -> Iterator[list[Fields]]:

@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import math
 import re
-import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
+
+from genba_shared.text_forms import nfkc
 
 K1: Final = 1.2
 B: Final = 0.5  # texts are names and the like: short, so their length says little
@@ -25,7 +26,7 @@ _JAPANESE: Final = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uff66-\uff9f々ー]+
 
 def terms(text: str) -> Counter[str]:
     """The terms of a text and their weights: ``w:`` words, ``t:`` trigrams of words, ``j:`` bigrams of Japanese."""
-    plain = unicodedata.normalize("NFKC", text).lower()
+    plain = nfkc(text).lower()
     found: Counter[str] = Counter()
     for word in _WORDS.findall(plain):
         found[f"w:{word}"] += 1

@@ -331,12 +331,16 @@ def chunks(text: str, *, size_chars: int = _CHUNK_CHARS) -> list[str]:
 def _parts(text: str, size_chars: int) -> list[str]:
     parts: list[str] = []
     for paragraph in text.split("\n"):
-        rest = paragraph.strip()
-        while len(rest) > size_chars:
-            cut = max((rest.rfind(mark, 0, size_chars) for mark in "。！？.!? 、,"), default=-1) + 1
-            cut = cut if cut > size_chars // 4 else size_chars
-            parts.append(rest[:cut].strip())
-            rest = rest[cut:].strip()
-        if rest:
-            parts.append(rest)
+        plain = paragraph.strip()
+        at = 0
+        while len(plain) - at > size_chars:
+            end = at + size_chars
+            cut = max((plain.rfind(mark, at, end) for mark in "。！？.!? 、,"), default=-1) + 1
+            cut = cut if cut - at > size_chars // 4 else end
+            parts.append(plain[at:cut].strip())
+            at = cut
+            while plain[at].isspace():  # the last one is none
+                at += 1
+        if at < len(plain):
+            parts.append(plain[at:])
     return parts

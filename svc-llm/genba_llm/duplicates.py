@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import sqlite3
 import tempfile
-import unicodedata
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -16,6 +15,8 @@ from typing import Self
 
 import numpy as np
 import numpy.typing as npt
+
+from genba_shared.text_forms import nfkc
 
 Hashes = npt.NDArray[np.uint64]
 N_GRAM = 5
@@ -29,7 +30,7 @@ _ADDENDS = _draw.integers(0, 1 << 63, N_BANDS * ROWS_PER_BAND, np.uint64)
 
 def normal(text: str) -> str:
     """NFKC, lower case, without white space: what two copies of a text share."""
-    return "".join(unicodedata.normalize("NFKC", text).casefold().split())
+    return "".join(nfkc(text).casefold().split())
 
 
 def shingles(text: str) -> Hashes:

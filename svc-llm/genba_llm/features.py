@@ -12,7 +12,6 @@ import functools
 import itertools
 import re
 import threading
-import unicodedata
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from genba_llm.concepts import concept_grams
+from genba_shared.text_forms import nfkc
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
@@ -142,7 +142,7 @@ def reading(text: str) -> str:
     """The whole of ``text`` as it is read, in katakana; what has no reading stays. For training on kana-only writing."""
     tokenizer, mode = _tokenizer()
     parts = [m.reading_form() if _JAPANESE.match(m.surface()) else m.surface() for m in tokenizer.tokenize(text, mode)]
-    return unicodedata.normalize("NFKC", "".join(parts))
+    return nfkc("".join(parts))
 
 
 def surfaces(text: str) -> list[str]:

@@ -14,7 +14,6 @@ import codecs
 import functools
 import html
 import re
-import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
 from urllib.parse import unquote
@@ -23,6 +22,7 @@ from genba_llm.concepts import english_words
 from genba_llm.kana import kana_of_romaji
 from genba_llm.verdict import Language
 from genba_llm.words import words
+from genba_shared.text_forms import nfkc
 
 MAX_VIEWS = 12
 _LONGEST_WORD = 24
@@ -31,6 +31,10 @@ _INVISIBLE = re.compile(
     "[\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\u3164\ufe00-\ufe0f\ufeff\uffa0\U000e0000-\U000e01ef]"
 )
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
+_PHRASES = {
+    0xFDFA: "\u0635\u0644\u0639\u0645",
+    0xFDFB: "\u062c\u0644",
+}  # one character each, and 18 and 8 in NFKC: short, as people write them
 _JAPANESE = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uff66-\uff9f々〆〇]")
 _LATIN = re.compile(r"[A-Za-z]")
 # Words that begin sentences, and stand in the middle of one in lower case only: a full stop may be missing before them.
@@ -110,9 +114,9 @@ class Normalised:
 
 def normalise(text: str) -> Normalised:
     """Every reading of ``text``. Total over all strings, lone surrogates included."""
-    visible = _CONTROL.sub("", _INVISIBLE.sub("", text))
+    visible = _CONTROL.sub("", _INVISIBLE.sub("", text)).translate(_PHRASES)
     prompt, tags = neutralise_tags(visible)
-    loose = unicodedata.normalize("NFKC", _compose_marks(visible))
+    loose = nfkc(_compose_marks(visible))
     plain = " ".join(loose.split())
     views: dict[str, View] = {}
     apart = " ".join(
@@ -121,7 +125,11 @@ def normalise(text: str) -> Normalised:
     for view in (View("spacing", apart), *_views(plain)):
         if view.text != plain and view.text.strip() and len(views) < MAX_VIEWS:
             views.setdefault(view.text, view)
-    tricks = [name for name, found in (("invisible", visible != text), ("special_tag", bool(tags))) if found]
+    tricks = [
+        name
+        for name, found in (("invisible", visible != text.translate(_PHRASES)), ("special_tag", bool(tags)))
+        if found
+    ]
     tricks += [view.name for view in views.values()]
     return Normalised(
         text=plain,
@@ -163,9 +171,7 @@ def _compose_marks(text: str) -> str:
     """Without the combining marks that are stacked on letters to break words up ("b̶o̶m̶b̶"); kana's voicing marks stay."""
     if text.isascii():
         return text
-    return re.sub(
-        "[\u0300-\u036f\u0483-\u0489\u1ab0-\u1aff\u1dc0-\u1dff\u20d0-\u20ff]", "", unicodedata.normalize("NFKC", text)
-    )
+    return re.sub("[\u0300-\u036f\u0483-\u0489\u1ab0-\u1aff\u1dc0-\u1dff\u20d0-\u20ff]", "", nfkc(text))
 
 
 def _views(plain: str) -> Iterator[View]:
@@ -291,7 +297,7 @@ def _unescape(text: str) -> str:
     plain = re.sub(
         r"\\u([0-9A-Fa-f]{4})", lambda match: chr(int(match[1], 16)), html.unescape(unquote(text, errors="replace"))
     )
-    return unicodedata.normalize("NFKC", plain.encode("utf-16", "surrogatepass").decode("utf-16", "replace"))
+    return nfkc(plain.encode("utf-16", "surrogatepass").decode("utf-16", "replace"))
 
 
 def _from_hex(run: str) -> str | None:
@@ -322,7 +328,7 @@ def _readable(data: bytes) -> str | None:
         return None
     is_text = len(text) >= 3 and all(c.isprintable() or c in "\t\r\n\u3000" for c in text)
     letters = sum(c.isalpha() for c in text)
-    return unicodedata.normalize("NFKC", text) if is_text and letters >= 0.1 * len(text) else None
+    return nfkc(text) if is_text and letters >= 0.1 * len(text) else None
 
 
 def _english(text: str) -> float:

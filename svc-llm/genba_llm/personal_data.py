@@ -1,12 +1,13 @@
 """Stage 2: personal data and secrets in a text, above all Japan's, for which the usual recognisers have nothing.
 
 A number counts only where its check digit holds; one without a check digit, or one that other numbers look like, needs a word
-nearby that says what it is. Offsets are those of the text given: full-width and kanji digits and long dashes are read in place.
+nearby that says what it is; numbers read aloud or taken apart come from ``spoken_numbers``. Offsets are those of the text given: full-width and kanji digits and long dashes are read in place.
 ``presidio.recognizers()`` plugs these into Microsoft Presidio. Knows no policy: what a kind leads to is the policy's.
 """
 
 from __future__ import annotations
 
+import bisect
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from genba_llm.check_digits import (
     is_insurer_number,
     is_my_number,
 )
+from genba_llm.spoken_numbers import said_numbers
 from genba_llm.words import words
 
 Kind = Literal[
@@ -88,6 +90,27 @@ _NUMBERS = (
     _Number("bank_account", re.compile(rf"{_D}\d{{7}}{_E}"), _any, _near("口座", "普通預金", "当座", r"普通\s*$", "account (?:no|number)", "bank account", "振込先")),
     _Number("bank_account", re.compile(rf"{_D}1\d{{3}}0[ -]\d{{7}}1{_E}"), _any, _near("ゆうちょ", "記号", "通帳", "japan post bank", "yucho")),
 )  # fmt: skip
+_NEAR_SAID = {
+    "phone": _near("電話", "tel", "携帯", "ケータイ", "連絡", "phone", "mobile", "fax", "ファクス", "ファックス", "かけて", r"\bcall\b"),
+    "credit_card": _near("カード", "クレジット", "card", "visa", "master"),
+}  # fmt: skip
+_OTHER_NUMBER = _near(
+    "型番",
+    "品番",
+    "部品",
+    "管理番号",
+    "ロット",
+    "図面",
+    "シリアル",
+    "注文",
+    "伝票",
+    "会員",
+    "serial",
+    "lot",
+    "part",
+    "order",
+    "drawing",
+)
 _POSTAL = re.compile(rf"(?:(〒)\s?|{_D})(?!000)(\d{{3}}-\d{{4}}){_E}|〒\s?(?!000)\d{{7}}{_E}")
 _POSTAL_WORDS = _near("〒", "郵便番号", "postal code", "zip ?code", "postcode")
 _PREFECTURE = "|".join(words("prefectures"))
@@ -122,7 +145,7 @@ _SECRET = re.compile(
     r"|(?<![A-Za-z0-9])(?:AKIA|ASIA)[A-Z0-9]{16}(?![A-Za-z0-9])"
     r"|(?<![A-Za-z0-9])(?:gh[pousr]_[A-Za-z0-9]{36,}|github_pat_\w{30,}|sk-(?:proj-|ant-)?[A-Za-z0-9_-]{20,}|xox[abprs]-[A-Za-z0-9-]{10,}|AIza[\w-]{35}|glpat-[\w-]{20}|gnb_[A-Za-z0-9_-]{20,})"
     r"|(?<![\w.])eyJ[\w-]{10,}\.eyJ[\w-]{10,}\.[\w-]{10,}"
-    r"|(?:password|passwd|パスワード|api[_ -]?key|secret[_ -]?key)\s?(?:[:=は]|is)\s?(?=[!-~]*\d)(?=[!-~]*[A-Za-z])[!-~]{8,}",
+    r"|(?:password|passwd|パスワード|api[_ -]?key|secret[_ -]?key)\s?(?:[:=は]|is)\s?(?=[!-~]{0,127}\d)(?=[!-~]{0,127}[A-Za-z])[!-~]{8,}",
     re.IGNORECASE,
 )
 
@@ -132,11 +155,12 @@ def find_personal_data(text: str) -> list[Finding]:
     found = sorted(
         _candidates(text if text.isascii() else _read(text)), key=lambda each: (each.start - each.end, each.start)
     )
-    kept: list[Finding] = []
+    kept: list[Finding] = []  # by position, and apart: only its neighbours can touch a further one
     for each in found:
-        if all(each.end <= other.start or each.start >= other.end for other in kept):
-            kept.append(each)
-    return sorted(kept)
+        at = bisect.bisect(kept, each)
+        if (at == 0 or kept[at - 1].end <= each.start) and (at == len(kept) or each.end <= kept[at].start):
+            kept.insert(at, each)
+    return kept
 
 
 def _read(text: str) -> str:
@@ -157,6 +181,7 @@ def mask(text: str, findings: list[Finding]) -> str:
 
 
 def _candidates(text: str) -> Iterator[Finding]:
+    yield from _said(text)
     if any(c.isdigit() for c in text):
         yield from _numbers(text)
         yield from _postal_codes(text)
@@ -183,6 +208,28 @@ def _numbers(text: str) -> Iterator[Finding]:
             digits = re.sub(r"[^\d]", "", match.group())
             if number.holds(digits) and (number.near is None or _has_near(text, match, number.near)):
                 yield Finding(match.start(), match.end(), number.kind)
+
+
+def _said(text: str) -> Iterator[Finding]:
+    """Numbers read aloud or taken apart. What needs no word nearby when it is written plainly may need one here."""
+    for said in said_numbers(text):
+        digits = said.digits.replace("-", "")
+        around = text[max(0, said.start - _NEAR_CHARS) : said.start], text[said.end : said.end + _NEAR_CHARS // 2]
+        for number in _NUMBERS:
+            near = _NEAR_SAID.get(number.kind) or number.near
+            firm = said.firm or (
+                digits[0] == "0" and digits[2] == "0" and not said.loose
+            )  # の and dashes; or a mobile's
+            stands_alone = number.kind == "phone" and firm and not _OTHER_NUMBER.search(around[0][-16:])
+            if (
+                number.pattern.fullmatch(said.digits)
+                and number.holds(digits)
+                and ((number.near is None and stands_alone) or (near is not None and any(map(near.search, around))))
+            ):
+                yield Finding(said.start, said.end, number.kind)
+        code = f"{digits[:3]}-{digits[3:]}" if said.loose and len(digits) == 7 else said.digits
+        if _POSTAL.fullmatch(code) and any(map(_POSTAL_WORDS.search, around)):
+            yield Finding(said.start, said.end, "postal_code")
 
 
 def _postal_codes(text: str) -> Iterator[Finding]:

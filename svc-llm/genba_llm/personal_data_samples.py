@@ -6,6 +6,7 @@ Every number is made here, valid by its check digit or broken in it; none belong
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -36,6 +37,98 @@ def near_miss(kind: Kind, rng: Rng) -> Sample:
     """A sentence with what looks like ``kind`` and is not: a wrong check digit, a part number, a place without a house."""
     make, sentences = _NEAR_MISSES[kind]
     return _place(rng.choice(sentences), kind, make(rng), rng)
+
+
+def spoken_sample(kind: Kind, rng: Rng) -> Sample:
+    """A sentence with one value of ``kind`` as it is read aloud or taken apart."""
+    make, sentences = _KINDS[kind][0], _SPOKEN[kind]
+    while (value := make(rng)).startswith(("+", "T")):  # nobody reads these so
+        pass
+    return _place_as_is(rng.choice(sentences), kind, rng.choice(_WAYS)(_groups(kind, value), rng))
+
+
+def spoken_near_miss(kind: Kind, rng: Rng) -> Sample:
+    """A sentence in which digits are read aloud or taken apart and are nothing of ``kind``."""
+    if kind in _BROKEN and rng.random() < 0.6:
+        value = _BROKEN[kind](rng)
+        value = value.removeprefix("T")
+        return _place_as_is(rng.choice(_SPOKEN[kind]), kind, rng.choice(_WAYS)(_groups(kind, value), rng))
+    groups = [
+        _text(_digits(rng, size))
+        for size in rng.choice(((3, 4, 4), (4, 4), (2, 4, 4), (4, 2, 2), (7,), (3, 4), (12,), (1,) * 10))
+    ]
+    if kind in {"phone", "postal_code", "bank_account"} or rng.random() < 0.5:
+        return _place_as_is(rng.choice(_OTHERS), kind, rng.choice(_WAYS)(groups, rng))
+    return Sample(rng.choice(_COUNTING), kind, "", 0)
+
+
+def _place_as_is(sentence: str, kind: Kind, value: str) -> Sample:
+    before, after = sentence.split("{}")
+    return Sample(before + value + after, kind, value, len(before))
+
+
+_SIZES: dict[Kind, tuple[int, ...]] = {
+    "my_number": (4, 4, 4), "corporate_number": (1, 4, 4, 4), "driver_license": (4, 4, 4), "health_insurance": (8,),
+    "phone": (3, 4, 4), "postal_code": (3, 4), "bank_account": (7,), "credit_card": (4, 4, 4, 4),
+}  # fmt: skip
+
+
+def _groups(kind: Kind, value: str) -> list[str]:
+    parts = re.findall(r"\d+", value)
+    return parts if len(parts) > 1 else _grouped(parts[0], _SIZES[kind], "-").split("-")
+
+
+def _kana(groups: list[str], words: str, between: str) -> str:
+    said = dict(zip("0123456789", words.split(), strict=True))
+    return between.join("".join(said[digit] for digit in group) for group in groups)
+
+
+def _each(groups: list[str], between: str) -> str:
+    return between.join("".join(groups))
+
+
+_HIRAGANA, _KATAKANA = (
+    "ぜろ いち に さん よん ご ろく なな はち きゅう",
+    "ゼロ イチ ニ サン ヨン ゴ ロク ナナ ハチ キュウ",
+)
+_MIXED, _ENGLISH = (
+    "ゼロ いち に さん し ごー ろく しち はち きゅー",
+    "zero one two three four five six seven eight nine",
+)
+_KANJI = "〇 一 二 三 四 五 六 七 八 九"
+_WAYS: tuple[Callable[[list[str], Rng], str], ...] = (
+    lambda groups, rng: _kana(groups, _KANJI, rng.choice(("の", "・", "、"))),
+    lambda groups, rng: _kana(groups, rng.choice((_HIRAGANA, _KATAKANA, _MIXED)), rng.choice(("の", "、", " ", "、の、"))),
+    lambda groups, _: _fullwidth("・".join(groups)),
+    lambda groups, rng: _each(groups, rng.choice((" ", "・", "\n", "　", "、"))),
+    lambda groups, rng: _fullwidth(_each(groups, rng.choice((" ", "　")))),
+    lambda groups, _: ", ".join(" ".join(_ENGLISH.split()[int(digit)] for digit in group) for group in groups),
+    lambda groups, rng: rng.choice(("の", "、次に", "、それから", "ハイフン")).join(groups),
+)  # fmt: skip
+_SPOKEN: dict[Kind, tuple[str, ...]] = {
+    "my_number": ("マイナンバーは{}です。", "個人番号を読み上げます。{}。", "My Number: {}"),
+    "corporate_number": ("法人番号は{}です。", "取引先の法人番号 {} を控えて"),
+    "driver_license": ("免許証番号は{}です。", "運転免許証の番号、{} を控えました"),
+    "health_insurance": ("保険者番号は{}です。", "保険証の番号 {} を確認"),
+    "phone": ("電話番号は{}です。", "田中さんの携帯、{} にかけて", "連絡先は {} まで", "call me at {} tomorrow"),
+    "postal_code": ("郵便番号は{}です。", "postal code {}"),
+    "bank_account": ("口座番号は{}です。", "振込先の普通預金、{} です"),
+    "credit_card": ("カード番号は{}です。", "クレジットカード、{} で払います", "card number {} please"),
+}  # fmt: skip
+_OTHERS = ("図面番号は{}です。", "ロット {} を確認", "部品番号 {} を発注", "serial {} failed", "型番{}の在庫を見て", "測定値は {} でした", "整理券は{}番です", "点数は{}だった")  # fmt: skip
+_COUNTING = (
+    "いち、に、さん、し、ご、ろく、しち、はち、きゅう、じゅう",
+    "1、2、3、4、5、6、7、8、9、10、11、12",
+    "0 1 0 1 1 0 0 1 0 1 1 0",
+    "ににんがし、にさんがろく、にしがはち、にごじゅう",
+    "二〇二六の一一の二八に開催、参加は一二三名",
+    "スコアは三対二、一対〇、四対五、二対二",
+    "one two three four five six seven eight nine ten",
+    "三の丸、二の丸、一の宮、四の五の言わず",
+    "2026・1・28から2026・3・15まで",
+    "口座数は 3、4、5、6、7 と増えた",
+    "電話は午前9・10・11時にかけて",
+)  # fmt: skip
 
 
 def _place(sentence: str, kind: Kind, value: str, rng: Rng) -> Sample:
@@ -192,3 +285,8 @@ _NEAR_MISSES: dict[Kind, tuple[Callable[[Rng], str], tuple[str, ...]]] = {
     "name": (_no_name, ("{}について調べて。", "{}に行きました。", "{}の資料を作って")),
 }  # fmt: skip
 MEASURED_KINDS: tuple[Kind, ...] = tuple(_KINDS)
+_BROKEN: dict[Kind, Callable[[Rng], str]] = {
+    kind: _NEAR_MISSES[kind][0]
+    for kind in ("my_number", "corporate_number", "driver_license", "health_insurance", "credit_card")
+}
+SPOKEN_KINDS: tuple[Kind, ...] = tuple(_SPOKEN)

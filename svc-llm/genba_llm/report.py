@@ -19,9 +19,9 @@ from sqlalchemy.orm import Session
 
 from genba_llm import store
 from genba_llm.gate import Decision
+from genba_llm.log_check import Checked
 from genba_llm.tables import DecisionRow, EscalationRow
 from genba_shared import records
-from genba_shared.audit import AuditReport
 from genba_shared.db import Database, utc_now
 from genba_shared.principal import Principal
 
@@ -154,7 +154,14 @@ _WORDS: dict[str, dict[Language, str]] = {
     "title": {"en": "Compliance report", "ja": "コンプライアンス報告書"},
     "period": {"en": "Period", "ja": "対象期間"},
     "log": {"en": "Audit log", "ja": "監査ログ"},
-    "holds": {"en": "holds: {n} entries, root {root}", "ja": "完全です（{n} 件、ルート {root}）"},
+    "holds": {
+        "en": "holds: {n} entries, root {root}, checked at {at}",
+        "ja": "完全です（{n} 件、ルート {root}、検査 {at}）",
+    },
+    "walking": {
+        "en": "is being checked, which takes longer than this page waits: load it again.",
+        "ja": "検査中です。時間がかかるため、後でもう一度読み込んでください。",
+    },
     "broken": {"en": "BROKEN at entry {at}: {why}", "ja": "改ざんを検出（{at} 件目: {why}）"},
     "decisions": {"en": "Decisions", "ja": "判定"},
     "domain": {"en": "Domain", "ja": "分野"},
@@ -180,15 +187,13 @@ _WORDS: dict[str, dict[Language, str]] = {
 }
 
 
-def to_html(facts: Facts, log: AuditReport, *, policy: str, lang: Language) -> str:
-    """The page; everything that comes from records is escaped."""
+def to_html(facts: Facts, checked: Checked | None, *, policy: str, lang: Language) -> str:
+    """The page; everything that comes from records is escaped. ``checked`` is None while the log's first walk goes on."""
 
     def word(key: str, **fields: object) -> str:
         return _WORDS[key][lang].format(**fields)
 
-    state = (
-        word("holds", n=log.entries, root=log.root) if log.intact else word("broken", at=log.broken_at, why=log.reason)
-    )
+    state, mark = _state(checked, lang)
     names = [each.name for each in Decision]
     domains = sorted({domain for domain, _ in facts.by_domain})
     matrix = [[domain, *(facts.by_domain[domain, name] for name in names)] for domain in domains]
@@ -203,7 +208,7 @@ def to_html(facts: Facts, log: AuditReport, *, policy: str, lang: Language) -> s
     parts = [
         f"<h1>{word('title')}</h1>",
         f"<p>{word('period')}: {facts.start.isoformat()} – {facts.end.isoformat()}</p>",
-        f"<p class='{'good' if log.intact else 'bad'}'>{word('log')}: {escape(state)}</p>",
+        f"<p class='{mark}'>{word('log')}: {escape(state)}</p>",
         f"<p>{word('policy')}: {escape(policy)}</p>",
         f"<h2>{word('decisions')}</h2>",
         _table([word("domain"), *names], matrix),
@@ -224,6 +229,16 @@ def to_html(facts: Facts, log: AuditReport, *, policy: str, lang: Language) -> s
         f"<!doctype html><html lang='{lang}'><head><meta charset='utf-8'><title>{word('title')}</title>"
         f"<style>{style}</style></head><body>{''.join(parts)}</body></html>"
     )
+
+
+def _state(checked: Checked | None, lang: Language) -> tuple[str, str]:
+    """What is known of the log, and how the page marks it."""
+    if checked is None:
+        return _WORDS["walking"][lang], "open"
+    log, at = checked.report, checked.at.isoformat(timespec="seconds")
+    if log.intact:
+        return _WORDS["holds"][lang].format(n=log.entries, root=log.root, at=at), "good"
+    return _WORDS["broken"][lang].format(at=log.broken_at, why=log.reason), "bad"
 
 
 def _table(head: list[str], rows: object) -> str:

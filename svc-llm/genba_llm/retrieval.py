@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 import re
-import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -17,6 +16,8 @@ from typing import Final
 
 import numpy as np
 import numpy.typing as npt
+
+from genba_shared.text_forms import nfkc
 
 _WORD = re.compile(r"[a-z0-9]+(?:[-_.][a-z0-9]+)*")
 _CJK = re.compile(r"[\u3040-\u30ff\u3400-\u9fff々〆〇ー]+")
@@ -58,7 +59,7 @@ class Passage:
 
 def fold(text: str) -> str:
     """NFKC, lower case: how texts are compared."""
-    return unicodedata.normalize("NFKC", text).lower()
+    return nfkc(text).lower()
 
 
 def words(text: str) -> list[str]:

@@ -11,13 +11,14 @@ import hashlib
 import hmac
 import re
 import secrets
-import unicodedata
 from dataclasses import dataclass
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
+from genba_shared.text_forms import nfkc
 
 _SALT_BYTES = 16
 _NONCE_BYTES = 12
@@ -75,7 +76,7 @@ class TextVault:
         """A keyed 64-bit simhash of character trigrams: near-equal texts differ in few bits, and without the key it says
         nothing. Signed, as databases keep integers.
         """
-        plain = _BLANKS.sub(" ", unicodedata.normalize("NFKC", text).lower()).strip()
+        plain = _BLANKS.sub(" ", nfkc(text).lower()).strip()
         grams = {plain[at : at + 3] for at in range(max(1, len(plain) - 2))}
         votes = [0] * _SKETCH_BITS
         for gram in grams:

@@ -29,6 +29,7 @@ from genba_llm.host_watch import Allowed, Inventory, Violation
 from genba_llm.library import Library
 from genba_llm.live_gate import LiveGate
 from genba_llm.live_model import Always, LiveModel
+from genba_llm.log_check import LogCheck
 from genba_llm.metrics import LlmMetrics
 from genba_llm.policies import Policies
 from genba_llm.policy import Policy
@@ -71,6 +72,7 @@ class Llm:
     database: Database
     writer: AuditWriter
     audit: AuditLog
+    log_check: LogCheck
     vault: TextVault
     gate: Gate
     policies: Policies
@@ -276,11 +278,13 @@ async def open_service(settings: Settings, metrics: Metrics, *, backend: Backend
         await asyncio.to_thread(speakers.follow)
         stack.callback(speakers.close)
         allowed = host_watch.load_allowed(settings.host_watch_file) if settings.host_watch_file else None
+        audit = AuditLog(database, key=audit_signer(settings.platform).key)
         llm = Llm(
             settings=settings,
             database=database,
             writer=writer,
-            audit=AuditLog(database, key=audit_signer(settings.platform).key),
+            audit=audit,
+            log_check=LogCheck(audit.verify),
             vault=vault,
             gate=gate,
             policies=policies,

@@ -15,23 +15,27 @@ from typing import Literal
 Mode = Literal["final_only", "strip"]
 
 STAGES = ("think-task", "think-safety", "think-policy")
-_WORDS = ("think", "thinking", "seed:think", "thought", "reasoning", "reflection", "scratchpad", "final", "answer")
+_ANSWER = {"final", "answer"}
+_WORDS = (
+    "think", "thinking", "seed:think", "longcat_think", "mm:think", "antthinking", "ant:thinking", "thought", "thoughts",
+    "thought_process", "reasoning", "reflection", "scratchpad", "analysis", "chain_of_thought", "cot", "inner_monologue",
+    "inner_thoughts", "unused94", "unused95", *_ANSWER,
+)  # fmt: skip
+_NAME = "|".join(sorted((re.escape(word).replace("_", "[-_ ]") for word in _WORDS), key=len, reverse=True))
+_NAME = rf"(?:think(?:ing)?[-_][a-z0-9_]+|think (?:task|safety|policy)|{_NAME})"
 _TAG = re.compile(
-    r"[<＜◁]\s*(?P<close>[/／])?\s*(?:seed:)?"
-    r"(?P<name>think(?:ing)?(?:[-_ ][a-z]+)?|thought|reasoning|reflection|scratchpad|final|answer)"
-    r"\b[^<>＜＞◁▷]{0,40}?\s*[>＞▷]"
+    rf"[<＜◁]\s*(?P<close>[/／])?\s*(?P<name>{_NAME})\b[^<>＜＞◁▷]{{0,160}}?\s*[>＞▷]"
     r"|[<＜]\s*[|｜](?P<control>[^<>＜＞]{0,60}?)[|｜]\s*[>＞]"
     r"|\[(?P<shut>/)?(?P<bracketed>(?-i:THINK))\]",  # Magistral
     re.IGNORECASE,
 )
 _BRACKETED = ("[THINK]", "[/THINK]")
 _OPENS = "<＜◁["
-# Control tokens that part a thought from the answer where a server hands them on as text (Cohere, OpenThinker).
-_BEGINS = {"start_thinking", "begin_of_thought"}
-_ENDS = {"end_thinking", "end_of_thought"}
+# Control tokens that part a thought from the answer where a server hands them on as text (Cohere, OpenThinker, Apertus).
+_BEGINS = {"start_thinking", "begin_of_thought", "think", "thinking", "inner_prefix"}
+_ENDS = {"end_thinking", "end_of_thought", "/think", "/thinking", "inner_suffix"}
 _CHANNELS = {"start", "channel", "message", "end", "return", "call"}  # gpt-oss
-_LONGEST_TAG = 96
-_ANSWER = {"final", "answer"}
+_LONGEST_TAG = 220
 
 
 def parts_thought(token: str) -> bool:
@@ -65,6 +69,8 @@ class Filter:
         self._passed = 0
         self._opened = False
         self._done = False
+        self._doubted = 0  # thoughts of one name that were open at the first end: the others may still end
+        self._doubtful: list[str] = []
 
     @property
     def hidden(self) -> str:
@@ -98,11 +104,21 @@ class Filter:
         rest, self._held = self._held, ""
         if _begins_like_tag(rest):
             self._hidden.append(rest)
-            return ""
-        return self._pass(rest)
+            rest = ""
+        self._doubted = 0
+        doubtful, self._doubtful = "".join(self._doubtful), []
+        self._passed += len(doubtful)
+        return doubtful + self._pass(rest)
+
+    def _keep_doubtful(self) -> None:
+        self._hidden += self._doubtful
+        self._doubtful = []
 
     def _pass(self, text: str) -> str:
         if text and self._leaves():
+            if self._doubted and not self._in_final:
+                self._doubtful.append(text)
+                return ""
             self._passed += len(text)
             return text
         if self._channel is not None:
@@ -120,10 +136,16 @@ class Filter:
         name = (match["name"] or match["bracketed"] or "").lower().replace("_", "-").replace(" ", "-")
         if not name:
             self._control((match["control"] or "").strip().lower())
+        elif name.startswith("unused9"):  # MedGemma's two
+            self._control("start_thinking" if name == "unused94" else "end_thinking")
         elif match["close"] is None and match["shut"] is None:
             self._open_tag(name)
         elif name in self._open:
+            self._doubted += self._open.count(name) - 1
             del self._open[self._open.index(name) :]
+        elif self._doubted and name not in _ANSWER:
+            self._doubted -= 1
+            self._keep_doubtful()
         elif name in _ANSWER and self._in_final and not self._open:
             self._in_final, self._done = False, True
         elif name not in _ANSWER:
@@ -151,6 +173,7 @@ class Filter:
         if name in _ANSWER:
             if not self._open:  # a thought that speaks of the tag is still a thought
                 self._in_final = self.saw_final = True
+                self._keep_doubtful()
         elif name in STAGES and self._open and self._open[-1] in STAGES:
             self._open[-1] = name  # stages follow each other: one that was not closed ends where the next begins
         else:
@@ -163,9 +186,11 @@ def _next_open(text: str, at: int) -> int:
 
 
 _PREFIX = re.compile(
-    r"[<＜◁]\s*(?:[/／]?\s*(?:[a-z][a-z_:\- ]{0,24})?(?:\s[^<>＜＞]{0,40})?|[|｜][^<>＜＞]{0,60}[|｜]?\s*)",
+    r"[<＜◁]\s*(?:[/／]?\s*(?:[a-z][^<>＜＞◁▷]*)?|[|｜][^<>＜＞]{0,60}[|｜]?\s*)",
     re.IGNORECASE,
 )
+_NAME_AND_MORE = re.compile(rf"(?:think(?:ing)?[-_][a-z0-9_]*|{_NAME})(?:\b[^<>＜＞◁▷]*)?")
+_BLANKS_OF_NAMES = str.maketrans("- ", "__")
 _OPENING = re.compile(r"^[<＜◁]\s*[/／]?\s*")
 
 
@@ -185,7 +210,10 @@ def _begins_like_tag(text: str) -> bool:
     if text[0] == "[":
         return len(text) > 1
     word = _OPENING.sub("", text).lower()
-    return word[:1] in {"|", "｜"} or any(each.startswith(word) or word.startswith(each) for each in _WORDS if word)
+    if not word or word[0] in "|｜":
+        return bool(word)
+    begun = word.translate(_BLANKS_OF_NAMES)
+    return any(each.startswith(begun) for each in _WORDS) or _NAME_AND_MORE.fullmatch(word) is not None
 
 
 def final_of(text: str, *, mode: Mode = "final_only", starts_hidden: bool = False) -> tuple[str | None, str]:

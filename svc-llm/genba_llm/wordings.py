@@ -10,7 +10,6 @@ import functools
 import hashlib
 import random
 import re
-import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal
@@ -18,6 +17,7 @@ from typing import Any, Final, Literal
 from genba_llm import contrast
 from genba_llm.japanese_forms import stem
 from genba_llm.verdict import Language
+from genba_shared.text_forms import nfkc
 
 Part = Literal["learnt", "held"]
 HELD_SHARE: Final = 0.08
@@ -142,7 +142,7 @@ def _slip(text: str, rng: random.Random) -> str:
 
 def _wide_or_narrow(text: str, rng: random.Random) -> str:
     if rng.random() < 0.5:
-        return unicodedata.normalize("NFKC", text)
+        return nfkc(text)
     return "".join(chr(ord(each) + 0xFEE0) if "!" <= each <= "~" else each for each in text)
 
 

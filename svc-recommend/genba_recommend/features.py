@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 import math
 import re
-import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -23,6 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from genba_recommend.dataset import Catalogue, Dataset, Histories, Ints, Item, User
+from genba_shared.text_forms import nfkc
 
 Int32s = npt.NDArray[np.int32]
 Float32s = npt.NDArray[np.float32]
@@ -342,7 +342,7 @@ def terms_of(text: str) -> list[str]:
 
 
 def _words_of(text: str) -> list[str]:
-    found: list[str] = _WORDS.findall(unicodedata.normalize("NFKC", text).lower())
+    found: list[str] = _WORDS.findall(nfkc(text).lower())
     return found
 
 

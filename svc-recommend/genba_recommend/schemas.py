@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import unicodedata
 from datetime import datetime
 from typing import Annotated, Any, Final, Literal
 
@@ -10,6 +9,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from genba_recommend.discovering import When
 from genba_shared.patterns import pattern
+from genba_shared.text_forms import nfc
 from genba_shared.wire import Flag, Moment, Real
 from genba_shared.wire_records import ClearanceLabel
 
@@ -25,7 +25,7 @@ Id = Annotated[str, Field(pattern=ID_PATTERN)]
 
 def _composed(word: str) -> str:
     """A Mac writes が as か and a mark: the same word, and the same filter."""
-    return unicodedata.normalize("NFC", word)
+    return nfc(word)
 
 
 Word = Annotated[str, Field(min_length=1, max_length=120, pattern=r"^[^\u0000]*$"), AfterValidator(_composed)]

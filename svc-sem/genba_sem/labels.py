@@ -11,7 +11,6 @@ who change the same label meet at its version. Knows no HTTP and no model.
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -25,6 +24,7 @@ from genba_shared.db import take_turns, utc_now
 from genba_shared.ids import new_id
 from genba_shared.principal import Clearance, Principal
 from genba_shared.problems import AlreadyExists, Conflict, VersionConflict
+from genba_shared.text_forms import nfkc
 
 Status = Literal["active", "merged", "split", "retired"]
 Document = dict[str, Any]  # name {en, ja}, definition {en, ja}, synonyms {en: [], ja: []}
@@ -249,7 +249,7 @@ def _check_name(session: Session, tenant: str, document: Document, *, own_id: st
 
 def plain(text: str) -> str:
     """A name without the differences that a reader does not see."""
-    return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
+    return " ".join(nfkc(text).casefold().split())
 
 
 def _next(

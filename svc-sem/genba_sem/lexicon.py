@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import math
 import re
-import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
+
+from genba_shared.text_forms import nfkc
 
 Measure = Literal["aspect_ratio", "circularity", "solidity", "diameter_um"]
 
@@ -99,7 +100,7 @@ _LIKE: Final = re.compile(r"[-‐ ]?(?:like|shaped|ish)\b")
 
 def concepts_in(text: str) -> list[Concept]:
     """The concepts that a text names, in the lexicon's order; of two Japanese words, one in the other, the longer counts."""
-    plain = _LIKE.sub(" ", unicodedata.normalize("NFKC", text).lower())
+    plain = _LIKE.sub(" ", nfkc(text).lower())
     words = {
         form
         for word in re.findall(r"[a-z]+", plain)
@@ -120,7 +121,7 @@ def concepts_in(text: str) -> list[Concept]:
 
 
 def _matches(plain: str, concept: Concept) -> Sequence[re.Match[str]]:
-    japanese = [unicodedata.normalize("NFKC", word) for word in concept.words if _JAPANESE.search(word)]
+    japanese = [nfkc(word) for word in concept.words if _JAPANESE.search(word)]
     return [match for word in japanese for match in re.finditer(re.escape(word), plain)]
 
 

@@ -7,12 +7,12 @@ says whether it speaks of what is asked at all, which a rank cannot: the best of
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
 from genba_shared.lexical import Bm25, terms
+from genba_shared.text_forms import nfkc
 from genba_sop.procedure import Step, Text
 from genba_sop.transcripts import Cue
 
@@ -124,7 +124,7 @@ def _both(step: Step) -> str:
 
 
 def _plain(text: str) -> str:
-    return unicodedata.normalize("NFKC", text).lower()
+    return nfkc(text).lower()
 
 
 def _asked(question: str) -> list[str]:

@@ -11,7 +11,14 @@ from hypothesis import strategies as st
 
 from genba_llm import check_digits
 from genba_llm.personal_data import KINDS, Kind, find_personal_data, mask
-from genba_llm.personal_data_samples import MEASURED_KINDS, near_miss, sample
+from genba_llm.personal_data_samples import (
+    MEASURED_KINDS,
+    SPOKEN_KINDS,
+    near_miss,
+    sample,
+    spoken_near_miss,
+    spoken_sample,
+)
 
 
 @pytest.mark.parametrize("kind", MEASURED_KINDS)
@@ -155,6 +162,55 @@ def test_any_text_is_read_and_findings_lie_in_it_apart(text: str) -> None:
     assert all(a.end <= b.start for a, b in itertools.pairwise(found))
 
 
+@pytest.mark.parametrize("kind", SPOKEN_KINDS)
+def test_precision_and_recall_on_numbers_read_aloud(kind: Kind) -> None:
+    rng = random.Random(f"aloud {kind}")
+    hits = false = 0
+    for _ in range(150):
+        made = spoken_sample(kind, rng)
+        spans = [(f.start, f.end) for f in find_personal_data(made.text) if f.kind == kind]
+        end = made.start + len(made.value)
+        hits += any(start <= made.start and stop >= end for start, stop in spans)
+        false += sum(stop <= made.start or start >= end for start, stop in spans)
+        false += any(f.kind == kind for f in find_personal_data(spoken_near_miss(kind, rng).text))
+    assert hits / 150 >= 0.98
+    assert hits / (hits + false) >= 0.98
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "value"),
+    [
+        ("〇九〇の一二三四の五六七八です", "phone", "〇九〇の一二三四の五六七八"),
+        ("田中に、ゼロきゅうゼロのいちにさんしのごろくななはちにかけて", "phone", "ゼロきゅうゼロのいちにさんしのごろくななはち"),
+        ("番号は０９０・１２３４・５６７８", "phone", "０９０・１２３４・５６７８"),
+        ("電話は090から始まって、次が1234、最後が5678です", "phone", "090から始まって、次が1234、最後が5678"),
+        ("携帯 0\n9\n0\n1\n2\n3\n4\n5\n6\n7\n8", "phone", "0\n9\n0\n1\n2\n3\n4\n5\n6\n7\n8"),
+        ("my phone: oh nine oh, one two three four, five six seven eight", "phone", "oh nine oh, one two three four, five six seven eight"),
+        ("個人番号は一二三四の五六七八の九〇一八です", "my_number", "一二三四の五六七八の九〇一八"),
+        ("二〇二六年、090・1234・5678、2026・11・28", "phone", "090・1234・5678"),
+    ],
+)  # fmt: skip
+def test_a_number_read_aloud_is_found_where_it_stands(text: str, kind: Kind, value: str) -> None:
+    assert [(f.kind, text[f.start : f.end]) for f in find_personal_data(text)] == [(kind, value)]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "図面番号は〇三の一二三四の五六七八です",
+        "ゼロ、いち、に、さん、し、ご、ろく、なな、はち、きゅう",
+        "口座開設は2026・1・28です",
+        "0、9、0、1、2、3、4、5、6、7、8と並べ替える",
+        "個人番号は一二三四の五六七八の九〇一七です",
+        "売上は4120、4350、4410、4530です",
+    ],
+)
+def test_digits_that_are_said_are_not_all_somebodys(text: str) -> None:
+    assert find_personal_data(text) == []
+
+
 def test_hostile_texts_are_read_in_linear_time() -> None:
+    for text in ("password:" * 100_000, "氏名:" * 100_000, "いち" * 100_000, "1が" * 100_000, "に。" * 100_000):
+        find_personal_data(text)  # quadratic, one of these would take a quarter of an hour
     for text in ("0" * 20000, "東京都千代田区" * 2000, "1-" * 8000, "a@" * 8000, "佐藤 " * 5000):
         find_personal_data(text)  # a pattern that backtracks would not come back

@@ -120,6 +120,48 @@ def test_other_angle_brackets_pass(text: str) -> None:
     assert through(list(text), "strip") == text
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "<longcat_think>SECRET</longcat_think>ok",
+        "<unused94>thought\nSECRET<unused95>ok",
+        "<|inner_prefix|>SECRET<|inner_suffix|>ok",
+        "<|think|>SECRET<|/think|>ok",
+        "<thoughts>SECRET</thoughts>ok",
+        "<chain-of-thought>SECRET</chain-of-thought>ok",
+        "<think_never_used_51bce0c785ca>SECRET</think_never_used_51bce0c785ca>ok",
+        "<think note='" + "x" * 90 + "'>SECRET</think>ok",
+        "<think=deep>SECRET</think>ok",
+        "<think><think>SECRET</think>SECRET</think>ok",
+    ],
+)
+def test_thoughts_stay_inside_however_a_model_marks_or_nests_them(text: str) -> None:
+    for mode in ("strip", "final_only"):
+        assert "SECRET" not in through(list(text), mode)
+    assert through(list(text), "strip") == through([text], "strip") == "ok"
+
+
+def test_what_follows_a_thought_that_began_twice_leaves_once_nothing_more_can_end_it() -> None:
+    found = Filter("strip", starts_hidden=True)
+    assert found.feed("<think>a thought</think>an ") + found.feed("answer") == ""
+    assert found.finish() == "an answer"
+    assert through(list("<think>of <think> tags</think>said<final>answer</final>"), "strip") == "answer"
+
+
+_MARKUP = [
+    "<", ">", "/", "think", "ing", "-task", "_x1", " ", "=", '"', "final", "thought", "chain", "_of_", "|", "[", "]", "THINK", "a",
+    "◁", "▷", "unused94", "inner",
+]  # fmt: skip
+
+
+@given(st.lists(st.sampled_from(_MARKUP), max_size=24))
+@settings(max_examples=500, deadline=None)
+def test_where_a_stream_is_cut_changes_nothing(parts: list[str]) -> None:
+    text = "".join(parts)
+    for mode in ("final_only", "strip"):
+        assert through(list(text), mode) == through(parts, mode) == through([text], mode)
+
+
 def test_control_tokens_are_no_text() -> None:
     assert through(list("hello<|im_end|> you"), "strip") == "hello you"
 

@@ -6,7 +6,7 @@ import random
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from tests.shared.test_audit import past_the_triggers
 from tests.shared.test_merkle import mth
 from typer.testing import CliRunner
 
-from genba_shared import audit_drill, audit_writer
+from genba_shared import audit_drill, audit_verify, audit_writer
 from genba_shared.audit import AuditEntry, AuditLog, AuditRow, NewEntry, append_in
 from genba_shared.audit_cli import app
 from genba_shared.audit_export import Witness, check_proof, export, proof_text, restrict
@@ -27,7 +27,7 @@ from genba_shared.audit_tree import AuditBroken, AuditCheckpoint, AuditTile, new
 from genba_shared.audit_writer import AuditWriter, SyslogSink
 from genba_shared.db import Database
 from genba_shared.problems import Conflict, Draining, NotFound
-from genba_shared.tlog import NoteSigner, NotSigned, open_checkpoint, read_bundle, tile_path
+from genba_shared.tlog import Checkpoint, NoteKey, NoteSigner, NotSigned, open_checkpoint, read_bundle, tile_path
 
 SIGNER = NoteSigner("test.local/audit", bytes(range(32)))
 RUN = CliRunner().invoke
@@ -58,6 +58,28 @@ def test_what_is_appended_is_durable_sealed_and_whole(writer: AuditWriter, datab
         leaves = [row.entry() for row in rows_between(session, 0, 601)]
         assert session.scalar(select(func.count()).select_from(AuditTile)) == 2
     assert report.root == mth(leaves).hex()
+
+
+def test_checkpoints_are_read_along_the_way_however_many_there_are(
+    writer: AuditWriter, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for n in range(40):
+        writer.append_all([entry(n)])
+    opened: list[str] = []
+
+    def counted(note: str, keys: Sequence[NoteKey]) -> Checkpoint:
+        opened.append(note)
+        return open_checkpoint(note, keys)
+
+    monkeypatch.setattr(audit_verify, "PAGE_ROWS", 8)
+    monkeypatch.setattr(audit_verify, "open_checkpoint", counted)
+    report = verified(database).verify()
+    assert (report.intact, report.sealed, len(opened)) == (True, 40, 40)
+    opened.clear()
+    with past_the_triggers(database) as session:
+        session.execute(text("UPDATE platform_audit SET actor = 'x' WHERE seq = 11"))
+    assert verified(database).verify().broken_at == 11
+    assert len(opened) == 16  # those of two pages: more than that is never held
 
 
 def test_many_threads_share_few_transactions(database: Database) -> None:

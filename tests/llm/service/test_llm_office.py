@@ -359,3 +359,11 @@ def test_a_language_model_writes_where_there_is_one(served: Service, model: Any)
     assert len(model.asked) == asked
     model.status = 503
     assert served.post("office/draft-mail", body).status_code == 503
+
+
+def test_a_long_paragraph_is_cut_without_losing_a_word() -> None:
+    said = " ".join(f"word{n}。" if n % 7 == 0 else f"word{n}" for n in range(3000))
+    found = chunks(said)
+    assert max(map(len, found)) <= 800
+    assert "".join(found).replace(" ", "").replace("\n", "") == said.replace(" ", "")
+    assert len(chunks("a" * 5_000_000)) == 6250  # copied anew for each piece, this takes half a minute
