@@ -51,6 +51,8 @@ class SopDoor:
         except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
             log.warning("picture_not_embedded", reason="encoder_unreachable", error=type(error).__name__)
             raise NoEncoder("encoder_unreachable") from error
+        if answer.status_code == httpx.codes.UNPROCESSABLE_ENTITY:
+            return _none_readable(answer, len(pictures))
         if answer.status_code != httpx.codes.OK:
             unwell = (
                 answer.status_code >= httpx.codes.INTERNAL_SERVER_ERROR
@@ -64,6 +66,16 @@ class SopDoor:
     async def close(self) -> None:
         """End its connections."""
         await self._client.aclose()
+
+
+def _none_readable(answer: httpx.Response, count: int) -> list[Made]:
+    try:
+        said = [str(each["message"]) for each in answer.json()["errors"]]
+    except (ValueError, LookupError, TypeError) as error:
+        raise NoEncoder("encoder_refused") from error
+    if len(said) != count:
+        raise NoEncoder("encoder_refused")
+    return [Made("", None, why) for why in said]
 
 
 def _read(answer: httpx.Response, count: int) -> list[Made]:

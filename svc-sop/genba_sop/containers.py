@@ -70,4 +70,4 @@ def name_of(head: bytes) -> str:
     if not head:
         return "empty"
     text = head.lstrip(b"\xef\xbb\xbf \t\r\n")
-    return next((name for magic, name in _NAMED_MAGIC if text.startswith(magic)), "not a video that is known here")
+    return next((name for magic, name in _NAMED_MAGIC if text.startswith(magic)), "of no kind that is known here")

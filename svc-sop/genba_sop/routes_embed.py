@@ -45,7 +45,8 @@ _BODY: Final[dict[str, Any]] = {
 async def embed(request: Request, here: Here, principal: Reader) -> EmbeddedOut:
     """Embed pictures (JPEG, PNG or WebP, up to 20 MiB each): a form of up to 64 fields ``pictures``, or one as the body.
 
-    Vectors have unit length; compare them with those of the same ``encoder`` alone. A picture that cannot be read fails by itself.
+    Vectors have unit length; compare them with those of the same ``encoder`` alone. A picture that cannot be read fails by itself;
+    422 when none can be.
     """
     del principal  # whoever may read, and nothing is kept
     with here.evaluating.place():
@@ -84,6 +85,11 @@ def _embedded(here: Sop, given: Sequence[bytes]) -> EmbeddedOut:
     encoder = here.pictures
     width_px, height_px = encoder.size_px
     read = read_pictures(given, width_px=width_px, height_px=height_px)
+    errors: list[JsonValue] = [
+        fault(f"{FIELD}.{at}", each.detail) for at, each in enumerate(read) if isinstance(each, Unreadable)
+    ]
+    if len(errors) == len(read):
+        raise Invalid(f"None of the {len(read)} pictures can be read.", errors=errors)
     rows = iter(encoder.rows([each for each in read if not isinstance(each, Unreadable)]).tolist())
     return EmbeddedOut(
         encoder=encoder.id,

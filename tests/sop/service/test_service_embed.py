@@ -107,6 +107,7 @@ def test_a_picture_that_kills_its_child_costs_that_picture(monkeypatch: pytest.M
     [
         pytest.param(lambda s: sent(s, *[encoded(scene(0, 0))] * 65), 413, id="65 pictures"),
         pytest.param(lambda s: s.client.post(PATH, files={"other": b"x"}, headers=s.headers("viewer")), 422, id="none"),
+        pytest.param(lambda s: sent(s, b"{}", b"text"), 422, id="none that can be read"),
         pytest.param(lambda s: s.client.post(PATH, json={}, headers=s.headers("viewer")), 415, id="json"),
         pytest.param(lambda s: sent(s, encoded(scene(0, 0)), role="auditor"), 403, id="an auditor"),
         pytest.param(lambda s: s.client.post(PATH, files={"pictures": b"x"}), 401, id="nobody"),
