@@ -407,8 +407,8 @@ def test_a_tool_that_must_be_called_is_refused_and_one_that_may_be_is_let_pass(s
         refused = sqlite_service.chat(tools=[tool], tool_choice=wanted)
         assert refused.status_code == 422
         assert refused.json()["errors"][0]["field"] == "tool_choice"
-    for wanted in ("auto", "none", None):
-        assert sqlite_service.chat(tools=[tool], tool_choice=wanted).status_code == 200
+    for offered in ("auto", "none", None):
+        assert sqlite_service.chat(tools=[tool], tool_choice=offered).status_code == 200
 
 
 def test_who_can_do_what_is_asked_answers(sqlite_service: Service) -> None:
