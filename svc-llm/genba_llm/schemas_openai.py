@@ -89,6 +89,9 @@ class ChatIn(OpenAi):
     n: Annotated[Whole | None, Field(ge=1, le=1)] = 1
     logprobs: Flag | None = False
     response_format: ResponseFormat | None = None
+    tool_choice: Any = Field(
+        default=None, description="none or auto: nothing here calls tools; those that are offered are let pass."
+    )
     domain: Domain | None = Field(default=None, description="Ours: the domain, where the caller knows it.")
     documents: Flag = Field(
         default=True, description="Ours: whether the answer may rest on documents that you may see."
@@ -106,6 +109,13 @@ class ChatIn(OpenAi):
             if message.content is None and message.role != "assistant":
                 raise ValueError(f"turn {at} has no content")
         return messages
+
+    @field_validator("tool_choice")
+    @classmethod
+    def _no_tool_is_promised(cls, wanted: object) -> object:
+        if wanted not in (None, "none", "auto"):
+            raise ValueError("must be none or auto: nothing here calls tools")
+        return wanted
 
     def turns(self) -> list[Message]:
         """As the seam has them."""

@@ -401,6 +401,16 @@ def test_what_a_backend_cannot_do_is_refused_and_not_ignored(sqlite_service: Ser
         assert "cannot do" in answer.json()["detail"]
 
 
+def test_a_tool_that_must_be_called_is_refused_and_one_that_may_be_is_let_pass(sqlite_service: Service) -> None:
+    tool = {"type": "function", "function": {"name": "clock", "parameters": {"type": "object"}}}
+    for wanted in ("required", {"type": "function", "function": {"name": "clock"}}, ["auto"]):
+        refused = sqlite_service.chat(tools=[tool], tool_choice=wanted)
+        assert refused.status_code == 422
+        assert refused.json()["errors"][0]["field"] == "tool_choice"
+    for offered in ("auto", "none", None):
+        assert sqlite_service.chat(tools=[tool], tool_choice=offered).status_code == 200
+
+
 def test_who_can_do_what_is_asked_answers(sqlite_service: Service) -> None:
     found = sqlite_service.chat(response_format={"type": "json_object"}).json()
     assert found["model"] == "genba-extractive-1"
