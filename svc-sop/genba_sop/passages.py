@@ -105,7 +105,7 @@ def best(question: str, passages: Sequence[Passage], *, k: int) -> list[Ranked]:
     texts = [f"{each.words} {_both(each.step)}" if each.step else each.words for each in passages]
     scores = Bm25(texts).scores(question)
     asked = _asked(question)
-    alone = [word for word in asked if len(word) == 1]  # 蓋は and 蓋を share no pair of characters
+    alone = _alone(asked)
     near = [at for at, score in enumerate(scores) if score > 0 or any(word in texts[at] for word in alone)]
     near = sorted(near, key=lambda at: -scores[at])[:CANDIDATES]
     most = max(scores, default=0.0) or 1.0
@@ -117,6 +117,15 @@ def best(question: str, passages: Sequence[Passage], *, k: int) -> list[Ranked]:
         if covered >= LEAST_COVERAGE and (words not in found or found[words].score < ranked.score):
             found[words] = ranked
     return sorted(found.values(), key=lambda each: -each.score)[:k]
+
+
+def sought(question: str) -> str:
+    """The question for an index of terms, its words of one character once more on their own: 蓋は and 蓋を share no pair."""
+    return " ".join([question, *_alone(_asked(question))])
+
+
+def _alone(asked: Sequence[str]) -> list[str]:
+    return [word for word in asked if len(word) == 1]
 
 
 def _both(step: Step) -> str:

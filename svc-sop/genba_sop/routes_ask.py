@@ -95,7 +95,7 @@ def _passages(session: Session, principal: Principal, body: AskIn) -> list[Passa
                 (moment.procedure_id, moment.step.id),
                 Passage(words, moment.video_id, moment.start_s, moment.end_s, moment.procedure_id, moment.step),
             )
-    heard = search.heard(session, principal, body.question, known, body.procedure_id)
+    heard = search.heard(session, principal, passages.sought(body.question), known, body.procedure_id)
     return [*steps.values(), *passages.joined(spoken.around(session, heard))]
 
 
