@@ -56,7 +56,7 @@ class Artifacts:
         name = hashlib.sha256(url.encode()).hexdigest()[:16]
         self._here = Path(self._root) if self._is_local else cache or _private_folder(f"genba-artifacts-{name}")
         self._incoming = self._here / ".incoming"
-        self._durable: set[Path] = set()  # folders that this process has seen on the disk
+        self._durable: set[str] = set()  # folders that this process has seen on the disk
         self._cache_bytes, self._cache_files, self._tidy_after_s = cache_bytes, cache_files, 0.0
         self._forget_orphans()
         self._forget_copies()
@@ -78,8 +78,8 @@ class Artifacts:
                 if not self._is_local:
                     with self._reaching(key):
                         # An object store shows an object only when its upload is complete: nothing to rename.
-                        self._fs.put_file(str(aside), self._path(key))
-                self._rename_durably(aside, self._here / key)
+                        self._fs.put_file(aside, self._path(key))
+                self._rename_durably(aside, key)
                 self._forget_copies()
         return key
 
@@ -104,7 +104,7 @@ class Artifacts:
         with self.open(key) as remote, self._written_aside(remote) as (aside, digest):
             if digest != path.name.split(".", 1)[0]:
                 raise OSError(f"Artifact {key} arrived damaged: its bytes hash to {digest}.")
-            self._rename_durably(aside, path)
+            self._rename_durably(aside, key)
         self._forget_copies()
         return path
 
@@ -172,9 +172,9 @@ class Artifacts:
                 total_bytes, left = total_bytes - size, left - 1
 
     @contextmanager
-    def _written_aside(self, source: Path | bytes | BinaryIO) -> Iterator[tuple[Path, str]]:
+    def _written_aside(self, source: Path | bytes | BinaryIO) -> Iterator[tuple[str, str]]:
         """Copy ``source`` to a temporary name on the disk where it will stay; its path and sha256."""
-        aside = self._incoming / secrets.token_hex(16)
+        aside = f"{self._incoming}/{secrets.token_hex(16)}"  # twice for every picture of a batch, and a Path costs more
         digest = hashlib.sha256()
         try:
             with _opened(source) as reader, self._new_file(aside) as writer:
@@ -189,27 +189,28 @@ class Artifacts:
                 raise Unavailable("There is no space left for artifacts; ask the operator to make some.") from error
             raise
         finally:
-            if aside.exists():  # it was not renamed
-                aside.unlink(missing_ok=True)
+            with suppress(FileNotFoundError):  # it was renamed
+                os.unlink(aside)  # noqa: PTH108
 
-    def _new_file(self, aside: Path) -> BinaryIO:
+    def _new_file(self, aside: str) -> BinaryIO:
         try:
-            return aside.open("xb")
+            return open(aside, "xb")  # noqa: PTH123 - the caller closes it
         except FileNotFoundError:
             self._incoming.mkdir(parents=True, exist_ok=True)
-            return aside.open("xb")
+            return open(aside, "xb")  # noqa: PTH123
 
-    def _rename_durably(self, aside: Path, path: Path) -> None:
-        folder = path.parent
+    def _rename_durably(self, aside: str, key: str) -> None:
+        folder = f"{self._here}/{key[:2]}"
+        path = f"{self._here}/{key}"
         try:
-            aside.replace(path)
+            os.replace(aside, path)  # noqa: PTH105
         except FileNotFoundError:
-            folder.mkdir(parents=True, exist_ok=True)
-            aside.replace(path)
+            os.makedirs(folder, exist_ok=True)  # noqa: PTH103
+            os.replace(aside, path)  # noqa: PTH105
             self._durable.discard(folder)
         flush_folder(folder)
         if folder not in self._durable:
-            flush_folder(folder.parent)
+            flush_folder(self._here)
             self._durable.add(folder)
 
 
@@ -227,8 +228,8 @@ def _not_found(key: str) -> NotFound:
 @contextmanager
 def _opened(source: Path | bytes | BinaryIO) -> Iterator[BinaryIO]:
     if isinstance(source, Path):
-        with source.open("rb") as reader:
-            yield reader
+        with open(source, "rb", buffering=0) as reader:  # noqa: PTH123
+            yield cast("BinaryIO", reader)
     else:
         yield io.BytesIO(source) if isinstance(source, bytes) else source
 

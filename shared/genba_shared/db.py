@@ -98,6 +98,12 @@ def take_turns(session: Session, on: str) -> None:
         session.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(on, 0))))
 
 
+def share_turn(session: Session, on: str) -> None:
+    """Like ``take_turns``, beside others that share it: only who takes the turn alone waits, and is waited for."""
+    if session.get_bind().dialect.name == "postgresql":
+        session.execute(select(func.pg_advisory_xact_lock_shared(func.hashtextextended(on, 0))))
+
+
 class Database:
     """A pool of connections to one database. Safe to share between threads; make a new one after a fork."""
 

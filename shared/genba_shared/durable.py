@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 
-def flush_folder(folder: Path) -> None:
+def flush_folder(folder: Path | str) -> None:
     """Wait until the names in ``folder`` are on the disk. Raises: OSError."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 from genba_shared.text_forms import nfkc
@@ -39,6 +39,21 @@ def terms(text: str) -> Counter[str]:
     return found
 
 
+def weight(term: str) -> float:
+    """Of a term beside others."""
+    return GRAM_WEIGHT if term.startswith("t:") else 1.0
+
+
+def rarity(texts: int, holding: int) -> float:
+    """The inverse document frequency of a term that ``holding`` of so many texts hold."""
+    return math.log(1 + (texts - holding + 0.5) / (holding + 0.5))
+
+
+def lone(asked: Iterable[str]) -> set[str]:
+    """The Japanese characters that stand alone among terms, such as 蓋: each means every pair that holds it."""
+    return {term[2:] for term in asked if term.startswith("j:") and len(term) == len("j:蓋")}
+
+
 class Bm25:
     """An index over ``texts``, in memory."""
 
@@ -49,7 +64,7 @@ class Bm25:
         self._lengths = lengths
         seen = Counter(term for document in self._documents for term in document)
         n = len(self._documents)
-        self._idf = {term: math.log(1 + (n - count + 0.5) / (count + 0.5)) for term, count in seen.items()}
+        self._idf = {term: rarity(n, count) for term, count in seen.items()}
 
     def scores(self, query: str) -> list[float]:
         """The score of each text, 0 where nothing matches (Robertson & Zaragoza 2009)."""
@@ -60,11 +75,10 @@ class Bm25:
         ]
 
     def _known(self, query: str) -> dict[str, int]:
-        """The query's terms that some text has. A character that stands alone, such as 蓋, means every pair that holds it."""
+        """The query's terms that some text has."""
         asked = terms(query)
         known = {term: weight for term, weight in asked.items() if term in self._idf}
-        alone = {term[2:] for term in asked if term.startswith("j:") and len(term) == len("j:蓋")}
-        if alone:
+        if alone := lone(asked):
             known |= {term: 1 for term in self._idf if term.startswith("j:") and not alone.isdisjoint(term[2:])}
         return known
 
@@ -76,11 +90,7 @@ class Bm25:
     def _score(self, document: Mapping[str, int], length: float, asked: Mapping[str, int]) -> float:
         norm = K1 * (1 - B + B * length / self._mean)
         return sum(
-            (GRAM_WEIGHT if term.startswith("t:") else 1.0)
-            * self._idf[term]
-            * document[term]
-            * (K1 + 1)
-            / (document[term] + norm)
+            weight(term) * self._idf[term] * document[term] * (K1 + 1) / (document[term] + norm)
             for term in asked
             if term in document
         )

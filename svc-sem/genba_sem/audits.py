@@ -17,10 +17,11 @@ import numpy.typing as npt
 from sqlalchemy import ColumnElement, func, select
 from sqlalchemy.orm import Session
 
-from genba_sem import master_sets, reviews
+from genba_sem import lanes, master_sets, reviews
 from genba_sem.classifier import DEFAULT
 from genba_sem.label_issues import ranked_issues
 from genba_sem.labels import LabelBook
+from genba_sem.lane import Lane
 from genba_sem.tables import LabelAuditRow, ParticleRow, ReviewRow
 from genba_shared import records
 from genba_shared.principal import Principal
@@ -117,12 +118,12 @@ class Doubts:
     audit: LabelAuditRow | None = None
 
 
-def doubts(session: Session, principal: Principal, book: LabelBook) -> Doubts:
+def doubts(session: Session, principal: Principal, book: LabelBook, lane: Lane | None) -> Doubts:
     """By the newest audit that a job has made and the caller may see; while there is none, of the newest particles, compared now."""
     mine = records.visible(LabelAuditRow, principal)
     audit = session.scalars(select(LabelAuditRow).where(mine).order_by(LabelAuditRow.id.desc()).limit(1)).one_or_none()
     if audit is None:
-        return _compared_now(session, principal, book)
+        return _compared_now(session, principal, book, lane)
     kept = [Doubt(**each) for each in audit.doubts]
     given = given_by(session, book, [each.particle_id for each in kept])
     still = [each for each in kept if given.get(each.particle_id, ("",))[0] == reviews.now_id(book, each.given)]
@@ -130,19 +131,14 @@ def doubts(session: Session, principal: Principal, book: LabelBook) -> Doubts:
     return Doubts(tuple(now), audit.judged, audit.model, audit)
 
 
-def _compared_now(session: Session, principal: Principal, book: LabelBook) -> Doubts:
-    query = (
-        select(ParticleRow.id, ParticleRow.encoder, ParticleRow.vector)
-        .where(*labelled_by_people(principal), ParticleRow.vector.is_not(None))
-        .order_by(ParticleRow.id.desc())
-        .limit(MOST_PARTICLES)
-    )
-    rows = session.execute(query).all()
-    encoders = Counter(row.encoder for row in rows)
+def _compared_now(session: Session, principal: Principal, book: LabelBook, lane: Lane | None) -> Doubts:
+    query = select(ParticleRow.id).where(*labelled_by_people(principal)).order_by(ParticleRow.id.desc())
+    rows = lanes.vectors_of(session, session.scalars(query.limit(MOST_PARTICLES)).all(), lane)
+    encoders = Counter(encoder for encoder, _ in rows.values())
     if not encoders:
         return Doubts((), 0, None)
     encoder = encoders.most_common(1)[0][0]
-    vectors = {row.id: np.frombuffer(row.vector or b"", np.float32) for row in rows if row.encoder == encoder}
+    vectors = {particle: row for particle, (space, row) in rows.items() if space == encoder}
     given = given_by(session, book, list(vectors))
     found = ranked({each: (vectors[each], given[each]) for each in vectors if each in given}, DEFAULT)
     return Doubts(tuple(each for each in found if each.given != each.suggested), len(found), encoder)

@@ -81,11 +81,12 @@ def groups(vectors: Rows, *, least: int = 2) -> list[list[int]]:
         return []
     from sklearn.cluster import AgglomerativeClustering
 
-    cosines = vectors @ vectors.T
-    np.fill_diagonal(cosines, -1)
-    reach = float(np.clip(_REACH * np.median(1 - cosines.max(1)), _LEAST_REACH, _MOST_REACH))
-    found = AgglomerativeClustering(n_clusters=None, distance_threshold=reach, linkage="average", metric="cosine")
-    labels = found.fit_predict(vectors)
+    apart = _apart(vectors)
+    seen = vectors.any(1)  # of a black picture there is nothing: it is like no other
+    nearest = (apart + 2 * np.eye(len(apart)))[seen].min(1)
+    reach = float(np.clip(_REACH * np.median(nearest), _LEAST_REACH, _MOST_REACH)) if seen.any() else _LEAST_REACH
+    found = AgglomerativeClustering(n_clusters=None, distance_threshold=reach, linkage="average", metric="precomputed")
+    labels = found.fit_predict(apart)
     members = [np.flatnonzero(labels == label).tolist() for label in range(int(labels.max()) + 1)]
     return [each for each in members if len(each) >= least]
 
@@ -96,8 +97,17 @@ def parts(vectors: Rows, count: int) -> list[list[int]]:
         raise ValueError(f"{len(vectors)} particles cannot be divided into {count}.")
     from sklearn.cluster import AgglomerativeClustering
 
-    found = AgglomerativeClustering(n_clusters=count, linkage="average", metric="cosine").fit_predict(vectors)
+    ways = AgglomerativeClustering(n_clusters=count, linkage="average", metric="precomputed")
+    found = ways.fit_predict(_apart(vectors))
     return [np.flatnonzero(found == label).tolist() for label in range(count)]
+
+
+def _apart(vectors: Rows) -> Rows:
+    """(N, N) 1 − cosine; 1 from a row of zeros."""
+    rows = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-9)
+    apart = np.clip(1 - rows @ rows.T, 0, 2)
+    np.fill_diagonal(apart, 0)
+    return np.asarray(apart, np.float32)
 
 
 def _add(session: Session, principal: Principal, members: Sequence[ParticleRow], vectors: Rows) -> BundleRow:
@@ -194,7 +204,11 @@ def split(
     """
     if bundle.status != "open":
         raise Conflict(f"Bundle {bundle.id} is {bundle.status}.", bundle_status=bundle.status)
-    held = {row.id: row for row in reviews.lock(session, principal, bundle.particle_ids) if row.vector is not None}
+    rows = [row for row in reviews.lock(session, principal, bundle.particle_ids) if row.vector is not None]
+    spaces = Counter(row.encoder for row in rows).most_common(1)
+    held = {
+        row.id: row for row in rows if row.encoder == spaces[0][0]
+    }  # what was decided anew compares with nobody here
     ids = [each for each in bundle.particle_ids if each in held]
     if given is None:
         vectors = _vectors(held, ids)

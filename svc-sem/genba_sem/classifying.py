@@ -10,7 +10,7 @@ import csv
 import io
 import itertools
 from collections import Counter, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -23,7 +23,7 @@ from sqlalchemy import ColumnElement, exists, func, select
 from sqlalchemy.orm import Session
 from threadpoolctl import threadpool_limits
 
-from genba_sem import lanes, particles, store
+from genba_sem import labels, lanes, particles, store
 from genba_sem.describing import Describer, Shelf
 from genba_sem.encoders import Encoder
 from genba_sem.lane import Decision
@@ -373,9 +373,18 @@ def _complete(work: Work, writers: ThreadPoolExecutor, seen: Sequence[_Seen], *,
 def _decide(work: Work, page: Sequence[_Seen], *, statuses: Sequence[str]) -> int:
     """Decide and record a page, but for what somebody else has decided in the meantime; how many.
 
-    Masters that change show from the next page on.
+    Masters that change show from the next page on; by a lane with a label that has been split since nothing is written.
     """
     problems = {each.row.id: each.problem for each in page if each.problem is not None}
+    while True:
+        decisions = _decided(work, page, problems)
+        labels_by = {label for ready, _ in decisions.values() for label in ready.lane.labels}
+        with work.database.transaction() as session:
+            if not labels.held(session, work.principal.tenant).divided(labels_by):
+                return _write_down(session, work, page, decisions, problems, statuses=statuses)
+
+
+def _decided(work: Work, page: Sequence[_Seen], problems: Mapping[str, Problem]) -> dict[str, tuple[Ready, Decision]]:
     decisions: dict[str, tuple[Ready, Decision]] = {}
     for clearance in {each.row.clearance for each in page}:
         ready = work.lanes.ready(work.principal.tenant, clearance)
@@ -383,16 +392,27 @@ def _decide(work: Work, page: Sequence[_Seen], *, statuses: Sequence[str]) -> in
         with work.database.read() as session:
             seen = lanes.seen_of(session, ids, ready.lane.encoder.kind)
         decisions |= {each: (ready, ready.decide(views, each)) for each, views in seen.items()}
-    with work.database.transaction() as session:
-        held = _held(session, work, [each.row.id for each in page], statuses)
-        for row in held:
-            if row.id in decisions:
-                particles.decide(session, row, *decisions[row.id], actor=_actor(work), job_id=work.run.job_id)
-                continue
-            gone = {"errors": [{"field": "views", "message": "the lane's encoder cannot describe them"}]}
-            why = problems[row.id].members if row.id in problems else gone
-            particles.unreadable(row, why, job_id=work.run.job_id)
-        return len(held)
+    return decisions
+
+
+def _write_down(
+    session: Session,
+    work: Work,
+    page: Sequence[_Seen],
+    decisions: Mapping[str, tuple[Ready, Decision]],
+    problems: Mapping[str, Problem],
+    *,
+    statuses: Sequence[str],
+) -> int:
+    held = _held(session, work, [each.row.id for each in page], statuses)
+    for row in held:
+        if row.id in decisions:
+            particles.decide(session, row, *decisions[row.id], actor=_actor(work), job_id=work.run.job_id)
+            continue
+        gone = {"errors": [{"field": "views", "message": "the lane's encoder cannot describe them"}]}
+        why = problems[row.id].members if row.id in problems else gone
+        particles.unreadable(row, why, job_id=work.run.job_id)
+    return len(held)
 
 
 def _held(session: Session, work: Work, ids: Sequence[str], statuses: Sequence[str]) -> Sequence[ParticleRow]:

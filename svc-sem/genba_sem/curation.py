@@ -16,8 +16,9 @@ import numpy.typing as npt
 from sqlalchemy import func, insert, select, update
 from sqlalchemy.orm import Session
 
-from genba_sem import labels, master_sets
+from genba_sem import labels, lanes, master_sets
 from genba_sem.labels import Document, LabelBook
+from genba_sem.lane import Lane
 from genba_sem.tables import DecisionRow, LabelRow, MasterRow, ParticleRow
 from genba_shared import records
 from genba_shared.db import utc_now
@@ -84,11 +85,14 @@ def split(
     *,
     expected: int | None,
     reason: str,
+    lane: Lane | None = None,
 ) -> SplitDone:
     """Replace a label by parts; masters that no part names go where they resemble most, and so do its particles.
 
+    lane: compares by what is kept of views what no vector of its own is kept of, such as masters; without it these are not compared.
     Raises: Invalid for masters that are not the label's or are named twice, and what ``labels.split`` raises.
     """
+    labels.take_turn(session, principal.tenant)
     concerned = labels.book(session, principal.tenant).meaning(label_id)
     own = [row for row in master_sets.current(session, principal.tenant) if row.label_id == label_id]
     _check_masters(parts, own)
@@ -97,7 +101,7 @@ def split(
     )
     named = {master: made[k].id for k, part in enumerate(parts) for master in part.master_ids}
     vouched = {each.particle_id: named[each.id] for each in own if each.id in named}
-    vectors = _vectors(session, [each.particle_id for each in own])
+    vectors = lanes.vectors_of(session, [each.particle_id for each in own], lane)
     nearest = Nearest.of(vouched, vectors)
     for each in own:
         if each.id not in named and (part_id := nearest.part(vectors.get(each.particle_id))) is not None:
@@ -105,7 +109,7 @@ def split(
     number = master_sets.move(session, principal, named, reason=f"{row.id} split")
     if len(named) < len(own):
         number = master_sets.close(session, principal, row.id, reason=f"{row.id} split; these resemble no part")
-    counts = _hand_out(session, principal, concerned or [row.id], row.id, nearest, vouched)
+    counts = _hand_out(session, principal, concerned or [row.id], row.id, nearest, vouched, lane)
     return SplitDone(row, made, counts, number)
 
 
@@ -147,16 +151,6 @@ class Nearest:
         return self.part_ids[int((self.prototypes @ unit(found[1])).argmax())]
 
 
-def _vectors(session: Session, particle_ids: Sequence[str]) -> dict[str, tuple[str, Rows]]:
-    """Encoder and vector of each particle that has one."""
-    query = select(ParticleRow.id, ParticleRow.encoder, ParticleRow.vector).where(ParticleRow.id.in_(particle_ids))
-    return {
-        row_id: (encoder, np.frombuffer(vector, np.float32))
-        for row_id, encoder, vector in session.execute(query)
-        if encoder is not None and vector is not None
-    }
-
-
 def _hand_out(
     session: Session,
     principal: Principal,
@@ -164,6 +158,7 @@ def _hand_out(
     split_id: str,
     nearest: Nearest,
     vouched: Mapping[str, str],
+    lane: Lane | None,
 ) -> dict[str | None, int]:
     """Give every particle of the label to a part, a page at a time; how many went where.
 
@@ -172,14 +167,7 @@ def _hand_out(
     counts: Counter[str | None] = Counter()
     after = ""
     while True:
-        columns = (
-            ParticleRow.id,
-            ParticleRow.encoder,
-            ParticleRow.vector,
-            ParticleRow.reasons,
-            ParticleRow.version,
-            ParticleRow.status,
-        )
+        columns = (ParticleRow.id, ParticleRow.reasons, ParticleRow.version, ParticleRow.status)
         query = select(*columns).where(
             ParticleRow.tenant == principal.tenant, ParticleRow.label_id.in_(label_ids), ParticleRow.id > after
         )
@@ -187,14 +175,14 @@ def _hand_out(
         if not page:
             return dict(counts)
         after = page[-1].id
+        vectors = lanes.vectors_of(session, [row.id for row in page], lane)
         moment, changes, decisions = utc_now(), [], []
         for row in page:
             changed = {"id": row.id, "version": row.version + 1, "updated_at": moment}
             if (part := vouched.get(row.id)) is not None:
                 status = row.status
             else:
-                found = (row.encoder, np.frombuffer(row.vector, np.float32)) if row.vector and row.encoder else None
-                part, status = nearest.part(found), "needs_review"
+                part, status = nearest.part(vectors.get(row.id)), "needs_review"
                 changed |= _waiting(row.reasons)
             counts[part] += 1
             changes.append({**changed, "label_id": part or split_id})

@@ -7,7 +7,7 @@ rollback needs no picture again. What has been described is passed over, so a jo
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final
 
 from sqlalchemy import insert, select
@@ -40,9 +40,8 @@ class Shelf:
             return []
         try:
             pictures = [
-                replace(
-                    self.read(self.artifacts.local_path(row.image_key).read_bytes(), limits=self.limits),
-                    pixel_size_nm=row.document["pixel_size_nm"],
+                self.read(self.artifacts.local_path(row.image_key).read_bytes(), limits=self.limits).sized(
+                    row.document["pixel_size_nm"]
                 )
                 for row in rows
             ]

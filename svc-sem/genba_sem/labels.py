@@ -11,7 +11,7 @@ who change the same label meet at its version. Knows no HTTP and no model.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -20,7 +20,7 @@ from sqlalchemy.orm import Session
 
 from genba_sem.tables import LabelRow, LabelVersion
 from genba_shared import records
-from genba_shared.db import take_turns, utc_now
+from genba_shared.db import share_turn, take_turns, utc_now
 from genba_shared.ids import new_id
 from genba_shared.principal import Clearance, Principal
 from genba_shared.problems import AlreadyExists, Conflict, VersionConflict
@@ -70,6 +70,10 @@ class LabelBook:
         """Every id that means ``label_id`` now: its own, and those merged into it, at any distance."""
         return [each for each in self.by_id if (now := self.now(each)) is not None and now.id == label_id]
 
+    def divided(self, label_ids: Iterable[str]) -> bool:
+        """Whether one of these has been split: its particles have been handed out, so none may be given to it now."""
+        return any((label := self.now(each)) is not None and label.status == "split" for each in label_ids)
+
     def active(self, clearance: int) -> list[Label]:
         """The labels that a particle of this clearance may be given."""
         return [each for each in self.by_id.values() if each.status == "active" and each.clearance <= clearance]
@@ -79,6 +83,23 @@ def book(session: Session, tenant: str) -> LabelBook:
     """Read all labels of a tenant, whoever may see them: who sees a particle may see what it is called."""
     rows = session.scalars(select(LabelRow).where(LabelRow.tenant == tenant).order_by(LabelRow.id))
     return LabelBook([label_of(row) for row in rows])
+
+
+def held(session: Session, tenant: str) -> LabelBook:
+    """All labels of a tenant as they stay until this transaction ends. To be called before a particle is locked: whoever changes
+    labels locks particles after them.
+    """
+    share_turn(session, _turn(tenant))
+    return book(session, tenant)
+
+
+def take_turn(session: Session, tenant: str) -> None:
+    """Labels of a tenant change one at a time, so that no two merges make a circle."""
+    take_turns(session, _turn(tenant))
+
+
+def _turn(tenant: str) -> str:
+    return f"sem-labels-{tenant}"
 
 
 def label_of(row: LabelRow) -> Label:
@@ -94,7 +115,7 @@ def create(
     session: Session, principal: Principal, document: Document, *, clearance: Clearance, reason: str = ""
 ) -> LabelRow:
     """A new label at version 1. Raises: AlreadyExists when an active label has the name."""
-    take_turns(session, f"sem-labels-{principal.tenant}")
+    take_turn(session, principal.tenant)
     _check_name(session, principal.tenant, document, own_id=None)
     moment = utc_now()
     row = LabelRow(
@@ -203,8 +224,8 @@ def history(session: Session, label_id: str) -> Sequence[LabelVersion]:
 
 
 def changing(session: Session, principal: Principal, label_id: str, *, expected: int | None) -> LabelRow:
-    """The label, held for a change; labels of a tenant change one at a time, so that no two merges make a circle."""
-    take_turns(session, f"sem-labels-{principal.tenant}")
+    """The label, held for a change."""
+    take_turn(session, principal.tenant)
     row = records.get(session, LabelRow, label_id, principal, lock=True)
     if expected is not None and expected != row.version:
         raise VersionConflict(

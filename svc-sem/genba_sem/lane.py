@@ -50,7 +50,9 @@ Rows = npt.NDArray[np.float32]
 
 @dataclass(frozen=True, eq=False)
 class SeenView:
-    """All that is kept of a picture. raw: (raw_dim,) of the kind of encoder named; shape: in µm where the pixel size is known."""
+    """All that is kept of a picture. raw: (raw_dim,) of the kind of encoder named; shape: in µm where the pixel size is
+    known, else in the file's pixels.
+    """
 
     raw: Rows
     encoder: str
@@ -127,8 +129,8 @@ def see(
     """Look at a picture once. click: (x, y) on the particle; mask: a given outline, (H, W), instead of finding one."""
     outline = outline_of(mask) if mask is not None else find_particle(view.pixels, click=click)
     shape = measure(outline)
-    if shape is not None and view.pixel_size_nm is not None:
-        shape = shape.in_um(view.pixel_size_nm)
+    if shape is not None:
+        shape = shape.times(view.shrunk) if view.pixel_size_nm is None else shape.in_um(view.pixel_size_nm)
     raw = encoder.describe(view.pixels, outline.mask)
     return SeenView(raw, encoder.kind, judge(view, outline), outline, shape, view.pixel_size_nm)
 
@@ -238,6 +240,11 @@ class Lane:
             self.versions,
             fused.row,
         )
+
+    def row(self, views: Sequence[SeenView]) -> Rows:
+        """(D,) of a particle, as its decision would keep it."""
+        quality = np.array([view.quality.score for view in views], np.float32)
+        return self._fused(np.stack([view.raw for view in views]), quality)[1].row
 
     def probabilities(self, rows: Rows) -> Floats:
         """(N, C) tempered probabilities of fused rows (N, D)."""

@@ -127,6 +127,13 @@ class Lanes:
                     self._making.pop(key, None)
             return made
 
+    def lane_or_none(self, tenant: str, clearance: int) -> Lane | None:
+        """The lane for particles of this clearance, None while there are too few masters."""
+        try:
+            return self.ready(tenant, clearance).lane
+        except TooFewMasters:
+            return None
+
     def model_now(self, tenant: str) -> str | None:
         """The version that serves a tenant, as decisions name it; None while none has been promoted."""
         loaded = self._follow(tenant).current
@@ -274,6 +281,25 @@ def now_id(book: LabelBook, label_id: str) -> str | None:
     """The id of the label that stands for this one now, None where none does."""
     label = book.now(label_id)
     return None if label is None else label.id
+
+
+def vectors_of(session: Session, particle_ids: Sequence[str], lane: Lane | None = None) -> dict[str, tuple[str, Rows]]:
+    """What the fused row of each particle means, and the row: as the lane sees it, else as it is kept, where it is.
+
+    Masters that were sent as such have none of their own, and a lane that is fitted anew compares with no row of before.
+    """
+    found: dict[str, tuple[str, Rows]] = {}
+    for start in range(0, len(particle_ids), _PAGE):
+        part = particle_ids[start : start + _PAGE]
+        query = select(ParticleRow.id, ParticleRow.encoder, ParticleRow.vector).where(ParticleRow.id.in_(part))
+        for row_id, space, vector in session.execute(query):
+            if space is not None and vector is not None:
+                found[row_id] = space, np.frombuffer(vector, np.float32)
+        if lane is not None:
+            lacking = [each for each in part if found.get(each, ("",))[0] != lane.space]
+            seen = seen_of(session, lacking, lane.encoder.kind)
+            found |= {each: (lane.space, lane.row(views)) for each, views in seen.items()}
+    return found
 
 
 def _digest(book: LabelBook, clearance: int) -> str:

@@ -137,8 +137,8 @@ def _read(file: File, hints: Hints, limits: Limits, read: ReadView) -> View:
 
 def to_one_scale(views: Sequence[View]) -> tuple[list[View], dict[str, Any]]:
     """The views at the coarsest pixel size among them, and what was done; views without a size stay as they are."""
-    sizes = [view.pixel_size_nm for view in views]
-    known = [size for size in sizes if size is not None]
+    known = [view.pixel_size_nm for view in views if view.pixel_size_nm is not None]
+    sizes = [view.file_pixel_size_nm for view in views]
     said: dict[str, Any] = {"pixel_sizes_nm": sizes, "to_nm": None, "scaled_views": [], "left_views": []}
     if not known or max(known) <= min(known) * _SAME_SCALE:
         return list(views), said
@@ -159,13 +159,12 @@ def to_one_scale(views: Sequence[View]) -> tuple[list[View], dict[str, Any]]:
 
 def _looked(index: int, original: View, view: View, encoder: Encoder) -> Looked:
     seen = see(view, encoder)
-    back = original.pixels.shape[1] / view.pixels.shape[1]  # from the scaled picture to the file's own pixels
     quality, outline = seen.quality, seen.outline
     document = {
-        "width_px": original.pixels.shape[1],
-        "height_px": original.pixels.shape[0],
+        "width_px": original.file_size_px[1],
+        "height_px": original.file_size_px[0],
         "dtype": original.dtype,
-        "pixel_size_nm": original.pixel_size_nm,
+        "pixel_size_nm": original.file_pixel_size_nm,
         "pixel_size_source": original.pixel_size_source,
         "disagreements": list(original.disagreements),
         "banner_rows": original.banner_rows,
@@ -177,7 +176,7 @@ def _looked(index: int, original: View, view: View, encoder: Encoder) -> Looked:
             "complete": outline.complete,
             "border_share": outline.border_share,
             "how": outline.how,
-            "polygon": polygon(outline, scale=back),
+            "polygon": polygon(outline, scale=view.shrunk),
         },
         "shape": None if seen.shape is None else dict(seen.shape.__dict__),
     }
@@ -193,7 +192,8 @@ def polygon(outline: Outline, *, scale: float = 1.0) -> list[list[float]]:
     if not contours:
         return []
     corners = cv2.approxPolyDP(max(contours, key=cv2.contourArea), 0.5, closed=True)[:, 0]
-    return [[round(float(x) * scale, 1), round(float(y) * scale, 1)] for x, y in corners]
+    found: list[list[float]] = np.round(corners * scale, 1).tolist()
+    return found
 
 
 def picture_of(view: View) -> bytes:

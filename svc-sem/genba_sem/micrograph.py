@@ -20,12 +20,14 @@ from genba_sem import banner
 from genba_sem.instrument import Header, Instrument, agreed, read_sidecar, read_tiff_header
 
 Pixels = npt.NDArray[np.float32]
+Levels = npt.NDArray[np.uint8]
 
 _MAGIC: Final = (
     ("tiff", (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")),
     ("png", (b"\x89PNG\r\n\x1a\n",)),
     ("jpeg", (b"\xff\xd8\xff",)),
 )
+MOST_SIDE_PX: Final = 1024  # that are looked at: an outline is not found finer, and a finer mask would be one of steps
 _MOST_PAGES: Final = 64
 _GREY: Final = np.array([0.299, 0.587, 0.114])
 _NEAR_GREY: Final = 257 * 6  # of 65,535: a palette entry whose colours differ by less is a grey
@@ -53,7 +55,8 @@ class Limits:
 class View:
     """One picture of a particle.
 
-    pixels: (H, W) float32 in [0, 1], the banner cropped. pixel_size_nm: None where nothing trustworthy says it;
+    pixels: (H, W) float32 in [0, 1], the banner cropped. full_size_px: (height, width) of the file's picture without its banner, where
+    pixels are a smaller copy of it. pixel_size_nm: of a pixel here; None where nothing trustworthy says it;
     pixel_size_source: ``Zeiss tag``, ``FEI tag``, ``Hitachi text``, ``TIFF resolution``, ``scale bar``, ``user`` …;
     disagreements: in words, what other sources say. banner_rows: rows cut from the bottom. scale_bar_px: length of a bar
     seen in the banner. dtype: of the file (``uint16`` …).
@@ -67,6 +70,26 @@ class View:
     scale_bar_px: int | None = None
     dtype: str = "uint8"
     instrument: Instrument = field(default_factory=Instrument)
+    full_size_px: tuple[int, int] | None = None
+
+    @property
+    def file_size_px(self) -> tuple[int, int]:
+        """(height, width) of the file's picture without its banner."""
+        return self.full_size_px or (self.pixels.shape[0], self.pixels.shape[1])
+
+    @property
+    def shrunk(self) -> float:
+        """How many of the file's pixels lie along one of these."""
+        return float(self.file_size_px[1] / self.pixels.shape[1])
+
+    @property
+    def file_pixel_size_nm(self) -> float | None:
+        """The pixel size as the file has it."""
+        return None if self.pixel_size_nm is None else self.pixel_size_nm / self.shrunk
+
+    def sized(self, file_pixel_size_nm: float | None) -> View:
+        """The same, the file's pixel size known from elsewhere."""
+        return replace(self, pixel_size_nm=None if file_pixel_size_nm is None else file_pixel_size_nm * self.shrunk)
 
 
 def read_view(
@@ -83,6 +106,18 @@ def read_view(
     scale_bar_nm: the length that the user reads at the scale bar.
     Raises: Unreadable.
     """
+    return read_levels(data, limits=limits, sidecar=sidecar, pixel_size_nm=pixel_size_nm, scale_bar_nm=scale_bar_nm)[0]
+
+
+def read_levels(
+    data: bytes,
+    *,
+    limits: Limits | None = None,
+    sidecar: str | None = None,
+    pixel_size_nm: float | None = None,
+    scale_bar_nm: float | None = None,
+) -> tuple[View, Levels | None]:
+    """As ``read_view``; and the same pixels in [0, 255] where they are the file's own and it has eight bits: a fourth of the bytes."""
     limits = limits or Limits()
     if len(data) > limits.max_bytes:
         raise Unreadable("too_large", f"The file has {len(data):,} bytes; {limits.max_bytes:,} are allowed.")
@@ -93,7 +128,24 @@ def read_view(
     if min(raw.shape) < limits.min_side_px:
         detail = f"The picture is {raw.shape[1]}×{raw.shape[0]} pixels; {limits.min_side_px} a side are needed."
         raise Unreadable("too_small", detail)
-    return _view(_scaled(raw, dtype), dtype, header, sidecar=sidecar, user_nm=pixel_size_nm, bar_nm=scale_bar_nm)
+    pixels = from_levels(raw) if raw.dtype == np.uint8 else _scaled(raw, dtype)
+    view = _view(pixels, dtype, header, sidecar=sidecar, user_nm=pixel_size_nm, bar_nm=scale_bar_nm)
+    if max(view.pixels.shape) > MOST_SIDE_PX:
+        return _smaller(view), None
+    return view, raw[: len(view.pixels)] if raw.dtype == np.uint8 else None
+
+
+def _smaller(view: View) -> View:
+    factor = MOST_SIDE_PX / max(view.pixels.shape)
+    height, width = (max(1, round(side * factor)) for side in view.pixels.shape)
+    pixels = cv2.resize(view.pixels, (width, height), interpolation=cv2.INTER_AREA)
+    smaller = replace(view, pixels=np.asarray(pixels, np.float32), full_size_px=view.file_size_px)
+    return smaller.sized(view.pixel_size_nm)
+
+
+def from_levels(levels: Levels) -> Pixels:
+    """Pixels in [0, 1] of those in [0, 255]."""
+    return np.asarray(levels.astype(np.float32) / 255)
 
 
 def resampled(view: View, pixel_size_nm: float) -> View:
@@ -103,8 +155,8 @@ def resampled(view: View, pixel_size_nm: float) -> View:
     factor = view.pixel_size_nm / pixel_size_nm
     size = tuple(max(1, round(side * factor)) for side in view.pixels.shape[::-1])
     how = cv2.INTER_AREA if factor < 1 else cv2.INTER_CUBIC
-    pixels = np.clip(cv2.resize(view.pixels, size, interpolation=how), 0, 1)
-    return replace(view, pixels=np.asarray(pixels, np.float32), pixel_size_nm=pixel_size_nm)
+    pixels = np.asarray(np.clip(cv2.resize(view.pixels, size, interpolation=how), 0, 1), np.float32)
+    return replace(view, pixels=pixels, pixel_size_nm=pixel_size_nm, full_size_px=view.file_size_px)
 
 
 def _view(

@@ -5,7 +5,7 @@ byte of a file is read it has no network, may open no file, start no program, an
 a file, because a start costs more than a hundred pictures do; whoever reads ends it when a file takes too long.
 
 A message is its length (8 bytes, big-endian) and JSON, then as many bytes as the JSON says under ``bytes``: of a file on the way in,
-of float32 pixels on the way out.
+of pixels on the way out: uint8 where the file has eight bits, else float32.
 """
 
 from __future__ import annotations
@@ -23,9 +23,10 @@ from typing import Any, Final, Protocol
 import cv2
 import numpy as np
 
-from genba_sem.micrograph import Limits, Unreadable, View, read_view
+from genba_sem.micrograph import Limits, Unreadable, View, read_levels, read_view
 from genba_shared.sandbox import forbid
 
+Buffer = bytes | bytearray
 LENGTH: Final = struct.Struct(">Q")
 
 
@@ -40,7 +41,7 @@ class Sink(Protocol):
 class Source(Protocol):
     """Where a message is read from; fewer bytes than asked for are the end."""
 
-    def read(self, size: int, /) -> bytes: ...
+    def read(self, size: int, /) -> Buffer: ...
 
 
 def send(pipe: Sink, said: dict[str, Any], payload: bytes | memoryview = b"") -> None:
@@ -51,14 +52,14 @@ def send(pipe: Sink, said: dict[str, Any], payload: bytes | memoryview = b"") ->
     pipe.flush()
 
 
-def receive(pipe: Source) -> tuple[dict[str, Any], bytes]:
+def receive(pipe: Source) -> tuple[dict[str, Any], Buffer]:
     """Read one message. Raises: EOFError where the other side has gone."""
     (size,) = LENGTH.unpack(_exactly(pipe, LENGTH.size))
     said = json.loads(_exactly(pipe, size))
     return said, _exactly(pipe, int(said["bytes"]))
 
 
-def _exactly(pipe: Source, size: int) -> bytes:
+def _exactly(pipe: Source, size: int) -> Buffer:
     found = pipe.read(size)
     if len(found) < size:
         raise EOFError
@@ -109,12 +110,14 @@ def warm_up() -> None:
 def answer(said: dict[str, Any], data: bytes) -> tuple[dict[str, Any], memoryview]:
     """The picture, or why there is none."""
     try:
-        view = read_view(data, limits=Limits(**said.pop("limits")), **{k: v for k, v in said.items() if k != "bytes"})
+        hints = {name: value for name, value in said.items() if name not in {"bytes", "limits"}}
+        view, levels = read_levels(data, limits=Limits(**said["limits"]), **hints)
     except Unreadable as why:
         return {"reason": why.reason, "detail": why.detail}, memoryview(b"")
     except MemoryError:
         return {"reason": "too_large", "detail": "The picture needs more memory than one may have."}, memoryview(b"")
-    return {**_facts(view), "shape": view.pixels.shape}, np.ascontiguousarray(view.pixels).data.cast("B")
+    sent = np.ascontiguousarray(view.pixels if levels is None else levels)
+    return {**_facts(view), "shape": sent.shape, "pixels": str(sent.dtype)}, sent.data.cast("B")
 
 
 def _facts(view: View) -> dict[str, Any]:
@@ -135,7 +138,7 @@ def main() -> int:
         except EOFError:
             return 0
         try:
-            send(pipe_out, *answer(said, data))
+            send(pipe_out, *answer(said, bytes(data)))
         except BrokenPipeError:
             return 0
 

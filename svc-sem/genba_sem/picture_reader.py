@@ -7,6 +7,7 @@ particles, HTTP or jobs: bytes in, a View or Unreadable out, as ``micrograph.rea
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import select
 import subprocess
@@ -19,15 +20,16 @@ from typing import Any, Final
 import numpy as np
 
 from genba_sem.instrument import Instrument
-from genba_sem.micrograph import Limits, Unreadable, View
-from genba_sem.picture_child import receive, send
+from genba_sem.micrograph import Limits, Unreadable, View, from_levels
+from genba_sem.picture_child import Buffer, receive, send
 from genba_shared.telemetry import get_logger
 
 log = get_logger(__name__)
 
 _FILES_A_CHILD: Final = 5000
 _START_S: Final = 60.0
-_READ_BYTES: Final = 1 << 16  # what a pipe holds
+_PIPE_BYTES: Final = 1 << 20  # where the platform lets a pipe hold so much: a picture in one go
+_MOST_SAID_BYTES: Final = 1 << 20  # beside the pixels
 
 
 class PictureReader:
@@ -124,10 +126,11 @@ class _Child:
     def alive(self) -> bool:
         return self._process.poll() is None
 
-    def ask(self, said: dict[str, Any], data: bytes, *, within_s: float) -> tuple[dict[str, Any], bytes]:
+    def ask(self, said: dict[str, Any], data: bytes, *, within_s: float) -> tuple[dict[str, Any], Buffer]:
         """One file. Raises: Unreadable where the child has gone or had to be killed."""
         self.files += 1
         self._pipes.until_s = time.monotonic() + within_s
+        self._pipes.most_bytes = _MOST_SAID_BYTES + 4 * int(said["limits"]["max_pixels"])
         try:
             send(self._pipes, said, data)
             return receive(self._pipes)
@@ -156,11 +159,13 @@ class _Pipes:
 
     def __init__(self, into: Any, out_of: Any) -> None:
         self._into, self._out_of = into, out_of
-        self._held = bytearray()
         self.until_s = 0.0  # of the monotonic clock
+        self.most_bytes = _MOST_SAID_BYTES
         self._ready = {}
         for pipe, what in ((into, select.POLLOUT), (out_of, select.POLLIN)):
             os.set_blocking(pipe.fileno(), False)
+            with contextlib.suppress(OSError, AttributeError):
+                fcntl.fcntl(pipe.fileno(), fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
             self._ready[pipe] = select.poll()
             self._ready[pipe].register(pipe, what)
 
@@ -176,18 +181,21 @@ class _Pipes:
     def flush(self) -> None:
         """Nothing is held back."""
 
-    def read(self, size: int) -> bytes:
-        """So many bytes, fewer only at the end. Raises: _Late."""
-        while len(self._held) < size:
-            self._wait(self._out_of)
-            found = os.read(self._out_of.fileno(), _READ_BYTES)
-            if not found:
-                break
-            self._held += found
-        with memoryview(self._held) as held:
-            taken = bytes(held[:size])
-        del self._held[:size]
-        return taken
+    def read(self, size: int) -> bytearray:
+        """So many bytes, fewer only at the end, or none where so many are not to be believed. Raises: _Late."""
+        taken = bytearray(size if size <= self.most_bytes else 0)
+        at = 0
+        with memoryview(taken) as whole:
+            while at < len(taken):
+                try:
+                    found = os.readv(self._out_of.fileno(), [whole[at:]])
+                except BlockingIOError:
+                    self._wait(self._out_of)
+                    continue
+                if not found:
+                    break
+                at += found
+        return taken if at == size else taken[:at]
 
     def close(self) -> None:
         for pipe in (self._into, self._out_of):
@@ -199,8 +207,11 @@ class _Pipes:
             raise _Late
 
 
-def _view(said: dict[str, Any], pixels: bytes) -> View:
-    facts = {name: value for name, value in said.items() if name not in {"shape", "bytes"}}
+def _view(said: dict[str, Any], pixels: Buffer) -> View:
+    facts = {name: value for name, value in said.items() if name not in {"shape", "bytes", "pixels"}}
     facts["instrument"] = Instrument(**facts["instrument"])
     facts["disagreements"] = tuple(facts["disagreements"])
-    return View(np.frombuffer(pixels, np.float32).reshape(said["shape"]).copy(), **facts)
+    facts["full_size_px"] = facts["full_size_px"] and tuple(facts["full_size_px"])
+    if said["pixels"] == "uint8":
+        return View(from_levels(np.frombuffer(pixels, np.uint8).reshape(said["shape"])), **facts)
+    return View(np.frombuffer(pixels, np.float32).reshape(said["shape"]), **facts)

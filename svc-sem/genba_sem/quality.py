@@ -57,7 +57,7 @@ class Quality:
 def judge(view: View, outline: Outline) -> Quality:
     """Judge a view by its pixels and its outline; an outline that was not found does not count against it."""
     small = _at_one_size(view.pixels)
-    height = view.pixels.shape[0]
+    height, _ = view.file_size_px
     low, high = percentiles(small, 5, 95)
     measured = {
         "focus": _focus(small),

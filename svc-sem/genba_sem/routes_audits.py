@@ -85,9 +85,10 @@ async def audit_labels(here: Here, principal: Reader, limit: Annotated[int, Quer
 
 
 def _audit(here: Sem, principal: Principal, limit: int) -> AuditOut:
+    lane = here.lanes.lane_or_none(principal.tenant, int(principal.clearance))
     with here.database.read() as session:
         book = labels.book(session, principal.tenant)
-        found = audits.doubts(session, principal, book)
+        found = audits.doubts(session, principal, book, lane)
         health = audits.master_health(session, principal, book)
         said = audits.disagreement(session, principal, book)
     return AuditOut(

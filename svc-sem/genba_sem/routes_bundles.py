@@ -73,7 +73,7 @@ def confirm_bundle(
     """Give every member one label, except those taken out. Boundary cases among them still wait for another reviewer."""
     expected = expected_version(if_match)
     with here.database.transaction() as session:
-        book = labels.book(session, principal.tenant)
+        book = labels.held(session, principal.tenant)
         bundle = bundling.open_bundle(session, principal, bundle_id, expected=expected)
         done = bundling.confirm(
             session,

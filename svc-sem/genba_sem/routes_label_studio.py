@@ -224,10 +224,10 @@ def _review(
     if not choices:
         return {"passed_over": "the annotation was skipped or chooses nothing"}
     particle_id = _particle(session, principal.tenant, body, annotation)
+    book = labels.held(session, principal.tenant)
     rows = reviews.lock(session, principal, [particle_id] if particle_id else [])
     if not rows:
         return {"passed_over": "the task shows no particle of this installation"}
-    book = labels.book(session, principal.tenant)
     meant = (label_studio.label_for(choice, book, rows[0].clearance) for choice in choices)
     label = next(filter(None, meant), None)
     if label is None and label_studio.NONE_OF_THEM not in map(labels.plain, choices):

@@ -149,8 +149,9 @@ def split_label(
     """Replace a label by several. Its particles go to the part that they resemble most and wait for a reviewer there."""
     expected = expected_version(if_match)
     parts = [Part(part.document(), tuple(part.master_ids)) for part in body.into]
+    lane = here.lanes.lane_or_none(principal.tenant, int(principal.clearance))
     with here.database.transaction() as session:
-        done = curation.split(session, principal, label_id, parts, expected=expected, reason=body.reason)
+        done = curation.split(session, principal, label_id, parts, expected=expected, reason=body.reason, lane=lane)
         ids = [part.id for part in done.parts]
         out = _changed(session, principal, done.label, "sem.label_split", response, into=ids)
         return SplitOut(

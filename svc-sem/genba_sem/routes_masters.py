@@ -8,7 +8,7 @@ from fastapi import APIRouter, Path, Query, status
 from pydantic import JsonValue
 from sqlalchemy import ColumnElement, select
 
-from genba_sem import master_sets
+from genba_sem import labels, master_sets
 from genba_sem.dependencies import Cursor, Limit, Reader, Writer
 from genba_sem.schemas_labels import MasterIn, MasterOut, MasterSetOut, MasterSetWhole, master_out, set_out
 from genba_sem.service import Here
@@ -27,6 +27,7 @@ Number = Annotated[int, Path(ge=1, le=2**31 - 1)]
 def add_master(body: MasterIn, here: Here, principal: Writer) -> MasterOut:
     """Let a particle stand for a label, from the next set on. New images: send them with ``master_of`` to /particles."""
     with here.database.transaction() as session:
+        labels.held(session, principal.tenant)
         particle = records.get(session, ParticleRow, body.particle_id, principal)
         row = master_sets.add(session, principal, body.label_id, particle, reason=body.reason)
         detail: dict[str, JsonValue] = {"label": row.label_id, "set": row.since}

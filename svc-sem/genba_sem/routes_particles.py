@@ -122,11 +122,16 @@ def _store(here: Sem, principal: Principal, form: Form, asked: ParticleForm, fin
         )
     stored = Stored(tuple(images), looks, hints)
     particles.put(here.database, here.artifacts, [stored])
-    with here.database.transaction() as session:
-        row = _record(session, here, principal, stored, asked, owner, ready=ready)
-        if finish is not None:
-            finish(session, row.id)
-        answer = whole(session, principal, row.id)
+    while True:
+        with here.database.transaction() as session:
+            book = labels.held(session, owner.tenant)
+            if ready is None or not book.divided(ready.lane.labels):
+                row = _record(session, here, principal, stored, asked, owner, ready=ready)
+                if finish is not None:
+                    finish(session, row.id)
+                answer = whole(session, principal, row.id)
+                break
+        ready = here.lanes.ready(owner.tenant, owner.clearance)  # a label was split while the views were looked at
     here.watch.decided(answer.status)
     return answer, False
 
@@ -250,6 +255,8 @@ def _decide_again(here: Sem, principal: Principal, particle_id: str) -> Particle
         clearance = records.get(session, ParticleRow, particle_id, principal).clearance
     ready = here.lanes.ready(principal.tenant, clearance)
     with here.database.transaction() as session:
+        if labels.held(session, principal.tenant).divided(ready.lane.labels):
+            raise Conflict("A label was split at this moment: ask again.")
         row = records.get(session, ParticleRow, particle_id, principal, lock=True)
         if not particles.again(session, row, ready, actor=principal.subject):
             raise EncoderMismatch(

@@ -112,7 +112,7 @@ def add_review(body: ReviewIn, if_match: IfMatch, response: Response, here: Here
     """Say what a particle is. If-Match names the particle's version: who reviewed what somebody else just changed gets a 409."""
     expected = expected_version(if_match)
     with here.database.transaction() as session:
-        book = labels.book(session, principal.tenant)
+        book = labels.held(session, principal.tenant)
         row = records.get(session, ParticleRow, body.particle_id, principal, lock=True)
         review = reviews.say(
             session,

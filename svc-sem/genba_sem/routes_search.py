@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Final
 
-import numpy as np
 from fastapi import APIRouter, Query, Request
 from pydantic import ConfigDict, Field, StringConstraints, model_validator
 from sqlalchemy import ColumnElement, select
@@ -13,6 +12,7 @@ from sqlalchemy.orm import Session
 from genba_sem import labels, pictured, search
 from genba_sem.dependencies import Reader
 from genba_sem.labels import LabelBook
+from genba_sem.lanes import vectors_of
 from genba_sem.looking import File, Hints, look
 from genba_sem.schemas_particles import Batch, LabelRef, ParticleStatus, ParticleSummary, ref, summary_out
 from genba_sem.search import Found
@@ -93,6 +93,7 @@ async def search_particles(body: SearchIn, here: Here, principal: Reader) -> Sea
 
 
 def _search(here: Sem, principal: Principal, body: SearchIn) -> SearchOut:
+    lane = None if body.particle_id is None else here.lanes.lane_or_none(principal.tenant, int(principal.clearance))
     with here.database.read() as session:
         book = labels.book(session, principal.tenant)
         where = _narrowed(book, body)
@@ -108,22 +109,22 @@ def _search(here: Sem, principal: Principal, body: SearchIn) -> SearchOut:
         if body.particle_id is None:
             return _out(session, book, by_text[: body.k], query, encoder=looks, notice=notice)
         like = records.get(session, ParticleRow, body.particle_id, principal)
-        if like.vector is None or like.encoder is None:
+        own = vectors_of(session, [like.id])  # compares with those of its time; a master has none
+        seen = (own or vectors_of(session, [like.id], lane)).get(like.id)
+        if seen is None:
             raise EncoderMismatch(f"Particle {like.id} has no vector yet: classify its batch first.")
-        vector = np.frombuffer(like.vector, np.float32)
+        space, vector = seen
         among = [each.particle_id for each in by_text] if body.text is not None else None
         others = [*where, ParticleRow.id != like.id]
         near = None
         if among is None:
             kept = _kept(book, body)
             here.lanes.model_now(principal.tenant)  # from now on the sweeper follows this tenant
-            near = here.likeness.nearest(
-                session, principal, vector, space=like.encoder, k=body.k, where=others, kept=kept
-            )
+            near = here.likeness.nearest(session, principal, vector, space=space, k=body.k, where=others, kept=kept)
         if near is None:
-            near = search.by_vector(session, principal, vector, encoder=like.encoder, where=others, candidates=among)
+            near = search.by_vector(session, principal, vector, encoder=space, where=others, candidates=among)
         found = _mixed(by_text, near, body.alpha) if body.text is not None else near
-        return _out(session, book, found[: body.k], query, encoder=like.encoder, notice=notice)
+        return _out(session, book, found[: body.k], query, encoder=space, notice=notice)
 
 
 def _said(book: LabelBook, query: search.Query) -> list[str]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import cv2
@@ -44,17 +44,17 @@ class Shape:
 
     def in_um(self, pixel_size_nm: float) -> Shape:
         """The same in micrometres."""
-        um = pixel_size_nm / 1000
-        return Shape(
-            self.area * um * um,
-            self.perimeter * um,
-            self.equivalent_diameter * um,
-            self.feret_max * um,
-            self.feret_min * um,
-            self.circularity,
-            self.aspect_ratio,
-            self.solidity,
-            "µm",
+        return replace(self.times(pixel_size_nm / 1000), unit="µm")
+
+    def times(self, factor: float) -> Shape:
+        """The same, so much larger."""
+        return replace(
+            self,
+            area=self.area * factor * factor,
+            perimeter=self.perimeter * factor,
+            equivalent_diameter=self.equivalent_diameter * factor,
+            feret_max=self.feret_max * factor,
+            feret_min=self.feret_min * factor,
         )
 
 

@@ -99,10 +99,18 @@ def list_videos(url: Url = LOCAL, key: Key = "") -> None:
 
 
 @videos.command("upload")
-def upload_video(path: Path, url: Url = LOCAL, key: Key = "") -> None:
+def upload_video(
+    path: Path,
+    spoken: Annotated[
+        Path | None,
+        typer.Option("--transcript", help="WebVTT or SubRip: what is said in it.", exists=True, dir_okay=False),
+    ] = None,
+    url: Url = LOCAL,
+    key: Key = "",
+) -> None:
     """Upload a video; prints its id, or the job's when it is a large one."""
     with connect(url, key) as client:
-        typer.echo(_upload(client, path)["id"])
+        typer.echo(_upload(client, path, spoken=spoken)["id"])
 
 
 @videos.command("download")
@@ -201,9 +209,12 @@ def _video(client: httpx.Client, path: Path) -> str:
     return str(sent["id"])
 
 
-def _upload(client: httpx.Client, path: Path) -> dict[str, Any]:
+def _upload(client: httpx.Client, path: Path, *, spoken: Path | None = None) -> dict[str, Any]:
+    said = {} if spoken is None else {"transcript": (spoken.name, spoken.read_bytes())}
     with path.open("rb") as file:
-        answer: dict[str, Any] = checked(client.post("/v1/sop/videos", files={"file": (path.name, file)})).json()
+        answer: dict[str, Any] = checked(
+            client.post("/v1/sop/videos", files={**said, "file": (path.name, file)})
+        ).json()
     return answer
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -28,6 +28,7 @@ from genba_sop.containers import ACCEPTED, SNIFFED_BYTES, demuxer_of, name_of
 from genba_sop.encoders import FrameEncoder
 from genba_sop.settings import Settings
 from genba_sop.tables import Video
+from genba_sop.transcripts import Cue
 from genba_sop.video import Limits, NotAVideo, extract
 
 _SUFFIXES: Final = {"mov": ".mp4", "matroska": ".mkv", "avi": ".avi", "mpegts": ".ts"}
@@ -146,9 +147,15 @@ def _put(artifacts: Artifacts, source: bytes | Path, key: str) -> None:
 
 
 def record(
-    session: Session, artifacts: Artifacts, prepared: Prepared, owner: Owner, *, video_id: str | None = None
+    session: Session,
+    artifacts: Artifacts,
+    prepared: Prepared,
+    owner: Owner,
+    *,
+    video_id: str | None = None,
+    cues: Sequence[Cue] | None = None,
 ) -> tuple[Video, bool]:
-    """Write the row, inside the caller's transaction; also whether the same video was there before.
+    """Write the row, and what is said in the video, inside the caller's transaction; also whether the same video was there before.
 
     An eraser that was quicker has deleted an artifact that we need: it is put again, while the promise on it is ours.
     """
@@ -157,7 +164,7 @@ def record(
         if not artifacts.exists(key):
             _put(artifacts, prepared.bundles[name], key)
     if (known := _same(session, prepared, owner)) is not None:
-        return known, True
+        return _said_in(session, known, cues), True
     moment = utc_now()
     keep = timedelta(days=owner.retention_days) if owner.retention_days else None
     row = Video(
@@ -187,8 +194,15 @@ def record(
     except IntegrityError:  # the same bytes were recorded by somebody else a moment ago
         if (known := _same(session, prepared, owner)) is None:
             raise
-        return known, True
-    return row, False
+        return _said_in(session, known, cues), True
+    return _said_in(session, row, cues), False
+
+
+def _said_in(session: Session, video: Video, cues: Sequence[Cue] | None) -> Video:
+    """The video with these cues, where there are any."""
+    if cues is not None and session.get(Video, video.id, with_for_update=True) is not None:
+        store.set_transcript(session, video, cues)
+    return video
 
 
 def _same(session: Session, prepared: Prepared, owner: Owner) -> Video | None:

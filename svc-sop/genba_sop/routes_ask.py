@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 from genba_shared import records
 from genba_shared.principal import Clearance, Principal
 from genba_shared.service import problem_responses
-from genba_sop import passages, search
+from genba_sop import passages, search, spoken
 from genba_sop.answering import NotWritten
 from genba_sop.passages import Language, Passage, Ranked
 from genba_sop.routes_videos import Reader
@@ -95,8 +95,8 @@ def _passages(session: Session, principal: Principal, body: AskIn) -> list[Passa
                 (moment.procedure_id, moment.step.id),
                 Passage(words, moment.video_id, moment.start_s, moment.end_s, moment.procedure_id, moment.step),
             )
-    videos = None if body.procedure_id is None else {moment.video_id for moment in known}
-    return [*steps.values(), *passages.joined(search.cues(session, principal, videos))]
+    heard = search.heard(session, principal, body.question, known, body.procedure_id)
+    return [*steps.values(), *passages.joined(spoken.around(session, heard))]
 
 
 def _citation(n: int, ranked: Ranked, title: str) -> CitationOut:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import math
 import re
 from datetime import timedelta
 from typing import Annotated, Any, Final
@@ -17,10 +19,10 @@ from genba_shared.dependencies import require
 from genba_shared.ids import new_id
 from genba_shared.jobs import Job
 from genba_shared.principal import Clearance, Principal
-from genba_shared.problems import Invalid, NotFound, PayloadTooLarge, RangeNotSatisfiable, fault
+from genba_shared.problems import Conflict, Invalid, NotFound, PayloadTooLarge, RangeNotSatisfiable, fault
 from genba_shared.service import problem_responses
 from genba_shared.wire_records import ClearanceLabel, JobOut, Page, RecordId, clearance_label, job_out
-from genba_sop import store
+from genba_sop import store, transcripts
 from genba_sop.bundles import unpack_thumbnails
 from genba_sop.containers import SNIFFED_BYTES
 from genba_sop.ingest import MEDIA_TYPES, Owner, artifact_key, suffix_of
@@ -37,6 +39,7 @@ Writer = Annotated[Principal, require("sop:write")]
 Limit = Annotated[int, Query(ge=1, le=200)]
 Cursor = Annotated[RecordId | None, Query(description="next_cursor of the page before")]
 
+_TRANSCRIPT_SUFFIX: Final = ".txt"
 _JOB_RESERVATION_S: Final = 7 * 24 * 3600.0
 _RANGE: Final = re.compile(r"bytes=(?:(\d{1,18})-(\d{0,18})|-(\d{1,18}))", re.ASCII)
 _LABEL: Final = TypeAdapter[ClearanceLabel](ClearanceLabel)
@@ -46,6 +49,7 @@ _FORM: Final = {
     "required": ["file"],
     "properties": {
         "file": {"type": "string", "format": "binary"},
+        "transcript": {"type": "string", "format": "binary", "description": "WebVTT or SubRip, at most 2 MiB"},
         "title": {"type": "string", "maxLength": 200},
         "clearance": {"type": "string", "enum": [label.label for label in Clearance]},
         "retention_days": {"type": "integer", "minimum": 1},
@@ -70,7 +74,7 @@ _BODY: Final[dict[str, Any]] = {
     responses={
         200: {"model": VideoOut, "description": "The same bytes were ingested before: their record."},
         202: {"model": JobOut, "description": "Large or long: a job ingests it; the record will be at result_id."},
-        **problem_responses(408, 411, 413, 415, 429),
+        **problem_responses(408, 409, 411, 413, 415, 429),
     },
 )
 async def upload_video(
@@ -82,7 +86,9 @@ async def upload_video(
     clearance: Annotated[ClearanceLabel | None, Query()] = None,
     retention_days: Annotated[int | None, Query(ge=1, le=36500)] = None,
 ) -> VideoOut | JobOut:
-    """Ingest a video: a raw body, or a form with the field ``file``. Query parameters are for raw bodies."""
+    """Ingest a video: a raw body, or a form with the field ``file`` and, where there is one, its ``transcript``. Query parameters
+    are for raw bodies.
+    """
     del title, clearance, retention_days  # validated here, read with the body: a form brings its own
     check(request, cap_bytes=here.settings.body_cap_bytes)
     with here.extracting.place():
@@ -116,7 +122,9 @@ def _labels() -> set[str]:
 
 def _take(here: Sop, principal: Principal, upload: Upload, owner: Owner) -> tuple[Video, bool] | Job:
     """Known bytes are answered at once; small videos are ingested here; large and long ones by a job."""
-    received = upload.received
+    received, transcript = upload.received, upload.transcript
+    if transcript is not None:  # what no reader could read is refused before a video is decoded
+        transcripts.read(transcript, duration_s=math.inf)
     with here.database.read() as session:
         known = store.same_video(
             session,
@@ -130,7 +138,7 @@ def _take(here: Sop, principal: Principal, upload: Upload, owner: Owner) -> tupl
     if received.size_bytes > here.settings.job_above_bytes:
         return _submit(here, principal, upload, owner)
     try:
-        return here.ingest(received, owner)
+        return here.ingest(received, owner, transcript=transcript)
     except VideoTooLong:
         if here.settings.job_above_s >= here.settings.max_video_s:
             raise
@@ -138,27 +146,50 @@ def _take(here: Sop, principal: Principal, upload: Upload, owner: Owner) -> tupl
 
 
 def _kept_as_asked(here: Sop, known: Video, upload: Upload, owner: Owner) -> Video:
-    """Known bytes that are sent again with a retention are kept for so long from now on: whoever asks for an erasure gets it."""
-    if not upload.fields.get("retention_days") or owner.retention_days is None:
+    """Known bytes that are sent again with a retention are kept for so long from now on: whoever asks for an erasure gets it. A
+    transcript that comes with them takes the place of the one before.
+    """
+    days = owner.retention_days if upload.fields.get("retention_days") else None
+    cues = None
+    if upload.transcript is not None:
+        cues = transcripts.read(upload.transcript, duration_s=known.duration_s)
+    if days is None and cues is None:
         return known
     with here.database.transaction() as session:
         video = session.get(Video, known.id, with_for_update=True)
         if video is None:  # erased a moment ago
             return known
-        video.expires_at = utc_now() + timedelta(days=owner.retention_days)
+        if days is not None:
+            video.expires_at = utc_now() + timedelta(days=days)
+        if cues is not None:
+            store.set_transcript(session, video, cues)
         return video
 
 
 def _submit(here: Sop, principal: Principal, upload: Upload, owner: Owner) -> Job:
     """Store the bytes, promised for erasure in case that no job ever makes a record of them, and submit the job."""
     received = upload.received
+    # Equal content has one artifact, and this one goes with its job: its first line tells whose it is.
+    whose = f"{owner.tenant} {owner.clearance} {received.sha256}\n".encode()
+    spoken = None if upload.transcript is None else whose + upload.transcript
+    spoken_key = None
+    if spoken is not None:
+        spoken_key = artifact_key(hashlib.sha256(spoken).hexdigest(), _TRANSCRIPT_SUFFIX)
     if (underway := _underway(here, principal, upload, owner)) is not None:
+        if spoken_key not in {None, underway.params.get("transcript_key")}:
+            raise Conflict(
+                f"Job {underway.id} takes this video in, without this transcript: set it when the job has succeeded.",
+                job_id=underway.id,
+            )
         return underway
     with received.path.open("rb") as file:
         suffix = suffix_of(file.read(SNIFFED_BYTES))
     key = artifact_key(received.sha256, suffix)
     with here.database.transaction() as session:
-        store.promise_erasure(session, "artifact", key, after_s=_JOB_RESERVATION_S)
+        for each in sorted({key, spoken_key or key}):
+            store.promise_erasure(session, "artifact", each, after_s=_JOB_RESERVATION_S)
+    if spoken is not None:
+        here.artifacts.put(spoken, suffix=_TRANSCRIPT_SUFFIX)
     if here.artifacts.put(received.path, suffix=suffix) != key:
         raise PayloadTooLarge("The upload changed while it was stored; send it again.")
     params = {
@@ -169,6 +200,7 @@ def _submit(here: Sop, principal: Principal, upload: Upload, owner: Owner) -> Jo
         "title": received.title,
         "clearance": Clearance(owner.clearance).label,
         "retention_days": owner.retention_days,
+        "transcript_key": spoken_key,
     }
     return here.jobs.submit(
         "sop.ingest", params, principal=principal, idempotency_key=None, clearance=Clearance(owner.clearance)

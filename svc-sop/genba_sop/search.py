@@ -1,13 +1,16 @@
 """Find clips by what is written of them, by how they look, or by both. Knows nothing of HTTP.
 
-Text meets the steps' names, tools and actions (BM25) and so the places where gold runs and evaluated videos show them, and
-what is said in transcripts. Where both meet it, each is brought to [0, 1] per query and they are mixed:
-transcript_alpha · said + (1 − transcript_alpha) · steps. A clip meets clips by their vectors; with text beside it, again
-brought to [0, 1]: alpha · clip + (1 − alpha) · text.
+Text meets the steps' names, tools and actions and so the places where gold runs and evaluated videos show them, and what is
+said in transcripts, both by BM25. A word that one text alone holds weighs the same in either, however many texts there are,
+and they are mixed: transcript_alpha · said + (1 − transcript_alpha) · steps. What is said while a step is done speaks for its
+other performances too, by half. A clip meets clips by their vectors; with text beside it, each brought to [0, 1]:
+alpha · clip + (1 − alpha) · text.
 """
 
 from __future__ import annotations
 
+import math
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, Literal
@@ -19,21 +22,21 @@ from genba_shared import records
 from genba_shared.lexical import Bm25
 from genba_shared.principal import Principal
 from genba_shared.problems import Invalid, fault
-from genba_sop import store
+from genba_sop import spoken, store
 from genba_sop.bundles import mean_vector
 from genba_sop.clip_index import ClipHit, ClipIndex
 from genba_sop.features import Array, Features
 from genba_sop.procedure import Step, Text
 from genba_sop.procedures import procedure_at
-from genba_sop.tables import CueRow, EvaluationRow, Gold, ProcedureRow, Video
-from genba_sop.transcripts import Cue
+from genba_sop.spoken import Heard, Said
+from genba_sop.tables import EvaluationRow, Gold, ProcedureRow, Video
 
 Source = Literal["gold", "evaluation", "video"]
 
 MOST_PROCEDURES: Final = 1000
 MOST_EVALUATIONS: Final = 500
-MOST_CUES: Final = 20_000  # of the newest videos that have transcripts
 CANDIDATES: Final = 200  # clips taken from the vectors before they are mixed and thinned
+SHARED_SPEECH: Final = 0.5  # of what is said in one performance of a step counts for the others
 SAME_SHARE: Final = 0.5  # two clips of a video that overlap by so much of the shorter are one
 
 
@@ -51,15 +54,6 @@ class Moment:
     def overlap_s(self, start_s: float, end_s: float) -> float:
         """Seconds shared with a stretch of the same video."""
         return min(self.end_s, end_s) - max(self.start_s, start_s)
-
-
-@dataclass(frozen=True)
-class Said:
-    """A cue that meets the query."""
-
-    video_id: str
-    cue: Cue
-    score: float
 
 
 @dataclass(frozen=True)
@@ -152,7 +146,10 @@ def run(
     near: list[ClipHit] = []
     if query.clip is not None:
         near = _near(session, principal, query, clips, features, known)
-    found = _mixed(query, known, near, _said(session, principal, query, known))
+    said = Heard()
+    if query.text is not None:
+        said = heard(session, principal, query.text, known, query.procedure_id)
+    found = _mixed(query, known, near, said)
     there = _there(session, principal, {each.moment.video_id for each in found})
     return _thinned([each for each in found if each.moment.video_id in there], query.k)
 
@@ -188,34 +185,20 @@ def _search(
     return clips.search(vector, encoder=encoder, principal=principal, k=CANDIDATES, videos=videos)
 
 
-def cues(session: Session, principal: Principal, videos: set[str] | None) -> list[tuple[str, Cue]]:
-    """What is said in the videos that the caller may see, or in these of them; the newest videos first."""
-    where = [records.visible(Video, principal)]
-    if videos is not None:
-        where.append(Video.id.in_(videos))
-    columns = (CueRow.video_id, CueRow.start_s, CueRow.end_s, CueRow.words)
-    query = select(*columns).join(Video, Video.id == CueRow.video_id).where(*where)
-    rows = session.execute(query.order_by(Video.id.desc(), CueRow.position).limit(MOST_CUES))
-    return [(video_id, Cue(start_s, end_s, words)) for video_id, start_s, end_s, words in rows]
+def heard(
+    session: Session, principal: Principal, text: str, known: Sequence[Moment], procedure_id: str | None
+) -> Heard:
+    """What is said of a text, in the procedure's own videos if one is named."""
+    videos = None if procedure_id is None else {moment.video_id for moment in known}
+    return spoken.find(session, principal, text, videos=videos)
 
 
-def _said(session: Session, principal: Principal, query: Query, known: Sequence[Moment]) -> list[Said]:
-    """The cues that meet the text best, best first."""
-    if query.text is None:
-        return []
-    videos = None if query.procedure_id is None else {moment.video_id for moment in known}
-    there = cues(session, principal, videos)
-    scores = Bm25([cue.words for _, cue in there]).scores(query.text)
-    said = [Said(video_id, cue, score) for (video_id, cue), score in zip(there, scores, strict=True) if score > 0]
-    return sorted(said, key=lambda each: -each.score)[:CANDIDATES]
-
-
-def _mixed(query: Query, known: Sequence[Moment], near: Sequence[ClipHit], said: Sequence[Said]) -> list[Found]:
+def _mixed(query: Query, known: Sequence[Moment], near: Sequence[ClipHit], heard: Heard) -> list[Found]:
     """Candidates with their scores, best first."""
     by_video: dict[str, list[Moment]] = {}
     for moment in known:
         by_video.setdefault(moment.video_id, []).append(moment)
-    written = _written(query, known, by_video, said)
+    written = _written(query, known, by_video, heard)
     looks = [(hit, _best(by_video.get(hit.video_id, ()), hit) or _spoken_in(written, hit)) for hit in near]
     found = [
         _of_clip(hit, moment, None if query.text is None else (moment and written.get(moment)) or Written(0.0))
@@ -250,26 +233,32 @@ def _of_clip(hit: ClipHit, moment: Moment | None, words: Written | None) -> Foun
 
 
 def _written(
-    query: Query, known: Sequence[Moment], by_video: dict[str, list[Moment]], said: Sequence[Said]
+    query: Query, known: Sequence[Moment], by_video: dict[str, list[Moment]], heard: Heard
 ) -> dict[Moment, Written]:
     """Every moment that the text meets, by its step or by what is said in it; a cue outside the steps is its own."""
-    steps = {} if query.text is None else _text_scores(known, query.text)
-    if not said:
+    steps, rarest = _text_scores(known, query.text or "")
+    if not heard.said:
         return {moment: Written(score, score) for moment, score in steps.items()}
     best: dict[Moment, Said] = {}
-    for each in said:  # best first
+    for each in heard.said:  # best first
         cue = each.cue
         least = SAME_SHARE * (cue.end_s - cue.start_s)
         within = [m for m in by_video.get(each.video_id, ()) if m.overlap_s(cue.start_s, cue.end_s) >= least]
         for moment in within or [Moment(each.video_id, cue.start_s, cue.end_s, "video")]:
             best.setdefault(moment, each)
-    alpha, most_said = query.transcript_alpha, said[0].score
-    most_step = max(steps.values(), default=0.0) or 1.0
+    shared: dict[tuple[str | None, str], float] = defaultdict(float)
+    for moment, said in best.items():
+        if moment.step is not None:
+            key = (moment.procedure_id, moment.step.id)
+            shared[key] = max(shared[key], SHARED_SPEECH * said.score)
+    of_others = {m: shared[m.procedure_id, m.step.id] for m in known if m.step is not None} if shared else {}
+    spoken_of = [moment for moment, score in of_others.items() if score > 0]
+    alpha = query.transcript_alpha
     found: dict[Moment, Written] = {}
-    for moment in dict.fromkeys([*steps, *best]):
-        step, cue_said = steps.get(moment, 0.0), best.get(moment)
-        share = cue_said.score / most_said if cue_said else 0.0
-        found[moment] = Written(alpha * share + (1 - alpha) * step / most_step, step, cue_said)
+    for moment in dict.fromkeys([*steps, *best, *spoken_of]):
+        step, own = steps.get(moment, 0.0), best.get(moment)
+        words = max(own.score if own else 0.0, of_others.get(moment, 0.0))
+        found[moment] = Written(alpha * words / heard.rarest + (1 - alpha) * step / rarest, step, own)
     return found
 
 
@@ -293,11 +282,12 @@ def _best(known: Sequence[Moment], hit: ClipHit) -> Moment | None:
     return best
 
 
-def _text_scores(known: Sequence[Moment], text: str) -> dict[Moment, float]:
-    """The score of each moment whose step's words meet the query."""
+def _text_scores(known: Sequence[Moment], text: str) -> tuple[dict[Moment, float], float]:
+    """The score of each moment whose step's words meet the query, and what a word weighs that only one step has."""
     steps = list(dict.fromkeys(moment.step for moment in known if moment.step is not None))
     scores = dict(zip(steps, Bm25([_words(step) for step in steps]).scores(text), strict=True))
-    return {m: scores[m.step] for m in known if m.step is not None and scores[m.step] > 0}
+    rarest = math.log(1 + len(steps)) if steps else 1.0
+    return {m: scores[m.step] for m in known if m.step is not None and scores[m.step] > 0}, rarest
 
 
 def _words(step: Step) -> str:

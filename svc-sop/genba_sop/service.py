@@ -28,7 +28,7 @@ from genba_shared.repeated import Repeated
 from genba_shared.spool import open_spool
 from genba_shared.telemetry import Metrics, get_logger
 from genba_shared.vectors import Vectors, open_vectors
-from genba_sop import decoding, erasure, evidence, explaining, observation, sight
+from genba_sop import decoding, erasure, evidence, explaining, observation, sight, spoken, transcripts
 from genba_sop.alignment import warm_up
 from genba_sop.answering import Writer
 from genba_sop.clip_index import ClipIndex
@@ -62,15 +62,16 @@ class Sop:
     background: ThreadPoolExecutor
     writer: Writer | None  # words answers; None: passages do
 
-    def ingest(self, received: Received, owner: Owner) -> tuple[Video, bool]:
-        """Decode, embed and record a video in this process; also whether it was there before.
+    def ingest(self, received: Received, owner: Owner, *, transcript: bytes | None = None) -> tuple[Video, bool]:
+        """Decode, embed and record a video in this process, with its transcript; also whether it was there before.
 
-        Raises:  VideoTooLong for one that a job should take (see ``Settings.job_above_s``), and what ``extract``
-        raises.
+        Raises:  VideoTooLong for one that a job should take (see ``Settings.job_above_s``), and what ``extract`` and
+        ``transcripts.read`` raise.
         """
         prepared = self.prepare(received)
+        cues = None if transcript is None else transcripts.read(transcript, duration_s=prepared.duration_s)
         with self.database.transaction() as session:
-            video, known = record(session, self.artifacts, prepared, owner)
+            video, known = record(session, self.artifacts, prepared, owner, cues=cues)
         self.background.submit(self.index)
         return video, known
 
@@ -109,6 +110,7 @@ class Sop:
         """Retention, erasure, indexing: everything that is due."""
         erasure.expire(self.database)
         erasure.erase_due(self.database, self.artifacts, self.clips.erase)
+        spoken.enter_missing(self.database)
         self.index()
         self.idempotency.purge()
 

@@ -18,6 +18,7 @@ from genba_shared.db import utc_now
 from genba_shared.ids import new_id
 from genba_shared.principal import Clearance, Principal
 from genba_shared.problems import Conflict, Invalid, NotFound, VersionConflict, fault
+from genba_sop import spoken
 from genba_sop.tables import (
     CueRow,
     Erasure,
@@ -28,6 +29,7 @@ from genba_sop.tables import (
     ProcedureVersion,
     ReferenceRow,
     Review,
+    TranscriptRow,
     Video,
 )
 from genba_sop.transcripts import Cue
@@ -203,11 +205,13 @@ def discard_video(session: Session, video: Video) -> None:
 def set_transcript(session: Session, video: Video, cues: Sequence[Cue]) -> None:
     """These cues instead of those that the video may have; lock the video first."""
     drop_transcript(session, video.id)
+    index = spoken.inverted(cues)
     rows = [
         {"video_id": video.id, "position": position, "start_s": cue.start_s, "end_s": cue.end_s, "words": cue.words}
         for position, cue in enumerate(cues)
     ]
     session.execute(insert(CueRow), rows)
+    spoken.enter(session, video.id, index)
 
 
 def transcript_of(session: Session, video_id: str) -> list[Cue]:
@@ -218,6 +222,7 @@ def transcript_of(session: Session, video_id: str) -> list[Cue]:
 
 def drop_transcript(session: Session, video_id: str) -> bool:
     """Remove a video's cues; whether there were any."""
+    session.execute(delete(TranscriptRow).where(TranscriptRow.video_id == video_id))  # and, with it, its terms
     gone = delete(CueRow).where(CueRow.video_id == video_id).returning(CueRow.position)
     return bool(session.scalars(gone).all())
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any, Literal
 
-from sqlalchemy import BigInteger, Float, ForeignKey, Index, Integer, String, Text, UniqueConstraint
+from sqlalchemy import BigInteger, Float, ForeignKey, Index, Integer, LargeBinary, String, Text, UniqueConstraint
 from sqlalchemy.orm import Mapped, mapped_column
 
 from genba_shared.db import Json, Record, UtcDateTime
@@ -61,6 +61,29 @@ class CueRow(Record):
     start_s: Mapped[float] = mapped_column(Float)
     end_s: Mapped[float] = mapped_column(Float)
     words: Mapped[str] = mapped_column(Text)
+
+
+class TranscriptRow(Record):
+    """That a video's cues are in the index of words, and how many terms each has: one little-endian uint16 a cue."""
+
+    __tablename__ = "sop_transcripts"
+
+    id: Mapped[int] = mapped_column(Integer, primary_key=True)
+    video_id: Mapped[str] = mapped_column(ForeignKey("sop_videos.id", ondelete="CASCADE"), unique=True)
+    lengths: Mapped[bytes] = mapped_column(LargeBinary)
+
+
+class CueTermRow(Record):
+    """Which cues of a transcript hold a term: pairs of little-endian uint16, a cue's position and how often it does."""
+
+    __tablename__ = "sop_cue_terms"
+    __table_args__ = ({"sqlite_with_rowid": False},)  # the table is the index: half as large
+
+    term: Mapped[str] = mapped_column(String(64), primary_key=True)
+    transcript_id: Mapped[int] = mapped_column(
+        ForeignKey("sop_transcripts.id", ondelete="CASCADE"), primary_key=True, index=True
+    )
+    places: Mapped[bytes] = mapped_column(LargeBinary)
 
 
 class ProcedureRow(Labelled, Record):

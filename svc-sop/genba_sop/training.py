@@ -20,7 +20,7 @@ from genba_shared.principal import Clearance
 from genba_shared.problems import ClearanceTooLow, Conflict, Gone, NotFound, Problem
 from genba_shared.recipe import Params, Recipe, Result, Run
 from genba_shared.wire_records import ClearanceLabel, RecordId
-from genba_sop import store
+from genba_sop import store, transcripts
 from genba_sop.encoders import open_encoder
 from genba_sop.evaluations import Asked, Evaluations
 from genba_sop.ingest import Owner, Received, limits_of, prepare, record
@@ -28,19 +28,20 @@ from genba_sop.schemas import EvaluationItem
 from genba_sop.settings import Settings
 from genba_sop.tables import EvaluationRow
 
+Key = Annotated[str, Field(pattern=pattern(r"^[0-9a-f]{2}/[0-9a-f]{64}\.[a-z0-9]{1,8}$", "must be an artifact's key"))]
+
 
 class IngestParams(Params):
     """An upload that lies among the artifacts already."""
 
     video_id: RecordId
-    key: Annotated[
-        str, Field(pattern=pattern(r"^[0-9a-f]{2}/[0-9a-f]{64}\.[a-z0-9]{1,8}$", "must be an artifact's key"))
-    ]
+    key: Key
     sha256: Annotated[str, Field(pattern=pattern(r"^[0-9a-f]{64}$", "must be 64 hex digits, lower case"))]
     size_bytes: Annotated[int, Field(gt=0)]
     title: Annotated[str, Field(max_length=200)] = ""
     clearance: ClearanceLabel = "internal"
     retention_days: Annotated[int, Field(ge=1)] | None = None
+    transcript_key: Key | None = None
 
 
 def ingest(params: IngestParams, run: Run) -> Result:
@@ -51,6 +52,7 @@ def ingest(params: IngestParams, run: Run) -> Result:
         raise ClearanceTooLow("The video is labelled above its submitter.")
     try:
         path = run.artifacts.local_path(params.key)
+        spoken = None if params.transcript_key is None else run.artifacts.local_path(params.transcript_key).read_bytes()
     except NotFound as err:
         raise Gone("The upload is not there any more; upload the video again.") from err
     received = Received(path, params.sha256, params.size_bytes, params.title)
@@ -63,10 +65,15 @@ def ingest(params: IngestParams, run: Run) -> Result:
         sample_fps=settings.sample_fps,
         progress=lambda share: run.progress(0.95 * share, "decoding and embedding"),
     )
+    cues = None
+    if spoken is not None:  # below a line that tells whose it is
+        cues = transcripts.read(spoken.partition(b"\n")[2], duration_s=prepared.duration_s)
     owner = Owner(run.principal.tenant, int(label), run.principal.subject, params.retention_days)
 
     def publish(session: Session) -> None:
-        record(session, run.artifacts, prepared, owner, video_id=params.video_id)
+        record(session, run.artifacts, prepared, owner, video_id=params.video_id, cues=cues)
+        if params.transcript_key is not None:  # its words are in the database now
+            store.promise_erasure(session, "artifact", params.transcript_key)
 
     known = _known(run.database, owner, prepared.encoder, params.sha256)
     metrics = {"frames": float(prepared.sampled_frames), "seconds": prepared.duration_s}

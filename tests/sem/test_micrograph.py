@@ -66,7 +66,7 @@ def test_a_magnification_alone_is_no_pixel_size_and_the_banner_is_found_in_the_p
     file = next(PACK.glob("ETRI*453.jpg"))
     view = read_view(file.read_bytes(), sidecar=Path(f"{file}.txt").read_text(encoding="utf-8"))
     assert view.pixel_size_nm is None
-    assert view.pixels.shape == (896, 1280)
+    assert view.file_size_px == (896, 1280)
     assert "magnification" in view.disagreements[0]
     told = read_view(file.read_bytes(), scale_bar_nm=100_000)
     assert told.pixel_size_source == "scale bar"

@@ -26,6 +26,7 @@ CLUMP = {"aspect_ratio": 0.7, "circularity": 0.5, "solidity": 0.72, "diameter_um
         ("大きい凝集", ["aggregate", "large"]),
         ("out of focus", ["blurred"]),
         ("割れのある縁", ["cracked"]),
+        ("クラックの入った粒子", ["cracked"]),
         ("grounded", []),
         ("工程B 14番", []),
         ("", []),

@@ -16,7 +16,8 @@ import tifffile
 from tests.sem.sem_world import DATA
 
 from genba_sem.micrograph import Unreadable, read_view
-from genba_sem.picture_reader import PictureReader
+from genba_sem.picture_child import LENGTH, receive
+from genba_sem.picture_reader import PictureReader, _Pipes
 
 VENDOR = sorted((DATA / "vendor_tiff").rglob("*.tif*"))
 GIB = 2**30
@@ -122,3 +123,14 @@ def test_a_picture_that_takes_too_long_or_too_much_costs_its_child_and_nothing_e
     assert why.value.reason in {"too_large", "broken"}
     assert narrow.read_view(png()).pixels.shape == (64, 64)
     narrow.close()
+
+
+def test_a_child_that_announces_more_than_a_picture_may_be_is_not_believed() -> None:
+    into, out_of = os.pipe(), os.pipe()
+    with os.fdopen(into[1], "wb") as to_child, os.fdopen(out_of[0], "rb") as from_child:
+        pipes = _Pipes(to_child, from_child)
+        os.write(out_of[1], LENGTH.pack(1 << 60) + b"{}")
+        with pytest.raises(EOFError):
+            receive(pipes)
+    for descriptor in (into[0], out_of[1]):
+        os.close(descriptor)

@@ -10,9 +10,10 @@ export function sopPages(kit) {
   const MOST_PLAYED_BYTES = 512 * 1024 * 1024; // a player cannot send the key, so the page holds the video
 
   /** A video's record. A job takes a long or large one in, and is waited for. */
-  async function upload(file, progress) {
+  async function upload(file, progress, transcript = null) {
     const form = new FormData();
     form.append("title", file.name);
+    if (transcript) form.append("transcript", transcript);
     form.append("file", file);
     const sent = await kit.send("/v1/sop/videos", form, progress);
     if (!sent.recipe) return sent;
@@ -81,19 +82,20 @@ export function sopPages(kit) {
     if (procedures.length === 0) return [begin("noProcedures", "procedures")];
     const choose = el("select", { name: "procedure", required: true }, procedures.map((p) => el("option", { value: p.id }, `${say(p.title)} (${t("version")} ${p.version})`)));
     const file = el("input", { type: "file", name: "video", accept: "video/*,.mkv,.ts", required: true });
+    const transcript = el("input", { type: "file", name: "transcript", accept: ".vtt,.srt,text/vtt" });
     const operator = el("input", { name: "operator", maxLength: 120 });
     const progress = el("progress", { hidden: true });
     const result = el("section", { id: "result" });
     const form = el("form", { id: "score", onsubmit: onsubmit(async () => {
       progress.hidden = false;
       try {
-        const video = await upload(file.files[0], progress);
+        const video = await upload(file.files[0], progress, transcript.files[0]);
         const asked = { procedure_id: choose.value, video_id: video.id, ...(operator.value ? { operator: operator.value } : {}) };
         await showVerdict(result, await post("/v1/sop/evaluations", asked, { once: true }), file.files[0]);
       } finally {
         progress.hidden = true;
       }
-    }) }, field(t("procedure"), choose), field(t("trainee"), file), field(t("operator"), operator), el("button", { className: "primary", type: "submit" }, t("score")), progress);
+    }) }, field(t("procedure"), choose), field(t("trainee"), file), field(t("transcriptOfIt"), transcript), field(t("operator"), operator), el("button", { className: "primary", type: "submit" }, t("score")), progress);
     return [form, result];
   }
 

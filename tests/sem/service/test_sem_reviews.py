@@ -6,6 +6,7 @@ import random
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 from sqlalchemy import insert
@@ -204,6 +205,22 @@ def test_look_alikes_are_bundled_and_confirmed_by_one_decision(service: Service)
     assert (progress["decisions"], progress["particles_per_decision"], progress["reviewed"]) == (1, 5.0, 5)
     waiting = {item["id"] for item in service.get("/v1/sem/reviews").json()["items"]}
     assert first[0] in waiting
+
+
+def test_black_pictures_in_the_queue_are_like_nothing_and_keep_nobody_from_bundling(service: Service) -> None:
+    service.lab()
+    black = bytes(cv2.imencode(".png", np.zeros((64, 64), np.uint8))[1].tobytes())
+    dark = {service.particle([("a.png", black), ("b.png", black)], name=f"black {k}")["id"] for k in range(2)}
+    alike = {service.particle(views("disc", seed=80 + k), name=f"disc {k}")["id"] for k in range(3)}
+    made = service.post("/v1/sem/reviews/bundles", {})
+    assert made.status_code == 201, made.text
+    held = {
+        particle
+        for each in made.json()
+        for particle in service.get(f"/v1/sem/reviews/bundles/{each['id']}").json()["particle_ids"]
+    }
+    assert held & alike
+    assert not held & dark
 
 
 def test_a_bundle_is_split_by_likeness_or_as_the_reviewer_says(service: Service) -> None:

@@ -96,6 +96,11 @@ def test_a_picture_and_a_particle_find_their_like(sqlite_service: Service) -> No
     twin = service.particle(views("square", seed=62))["id"]
     by_particle = service.post("/v1/sem/search", {"particle_id": twin, "k": 1}).json()
     assert by_particle["hits"][0]["particle"]["id"] == mine["square"]
+    masters = service.get("/v1/sem/masters", params={"limit": 50}).json()["items"]
+    needle = service.get(f"/v1/sem/particles/{mine['needle']}").json()["label"]["id"]
+    master = next(each["particle_id"] for each in masters if each["label_id"] == needle)
+    by_master = service.post("/v1/sem/search", {"particle_id": master, "k": 1}).json()
+    assert by_master["hits"][0]["particle"]["id"] == mine["needle"]
     both = service.post("/v1/sem/search", {"particle_id": twin, "text": "needle", "k": 5}).json()
     assert both["hits"][0]["particle"]["id"] == mine["needle"]
     assert "picture" in both["hits"][0]["matched"]

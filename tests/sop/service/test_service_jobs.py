@@ -92,6 +92,33 @@ def test_the_same_bytes_sent_twice_as_jobs_are_one_video(
     assert service.sop.jobs.peek(second.id).result["value"]["video_id"] == first["result_id"]
 
 
+def test_a_transcript_goes_with_its_video_into_the_job(
+    service: Service, films: Films, work: Callable[[str], str]
+) -> None:
+    sop = service.sop
+    object.__setattr__(sop, "settings", sop.settings.model_copy(update={"job_above_bytes": 1000}))
+
+    def send(end_s: float) -> Any:
+        said = f"WEBVTT\n\n00:01.000 --> 00:{end_s:06.3f}\nMind the gauge."
+        film = films.good.read_bytes()
+        files = {"file": ("run.mp4", film, "video/mp4"), "transcript": ("run.vtt", said, "text/vtt")}
+        return service.client.post("/v1/sop/videos", files=files, headers=service.headers())
+
+    beyond = send(50.0).json()  # how long the video is, the job finds out
+    other = send(4.0)
+    assert (other.status_code, beyond["id"] in other.json()["detail"]) == (409, True)
+    assert send(50.0).json()["id"] == beyond["id"]
+    assert work(beyond["id"]) == "failed"
+    assert service.get("/v1/sop/videos").json()["items"] == []
+    job = send(4.0).json()
+    assert work(job["id"]) == "succeeded"
+    hit = service.post("/v1/sop/search", {"text": "gauge"}).json()["hits"][0]
+    assert (hit["video_id"], hit["transcript"]["end_s"]) == (job["result_id"], 4.0)
+    sop.sweep()
+    key = sop.jobs.peek(job["id"]).params["transcript_key"]
+    assert not sop.artifacts.exists(key)  # its words are in the database, and go when the video does
+
+
 def test_a_batch_scores_what_it_can_and_says_why_not_for_the_rest(
     service: Service, films: Films, work: Callable[[str], str]
 ) -> None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import func, select
+from sqlalchemy import delete, func, select
 
 from genba_shared.principal import Clearance
-from genba_sop.tables import CueRow
+from genba_sop.spoken import enter_missing
+from genba_sop.tables import CueRow, CueTermRow, TranscriptRow
 
 Service = Any  # of conftest, which tests cannot import
 Films = Any
@@ -67,7 +69,63 @@ def test_a_transcript_goes_with_its_video(service: Service, films: Films) -> Non
     video = spoken(service, service.video(films.good))
     assert service.delete(f"/v1/sop/videos/{video}").status_code == 200
     with service.sop.database.read() as session:
-        assert session.scalar(select(func.count()).select_from(CueRow)) == 0
+        for table in (CueRow, TranscriptRow, CueTermRow):
+            assert session.scalar(select(func.count()).select_from(table)) == 0
+
+
+def send(service: Service, path: Path, transcript: str | None, **fields: Any) -> Any:
+    """An upload with its transcript, as a form."""
+    files: dict[str, Any] = {"file": (path.name, path.read_bytes(), "video/mp4")}
+    if transcript is not None:
+        files["transcript"] = ("talk.vtt", transcript, "text/vtt")
+    return service.client.post("/v1/sop/videos", files=files, data=fields, headers=service.headers())
+
+
+def test_an_upload_brings_its_transcript(service: Service, films: Films) -> None:
+    sent = send(service, films.good, vtt(CUES))
+    assert sent.status_code == 201, sent.text
+    video = sent.json()["id"]
+    assert len(service.get(f"/v1/sop/videos/{video}/transcript").json()["cues"]) == len(CUES)
+    assert service.post("/v1/sop/search", {"text": "broken seal"}).json()["hits"][0]["video_id"] == video
+    assert send(service, films.good, None).json()["id"] == video  # known bytes without one keep what there is
+    assert len(service.get(f"/v1/sop/videos/{video}/transcript").json()["cues"]) == len(CUES)
+    again = send(service, films.good, vtt([(1, 2, "Only the lid.")]))
+    assert (again.status_code, again.json()["id"]) == (200, video)
+    assert [cue["words"] for cue in service.get(f"/v1/sop/videos/{video}/transcript").json()["cues"]] == [
+        "Only the lid."
+    ]
+    assert service.post("/v1/sop/search", {"text": "broken seal"}).json()["hits"] == []
+
+
+@pytest.mark.parametrize(
+    ("transcript", "said"), [("no cue at all", "line 1"), (vtt([(1, 2, "a"), (30, 31, "after the end")]), "line 6")]
+)
+def test_a_video_whose_transcript_is_refused_is_not_kept(
+    sqlite_service: Service, films: Films, transcript: str, said: str
+) -> None:
+    refused = send(sqlite_service, films.good, transcript)
+    assert refused.status_code == 422
+    assert refused.json()["errors"][0]["message"].startswith(said)
+    assert sqlite_service.get("/v1/sop/videos").json()["items"] == []
+
+
+def test_a_form_has_one_transcript_of_two_mebibytes(sqlite_service: Service, films: Films) -> None:
+    film = ("file", (films.good.name, films.good.read_bytes(), "video/mp4"))
+    one = ("transcript", ("talk.vtt", vtt(CUES), "text/vtt"))
+    large = ("transcript", ("talk.vtt", b"x" * (2 * 1024**2 + 1), "text/vtt"))
+    for parts, status in (([one, one, film], 422), ([large, film], 413)):
+        answer = sqlite_service.client.post("/v1/sop/videos", files=parts, headers=sqlite_service.headers())
+        assert answer.status_code == status, answer.text
+
+
+def test_transcripts_from_before_there_was_an_index_are_entered(service: Service, films: Films) -> None:
+    video = spoken(service, service.video(films.good))
+    with service.sop.database.transaction() as session:
+        session.execute(delete(TranscriptRow))
+    assert service.post("/v1/sop/search", {"text": "gauge"}).json()["hits"] == []
+    service.sop.sweep()
+    assert service.post("/v1/sop/search", {"text": "gauge"}).json()["hits"][0]["video_id"] == video
+    assert enter_missing(service.sop.database) == 0
 
 
 def test_who_may_not_see_a_video_may_not_hear_it(sqlite_service: Service, films: Films) -> None:
@@ -140,7 +198,21 @@ def test_a_procedures_search_hears_its_own_videos_only(sqlite_service: Service, 
     body = {"text": "gauge", "procedure_id": procedure}
     assert sqlite_service.post("/v1/sop/search", body).json()["hits"] == []
     gold = spoken(sqlite_service, sqlite_service.video(films.golds[2]))
-    assert [hit["video_id"] for hit in sqlite_service.post("/v1/sop/search", body).json()["hits"]] == [gold]
+    hits = sqlite_service.post("/v1/sop/search", body).json()["hits"]
+    assert (hits[0]["video_id"], hits[0]["transcript"]["words"]) == (gold, CUES[2][2])
+    assert {(hit["step_id"], hit["source"]) for hit in hits} == {("fill", "gold")}
+
+
+def test_what_is_said_in_one_performance_of_a_step_finds_the_others_behind_it(service: Service, films: Films) -> None:
+    service.procedure(films)
+    service.video(films.good)  # no step of it is known, and nothing is said in it
+    gold = spoken(service, service.video(films.golds[1]), [(4.5, 6.0, "Pour until the gauge reads forty.")])
+    hits = service.post("/v1/sop/search", {"text": "gauge"}).json()["hits"]
+    assert hits[0]["video_id"] == gold
+    assert [(hit["step_id"], hit["score"], hit["transcript"]) for hit in hits[1:]] == [
+        ("fill", pytest.approx(0.5), None),
+        ("fill", pytest.approx(0.5), None),
+    ]
 
 
 def test_a_clip_with_words_prefers_clips_in_which_they_are_said(service: Service, films: Films) -> None:
