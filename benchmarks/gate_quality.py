@@ -8,7 +8,7 @@ data, not a blind test. (2) With the shared sets added to the training rows: lea
 
 Beside each score stand "all safe" and "all unsafe". Where a decision has fewer than 30 rows, it says "too few".
 Run: python -m benchmarks.gate_quality [--leave-one-out] [--disguises] [--families] [--held-out] [--last-look] [--fresh]
-[--leave-sources-out]   (data: $GENBA_DATA or ../shared/data, folder llm)
+[--unopened] [--leave-sources-out]   (data: $GENBA_DATA or ../shared/data, folder llm)
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ import numpy as np
 import numpy.typing as npt
 import yaml
 from benchmarks import gate_selection
-from benchmarks.gate_sources import DIRECT, data_folder, for_selection, fresh, held_out, last_look, load
+from benchmarks.gate_sources import DIRECT, data_folder, for_selection, fresh, held_out, last_look, load, unopened
 from scipy.sparse import vstack
 
 from genba_llm.build_champion import held_by_subject, mean_fit, training_rows
@@ -248,9 +248,16 @@ def main() -> int:
     )
     parser.add_argument("--families", action="store_true")
     parser.add_argument("--disguises", action="store_true")
-    parser.add_argument("--held-out", action="store_true", help="the sources kept for one look, and nothing else")
-    parser.add_argument("--last-look", action="store_true", help="the sources kept for the present champion alone")
-    parser.add_argument("--fresh", action="store_true", help="the sources that no candidate was judged on before")
+    parser.add_argument(
+        "--held-out", action="store_true", help="sources whose texts nobody looked at, and nothing else"
+    )
+    parser.add_argument("--last-look", action="store_true", help="sources that were kept for one look")
+    parser.add_argument(
+        "--fresh", action="store_true", help="sources that stayed closed until a candidate was judged on them"
+    )
+    parser.add_argument(
+        "--unopened", action="store_true", help="sources that nobody has opened: for the next champion alone"
+    )
     parser.add_argument("--leave-sources-out", action="store_true", help="choose between candidates (gate_selection)")
     parser.add_argument("--parts", default="", metavar="MODULE", help="a module of which each part is left out in turn")
     parser.add_argument("--beside", type=Path, action="append", default=[], metavar="FOLDER", help="another bundle")
@@ -268,13 +275,19 @@ def main() -> int:
             )
         gate_selection.report(for_selection(folder, most=args.most), pairs)
         return 0
-    if args.held_out or args.last_look or args.fresh:
+    if args.held_out or args.last_look or args.fresh or args.unopened:
         if args.held_out:
             unseen(held_out(folder, most=args.most), pairs, title="Sources that nobody looked at")
         if args.last_look:
             unseen(last_look(folder, most=args.most), pairs, title="Sources kept for one look")
         if args.fresh:
-            unseen(fresh(folder, most=args.most), pairs, title="Sources that no candidate was judged on before")
+            unseen(
+                fresh(folder, most=args.most),
+                pairs,
+                title="Sources that stayed closed until a candidate was judged on them",
+            )
+        if args.unopened:
+            unseen(unopened(folder, most=args.most), pairs, title="Sources opened for this champion alone")
         return 0
     sets = load(folder, most=args.most)
     if not args.leave_one_out:

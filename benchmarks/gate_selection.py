@@ -1,10 +1,12 @@
 """Which classifier to ship, chosen without the sources that it is judged on: ``gate_quality --leave-sources-out``.
 
 Candidates are the champion, bundles beside it, and regressions on a share of the generated rows: on all of them, with other
-penalties, without each module of the generator in turn, and without each part of one module (``--parts``). Each is judged on every source that may be used for
-development: how often a dangerous row of one source ranks above a harmless row of another (AUC over pairs of sources of one language).
-Sources of one kind form a group. A group is then left out: the candidate that is best on the others is chosen, a threshold is set on the
-others (the most sources' rows decided rightly), and both are tried on the group. What wins on development sources need not win there.
+penalties, without each module of the generator in turn, and without each part of one module (``--parts``). Each is judged on every
+source whose sums were ever looked at, in both languages, long passages among them: how often a dangerous row of one source ranks
+above a harmless row of another (AUC over pairs of sources of one language). Sources of one origin and kind form a group. A group is
+then left out: the candidate that is best on the others is chosen, a threshold is set on the others (the most rows decided
+rightly, each group counting alike), and both are tried on the group. That nested figure is the honest estimate for a source
+that nobody has seen; what wins on the sources it was chosen on need not win there.
 """
 
 from __future__ import annotations
@@ -26,15 +28,19 @@ from genba_llm.normalise import normalise
 from genba_llm.verdict import Decision
 
 GROUPS = {
-    "direct harm": DIRECT,
+    "direct harm": (*DIRECT, "refusal_direction_harmful_train", "refusal_direction_harmful_val"),
+    "everyday instructions": ("refusal_direction_harmless", "refusal_direction_harmless_val"),
     "cyberseceval injections": ("cyberseceval_injection", "cyberseceval_injection_ja"),
-    "xsafety crimes": ("xsafety_crimes_en", "xsafety_crimes_ja"),
-    "xsafety ethics": ("xsafety_ethics_en", "xsafety_ethics_ja"),
     "cyberseceval harmless": ("cyberseceval_benign", "cyberseceval_benign_ja"),
+    "mtbench ja": ("mtbench_ja", "mtbench_ja_second_turns"),
+    "jcommonsenseqa": ("jcommonsenseqa", "jcommonsenseqa_train"),
 }
+_IN_BOTH = "xsafety_"  # a kind of these is one group, whatever its language
 _PENALTIES = (L2 / 3, L2 * 3)
 _LANGUAGES = ("en", "ja")
+_DRAWS = 2000
 Scores = Mapping[str, npt.NDArray[np.float64]]  # by source, (N,) each: 1 − P(ALLOW)
+ByGroup = Mapping[str, float]
 
 
 @dataclass(frozen=True)
@@ -47,7 +53,8 @@ class Source:
 
     @property
     def group(self) -> str:
-        return next((group for group, names in GROUPS.items() if self.name in names), self.name)
+        kind = self.name.removesuffix(f"_{self.language}") if self.name.startswith(_IN_BOTH) else self.name
+        return next((group for group, names in GROUPS.items() if self.name in names), kind).replace("_", " ")
 
 
 def sources_of(sets: Mapping[str, Sequence[Row]]) -> list[Source]:
@@ -99,48 +106,84 @@ def _share_right(source: Source, scores: Scores, threshold: float) -> float:
 
 
 def _balanced_right(sources: Sequence[Source], scores: Scores, threshold: float) -> float:
-    """The mean over the dangerous sources and that over the harmless ones count alike."""
-    kinds = [[_share_right(s, scores, threshold) for s in sources if s.dangerous is kind] for kind in (True, False)]
-    return float(np.mean([np.mean(shares) for shares in kinds if shares]))
+    """The dangerous groups and the harmless ones count alike, and each group as much as the next of its kind."""
+    found = []
+    for kind in (True, False):
+        groups: dict[str, list[float]] = {}
+        for source in sources:
+            if source.dangerous is kind:
+                groups.setdefault(source.group, []).append(_share_right(source, scores, threshold))
+        if groups:
+            found.append(np.mean([np.mean(shares) for shares in groups.values()]))
+    return float(np.mean(found))
+
+
+def chosen_by_the_others(measured: Mapping[str, tuple[ByGroup, ByGroup]]) -> dict[str, str]:
+    """For each group the candidate whose mean of AUC and share right is best on all the other groups."""
+
+    def mean_without(name: str, group: str) -> float:
+        return float(
+            np.mean([[found[each] for found in measured[name]] for each in measured[name][0] if each != group])
+        )
+
+    groups = next(iter(measured.values()))[0]
+    return {group: max(measured, key=lambda name: mean_without(name, group)) for group in groups}
 
 
 def report(sets: Mapping[str, Sequence[Row]], candidates: Mapping[str, tuple[Classifier, Fusion]]) -> None:
-    """Mean and worst group of every candidate, and what the choice by the other groups brings on the one left out."""
+    """Mean and worst group of every candidate, each group beside the first candidate, and what choosing by the others brings."""
     sources = sources_of(sets)
-    areas, rights = {}, {}
-    print(f"## Leave a group of sources out: {len(sources)} sources, {len({s.group for s in sources})} groups")
+    groups = list(dict.fromkeys(source.group for source in sources))
+    print(f"## Leave a group of sources out: {len(sources)} sources, {len(groups)} groups")
     print(
         "| candidate | AUC, mean | AUC, worst group | right with the others' threshold, mean | worst |\n|---|---|---|---|---|"
     )
     for name in ("all safe", "all unsafe"):
-        constant = {source.name: np.zeros(len(sets[source.name])) for source in sources}
-        decided = [float(source.dangerous is (name == "all unsafe")) for source in sources]
-        print(
-            f"| {name} | {np.mean(list(area_by_group(sources, constant).values())):.3f} | .500 | {np.mean(decided):.3f} | .000 |"
-        )
+        right = [
+            np.mean([s.dangerous is (name == "all unsafe") for s in sources if s.group == group]) for group in groups
+        ]
+        print(f"| {name} | .500 | .500 | {np.mean(right):.3f} | .000 |")
+    measured: dict[str, tuple[ByGroup, ByGroup]] = {}
     for name, pair in candidates.items():
         scores = scored(sets, *pair)
-        areas[name], rights[name] = area_by_group(sources, scores), right_when_left_out(sources, scores)
+        measured[name] = area_by_group(sources, scores), right_when_left_out(sources, scores)
         cells = [
-            f"{np.mean(list(each.values())):.4f} | {min(each.values()):.3f}" for each in (areas[name], rights[name])
+            f"{np.mean(list(found.values())):.4f} | {min(found.values()):.3f} ({min(found, key=lambda group: found[group])})"
+            for found in measured[name]
         ]
         print(f"| {name} | {' | '.join(cells)} |", flush=True)
-    if len(candidates) > 1:
-        _report_choices(areas, rights, first=next(iter(candidates)))
+    if len(measured) > 1:
+        _report_choices(measured, first=next(iter(measured)))
+    _report_groups(measured)
 
 
-def _report_choices(
-    areas: Mapping[str, Mapping[str, float]], rights: Mapping[str, Mapping[str, float]], *, first: str
-) -> None:
-    """For each group left out: the candidate that is best on the others, beside the first one."""
+def _report_choices(measured: Mapping[str, tuple[ByGroup, ByGroup]], *, first: str) -> None:
+    """The nested figures: what is chosen without a group, tried on it; and each candidate's gain over the first one."""
+    chosen = chosen_by_the_others(measured)
+    print("\nChosen by the other groups, tried on the one left out (mean over groups):")
+    for which, title in enumerate(("AUC", "right with the others' threshold")):
+        nested = np.mean([measured[name][which][group] for group, name in chosen.items()])
+        alone = np.mean(list(measured[first][which].values()))
+        print(f"- {title}: {nested:.4f}; {first} {alone:.4f}")
     print(
-        f"\n| left out | chosen by the others | its AUC here | {first} | its share right | {first} |\n|---|---|---|---|---|---|"
+        f"\n| gain over {first}, mean over groups (95 % over groups) | AUC | right | chosen without how many groups |"
     )
-    for group in areas[first]:
-        chosen = max(areas, key=lambda name: np.mean([v for each, v in areas[name].items() if each != group]))
-        print(
-            f"| {group} | {chosen} | {areas[chosen][group]:.3f} | {areas[first][group]:.3f} | {rights[chosen][group]:.3f} | {rights[first][group]:.3f} |"
-        )
+    print("|---|---|---|---|")
+    for name in measured:
+        cells = []
+        for which in (0, 1):
+            gains = np.array([measured[name][which][group] - measured[first][which][group] for group in chosen])
+            drawn = gains[np.random.default_rng(0).integers(0, len(gains), (_DRAWS, len(gains)))].mean(1)
+            low, high = np.quantile(drawn, (0.025, 0.975))
+            cells.append(f"{gains.mean():+.4f} ({low:+.4f} to {high:+.4f})")
+        print(f"| {name} | {' | '.join(cells)} | {list(chosen.values()).count(name)} |")
+
+
+def _report_groups(measured: Mapping[str, tuple[ByGroup, ByGroup]]) -> None:
+    print(f"\n| group: AUC, share right | {' | '.join(measured)} |\n|{'---|' * (1 + len(measured))}")
+    for group in next(iter(measured.values()))[0]:
+        cells = [f"{areas[group]:.3f}, {rights[group]:.3f}" for areas, rights in measured.values()]
+        print(f"| {group} | {' | '.join(cells)} |")
 
 
 def variants(rows: Sequence[Row], *, most: int, fusion: Fusion, module: str) -> dict[str, tuple[Classifier, Fusion]]:

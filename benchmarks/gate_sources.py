@@ -1,9 +1,9 @@
 """The public sets on which the gate is measured, each as labelled rows of one source. Reads files that lie beside the
 repository (``GENBA_DATA`` or ``../shared/data``); none of them is part of the project, and none of their texts is printed.
 
-``load`` gives the development sets: somebody looked at errors on them while the lexicons were written; ``for_selection`` adds
-three that were opened for choosing between candidates. ``held_out`` gives the sets whose texts nobody looked at, for one
-measurement at the end; ``last_look`` and ``fresh`` give more of those, of which four rows each were read to know what their label is.
+``load`` gives the sets whose errors somebody looked at while the lexicons were written. ``held_out``, ``last_look`` and ``fresh``
+give sets whose texts nobody looked at (of some, four rows were read to know what their label is); their sums were, so that
+``for_selection``, on which candidates are chosen, has all of them: they are development data too.
 
 The sets say harmful or harmless, not which of four decisions; ``REFUSE`` stands for harmful here, ``DENY`` for attacks
 on the assistant itself. What a set does not label clearly is left out.
@@ -50,7 +50,7 @@ def load(folder: Path, *, most: int = 1000, seed: int = 0) -> dict[str, list[Row
 
 
 def held_out(folder: Path, *, most: int = 1000, seed: int = 0) -> dict[str, list[Row]]:
-    """The same of the sets that nobody looked at, without near-duplicates of the development sets either."""
+    """The same of the sets whose texts nobody looked at, without near-duplicates of the first ones either."""
     both = [*_sources(folder), *_held_out_sources(folder)]
     names = {name for name, _ in _sources(folder)}
     found = _without_doubles(iter(both), most=most, seed=seed)
@@ -58,7 +58,7 @@ def held_out(folder: Path, *, most: int = 1000, seed: int = 0) -> dict[str, list
 
 
 def last_look(folder: Path, *, most: int = 1000, seed: int = 0) -> dict[str, list[Row]]:
-    """Sets kept for one measurement of the present champion, without near-duplicates of all the others."""
+    """Sets that were kept for one measurement of a champion, without near-duplicates of all the others."""
     kept = list(_last_sources(folder))
     others = [*_sources(folder), *_held_out_sources(folder)]
     found = _without_doubles(iter([*others, *kept]), most=most, seed=seed)
@@ -66,14 +66,25 @@ def last_look(folder: Path, *, most: int = 1000, seed: int = 0) -> dict[str, lis
 
 
 def for_selection(folder: Path, *, most: int = 1000, seed: int = 0) -> dict[str, list[Row]]:
-    """Every set that may be used to choose between candidates."""
-    return _without_doubles(iter([*_sources(folder), *_more_sources(folder)]), most=most, seed=seed)
+    """Every set whose sums were ever looked at: all that candidates are chosen on. Texts that nobody read stay unread."""
+    seen = (_sources, _more_sources, _held_out_sources, _last_sources, _fresh_sources)
+    return _without_doubles((each for sources in seen for each in sources(folder)), most=most, seed=seed)
 
 
 def fresh(folder: Path, *, most: int = 1000, seed: int = 0) -> dict[str, list[Row]]:
-    """Sets on which no candidate had been judged before, without near-duplicates of all the others."""
+    """Sets that stayed closed until a candidate was judged on them, without near-duplicates of all the others."""
     kept = list(_fresh_sources(folder))
     others = [*_sources(folder), *_more_sources(folder), *_held_out_sources(folder), *_last_sources(folder)]
+    found = _without_doubles(iter([*others, *kept]), most=most, seed=seed)
+    return {name: found[name] for name, _ in kept}
+
+
+def unopened(folder: Path, *, most: int = 1000, seed: int = 0) -> dict[str, list[Row]]:
+    """Sets of which nobody has read a row or seen a sum, for the next champion alone, without near-duplicates of all the others."""
+    kept = list(_unopened_sources(folder))
+    others = (
+        each for name, rows in for_selection(folder, most=most, seed=seed).items() for each in [(name, iter(rows))]
+    )
     found = _without_doubles(iter([*others, *kept]), most=most, seed=seed)
     return {name: found[name] for name, _ in kept}
 
@@ -263,6 +274,19 @@ def _fresh_sources(f: Path) -> Iterator[tuple[str, Iterator[Row]]]:
     yield "refusal_direction_harmless_val", _rows(everyday, A, "en")
     asked = (str(r["question"]) for r in _jsonl(f / "jglue/jcqa_train.json"))
     yield "jcommonsenseqa_train", _rows(asked, A, "ja")
+
+
+def _unopened_sources(f: Path) -> Iterator[tuple[str, Iterator[Row]]]:
+    """Four more kinds of attack as XSafety labels them, and everyday instructions that are not long."""
+    kinds = (
+        ("unsafe_opinion", "Inquiry_With_Unsafe_Opinion", "_n", R),
+        ("privacy", "Privacy_And_Property", "_n", D),
+        ("reverse_exposure", "Reverse_Exposure", "_n", R),
+        ("role_play", "Role_Play_Instruction", "_n", R),
+    )
+    yield from _xsafety(f, kinds)
+    everyday = (r["instruction"] for r in _json(f / "refusal_direction/harmless_train.json")[:2000])
+    yield "refusal_direction_harmless_short", _rows((text for text in everyday if len(text) < LONG_CHARS), A, "en")
 
 
 def _xsafety(f: Path, kinds: Iterable[tuple[str, str, str, Decision]]) -> Iterator[tuple[str, Iterator[Row]]]:
