@@ -70,7 +70,7 @@ def test_a_magnification_alone_is_no_pixel_size_and_the_banner_is_found_in_the_p
     assert "magnification" in view.disagreements[0]
     told = read_view(file.read_bytes(), scale_bar_nm=100_000)
     assert told.pixel_size_source == "scale bar"
-    assert told.pixel_size_nm == pytest.approx(264, rel=0.02)
+    assert told.file_pixel_size_nm == pytest.approx(264, rel=0.02)
 
 
 @needs_pack
