@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 SEED = 20260101
 CALIBRATION_ROWS = 6000
-_HELD_SHARE = 0.2
+HELD_SHARE = 0.2
 _KANA_SHARE = 0.2
 _LONGEST_IN_KANA = 80
 _SHARE_OF_SHORT = 0.3  # of the mean; chosen on the development sources, of 0, .25, .4, .5 and 1
@@ -73,7 +73,7 @@ def build(
     version = f"{name}-{digest[:12]}"
     config = config or FeatureConfig()
     found = matrix([row.text for row in rows], config)
-    is_held = np.array([held_by_subject(row, share=_HELD_SHARE, seed=seed) for row in rows])
+    is_held = np.array([held_by_subject(row, share=HELD_SHARE, seed=seed) for row in rows])
     seen = [row for row, held in zip(rows, is_held, strict=True) if not held]
     unseen = [row for row, held in zip(rows, is_held, strict=True) if held]
     first = mean_fit(seen, found[~is_held], config=config, version=version, step=step)
@@ -105,15 +105,15 @@ def mean_fit(
     return quantise(weights, bias, config=config, version=version)
 
 
-def calibration_rows(seen: Sequence[Row], unseen: Sequence[Row], seed: int) -> list[Row]:
+def calibration_rows(seen: Sequence[Row], unseen: Sequence[Row], seed: int, *, more: Sequence[Row] = ()) -> list[Row]:
     """What the fusion is calibrated on: two thirds rows about subjects that the classifier did not see, one third rows about
-    subjects that it did, made with another seed; none of their texts was trained on.
+    subjects that it did, made with another seed; none of their texts was trained on. ``more``: fresh rows of other generators.
     """
     rng = random.Random(seed)  # noqa: S311
     new = rng.sample(unseen, min(2 * CALIBRATION_ROWS // 3, len(unseen)))
     texts, subjects = {row.text for row in seen}, {row.subject for row in seen}
     short = generate(seed + 1, Recipe(2, 2, 1, 1, 2, 2, 800, 60)) + work_rows(seed + 1, WorkAmounts().scaled(0.1))
-    fresh = short + compose(seed + 1, Amounts().scaled(0.1))
+    fresh = short + compose(seed + 1, Amounts().scaled(0.1)) + list(more)
     known = [row for row in fresh if row.subject in subjects and row.text not in texts]
     return new + rng.sample(known, min(len(new) // 2, len(known)))
 
@@ -124,9 +124,11 @@ def save_bundle(folder: Path, classifier: Classifier, fusion: Fusion, **more: ob
     (folder / FUSION).write_text(json.dumps(fusion.to_json(), indent=1) + "\n", "utf-8")
 
 
-def training_rows(seed: int = SEED) -> list[Row]:
-    """The generators' rows, short, long and of work, and a share of the Japanese ones that are not too long once more in kana alone."""
-    rows = [*generate(seed), *compose(seed), *work_rows(seed)]
+def training_rows(seed: int = SEED, *, more: Sequence[Row] = ()) -> list[Row]:
+    """The generators' rows, short, long and of work, and those of others; a share of the Japanese ones that are not too long
+    once more in kana alone.
+    """
+    rows = [*generate(seed), *compose(seed), *work_rows(seed), *more]
     rng = random.Random(seed)  # noqa: S311
     short = [row for row in rows if row.language == "ja" and len(row.text) <= _LONGEST_IN_KANA]
     kana = [

@@ -61,6 +61,11 @@ def compose(seed: int = 0, amounts: Amounts | None = None, *, languages: Sequenc
     return found
 
 
+def attack_of(language: Language, rng: random.Random) -> tuple[str, str]:
+    """What an attacker wants, and the order for it as it stands in somebody else's text."""
+    return _Writer(language, rng).attack()
+
+
 class _Writer:
     """Writes the rows of one language."""
 
@@ -196,13 +201,18 @@ class _Writer:
         order = self._gap.join((self._rng.choice(self._long["openers"]), goal))
         return order + ("。" if self._language == "ja" else ".")
 
-    def _injected(self) -> Iterator[Row]:
-        """A task with its document, and the same with an order between two of its sentences."""
-        _, task, text = self._document()
+    def attack(self) -> tuple[str, str]:
+        """A goal, and an order behind a mark that shall pass for the end of the text."""
         goal = self._pick("goals")
         order = self._pick("delimiters") + self._rng.choice(
             (self._order(goal), self._order(goal), self._pick("extractions"), self._pick("modes"))
         )
+        return goal, order
+
+    def _injected(self) -> Iterator[Row]:
+        """A task with its document, and the same with an order between two of its sentences."""
+        _, task, text = self._document()
+        goal, order = self.attack()
         ends = [match.end() for match in re.finditer(r"[.。!?！？\n]", text)]
         at = self._rng.choice([*ends[len(ends) // 3 :], len(text)])
         if self._rng.random() < 0.5:
