@@ -2,14 +2,16 @@
 videos or pictures.
 
 A seccomp filter (Linux, x86-64 and arm64) answers EACCES to the system calls below. Elsewhere, or where the kernel refuses the filter,
-``forbid`` returns False and only the resource limits set by the parent remain.
+``forbid`` returns False and only the limits of ``limit`` and the parent's clock remain.
 """
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import platform
+import resource
 import struct
 import sys
 
@@ -60,6 +62,26 @@ def _program(architecture: int, calls: tuple[int, ...], clone: int) -> bytes:
 
 class _Filter(ctypes.Structure):
     _fields_ = (("length", ctypes.c_ushort), ("code", ctypes.c_void_p))
+
+
+def limit(
+    *, memory_bytes: int, cpu_s: int | None = None, file_bytes: int = 64 * 1024, open_files: int | None = 32
+) -> None:
+    """Bound what this process may take; where the platform has no such limit, the parent's clock remains.
+
+    file_bytes: of each file that it writes; only standard error goes to one.
+    """
+    most = {
+        resource.RLIMIT_AS: memory_bytes,
+        resource.RLIMIT_CPU: cpu_s,
+        resource.RLIMIT_FSIZE: file_bytes,
+        resource.RLIMIT_CORE: 0,
+        resource.RLIMIT_NOFILE: open_files,
+    }
+    for what, bound in most.items():
+        if bound is not None:
+            with contextlib.suppress(ValueError, OSError):
+                resource.setrlimit(what, (bound, bound))
 
 
 def forbid() -> bool:

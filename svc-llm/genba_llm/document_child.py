@@ -7,10 +7,8 @@ for is bounded where they are read.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
-import resource
 import subprocess
 import sys
 import threading
@@ -19,6 +17,7 @@ from typing import Any, Final
 from genba_llm import documents
 from genba_llm.documents import Extracted
 from genba_shared.problems import Invalid, PayloadTooLarge, Problem, UnsupportedMedia
+from genba_shared.sandbox import limit
 
 CPU_S: Final = 120
 MEMORY_BYTES: Final = 2 * 1024**3
@@ -56,15 +55,7 @@ def _answer(data: bytes) -> dict[str, Any]:
 
 
 def main() -> int:
-    cpu_s = int(sys.argv[1])
-    for what, most in (
-        (resource.RLIMIT_CPU, cpu_s),
-        (resource.RLIMIT_AS, MEMORY_BYTES),
-        (resource.RLIMIT_FSIZE, 0),
-        (resource.RLIMIT_CORE, 0),
-    ):
-        with contextlib.suppress(ValueError, OSError):
-            resource.setrlimit(what, (most, most))
+    limit(memory_bytes=MEMORY_BYTES, cpu_s=int(sys.argv[1]), file_bytes=0, open_files=None)
     os.nice(5)
     said = json.dumps(_answer(sys.stdin.buffer.read()))
     sys.stdout.write(said)

@@ -15,7 +15,6 @@ import contextlib
 import encodings.aliases
 import importlib
 import json
-import resource
 import struct
 import sys
 from typing import Any, Final, Protocol
@@ -24,7 +23,7 @@ import cv2
 import numpy as np
 
 from genba_sem.micrograph import Limits, Unreadable, View, read_levels, read_view
-from genba_shared.sandbox import forbid
+from genba_shared.sandbox import forbid, limit
 
 Buffer = bytes | bytearray
 LENGTH: Final = struct.Struct(">Q")
@@ -64,19 +63,6 @@ def _exactly(pipe: Source, size: int) -> Buffer:
     if len(found) < size:
         raise EOFError
     return found
-
-
-def limit(most_memory_bytes: int) -> None:
-    """Bound what this process may take; where the platform has no such limit, the parent's clock remains."""
-    hard = {
-        resource.RLIMIT_AS: most_memory_bytes,
-        resource.RLIMIT_FSIZE: 64 * 1024,  # only standard error goes to a file
-        resource.RLIMIT_CORE: 0,
-        resource.RLIMIT_NOFILE: 32,
-    }
-    for what, most in hard.items():
-        with contextlib.suppress(ValueError, OSError):
-            resource.setrlimit(what, (most, most))
 
 
 def warm_up() -> None:
@@ -128,7 +114,7 @@ def _facts(view: View) -> dict[str, Any]:
 def main() -> int:
     cv2.setNumThreads(1)
     warm_up()
-    limit(int(sys.argv[1]))
+    limit(memory_bytes=int(sys.argv[1]))
     sandboxed = forbid()
     pipe_in, pipe_out = sys.stdin.buffer, sys.stdout.buffer
     send(pipe_out, {"sandboxed": sandboxed})

@@ -16,7 +16,6 @@ import importlib
 import json
 import os
 import pkgutil
-import resource
 import struct
 import sys
 import time
@@ -34,7 +33,7 @@ import av.subtitles
 import av.video
 from av.video.reformatter import VideoReformatter
 
-from genba_shared.sandbox import forbid
+from genba_shared.sandbox import forbid, limit
 
 RECORD = struct.Struct(">cddI")
 FRAME_SIZE = struct.Struct(">HH")
@@ -402,22 +401,6 @@ def sample(pictures: Pictures, timeline: Timeline, sampler: Sampler, *, claimed_
     return end_s
 
 
-def limit(job: Job) -> None:
-    """Bound what this process may take; where the platform has no such limit, the parent's clock remains."""
-    hard = {
-        resource.RLIMIT_AS: job.max_memory_bytes,
-        resource.RLIMIT_CPU: job.max_cpu_s,
-        resource.RLIMIT_FSIZE: 64 * 1024,  # only standard error goes to a file
-        resource.RLIMIT_CORE: 0,
-        resource.RLIMIT_NOFILE: 32,
-    }
-    for what, most in hard.items():
-        try:
-            resource.setrlimit(what, (most, most))
-        except (ValueError, OSError):
-            continue
-
-
 def warm_up() -> None:
     """Load what PyAV and we load late: after ``forbid`` no file can be opened, not even a module."""
     late = ["av.sidedata.sidedata", "av.container.input", "numpy"]
@@ -432,7 +415,7 @@ def main() -> int:
     out = Out(os.fdopen(1, "wb"))
     av.logging.set_level(None)
     warm_up()
-    limit(job)
+    limit(memory_bytes=job.max_memory_bytes, cpu_s=job.max_cpu_s)
     sandboxed = forbid()
     options = {"fd": str(fd), "protocol_whitelist": "fd", "max_streams": "64"}
     refused: Refused | None = None

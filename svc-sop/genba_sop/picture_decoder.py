@@ -9,9 +9,7 @@ height, width (2 bytes each) and RGB pixels, or ``E`` with what is wrong.
 
 from __future__ import annotations
 
-import contextlib
 import json
-import resource
 import struct
 import sys
 from typing import IO, Final
@@ -19,7 +17,7 @@ from typing import IO, Final
 import cv2
 import numpy as np
 
-from genba_shared.sandbox import forbid
+from genba_shared.sandbox import forbid, limit
 
 LENGTH: Final = struct.Struct(">I")
 SIZE: Final = struct.Struct(">HH")
@@ -42,20 +40,6 @@ def shrunk(data: bytes, *, width_px: int, height_px: int) -> bytes:
     return b"P" + SIZE.pack(*small.shape[:2]) + np.ascontiguousarray(small).tobytes()
 
 
-def limit(most_memory_bytes: int, most_cpu_s: int) -> None:
-    """Bound what this process may take; where the platform has no such limit, the parent's clock remains."""
-    hard = {
-        resource.RLIMIT_AS: most_memory_bytes,
-        resource.RLIMIT_CPU: most_cpu_s,
-        resource.RLIMIT_FSIZE: 64 * 1024,  # only standard error goes to a file
-        resource.RLIMIT_CORE: 0,
-        resource.RLIMIT_NOFILE: 32,
-    }
-    for what, most in hard.items():
-        with contextlib.suppress(ValueError, OSError):
-            resource.setrlimit(what, (most, most))
-
-
 def warm_up(size: tuple[int, int]) -> None:
     """Load every codec: after ``forbid`` no file can be opened."""
     plain = np.full((8, 8, 3), 7, np.uint8)
@@ -73,7 +57,7 @@ def main() -> int:
     cv2.setNumThreads(1)
     size = (job["width_px"], job["height_px"])
     warm_up(size)
-    limit(job["max_memory_bytes"], job["max_cpu_s"])
+    limit(memory_bytes=job["max_memory_bytes"], cpu_s=job["max_cpu_s"])
     forbid()
     pipe_in, pipe_out = sys.stdin.buffer, sys.stdout.buffer
     while (data := _read(pipe_in)) is not None:
